@@ -1,0 +1,65 @@
+"""Accounts: their names, and the revision that every write moves on."""
+
+import re
+import secrets
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gatekeeper.hub.tables import accounts
+
+__all__ = ("ACCOUNT_NAME", "add_account", "advance_revision", "read_etag")
+
+ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+async def add_account(connection: AsyncConnection, name: str, now: datetime) -> None:
+    """Add an account, unless it is there.
+
+    Args:
+        connection: in a writing transaction.
+        name: matches ACCOUNT_NAME in full.
+        now: when it is added.
+    """
+    known = await connection.scalar(select(accounts.c.name).where(accounts.c.name == name))
+    if known is None:
+        row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
+        await connection.execute(insert(accounts).values(row))
+
+
+async def advance_revision(connection: AsyncConnection, account: str) -> None:
+    """Give an account's list a new ETag.
+
+    Called first in each write: on an engine that lets writers in side by side, this update is also what makes the
+    writers of one account wait for each other.
+
+    Args:
+        connection: in a writing transaction.
+        account: whose keys are about to change.
+    """
+    await connection.execute(
+        update(accounts)
+        .where(accounts.c.name == account)
+        .values(revision=accounts.c.revision + 1, revision_mark=_new_mark())
+    )
+
+
+async def read_etag(connection: AsyncConnection, account: str) -> str:
+    """Read the ETag of an account's list.
+
+    Args:
+        connection: in any transaction.
+        account: the name of an account that exists.
+
+    Returns:
+        A strong ETag, in its quotes.
+    """
+    revision = select(accounts.c.revision, accounts.c.revision_mark).where(accounts.c.name == account)
+    number, mark = (await connection.execute(revision)).one()
+    return f'"{number}-{mark}"'
+
+
+def _new_mark() -> str:
+    return secrets.token_hex(8)

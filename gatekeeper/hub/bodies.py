@@ -1,0 +1,112 @@
+"""What a request asks for: the JSON bodies of create and update."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from gatekeeper.allowlist import Allowlist
+from gatekeeper.hub.problems import Problem
+
+__all__ = ("KeyChange", "KeyDraft", "read_body")
+
+MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries are a tenth of it.
+
+# PostgreSQL has no NUL in its texts, and a name that only some databases can hold is no name.
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+# An allowlist has 100 entries; the rest are answered one by one up to a number that still costs next to nothing.
+_Entries = Annotated[list[str], msgspec.Meta(max_length=1000)]
+
+
+class KeyDraft(msgspec.Struct, frozen=True):
+    """The body of a create.
+
+    Attributes:
+        name: what its owner calls the key.
+        domain_allowlist: entries as written; none of them blocks the key.
+        agent_id: the agent that the key is pinned to, or None.
+    """
+
+    name: _Text
+    domain_allowlist: _Entries = []
+    agent_id: _Text | None = None
+
+
+class KeyChange(msgspec.Struct, frozen=True):
+    """The body of an update: what is absent stays as it is.
+
+    Attributes:
+        name: the new name.
+        domain_allowlist: the entries that replace all the present ones.
+        agent_id: the agent to pin the key to; None unpins it.
+        disabled: True revokes the key, False enables it again.
+    """
+
+    name: _Text | msgspec.UnsetType = msgspec.UNSET
+    domain_allowlist: _Entries | msgspec.UnsetType = msgspec.UNSET
+    agent_id: _Text | msgspec.UnsetType | None = msgspec.UNSET
+    disabled: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+Body = TypeVar("Body", KeyDraft, KeyChange)
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Read the body of a request.
+
+    Args:
+        request: whose body has not been read yet.
+        kind: what it should be.
+
+    Returns:
+        The body, with every allowlist entry accepted.
+
+    Raises:
+        Problem: 415 for another type than JSON, 413 above 1 MB, 400 for what is not JSON or not what was expected.
+        starlette.requests.ClientDisconnect: the client left before the end.
+    """
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        detail = "Send the body as JSON, with the header Content-Type: application/json."
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    body = _decode(await _read(request), kind)
+    if body.domain_allowlist is not msgspec.UNSET:
+        _require_entries(body.domain_allowlist)
+    return body
+
+
+async def _read(request: Request) -> bytearray:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_LENGTH:
+            detail = f"The body is longer than {MAX_BODY_LENGTH:,} bytes."
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail)
+    return body
+
+
+def _decode(body: bytearray, kind: type[Body]) -> Body:
+    try:
+        # msgspec does not look at the text of fields that it skips, so the encoding is checked here.
+        return msgspec.json.decode(body.decode(), type=kind)
+    except msgspec.ValidationError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid_request", f"{error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed_json", _what_is_malformed(error, len(body))) from None
+
+
+def _what_is_malformed(error: Exception, length: int) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"The body is not UTF-8 (byte {error.start})."
+    if isinstance(error, RecursionError):
+        return "The body's arrays and objects are nested too deeply."
+    # Only the end of the text has no position of its own in the message.
+    return f"{error}." if "(byte " in str(error) else f"{error} (byte {length})."
+
+
+def _require_entries(entries: Sequence[str]) -> None:
+    rejected = Allowlist.parse(entries).rejected
+    if rejected:
+        detail = f"{len(rejected)} of the {len(entries)} allowlist entries cannot be used; `errors` says which and why."
+        raise Problem(HTTPStatus.BAD_REQUEST, "allowlist_invalid", detail, errors=rejected)

@@ -1,0 +1,79 @@
+"""Mint: where the plaintexts of client keys and bearer tokens come from, and the hashes that outlive them."""
+
+import hmac
+import secrets
+import string
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+from gatekeeper.keys import ClientKey
+
+__all__ = ("KEY_PREFIX", "TOKEN_PREFIX", "Draw", "Mint", "random_text")
+
+KEY_PREFIX: Final = "pk_live_"
+TOKEN_PREFIX: Final = "sk_live_"  # noqa: S105 - the public part of every token
+
+# Neither "_", which separates the account, nor "-": a double click selects the whole of it.
+_ALPHABET: Final = string.ascii_letters + string.digits
+_RANDOM_LENGTH: Final = 32  # log2(62) * 32 = 190 bits; GitHub's tokens carry 178 in 30 of the same characters.
+
+Draw = Callable[[int], str]
+
+
+def random_text(length: int) -> str:
+    """Draw letters and digits that nobody can foresee.
+
+    Args:
+        length: characters, of 5.95 bits each.
+
+    Returns:
+        The text.
+    """
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+class Mint:
+    """Makes plaintexts and hashes them.
+
+    Args:
+        pepper: the secret of the keyed hashes; without it, a stolen database does not even confirm a guess.
+        draw: gives that many random letters and digits.
+    """
+
+    def __init__(self, pepper: str, draw: Draw) -> None:
+        self._pepper = pepper.encode()
+        self._draw = draw
+
+    def client_key(self, account: str) -> ClientKey:
+        """Make a client key.
+
+        Args:
+            account: whose it is.
+
+        Returns:
+            The key, `pk_live_<account>_<random>`, whose `repr` hides it.
+        """
+        return ClientKey(f"{KEY_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}", account)
+
+    def token(self, account: str) -> str:
+        """Make a bearer token.
+
+        Args:
+            account: whose it is.
+
+        Returns:
+            The plaintext, `sk_live_<account>_<random>`.
+        """
+        return f"{TOKEN_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}"
+
+    def keyed_hash(self, plaintext: str) -> str:
+        """Hash a plaintext for the database.
+
+        Args:
+            plaintext: a client key or a token.
+
+        Returns:
+            HMAC-SHA256 with the pepper, in 64 hexadecimal digits.
+        """
+        return hmac.new(self._pepper, plaintext.encode(), sha256).hexdigest()

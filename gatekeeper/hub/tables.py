@@ -1,0 +1,92 @@
+"""The tables of the hub's database, as SQLAlchemy metadata that any engine, and a migration tool, can read."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+__all__ = ("UtcDateTime", "accounts", "metadata", "tokens", "widget_keys")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC, on engines that keep time zones and on SQLite, which drops them."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        if value is None:
+            return None
+        stored: datetime = value
+        return stored.replace(tzinfo=UTC) if stored.tzinfo is None else stored.astimezone(UTC)
+
+
+# Constraints with names of our own choosing are the ones that a migration can alter on every engine.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column whose type is spelled INTEGER.
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    # Drawn anew with every revision: a database that was restored or made afresh counts through the same numbers again,
+    # and a client that still holds an ETag from before must not be told that nothing has changed.
+    Column("revision_mark", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("account", ForeignKey("accounts.name"), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("keyed_hash", String(64), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+widget_keys = Table(
+    "widget_keys",
+    metadata,
+    # Order by insertion: two rows may share a created_at, and a clock may be set back.
+    Column("sequence", _Sequence, primary_key=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("account", ForeignKey("accounts.name"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("last8", String(8), nullable=False),
+    Column("domain_allowlist", JSON, nullable=False),
+    Column("agent_id", String(200)),
+    Column("disabled_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("key_sha256", String(64), nullable=False),
+    Column("keyed_hash", String(64), nullable=False),
+    UniqueConstraint("account", "last8"),
+)

@@ -1,0 +1,119 @@
+"""A hub in this process, its clock and its dice, and clients that ask it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+
+from gatekeeper.hub import Hub, create_hub
+from gatekeeper.hub.minting import random_text
+
+PATH = "/api/v1/widget-keys"
+PEPPER = "the pepper of these tests"
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        """Tell the time."""
+        return self.now
+
+    def advance(self, seconds: float) -> str:
+        """Go on by some seconds, and say what an answer has for that time."""
+        self.now += timedelta(seconds=seconds)
+        return written(self.now)
+
+
+class Dice:
+    """The hub's random letters and digits, of which the next ones can be chosen."""
+
+    def __init__(self) -> None:
+        self.next: list[str] = []
+
+    def __call__(self, length: int) -> str:
+        """Draw."""
+        return self.next.pop(0) if self.next else random_text(length)
+
+
+class RunningHub:
+    """A hub whose lifespan is running, and what a test needs to ask it."""
+
+    def __init__(self, app: Starlette, database: Path, clients: AsyncExitStack, clock: Clock, dice: Dice) -> None:
+        self.app = app
+        self.database = database
+        self.clock = clock
+        self.dice = dice
+        self._clients = clients
+
+    @property
+    def hub(self) -> Hub:
+        """What the app offers besides HTTP."""
+        hub: Hub = self.app.state.hub
+        return hub
+
+    async def client(self, account: str) -> httpx.AsyncClient:
+        """Open a client with a token of an account."""
+        return await self.client_with({"Authorization": f"Bearer {await self.hub.mint_token(account, name='tests')}"})
+
+    async def client_with(self, headers: dict[str, str]) -> httpx.AsyncClient:
+        """Open a client that sends these headers; a crash of the hub is an answer, as it is over a socket."""
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers)
+        return await self._clients.enter_async_context(client)
+
+    def stored_bytes(self) -> bytes:
+        """Everything that the hub has on its disk at this moment."""
+        return b"".join(file.read_bytes() for file in sorted(self.database.parent.iterdir()))
+
+
+@asynccontextmanager
+async def running_hub(directory: Path, **options: Any) -> AsyncIterator[RunningHub]:
+    """Run a hub over the file hub.db of a directory that has nothing else."""
+    clock, dice = Clock(), Dice()
+    database = directory / "hub.db"
+    app = create_hub(database, **{"pepper": PEPPER, "clock": clock, "draw": dice, **options})
+    async with app.router.lifespan_context(app), AsyncExitStack() as clients:
+        yield RunningHub(app, database, clients, clock, dice)
+
+
+def written(moment: datetime) -> str:
+    """Write a moment as the hub's answers do: whole seconds, UTC, "Z"."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def create(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    """Create a widget key that has to succeed, and take its plaintext out of the row."""
+    answer = await client.post(PATH, json={"name": "shop", **fields})
+    assert answer.status_code == httpx.codes.CREATED, answer.text
+    row: dict[str, Any] = answer.json()
+    del row["public_key"]
+    return row
+
+
+async def list_rows(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """List the widget keys of a client's account."""
+    answer = await client.get(PATH)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    rows: list[dict[str, Any]] = answer.json()
+    return rows
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Assert that an answer is a problem of this status and code, whole and uncached; give its body."""
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json"), answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    body: dict[str, Any] = answer.json()
+    assert set(body) - {"errors"} == {"type", "title", "status", "detail", "code"}
+    assert (body["status"], body["code"], body["type"]) == (status, code, f"urn:gatekeeper:hub:{code}")
+    assert body["title"]
+    assert body["detail"]
+    return body

@@ -1,0 +1,153 @@
+"""Who may ask: Authorization and X-Account-ID."""
+
+import httpx
+import pytest
+
+from gatekeeper.errors import ConfigError
+
+from .support import PATH, RunningHub, assert_problem, create, list_rows, running_hub
+
+pytestmark = pytest.mark.anyio
+
+RANDOM = "R" * 32
+REQUESTS = [("GET", PATH), ("POST", PATH), ("PATCH", f"{PATH}/nothing"), ("DELETE", f"{PATH}/nothing")]
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
+async def test_no_token_is_a_401_on_every_endpoint(hub: RunningHub, method: str, path: str) -> None:
+    stranger = await hub.client_with({})
+    answer = await stranger.request(method, path)
+    assert_problem(answer, 401, "token_missing")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic c2tfbGl2ZTo=",
+        "sk_live_acme_x",
+        "Bearer a b",
+        "Bearer sk_live_acme_ü",
+        "Bearer=x",
+    ],
+)
+async def test_a_header_without_a_bearer_token_is_a_401(hub: RunningHub, value: str) -> None:
+    stranger = await hub.client_with({})
+    answer = await stranger.get(PATH, headers={b"Authorization": value.encode()})
+    assert_problem(answer, 401, "token_missing")
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
+async def test_an_unknown_token_is_a_401_on_every_endpoint(hub: RunningHub, method: str, path: str) -> None:
+    await hub.hub.mint_token("acme", name="ci")
+    stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
+    answer = await stranger.request(method, path)
+    assert_problem(answer, 401, "token_unknown")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+
+
+async def test_a_neighbour_of_a_token_is_unknown(hub: RunningHub) -> None:
+    token = await hub.hub.mint_token("acme", name="ci")
+    stranger = await hub.client_with({})
+    for neighbour in (token[:-1], token + "x", token.swapcase(), token.replace("acme", "globex"), token + "="):
+        answer = await stranger.get(PATH, headers={"Authorization": f"Bearer {neighbour}", "X-Account-ID": "acme"})
+        assert_problem(answer, 401, "token_unknown")
+
+
+async def test_a_refusal_never_repeats_the_token(hub: RunningHub) -> None:
+    stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
+    assert RANDOM not in (await stranger.get(PATH)).text
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
+async def test_the_scheme_is_read_in_any_letter_case(hub: RunningHub, scheme: str) -> None:
+    token = await hub.hub.mint_token("acme", name="ci")
+    client = await hub.client_with({"Authorization": f"{scheme} {token}"})
+    assert await list_rows(client) == []
+
+
+@pytest.mark.parametrize(
+    "token", ["opaque", "sk_live_", "sk_live_acme", "sk_live_acme_", "sk_live__x", "sk_live_ACME_x", "pk_live_acme_x"]
+)
+async def test_a_token_that_carries_no_account_needs_the_header(hub: RunningHub, token: str) -> None:
+    stranger = await hub.client_with({"Authorization": f"Bearer {token}"})
+    for headers in ({}, {"X-Account-ID": ""}):
+        problem = assert_problem(await stranger.get(PATH, headers=headers), 400, "account_missing")
+        assert problem["detail"] == "Missing X-Account-ID header"
+    named = await stranger.get(PATH, headers={"X-Account-ID": "acme"})
+    assert_problem(named, 401, "token_unknown")
+
+
+@pytest.mark.parametrize("account", ["acme", "0", "a_b", "a-_", "x" * 63])
+async def test_a_token_carries_its_account(hub: RunningHub, account: str) -> None:
+    token = await hub.hub.mint_token(account, name="ci")
+    assert token.startswith(f"sk_live_{account}_")
+    client = await hub.client_with({"Authorization": f"Bearer {token}"})
+    assert await list_rows(client) == []
+
+
+async def test_a_header_that_names_the_account_of_the_token_is_welcome(acme: httpx.AsyncClient) -> None:
+    assert (await acme.get(PATH, headers={"X-Account-ID": "acme"})).status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
+@pytest.mark.parametrize("account", ["globex", "ACME", "acm", "acme ,acme", "no account"])
+async def test_a_header_that_contradicts_the_token_is_a_403(
+    acme: httpx.AsyncClient, method: str, path: str, account: str
+) -> None:
+    answer = await acme.request(method, path, headers={"X-Account-ID": account})
+    assert_problem(answer, 403, "account_mismatch")
+
+
+async def test_two_headers_that_name_two_accounts_are_a_403(acme: httpx.AsyncClient) -> None:
+    answer = await acme.get(PATH, headers=[("X-Account-ID", "acme"), ("X-Account-ID", "globex")])
+    assert_problem(answer, 403, "account_mismatch")
+
+
+async def test_an_unknown_token_learns_nothing_from_the_header(hub: RunningHub) -> None:
+    await hub.hub.mint_token("acme", name="ci")
+    stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
+    answers = [await stranger.get(PATH, headers={"X-Account-ID": account}) for account in ("acme", "globex", "nobody")]
+    assert len({(answer.status_code, answer.content) for answer in answers}) == 1
+
+
+async def test_all_tokens_of_an_account_see_the_same_keys(hub: RunningHub) -> None:
+    first, second = await hub.client("acme"), await hub.client("acme")
+    row = await create(first)
+    assert await list_rows(second) == [row]
+
+
+async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pepper(hub: RunningHub) -> None:
+    directory = hub.database.parent / "again"
+    directory.mkdir()
+    async with running_hub(directory) as first:
+        headers = {"Authorization": f"Bearer {await first.hub.mint_token('acme', name='ci')}"}
+    async with running_hub(directory) as second:
+        assert await list_rows(await second.client_with(headers)) == []
+    async with running_hub(directory, pepper="another") as third:
+        assert_problem(await (await third.client_with(headers)).get(PATH), 401, "token_unknown")
+
+
+@pytest.mark.parametrize(
+    "account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"]
+)
+async def test_no_token_is_minted_for_a_name_that_no_account_has(hub: RunningHub, account: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        await hub.hub.mint_token(account, name="ci")
+    assert len(raised.value.problems) == 1
+    assert repr(account) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+async def test_a_token_needs_a_name_of_1_to_200_characters(hub: RunningHub, name: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 200 characters"):
+        await hub.hub.mint_token("acme", name=name)
+
+
+async def test_every_mistake_in_minting_a_token_is_reported_at_once(hub: RunningHub) -> None:
+    with pytest.raises(ConfigError) as raised:
+        await hub.hub.mint_token("Acme", name="")
+    assert len(raised.value.problems) == len(("account", "name"))

@@ -1,0 +1,167 @@
+"""Bodies that are no JSON, not the JSON that was expected, or too much of it; and paths that are not there."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from .support import PATH, RunningHub, assert_problem, create, list_rows
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 1_000_000
+JSON = {"Content-Type": "application/json"}
+
+
+def body_of(length: int) -> bytes:
+    """Make a body of exactly this many bytes that a create accepts."""
+    frame = b'{"name":"shop","padding":""}'
+    return frame[:-2] + b"x" * (length - len(frame)) + frame[-2:]
+
+
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    """Send a body without announcing its length."""
+    for start in range(0, len(body), 65_536):
+        yield body[start : start + 65_536]
+
+
+@pytest.mark.parametrize(
+    ("body", "position"),
+    [
+        (b"", 0),
+        (b"{", 1),
+        (b'{"name": "shop"', 15),
+        (b'{"name": shop}', 9),
+        (b'{"name": "shop",}', 16),
+        (b'{"name": "shop"} {}', 18),
+        (b"<name>", 0),
+        (b'{"name": NaN}', 9),
+        (b'{"name": "\xff"}', 10),
+        (b'{"name": "shop", "ignored": "\xff"}', 29),
+        (b'\xef\xbb\xbf{"name": "shop"}', 0),
+        ('{"name": "shop"}'.encode("utf-16"), 0),
+    ],
+)
+async def test_what_is_not_json_is_a_400_with_the_position(acme: httpx.AsyncClient, body: bytes, position: int) -> None:
+    row = await create(acme)
+    for method, path in (("POST", PATH), ("PATCH", f"{PATH}/{row['id']}")):
+        answer = await acme.request(method, path, content=body, headers=JSON)
+        assert f"(byte {position})" in assert_problem(answer, 400, "malformed_json")["detail"]
+    assert await list_rows(acme) == [row]
+
+
+@pytest.mark.parametrize("escape", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800x"])
+async def test_half_a_surrogate_pair_is_no_text(acme: httpx.AsyncClient, escape: str) -> None:
+    answer = await acme.post(PATH, content=f'{{"name": "{escape}"}}', headers=JSON)
+    assert_problem(answer, 400, "malformed_json")
+
+
+async def test_a_body_that_is_nested_too_deeply_is_a_400(acme: httpx.AsyncClient) -> None:
+    body = b'{"name": "shop", "ignored": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    answer = await acme.post(PATH, content=body, headers=JSON)
+    assert "nested" in assert_problem(answer, 400, "malformed_json")["detail"]
+
+
+@pytest.mark.parametrize("body", ["[]", "null", '"shop"', "7", '[{"name": "shop"}]'])
+async def test_json_that_is_no_object_is_a_400(acme: httpx.AsyncClient, body: str) -> None:
+    answer = await acme.post(PATH, content=body, headers=JSON)
+    assert "object" in assert_problem(answer, 400, "invalid_request")["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON ;x=y"])
+async def test_json_is_read_whatever_the_parameters_of_its_type(acme: httpx.AsyncClient, kind: str) -> None:
+    answer = await acme.post(PATH, content=b'{"name": "shop"}', headers={"Content-Type": kind})
+    assert answer.status_code == httpx.codes.CREATED
+
+
+@pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+async def test_another_content_type_is_a_415(acme: httpx.AsyncClient, kind: str | None) -> None:
+    row = await create(acme)
+    headers = {} if kind is None else {"Content-Type": kind}
+    for method, path in (("POST", PATH), ("PATCH", f"{PATH}/{row['id']}")):
+        answer = await acme.request(method, path, content=b'{"name": "renamed"}', headers=headers)
+        assert_problem(answer, 415, "unsupported_media_type")
+    assert await list_rows(acme) == [row]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_of_1_mb_is_read_and_one_byte_more_is_a_413(acme: httpx.AsyncClient, *, announced: bool) -> None:
+    def content(length: int) -> bytes | AsyncIterator[bytes]:
+        return body_of(length) if announced else in_chunks(body_of(length))
+
+    fitting = await acme.post(PATH, content=content(LIMIT), headers=JSON)
+    assert fitting.status_code == httpx.codes.CREATED
+    assert_problem(await acme.post(PATH, content=content(LIMIT + 1), headers=JSON), 413, "body_too_large")
+    assert len(await list_rows(acme)) == 1
+
+
+async def test_a_body_without_an_end_is_refused_once_it_is_too_long(acme: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 65_536
+            yield b" " * 65_536
+
+    assert_problem(await acme.post(PATH, content=endless(), headers=JSON), 413, "body_too_large")
+    assert sent <= LIMIT + 2 * 65_536
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(
+    hub: RunningHub, acme: httpx.AsyncClient
+) -> None:
+    incoming: list[Message] = [
+        {"type": "http.request", "body": b'{"name": "shop"}', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    outgoing: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0)
+
+    async def send(message: Message) -> None:
+        outgoing.append(message)
+
+    headers = {"authorization": acme.headers["Authorization"], "content-type": "application/json"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PATH,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    await hub.app(scope, receive, send)
+    assert [message["type"] for message in outgoing] == ["http.response.start", "http.response.body"]
+    assert await list_rows(acme) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("PUT", PATH, {"GET", "HEAD", "POST"}), ("GET", f"{PATH}/nothing", {"PATCH", "DELETE"})],
+)
+async def test_another_method_is_a_405_that_names_all_that_there_are(
+    acme: httpx.AsyncClient, method: str, path: str, allowed: set[str]
+) -> None:
+    answer = await acme.request(method, path)
+    assert_problem(answer, 405, "method_not_allowed")
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1", "/v2/widget-keys", f"{PATH}/", f"{PATH}/a/b", "/widget-keys"])
+async def test_another_path_is_a_404_and_no_redirect(acme: httpx.AsyncClient, path: str) -> None:
+    assert_problem(await acme.get(path), 404, "not_found")
+
+
+async def test_a_crash_is_a_500_that_says_nothing_about_itself(
+    hub: RunningHub, acme: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_arguments: object) -> None:
+        secret = "sk_live_acme_secret"
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr(hub.hub.keys, "list", crash)
+    answer = await acme.get(PATH)
+    assert_problem(answer, 500, "internal_error")
+    assert "secret" not in answer.text

@@ -1,0 +1,135 @@
+"""Making a hub, starting it and stopping it."""
+
+import importlib
+import sqlite3
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gatekeeper.errors import ConfigError
+from gatekeeper.hub import create_hub
+from gatekeeper.hub.bodies import KeyDraft
+
+from .support import PATH, PEPPER, create, list_rows, running_hub, written
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("database", ["", ":memory:", ":memory:?cache=shared", Path()])
+def test_a_database_that_is_no_file_is_refused(database: str | Path) -> None:
+    with pytest.raises(ConfigError, match="not the path of a file"):
+        create_hub(database, pepper=PEPPER)
+
+
+def test_an_empty_pepper_is_refused_together_with_every_other_mistake() -> None:
+    with pytest.raises(ConfigError) as raised:
+        create_hub("", pepper="")
+    assert len(raised.value.problems) == len(("database", "pepper"))
+
+
+def test_making_a_hub_touches_no_file(tmp_path: Path) -> None:
+    create_hub(tmp_path / "hub.db", pepper=PEPPER)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_path_may_be_a_text(tmp_path: Path) -> None:
+    database = tmp_path / "hub ?%20#.db"
+    app = create_hub(str(database), pepper=PEPPER)
+    async with app.router.lifespan_context(app):
+        await app.state.hub.mint_token("acme", name="ci")
+        assert database.read_bytes().startswith(b"SQLite format 3")
+
+
+async def test_starting_makes_the_tables_in_a_file_with_a_write_ahead_log(tmp_path: Path) -> None:
+    async with running_hub(tmp_path) as running:
+        pass
+    connection = sqlite3.connect(running.database)
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    journal = connection.execute("PRAGMA journal_mode").fetchone()
+    connection.close()
+    assert tables == {"accounts", "tokens", "widget_keys"}
+    assert journal == ("wal",)
+
+
+async def test_an_app_can_be_started_again_after_it_was_stopped(tmp_path: Path) -> None:
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            await app.state.hub.mint_token("acme", name="ci")
+
+
+async def test_a_hub_that_is_not_running_says_that_its_lifespan_has_to_run(tmp_path: Path) -> None:
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
+    with pytest.raises(RuntimeError, match="lifespan"):
+        await app.state.hub.mint_token("acme", name="ci")
+    async with app.router.lifespan_context(app):
+        pass
+    with pytest.raises(RuntimeError, match="lifespan"):
+        await app.state.hub.mint_token("acme", name="ci")
+
+
+async def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path) -> None:
+    database = tmp_path / "hub.db"
+    database.write_bytes(b"not a database" * 100)
+    app = create_hub(database, pepper=PEPPER)
+    with pytest.raises(sqlite3.DatabaseError) as raised:
+        async with app.router.lifespan_context(app):
+            pytest.fail("started")
+    assert str(database) in raised.value.__notes__[0]
+
+
+async def test_a_directory_that_does_not_exist_stops_the_start(tmp_path: Path) -> None:
+    database = tmp_path / "nowhere" / "hub.db"
+    app = create_hub(database, pepper=PEPPER)
+    with pytest.raises(sqlite3.DatabaseError) as raised:
+        async with app.router.lifespan_context(app):
+            pytest.fail("started")
+    assert str(database) in raised.value.__notes__[0]
+
+
+async def test_a_clock_in_another_time_zone_is_written_in_utc(tmp_path: Path) -> None:
+    noon = datetime(2026, 7, 1, 12, 0, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    async with running_hub(tmp_path, clock=lambda: noon) as running:
+        client = await running.client("acme")
+        row = await create(client)
+        assert row["created_at"] == written(noon.astimezone(UTC)) == "2026-07-01T06:30:00Z"
+        assert await list_rows(client) == [row]
+
+
+async def test_by_default_the_clock_and_the_dice_are_real(tmp_path: Path) -> None:
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
+    async with app.router.lifespan_context(app):
+        first, second = [await app.state.hub.mint_token("acme", name="ci") for _ in range(2)]
+        before = datetime.now(UTC)
+        row = await app.state.hub.keys.create("acme", KeyDraft(name="shop"))
+        after = datetime.now(UTC)
+    assert first != second
+    assert before <= row.created_at <= after
+
+
+async def test_a_write_waits_for_that_of_another_process(tmp_path: Path) -> None:
+    async with running_hub(tmp_path) as running:
+        client = await running.client("acme")
+        other = sqlite3.connect(running.database, isolation_level=None, timeout=0)
+        other.execute("BEGIN IMMEDIATE")
+        assert await list_rows(client) == []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: client.post(PATH, json={"name": "shop"}))
+            await anyio.sleep(0.3)
+            assert await list_rows(client) == []
+            other.execute("COMMIT")
+        other.close()
+        assert len(await list_rows(client)) == 1
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "greenlet", "aiosqlite"])
+def test_a_missing_extra_is_an_import_error_that_names_the_pip_command(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "gatekeeper.hub")
+    with pytest.raises(ImportError, match=r"pip install 'widget-gatekeeper\[hub\]'"):
+        importlib.import_module("gatekeeper.hub")

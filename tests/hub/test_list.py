@@ -1,0 +1,193 @@
+"""GET /api/v1/widget-keys."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import httpx
+import pytest
+from sqlalchemy import Engine, event
+
+from .support import PATH, RunningHub, create, list_rows, running_hub, written
+
+pytestmark = pytest.mark.anyio
+
+FIELDS = [
+    "id",
+    "name",
+    "last8",
+    "domain_allowlist",
+    "agent_id",
+    "disabled_at",
+    "created_at",
+    "updated_at",
+    "last_used_at",
+    "key_sha256",
+]
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Collect the SQL that runs while the test lasts."""
+    collected: list[str] = []
+
+    def collect(*arguments: object) -> None:
+        collected.append(str(arguments[2]))
+
+    event.listen(Engine, "before_cursor_execute", collect)
+    yield collected
+    event.remove(Engine, "before_cursor_execute", collect)
+
+
+async def test_an_account_without_keys_has_an_empty_array(acme: httpx.AsyncClient) -> None:
+    assert await list_rows(acme) == []
+
+
+async def test_the_list_is_a_bare_array_of_rows_with_every_field_and_no_plaintext(acme: httpx.AsyncClient) -> None:
+    await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
+    answer = await acme.get(PATH)
+    assert answer.headers["Content-Type"] == "application/json"
+    (row,) = answer.json()
+    assert list(row) == FIELDS
+
+
+async def test_a_row_of_the_list_is_the_row_that_create_answered(acme: httpx.AsyncClient) -> None:
+    created = await create(acme, domain_allowlist=["acme.com", "*.acme.com"], agent_id="agent-7")
+    assert await list_rows(acme) == [created]
+
+
+async def test_rows_come_oldest_first_even_when_the_clock_was_set_back(
+    hub: RunningHub, acme: httpx.AsyncClient
+) -> None:
+    ids = []
+    for seconds in (0, 0, -3600, 7200):
+        hub.clock.advance(seconds)
+        ids.append((await create(acme))["id"])
+    assert [row["id"] for row in await list_rows(acme)] == ids
+
+
+async def test_moments_are_written_in_utc_with_a_z(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    await hub.hub.keys.record_use("acme", row["id"], hub.clock.now + timedelta(seconds=9))
+    (listed,) = await list_rows(acme)
+    assert listed["created_at"] == listed["updated_at"] == written(hub.clock.now)
+    assert listed["last_used_at"] == written(hub.clock.now + timedelta(seconds=9))
+
+
+async def test_both_documented_paths_serve_the_same_keys(acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    assert (await acme.get("/v1/widget-keys")).json() == (await acme.get("/api/v1/widget-keys")).json() == [row]
+    second = await acme.post("/v1/widget-keys", json={"name": "second"})
+    assert second.status_code == httpx.codes.CREATED
+    renamed = await acme.patch(f"/v1/widget-keys/{row['id']}", json={"name": "renamed"})
+    assert renamed.json()["name"] == "renamed"
+    assert (await acme.delete(f"/v1/widget-keys/{row['id']}")).status_code == httpx.codes.NO_CONTENT
+
+
+async def test_head_answers_the_headers_of_get(acme: httpx.AsyncClient) -> None:
+    answer = await acme.head(PATH)
+    assert answer.status_code == httpx.codes.OK
+    assert answer.headers["ETag"] == (await acme.get(PATH)).headers["ETag"]
+
+
+async def test_one_account_never_sees_the_rows_of_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
+    mine, theirs = await create(acme), await create(globex)
+    assert await list_rows(acme) == [mine]
+    assert await list_rows(globex) == [theirs]
+
+
+async def test_an_unchanged_list_answers_304_without_reading_the_rows(
+    acme: httpx.AsyncClient, statements: list[str]
+) -> None:
+    await create(acme)
+    etag = (await acme.get(PATH)).headers["ETag"]
+    statements.clear()
+    answer = await acme.get(PATH, headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.content, answer.headers["ETag"]) == (httpx.codes.NOT_MODIFIED, b"", etag)
+    assert statements
+    assert not any("widget_keys" in statement for statement in statements)
+
+
+async def test_the_list_may_be_kept_and_has_to_be_asked_for_each_time(acme: httpx.AsyncClient) -> None:
+    full = await acme.get(PATH)
+    unchanged = await acme.get(PATH, headers={"If-None-Match": full.headers["ETag"]})
+    for answer in (full, unchanged):
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert answer.headers["Vary"] == "Authorization, X-Account-ID"
+
+
+async def test_the_etag_is_strong_and_stays_while_nothing_is_written(acme: httpx.AsyncClient) -> None:
+    await create(acme)
+    first, second = [(await acme.get(PATH)).headers["ETag"] for _ in range(2)]
+    assert first == second
+    assert first.startswith('"')
+    assert first.endswith('"')
+
+
+async def test_every_kind_of_write_changes_the_etag(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    writes = [
+        acme.post(PATH, json={"name": "second"}),
+        acme.patch(f"{PATH}/{row['id']}", json={"disabled": True}),
+        hub.hub.keys.record_use("acme", row["id"], hub.clock.now),
+        acme.delete(f"{PATH}/{row['id']}"),
+    ]
+    etags = [(await acme.get(PATH)).headers["ETag"]]
+    for write in writes:
+        await write
+        etags.append((await acme.get(PATH)).headers["ETag"])
+    assert len(set(etags)) == len(etags)
+
+
+async def test_a_refused_write_leaves_the_etag(acme: httpx.AsyncClient) -> None:
+    etag = (await acme.get(PATH)).headers["ETag"]
+    assert (await acme.post(PATH, json={})).is_client_error
+    assert (await acme.patch(f"{PATH}/nothing", json={"name": "x"})).is_client_error
+    assert (await acme.delete(f"{PATH}/nothing")).is_client_error
+    assert (await acme.get(PATH)).headers["ETag"] == etag
+
+
+async def test_a_write_of_one_account_leaves_the_etag_of_another(
+    acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    etag = (await acme.get(PATH)).headers["ETag"]
+    await create(globex)
+    assert (await acme.get(PATH, headers={"If-None-Match": etag})).status_code == httpx.codes.NOT_MODIFIED
+
+
+async def test_the_etag_of_one_account_means_nothing_to_another(
+    acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    theirs = (await globex.get(PATH)).headers["ETag"]
+    assert (await acme.get(PATH, headers={"If-None-Match": theirs})).status_code == httpx.codes.OK
+
+
+async def test_an_etag_of_a_lost_database_means_nothing_to_its_successor(hub: RunningHub) -> None:
+    etags = []
+    for name in ("lost", "successor"):
+        directory = hub.database.parent / name
+        directory.mkdir()
+        async with running_hub(directory) as other:
+            client = await other.client("acme")
+            await create(client)
+            etags.append((await client.get(PATH)).headers["ETag"])
+    assert etags[0] != etags[1]
+
+
+@pytest.mark.parametrize("condition", ["{etag}", "W/{etag}", '"other", {etag}', '"other" ,W/{etag} , "third"', "*"])
+async def test_a_condition_that_has_the_etag_answers_304(acme: httpx.AsyncClient, condition: str) -> None:
+    etag = (await acme.get(PATH)).headers["ETag"]
+    answer = await acme.get(PATH, headers={"If-None-Match": condition.format(etag=etag)})
+    assert answer.status_code == httpx.codes.NOT_MODIFIED
+
+
+@pytest.mark.parametrize("condition", ["", '"other"', "{bare}", '"{bare}', "W/{bare}", '"x{bare}"', ",", '"*"'])
+async def test_a_condition_that_lacks_the_etag_answers_the_list(acme: httpx.AsyncClient, condition: str) -> None:
+    bare = (await acme.get(PATH)).headers["ETag"].strip('"')
+    answer = await acme.get(PATH, headers={"If-None-Match": condition.format(bare=bare)})
+    assert answer.status_code == httpx.codes.OK
+
+
+async def test_a_condition_may_come_in_several_fields(acme: httpx.AsyncClient) -> None:
+    etag = (await acme.get(PATH)).headers["ETag"]
+    answer = await acme.get(PATH, headers=[("If-None-Match", '"other"'), ("If-None-Match", etag)])
+    assert answer.status_code == httpx.codes.NOT_MODIFIED

@@ -1,0 +1,253 @@
+"""What must hold for every entry and every origin, whoever wrote them."""
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatekeeper import Allowlist, Origin
+from gatekeeper.errors import InvalidOrigin
+
+from . import oracle, strategies
+
+MANY = settings(max_examples=300, deadline=None)
+SOME = settings(max_examples=120, deadline=None)
+ENTRY_LISTS = st.lists(strategies.ascii_entries(), max_size=5)
+ANY_ENTRY_LISTS = st.lists(strategies.any_entries(), max_size=5)
+LISTS_WITH_A_MATCH = strategies.good_origins().flatmap(
+    lambda origin: st.tuples(
+        st.builds(
+            lambda before, fitting, after: [*before, fitting, *after],
+            st.lists(strategies.ascii_entries(), max_size=2),
+            strategies.entries_for(origin),
+            st.lists(strategies.ascii_entries(), max_size=2),
+        ),
+        st.just(origin),
+    ),
+)
+REFERERS = st.builds("".join, st.tuples(strategies.origins(), st.one_of(st.just(""), strategies.ANY_TEXT)))
+REFERER_ENDS = ("", "/", "?", "#", "\\")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def parse_or_none(value: str | bytes) -> Origin | None:
+    """Parse an Origin header; a refusal gives None and must say why."""
+    return _or_none(Origin.parse, value)
+
+
+def referer_or_none(value: str | bytes) -> Origin | None:
+    """Parse a Referer header; a refusal gives None and must say why."""
+    return _or_none(Origin.from_referer, value)
+
+
+def _or_none(parse: Callable[[str | bytes], Origin], value: str | bytes) -> Origin | None:
+    try:
+        return parse(value)
+    except InvalidOrigin as refusal:
+        reason = refusal.reason
+    assert reason
+    return None
+
+
+def allowed_alone(entry: str, origin: str) -> bool:
+    """Tell whether a list of this entry only allows the origin."""
+    return Allowlist.parse([entry]).allows(origin)
+
+
+@MANY
+@given(entries=ENTRY_LISTS, origin=strategies.origins())
+def test_the_oracle_agrees_on_any_entries_and_any_origin(entries: list[str], origin: str) -> None:
+    """Exactly those origins are allowed that the naive reading of the design allows."""
+    assert Allowlist.parse(entries).allows(origin) is oracle.allows(entries, origin)
+
+
+@MANY
+@given(case=LISTS_WITH_A_MATCH)
+def test_the_oracle_agrees_on_origins_that_an_entry_was_written_for(case: tuple[list[str], str]) -> None:
+    """An origin for which the owner wrote an entry is allowed whatever stands around that entry."""
+    entries, origin = case
+    assert Allowlist.parse(entries).allows(origin) is oracle.allows(entries, origin)
+
+
+@MANY
+@given(entry=strategies.ascii_entries())
+def test_an_entry_is_accepted_exactly_when_the_oracle_reads_it(entry: str) -> None:
+    """An ASCII entry is accepted or rejected as the grammar says, even where no origin would show it."""
+    accepted = bool(Allowlist.parse([entry]).patterns)
+    assert accepted is (oracle.read_entry(entry) is not None)
+
+
+@MANY
+@given(case=LISTS_WITH_A_MATCH)
+def test_order_and_company_change_no_decision(case: tuple[list[str], str]) -> None:
+    """A list allows what any one of its entries allows alone, in whatever order they stand."""
+    entries, origin = case
+    together = Allowlist.parse(entries).allows(origin)
+    assert together is any(allowed_alone(entry, origin) for entry in entries)
+    assert together is Allowlist.parse(entries[::-1]).allows(origin)
+
+
+@MANY
+@given(case=LISTS_WITH_A_MATCH)
+def test_match_names_an_entry_that_alone_allows_the_origin(case: tuple[list[str], str]) -> None:
+    """The entry that is named is one of the list, as it was written, and would do by itself."""
+    entries, origin = case
+    allowlist = Allowlist.parse(entries)
+    matched = allowlist.match(origin)
+    assert (matched is not None) is allowlist.allows(origin)
+    assert matched is None or (matched in entries and allowed_alone(matched, origin))
+
+
+@MANY
+@given(origin=strategies.good_origins(), entries=ENTRY_LISTS)
+def test_an_origin_and_its_text_are_answered_alike(origin: str, entries: list[str]) -> None:
+    """A parsed origin and its serialisation get the same answer and the same entry."""
+    allowlist = Allowlist.parse(entries)
+    parsed = Origin.parse(origin)
+    assert allowlist.allows(parsed) is allowlist.allows(origin)
+    assert allowlist.match(parsed) == allowlist.match(origin)
+
+
+@SOME
+@given(case=LISTS_WITH_A_MATCH)
+def test_neighbours_of_an_allowed_origin_get_nothing_from_it(case: tuple[list[str], str]) -> None:
+    """A byte more, a byte less, a glued name, another port or spelling: allowed only if the design says so."""
+    entries, origin = case
+    allowlist = Allowlist.parse(entries)
+    for neighbour in strategies.neighbours(origin):
+        assert allowlist.allows(neighbour) is oracle.allows(entries, neighbour), neighbour
+
+
+@SOME
+@given(scheme=st.sampled_from(["", "https://", "*."]), name=st.sampled_from(strategies.LOOK_ALIKES))
+def test_a_look_alike_entry_never_allows_the_ascii_host(scheme: str, name: str) -> None:
+    """An entry with a Cyrillic, Greek or accented letter names another host."""
+    allowlist = Allowlist.parse([scheme + name])
+    for host in strategies.NAMES:
+        assert not allowlist.allows(f"https://{host}")
+        assert not allowlist.allows(f"http://{host}")
+
+
+@MANY
+@given(entries=ANY_ENTRY_LISTS)
+def test_normalised_patterns_are_already_normal(entries: list[str]) -> None:
+    """Writing the normalised patterns back as entries changes nothing and rejects nothing."""
+    patterns = Allowlist.parse(entries).patterns
+    again = Allowlist.parse(patterns)
+    assert again.patterns == patterns
+    assert again.rejected == ()
+
+
+@SOME
+@given(case=LISTS_WITH_A_MATCH)
+def test_normalised_patterns_mean_what_was_written(case: tuple[list[str], str]) -> None:
+    """The patterns allow the same origins as the entries from which they come."""
+    entries, origin = case
+    written = Allowlist.parse(entries)
+    normalised = Allowlist.parse(written.patterns)
+    for seen in [origin, *strategies.neighbours(origin)]:
+        assert normalised.allows(seen) is written.allows(seen), seen
+
+
+@MANY
+@given(entries=ANY_ENTRY_LISTS)
+def test_every_entry_is_accounted_for(entries: list[str]) -> None:
+    """An entry is accepted, rejected with a reason and a hint, or repeats an accepted one; none disappears."""
+    allowlist = Allowlist.parse(entries)
+    accepted: list[str] = []
+    rejected: set[str] = set()
+    for entry in entries:
+        alone = Allowlist.parse([entry])
+        assert len(alone.patterns) + len(alone.rejected) == 1
+        accepted += [pattern for pattern in alone.patterns if pattern not in accepted]
+        rejected |= {refused.entry for refused in alone.rejected}
+    assert allowlist.patterns == tuple(accepted)
+    assert {refused.entry for refused in allowlist.rejected} == rejected
+    assert all(refused.reason and refused.hint for refused in allowlist.rejected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(filler=st.sampled_from(["acme.com", "bad entry", ""]), count=st.integers(97, 103))
+def test_entries_beyond_the_hundredth_are_rejected(filler: str, count: int) -> None:
+    """The hundredth entry counts, the next does not and is reported, whatever stands before it."""
+    entries = [filler and f"{filler}:{number}" for number in range(1, count + 1)] + ["https://last.test"]
+    allowlist = Allowlist.parse(entries)
+    assert allowlist.allows("https://last.test") is oracle.allows(entries, "https://last.test")
+    assert allowlist.allows("https://last.test") is (count < oracle.MOST_ENTRIES)
+    assert ("https://last.test" in {refused.entry for refused in allowlist.rejected}) is (count >= oracle.MOST_ENTRIES)
+
+
+@MANY
+@given(value=strategies.origins())
+def test_origins_are_parsed_exactly_as_the_oracle_reads_them(value: str) -> None:
+    """An Origin header is accepted exactly when it is its own serialisation, and then it comes back unchanged."""
+    origin = parse_or_none(value)
+    expected = oracle.read_origin(value)
+    assert (origin is not None) is (expected is not None)
+    if origin is not None and expected is not None:
+        scheme, host, port = expected
+        assert (origin.scheme, origin.host.strip("[]"), origin.port) == (scheme, host.strip("[]"), port)
+        assert str(origin) == value
+
+
+@SOME
+@given(origin=strategies.good_origins())
+def test_neighbours_of_an_origin_are_parsed_as_the_oracle_reads_them(origin: str) -> None:
+    """Near an origin, too, only serialisations are origins, and each is its own."""
+    for neighbour in strategies.neighbours(origin):
+        parsed = parse_or_none(neighbour)
+        assert (parsed is not None) is (oracle.read_origin(neighbour) is not None), neighbour
+        assert parsed is None or str(parsed) == neighbour
+
+
+@MANY
+@given(value=strategies.origins())
+def test_bytes_and_text_are_parsed_alike(value: str) -> None:
+    """The header's bytes and their text give equal origins, or none."""
+    raw = value.encode("utf-8", "surrogatepass")
+    assert parse_or_none(raw) == parse_or_none(value)
+    assert referer_or_none(raw) == referer_or_none(value)
+
+
+@MANY
+@given(value=st.one_of(strategies.ANY_TEXT, strategies.ANY_BYTES))
+def test_arbitrary_headers_raise_nothing_but_invalid_origin(value: str | bytes) -> None:
+    """Whatever arrives, the parsers return an origin or raise InvalidOrigin with a reason."""
+    for start in ("", "https://", "http://[", "https://acme.com:"):
+        glued = start + value if isinstance(value, str) else start.encode() + value
+        parse_or_none(glued)
+        referer_or_none(glued)
+
+
+@MANY
+@given(entries=ANY_ENTRY_LISTS, origin=st.one_of(strategies.ANY_TEXT, strategies.origins()))
+def test_allowlists_never_raise(entries: list[str], origin: str) -> None:
+    """No entry and no origin, however odd, makes an allowlist raise, and both questions have one answer."""
+    allowlist = Allowlist.parse(entries)
+    assert allowlist.allows(origin) is (allowlist.match(origin) is not None)
+    assert not allowlist.allows(origin) or oracle.read_origin(origin) is not None
+
+
+@MANY
+@given(origin=strategies.good_origins(), tail=st.sampled_from(strategies.PATH_TAILS))
+def test_a_referer_gives_the_origin_before_its_path(origin: str, tail: str) -> None:
+    """A page's Referer gives the page's origin, in any letter case and with the default port spelled out."""
+    expected = Origin.parse(origin)
+    assert Origin.from_referer(origin + tail) == expected
+    assert Origin.from_referer(origin.upper() + tail) == expected
+    if expected.port == oracle.DEFAULT_PORTS[expected.scheme]:
+        assert Origin.from_referer(f"{origin}:{expected.port}{tail}") == expected
+
+
+@MANY
+@given(value=REFERERS)
+def test_a_referer_gives_nothing_that_it_does_not_begin_with(value: str) -> None:
+    """The origin taken from a Referer is what it begins with, up to a delimiter or a spelled default port."""
+    origin = referer_or_none(value)
+    if origin is None:
+        return
+    lowered = value.lower()
+    assert oracle.read_origin(str(origin)) is not None
+    assert lowered.startswith(str(origin))
+    rest = lowered.removeprefix(str(origin))
+    assert rest[:1] in REFERER_ENDS or rest.removeprefix(DEFAULT_PORTS[origin.scheme])[:1] in REFERER_ENDS
