@@ -1,4 +1,4 @@
-"""What a guard adds to an allowed request, in process: a floor that no guard can beat, gatekeeper, Starlette's CORSMiddleware.
+"""What a guard adds to an allowed request, in process: a floor for any guard, gatekeeper, Starlette's CORSMiddleware.
 
     python -m benchmarks.overhead [--rounds 30] [--requests 2000] [--json]
 

@@ -33,6 +33,7 @@ __all__ = ("Allowlist", "EntryWarning", "Pattern", "RejectedEntry", "WarningReas
 
 MAX_ENTRY_LENGTH = 1024
 MAX_ENTRIES = 100
+MAX_SHOWN = 80
 MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
 
 Found = TypeVar("Found")
@@ -323,14 +324,12 @@ def _trim(entry: str) -> str:
     if not isinstance(entry, str):
         raise InvalidEntry("not_text", f"An entry is text such as 'acme.com', not {type(entry).__name__}.")
     if len(entry) > MAX_ENTRY_LENGTH:
-        raise InvalidEntry(
-            "too_long", f"An entry has at most {MAX_ENTRY_LENGTH} characters; this one has {len(entry)}."
-        )
+        raise InvalidEntry("too_long", f"An entry has at most {MAX_ENTRY_LENGTH} characters; this one has {len(entry)}.")
     text = entry.strip(" \t")
     if not text:
         raise InvalidEntry("empty", "The entry is empty: write a domain such as 'acme.com', or delete it.")
     if text.lower() == "null":
-        hint = "'null' is what every sandboxed iframe and local file sends, so it cannot be allowed: write the page's domain."
+        hint = "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain."
         raise InvalidEntry("null", hint)
     if "," in text:
         raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for every domain.")
@@ -369,7 +368,7 @@ def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | No
         raise InvalidEntry("any_origin", hint)
     base = host.removeprefix("*.")
     if "*" in base:
-        hint = f"{_shown(host)} has a '*' that does not stand for whole subdomains: write it first and alone, as in '*.acme.com'."
+        hint = f"{_shown(host)} has a '*' that is not a whole label at its beginning: write it as in '*.acme.com'."
         raise InvalidEntry("wildcard", hint)
     return base != host, base, port
 
@@ -407,7 +406,7 @@ def _normal_host(host: str) -> str:
     host = _to_a_labels(host)
     if ends_in_number(host):
         if not is_ipv4(host):
-            hint = f"{_shown(host)} is not an IPv4 address as browsers write it: four numbers from 0 to 255, such as '192.168.0.10'."
+            hint = f"{_shown(host)} is not an IPv4 address: write four numbers from 0 to 255, such as '192.168.0.10'."
             raise InvalidEntry("ipv4", hint)
     elif not is_host_name(host):
         hint = (
@@ -421,7 +420,7 @@ def _normal_host(host: str) -> str:
 def _normal_ipv6(host: str) -> str:
     compressed = compress_ipv6(host.lower())
     if compressed is None or compressed.startswith("[::ffff:"):
-        hint = f"{_shown(host)} is not an IPv6 address that a page can have: no zone, not IPv4-mapped, such as '[2001:db8::1]'."
+        hint = f"{_shown(host)} is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'."
         raise InvalidEntry("ipv6", hint)
     return compressed
 
@@ -435,9 +434,7 @@ def _to_a_labels(host: str) -> str:
     try:
         return ".".join(_to_a_label(label) for label in idna.uts46_remap(host, std3_rules=False).split("."))
     except (idna.IDNAError, UnicodeError) as error:
-        hint = (
-            f"{_shown(host)} is not an internationalised domain that browsers can visit ({error}): check its spelling."
-        )
+        hint = f"{_shown(host)} is not an internationalised domain by IDNA 2008 ({error}): check its spelling."
         raise InvalidEntry("idna", hint) from error
 
 
@@ -465,5 +462,5 @@ def _require_wildcard_base(base: str) -> None:
 
 def _shown(text: str) -> str:
     """A piece of an entry for a message: quoted, its invisible characters escaped, cut to a length that a person reads."""
-    cut = text if len(text) <= 80 else text[:79] + "…"
+    cut = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
     return ascii(cut) if not cut.isprintable() else repr(cut)

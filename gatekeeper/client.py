@@ -122,7 +122,7 @@ class _Calls:
         name: str | UnsetType,
         domain_allowlist: Iterable[str] | UnsetType,
         agent_id: str | None | UnsetType,
-        disabled: bool | UnsetType,
+        disabled: bool | UnsetType,  # noqa: FBT001 - the public methods take it by keyword
     ) -> _Call[WidgetKey]:
         entries = domain_allowlist if isinstance(domain_allowlist, UnsetType) else list(domain_allowlist)
         changes = {"name": name, "domain_allowlist": entries, "agent_id": agent_id, "disabled": disabled}
@@ -277,9 +277,7 @@ class WidgetKeys:
         """
         return self._send(self._calls.list())
 
-    def create(
-        self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None
-    ) -> CreatedWidgetKey:
+    def create(self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None) -> CreatedWidgetKey:
         """Mint a key.
 
         Args:
@@ -489,11 +487,7 @@ _KINDS: dict[int, tuple[type[HubError], str]] = {
     400: (HubInvalidRequestError, ""),
     401: (HubAuthenticationError, ": it does not know the token, or no longer; mint a new one at the hub"),
     403: (HubPermissionError, ": the token may not do this, or is another account's"),
-    404: (
-        HubNotFoundError,
-        ": there is no such key, or no such path; hubs serve /api/v1/widget-keys or /v1/widget-keys, "
-        "and the base URL says which",
-    ),
+    404: (HubNotFoundError, ": there is no such key, or no such path; end the base URL with /v1 where the hub has no /api"),
     409: (HubInvalidRequestError, ""),
     413: (HubInvalidRequestError, ""),
     415: (HubInvalidRequestError, ""),

@@ -6,7 +6,7 @@ import os
 import random
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -97,7 +97,6 @@ class Gatekeeper:
         self._running_refreshers = 0
         self._forks_are_watched = False
         self._here: RunVar[_Running | None] = RunVar("gatekeeper: the refresher of this event loop", None)
-        self._entered: RunVar[AsyncExitStack | None] = RunVar("gatekeeper: entered in this event loop", None)
         self._new_refresher: Callable[[], Refresher] | None = None
         if isinstance(source, StaticSource):
             self._load(source.rows)
@@ -128,7 +127,9 @@ class Gatekeeper:
 
         Args:
             rows: widget keys, or mappings with the fields that the hub's JSON has.
-            https_only, account, key_prefix: as for the class.
+            https_only: as for the class.
+            account: as for the class.
+            key_prefix: as for the class.
 
         Returns:
             The gate, ready to decide; it needs no starting.
@@ -177,7 +178,9 @@ class Gatekeeper:
         """Decide as `decide` does; start if need be, and let an unknown key wait for a fresher list.
 
         Args:
-            client_key, origin, referer: as for `decide`.
+            client_key: as for `decide`.
+            origin: as for `decide`.
+            referer: as for `decide`.
 
         Returns:
             The decision, whatever was given.
@@ -234,53 +237,75 @@ class Gatekeeper:
             yield
 
     async def __aenter__(self) -> Self:
-        if self._new_refresher is not None and self._entered.get() is None:
-            stack = AsyncExitStack()
-            await stack.enter_async_context(self._refreshing(self._new_refresher()))
-            self._entered.set(stack)
+        running = await self._running()
+        if running is not None:
+            running.users += 1
+            await running.refresher.first_list(self._start_timeout)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        stack = self._entered.get()
-        if stack is not None:
-            self._entered.set(None)
-            # Without the error: a task group would wrap it, and callers could no longer catch what they raised.
-            await stack.aclose()
+        running = self._here.get()
+        if running is not None:
+            running.users -= 1
+            if running.users <= 0:
+                await running.stop()
 
     @property
     def _is_kept_fresh(self) -> bool:
         return self._new_refresher is None or self._running_refreshers > 0
 
-    @asynccontextmanager
-    async def _refreshing(self, refresher: Refresher) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._run, refresher)
-            self._here.set(_Running(refresher))
-            await refresher.first_list(self._start_timeout)
-            yield
-            group.cancel_scope.cancel()
-
     async def _started(self) -> Refresher | None:
-        """The refresher of this event loop, started if need be; None where there is none."""
+        """The refresher of this event loop, started if need be and with its first list; None where there is none."""
+        running = self._here.get()
+        if running is None:
+            running = await self._running(in_background=True)
+            if running is None:
+                return None
+        if self._freshness.age is None:
+            await running.refresher.first_list(self._start_timeout)
+        return running.refresher
+
+    async def _running(self, *, in_background: bool = False) -> "_Running | None":
         if self._new_refresher is None:
             return None
         running = self._here.get()
         if running is None:
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                # Under trio every task belongs to somebody's nursery, so that somebody has to start the gate.
-                return None
             refresher = self._new_refresher()
-            # In a context of its own: it outlives the request that happened to come first.
-            task = loop.create_task(self._run(refresher), context=contextvars.Context())
-            running = _Running(refresher, task)
+            stop = self._in_task(refresher) or (None if in_background else await self._in_task_group(refresher))
+            if stop is None:
+                return None
+            running = _Running(refresher, stop)
             self._here.set(running)
-        if self._freshness.age is None:
-            await running.refresher.first_list(self._start_timeout)
-        return running.refresher
+        return running
+
+    def _in_task(self, refresher: Refresher) -> Callable[[], Awaitable[None]] | None:
+        """Run a refresher in a task of its own, which may be stopped from any other; None where there is no asyncio."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        # In a context of its own, because it outlives the request that happened to come first.
+        task = loop.create_task(self._run(refresher), context=contextvars.Context())
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        return stop
+
+    async def _in_task_group(self, refresher: Refresher) -> Callable[[], Awaitable[None]]:
+        """Run a refresher under trio, where whoever starts a task has to stop it."""
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        group.start_soon(self._run, refresher)
+
+        async def stop() -> None:
+            group.cancel_scope.cancel()
+            await group.__aexit__(None, None, None)
+
+        return stop
 
     async def _run(self, refresher: Refresher) -> None:
         self._watch_forks()
@@ -330,11 +355,13 @@ class Gatekeeper:
         return _decide_page(known, client_key.last8, page)
 
 
-class _Running(NamedTuple):
-    """The refresher of an event loop; its task too where the gate started itself, for the loop does not hold on to it."""
+class _Running:
+    """A refresher that runs in this event loop, and those who entered the gate here; the last one to leave stops it."""
 
-    refresher: Refresher
-    task: "asyncio.Task[None] | None" = None
+    def __init__(self, refresher: Refresher, stop: Callable[[], Awaitable[None]]) -> None:
+        self.refresher = refresher
+        self.stop = stop
+        self.users = 0
 
 
 class Page(NamedTuple):

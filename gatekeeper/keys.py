@@ -199,16 +199,33 @@ class RowReader:
         return rows, rejected
 
     def _invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
-        mapping = row if isinstance(row, Mapping) else {}
-        fields = tuple(str(name) for name in mapping)
-        problem = str(error)
-        if fields and self._suffix_field not in fields:
-            problem = (
-                f"there is no field {self._suffix_field!r}, only {', '.join(map(repr, fields))}; "
+        if not isinstance(row, Mapping):
+            return InvalidRow(index, f"expected an object with the fields of a widget key: {error}")
+        fields = tuple(str(name) for name in row)
+        row_id = row.get("id")
+        return InvalidRow(
+            index,
+            self._problem(row, fields, str(error)),
+            row_id=row_id if isinstance(row_id, str) else None,
+            fields=fields,
+        )
+
+    def _problem(self, row: Mapping[str, Any], fields: tuple[str, ...], error: str) -> str:
+        if self._suffix_field not in fields:
+            return (
+                f"there is no field {self._suffix_field!r}, only {', '.join(map(repr, fields)) or 'none at all'}; "
                 "name the one with the key's last 8 characters by suffix_field="
             )
-        row_id = mapping.get("id")
-        return InvalidRow(index, problem, row_id=row_id if isinstance(row_id, str) else None, fields=fields)
+        expected, _, path = error.partition(" - at `$.")
+        field = path.rstrip("`").partition("[")[0]
+        if field == self._suffix_field:
+            expected = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
+        elif field == "key_sha256":
+            expected = "Expected 64 hexadecimal digits in lower case"
+        # The value itself may be a secret that stands in the wrong field.
+        value = row.get(field)
+        seen = f"text of {len(value)} characters" if isinstance(value, str) else type(value).__name__
+        return f"{expected} in {field!r}, got {seen}" if path else error
 
 
 # What the gate decides by is typed, and a row that has it otherwise is refused; the rest is for people to read.

@@ -255,13 +255,13 @@ class Refresher:
             with anyio.move_on_after(wait):
                 await self.refresh()
 
-    async def first_list(self, timeout: float) -> None:
+    async def first_list(self, within: float) -> None:
         """Wait until a list was accepted.
 
         Args:
-            timeout: seconds after the refresher was made that this takes at most.
+            within: seconds after the refresher was made that this takes at most.
         """
-        with anyio.move_on_after(self._made_at + timeout - self._clock()):
+        with anyio.move_on_after(self._made_at + within - self._clock()):
             await self._loaded.wait()
 
     async def run(self) -> None:
@@ -336,9 +336,7 @@ class Refresher:
             if number % SLICE == SLICE - 1:
                 await anyio.lowlevel.checkpoint()
         if len(rejected) > MAX_REJECTED_SHARE * len(rows):
-            problem = (
-                f"{len(rejected)} of {len(rows)} rows are not widget keys, so the list is not trusted: {rejected[0]}"
-            )
+            problem = f"{len(rejected)} of {len(rows)} rows are not widget keys, so the list is not trusted: {rejected[0]}"
             raise InvalidList(problem)
         return difference, rejected
 
@@ -350,14 +348,10 @@ class Refresher:
         for problem in freshness.rejected:
             logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
         for row_id in sorted(difference.duplicate_ids)[:10]:
-            logger.warning(
-                "gatekeeper: the list has id %r more than once; a disabled row stands, else the first", row_id
-            )
+            logger.warning("gatekeeper: the list has id %r more than once; a disabled row stands, else the first", row_id)
         ambiguous = self._index.ambiguous()
         for last8 in set(ambiguous).difference(freshness.ambiguous):
-            logger.error(
-                "gatekeeper: several widget keys end with %s and are refused, for they look alike", mask(last8)
-            )
+            logger.error("gatekeeper: several widget keys end with %s and are refused, for they look alike", mask(last8))
         freshness.ambiguous = ambiguous
 
     def _note(self, report: RefreshReport, asked_at: float) -> None:

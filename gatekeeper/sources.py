@@ -28,10 +28,14 @@ class Source(Protocol):
     """
 
     @property
-    def account(self) -> str | None: ...
+    def account(self) -> str | None:
+        """See the class."""
+        ...
 
     @property
-    def suffix_field(self) -> str: ...
+    def suffix_field(self) -> str:
+        """See the class."""
+        ...
 
     def connect(self) -> AbstractAsyncContextManager[Fetch]:
         """Open what one event loop needs to fetch the list; nothing of it is shared with another loop or process."""
@@ -64,9 +68,7 @@ class HubSource:
         self.account = account or account_of(token)
         self.suffix_field = suffix_field
         require_hub(base_url, token, account)
-        self._client = partial(
-            AsyncHubClient, base_url, token, account=account, timeout=timeout, suffix_field=suffix_field
-        )
+        self._client = partial(AsyncHubClient, base_url, token, account=account, timeout=timeout, suffix_field=suffix_field)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Fetch]:

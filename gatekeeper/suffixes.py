@@ -1,4 +1,4 @@
-"""Is this host a public suffix, or a place where strangers get subdomains?
+"""Public suffixes, and other hosts where strangers get subdomains.
 
 The only importer of tldextract, which reads the Public Suffix List bundled with it: no network, nothing written to disk.
 It is imported when the first wildcard is compiled, because importing it takes longer than the rest of the package.

@@ -119,9 +119,7 @@ class KeyStore:
         async with self._database.writing() as connection:
             await advance_revision(connection, account)
             row = await _find(connection, account, key_id)
-            values = {
-                field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET
-            }
+            values = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             disabled = values.pop("disabled", row.disabled_at is not None)
             now = self._clock()
             if disabled != (row.disabled_at is not None):
@@ -189,9 +187,7 @@ async def _find(connection: AsyncConnection, account: str, key_id: str) -> KeyRo
     return KeyRow(*found)
 
 
-async def _change(
-    connection: AsyncConnection, account: str, row: KeyRow, values: dict[str, Any], now: datetime
-) -> KeyRow:
+async def _change(connection: AsyncConnection, account: str, row: KeyRow, values: dict[str, Any], now: datetime) -> KeyRow:
     if not values:
         return row
     values["updated_at"] = now

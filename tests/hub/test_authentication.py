@@ -131,9 +131,7 @@ async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pe
         assert_problem(await (await third.client_with(headers)).get(PATH), 401, "token_unknown")
 
 
-@pytest.mark.parametrize(
-    "account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"]
-)
+@pytest.mark.parametrize("account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"])
 async def test_no_token_is_minted_for_a_name_that_no_account_has(hub: RunningHub, account: str) -> None:
     with pytest.raises(ConfigError) as raised:
         await hub.hub.mint_token(account, name="ci")

@@ -55,9 +55,7 @@ async def test_a_row_of_the_list_is_the_row_that_create_answered(acme: httpx.Asy
     assert await list_rows(acme) == [created]
 
 
-async def test_rows_come_oldest_first_even_when_the_clock_was_set_back(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_rows_come_oldest_first_even_when_the_clock_was_set_back(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     ids = []
     for seconds in (0, 0, -3600, 7200):
         hub.clock.advance(seconds)
@@ -146,17 +144,13 @@ async def test_a_refused_write_leaves_the_etag(acme: httpx.AsyncClient) -> None:
     assert (await acme.get(PATH)).headers["ETag"] == etag
 
 
-async def test_a_write_of_one_account_leaves_the_etag_of_another(
-    acme: httpx.AsyncClient, globex: httpx.AsyncClient
-) -> None:
+async def test_a_write_of_one_account_leaves_the_etag_of_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     etag = (await acme.get(PATH)).headers["ETag"]
     await create(globex)
     assert (await acme.get(PATH, headers={"If-None-Match": etag})).status_code == httpx.codes.NOT_MODIFIED
 
 
-async def test_the_etag_of_one_account_means_nothing_to_another(
-    acme: httpx.AsyncClient, globex: httpx.AsyncClient
-) -> None:
+async def test_the_etag_of_one_account_means_nothing_to_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     theirs = (await globex.get(PATH)).headers["ETag"]
     assert (await acme.get(PATH, headers={"If-None-Match": theirs})).status_code == httpx.codes.OK
 

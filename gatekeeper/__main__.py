@@ -1,0 +1,18 @@
+"""`python -m gatekeeper` and the command `gatekeeper`."""
+
+import sys
+
+__all__ = ("main",)
+
+
+def main() -> None:
+    """Run the command line; say in a sentence what to install where something is missing."""
+    try:
+        from gatekeeper.cli import app  # noqa: PLC0415 - so that a missing extra can be caught
+    except ImportError as error:
+        sys.exit(f"gatekeeper: {error}")
+    app()
+
+
+if __name__ == "__main__":
+    main()

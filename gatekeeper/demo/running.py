@@ -1,0 +1,100 @@
+"""Demo: all parts, started and connected."""
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from gatekeeper.client import AsyncHubClient, CreatedWidgetKey
+from gatekeeper.cors import CorsPolicy
+from gatekeeper.demo.servers import listen, serving
+from gatekeeper.demo.site import customer_site
+from gatekeeper.demo.widget import AGENT_ID, widget_service
+from gatekeeper.gate import Gatekeeper
+from gatekeeper.hub import create_hub
+from gatekeeper.sources import HubSource
+
+__all__ = ("Demo", "running_demo")
+
+HUB_PORT, WIDGET_PORT, SITE_PORT = 8700, 8701, 8702
+
+
+class Demo(NamedTuple):
+    """A running demo.
+
+    Attributes:
+        hub: a client of its hub.
+        hub_url: where the hub is.
+        widget_url: where the guarded widget service is, with open preflights.
+        strict_url: where it is with strict ones.
+        allowed_url: the customer's page under the host that the key's allowlist has.
+        refused_url: the same page under a host that it lacks.
+        key: the key on that page.
+        headers_file: a file with the headers that the hub's API wants, readable by its owner only.
+        refresh_interval: seconds between two looks of the gate at the hub's list.
+    """
+
+    hub: AsyncHubClient
+    hub_url: str
+    widget_url: str
+    strict_url: str
+    allowed_url: str
+    refused_url: str
+    key: CreatedWidgetKey
+    headers_file: Path
+    refresh_interval: float
+
+
+@asynccontextmanager
+async def running_demo(*, fixed_ports: bool, refresh_interval: float = 1.0) -> AsyncIterator[Demo]:
+    """Run the demo for as long as the context lasts.
+
+    Args:
+        fixed_ports: serve on ports 8700 to 8702 where they are free, and not on any.
+        refresh_interval: seconds between two looks of the gate at the hub's list.
+
+    Yields:
+        The demo, once all of it answers.
+    """
+    listeners = [listen(port if fixed_ports else 0) for port in (HUB_PORT, WIDGET_PORT, SITE_PORT, 0)]
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            stack.callback(listener.close)
+        hub_listener, widget_listener, site_listener, strict_listener = listeners
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatekeeper-demo-")))
+        hub_app = create_hub(directory / "hub.sqlite", pepper=secrets.token_hex(32))
+        hub_url = await stack.enter_async_context(serving(hub_app, hub_listener))
+        token = await hub_app.state.hub.mint_token("acme", name="demo")
+        hub = await stack.enter_async_context(AsyncHubClient(hub_url, token))
+        key = await hub.widget_keys.create("Acme Outdoor", domain_allowlist=["localhost:*"], agent_id=AGENT_ID)
+        gate = Gatekeeper(HubSource(hub_url, token), refresh_interval=refresh_interval)
+        widget_url = await stack.enter_async_context(serving(widget_service(gate), widget_listener))
+        strict = widget_service(gate, CorsPolicy(preflight="strict"))
+        strict_url = await stack.enter_async_context(serving(strict, strict_listener))
+        site_port = site_listener.getsockname()[1]
+        allowed_url, refused_url = f"http://localhost:{site_port}", f"http://127.0.0.1:{site_port}"
+        site = customer_site(
+            widget_url=widget_url, client_key=key.public_key, allowed_url=allowed_url, refused_url=refused_url
+        )
+        await stack.enter_async_context(serving(site, site_listener))
+        yield Demo(
+            hub,
+            hub_url,
+            widget_url,
+            strict_url,
+            allowed_url,
+            refused_url,
+            key,
+            _headers_file(directory, token),
+            refresh_interval,
+        )
+
+
+def _headers_file(directory: Path, token: str) -> Path:
+    """The token stands in a file for curl, so that it is neither printed nor seen in the list of processes."""
+    path = directory / "headers"
+    path.touch(mode=0o600)
+    path.write_text(f"authorization: Bearer {token}\ncontent-type: application/json\n", encoding="ascii")
+    return path

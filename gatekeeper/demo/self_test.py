@@ -1,0 +1,200 @@
+"""The demo's self-test: everything that it shows, asked over real sockets."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
+
+from gatekeeper.demo.running import Demo
+
+__all__ = ("self_test",)
+
+CONFIG = "/api/v1/widget/config"
+PATIENCE = 10.0  # seconds for a change at the hub to be seen, ten times what it should take
+
+
+class _Checks:
+    def __init__(self, demo: Demo, http: httpx.AsyncClient) -> None:
+        self.demo = demo
+        self.http = http
+        self.key = demo.key.public_key
+
+    async def config(self, origin: str | None, key: str | None) -> httpx.Response:
+        headers = {} if origin is None else {"origin": origin}
+        params = {} if key is None else {"client_key": key}
+        return await self.http.get(self.demo.widget_url + CONFIG, params=params, headers=headers)
+
+    async def preflight(self, url: str, origin: str) -> httpx.Response:
+        headers = {
+            "origin": origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "content-type,data-client-key",
+        }
+        return await self.http.options(f"{url}/api/v1/widget/chat", headers=headers)
+
+    async def until(self, reason: str, origin: str, key: str) -> None:
+        """Ask until the answer is the one expected: the gate sees a change at its next look at the hub's list."""
+        seen = ""
+        with anyio.move_on_after(PATIENCE):
+            while (seen := _reason(await self.config(origin, key))) != reason:  # noqa: ASYNC110 - it asks a server
+                await anyio.sleep(0.05)
+        _require(seen == reason, f"still {seen} after {PATIENCE:g} s")
+
+    async def page(self) -> None:
+        """The customer's page carries the script tag with the key."""
+        for url in (self.demo.allowed_url, self.demo.refused_url):
+            body = (await self.http.get(url)).text
+            _require(f'data-client-key="{self.key}"' in body, f"no script tag at {url}")
+
+    async def script(self) -> None:
+        """The widget's script is served to everybody."""
+        response = await self.http.get(f"{self.demo.widget_url}/widget.js")
+        _require(response.status_code == httpx.codes.OK, f"{response.status_code}")
+
+    async def allowed(self) -> None:
+        """An allowed page gets its config, the pinned agent and a CORS answer."""
+        response = await self.config(self.demo.allowed_url, self.key)
+        _require(_reason(response) == "allowed", response.text)
+        _require(response.json()["agent_id"] == self.demo.key.agent_id, response.text)
+        _require(response.headers["access-control-allow-origin"] == self.demo.allowed_url, str(response.headers))
+
+    async def foreign_origin(self) -> None:
+        """A foreign page is refused, and can read why."""
+        response = await self.config(self.demo.refused_url, self.key)
+        _require(_reason(response) == "origin_not_allowed", response.text)
+        _require(response.headers["access-control-allow-origin"] == self.demo.refused_url, str(response.headers))
+
+    async def missing_key(self) -> None:
+        """A request without a key is refused."""
+        response = await self.config(self.demo.allowed_url, None)
+        _require(_reason(response) == "key_missing", response.text)
+
+    async def unknown_key(self) -> None:
+        """A key that the hub does not have is refused."""
+        response = await self.config(self.demo.allowed_url, "pk_live_acme_thisKeyIsNobodysAtAll")
+        _require(_reason(response) == "key_unknown", response.text)
+
+    async def open_preflight(self) -> None:
+        """An open preflight is answered for every page, because it does not say whose key will come."""
+        for origin in (self.demo.allowed_url, self.demo.refused_url):
+            response = await self.preflight(self.demo.widget_url, origin)
+            _require(response.status_code == httpx.codes.NO_CONTENT, f"{response.status_code} for {origin}")
+            _require("data-client-key" in response.headers["access-control-allow-headers"], str(response.headers))
+
+    async def strict_preflight(self) -> None:
+        """A strict preflight is answered only for pages that some enabled key allows."""
+        response = await self.preflight(self.demo.strict_url, self.demo.allowed_url)
+        _require(response.status_code == httpx.codes.NO_CONTENT, response.text)
+        response = await self.preflight(self.demo.strict_url, self.demo.refused_url)
+        _require(_reason(response) == "origin_not_allowed", response.text)
+
+    async def chat(self) -> None:
+        """An allowed page can chat by POST, a foreign one cannot."""
+        url = f"{self.demo.widget_url}/api/v1/widget/chat"
+        for origin, status in ((self.demo.allowed_url, httpx.codes.OK), (self.demo.refused_url, httpx.codes.FORBIDDEN)):
+            headers = {"origin": origin, "data-client-key": self.key}
+            response = await self.http.post(url, json={"message": "hello"}, headers=headers)
+            _require(response.status_code == status, f"{response.status_code} for {origin}")
+
+    async def websocket_allowed(self) -> None:
+        """An allowed page's WebSocket is accepted."""
+        async with connect(self._live_url(), origin=Origin(self.demo.allowed_url), proxy=None) as websocket:
+            await websocket.send("ping")
+            _require(await websocket.recv() == "ping", "no echo")
+
+    async def websocket_refused(self) -> None:
+        """A foreign page's WebSocket is refused before it is accepted."""
+        try:
+            async with connect(self._live_url(), origin=Origin(self.demo.refused_url), proxy=None):
+                _require(condition=False, seen="it was accepted")
+        except InvalidStatus as error:
+            body = (error.response.body or b"").decode()
+            _require('"origin_not_allowed"' in body, f"{error.response.status_code} {body}")
+
+    async def disabled(self) -> None:
+        """A key that is disabled at the hub is refused."""
+        await self.demo.hub.widget_keys.update(self.demo.key.id, disabled=True)
+        await self.until("key_disabled", self.demo.allowed_url, self.key)
+
+    async def enabled_again(self) -> None:
+        """A key that is enabled again works again."""
+        await self.demo.hub.widget_keys.update(self.demo.key.id, disabled=False)
+        await self.until("allowed", self.demo.allowed_url, self.key)
+
+    async def newly_allowed(self) -> None:
+        """A page whose host joins the allowlist works."""
+        entries = [*self.demo.key.domain_allowlist, "127.0.0.1:*"]
+        await self.demo.hub.widget_keys.update(self.demo.key.id, domain_allowlist=entries)
+        await self.until("allowed", self.demo.refused_url, self.key)
+
+    async def new_key(self) -> None:
+        """A key minted a moment ago works at its first request."""
+        created = await self.demo.hub.widget_keys.create("a moment ago", domain_allowlist=["localhost:*"])
+        response = await self.config(self.demo.allowed_url, created.public_key)
+        _require(_reason(response) == "allowed", response.text)
+
+    async def deleted(self) -> None:
+        """A key that is deleted at the hub is unknown."""
+        await self.demo.hub.widget_keys.delete(self.demo.key.id)
+        await self.until("key_unknown", self.demo.allowed_url, self.key)
+
+    def _live_url(self) -> str:
+        return f"{self.demo.widget_url.replace('http', 'ws', 1)}/api/v1/widget/live?client_key={self.key}"
+
+
+async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
+    """Check a running demo.
+
+    Args:
+        demo: the demo; its key is disabled, enabled again and deleted.
+        say: takes one line for every check.
+
+    Returns:
+        Whether all of it is as promised.
+    """
+    passed = True
+    async with httpx.AsyncClient(trust_env=False) as http:
+        checks = _Checks(demo, http)
+        for check in (
+            checks.page,
+            checks.script,
+            checks.allowed,
+            checks.foreign_origin,
+            checks.missing_key,
+            checks.unknown_key,
+            checks.open_preflight,
+            checks.strict_preflight,
+            checks.chat,
+            checks.websocket_allowed,
+            checks.websocket_refused,
+            checks.disabled,
+            checks.enabled_again,
+            checks.newly_allowed,
+            checks.new_key,
+            checks.deleted,
+        ):
+            problem = await _outcome(check)
+            passed = passed and problem is None
+            say(f"ok      {check.__doc__}" if problem is None else f"FAILED  {check.__doc__} {problem}")
+    return passed
+
+
+async def _outcome(check: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        await check()
+    except Exception as error:  # noqa: BLE001 - one check's failure must not keep the others from being made
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _reason(response: httpx.Response) -> str:
+    """The reason of a refusal, "allowed" for what is none."""
+    return "allowed" if response.is_success else str(response.json().get("reason"))
+
+
+def _require(condition: bool, seen: str) -> None:  # noqa: FBT001 - reads as assert does
+    if not condition:
+        raise AssertionError(seen)

@@ -1,0 +1,63 @@
+"""The widget service: what a gate stands in front of."""
+
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gatekeeper.cors import CorsPolicy
+from gatekeeper.gate import Gatekeeper
+from gatekeeper.middleware import GatekeeperMiddleware, decision_from
+
+__all__ = ("AGENT_ID", "widget_service")
+
+AGENT_ID = "agent_robin"
+AGENT_NAME = "Robin"
+GREETING = "Hi! I know every tent and lamp in the shop. What are you looking for?"
+
+
+def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> GatekeeperMiddleware:
+    """The service, guarded as a whole; only the widget's own script is for everybody.
+
+    Args:
+        gate: decides; it runs for as long as the service does.
+        cors: what browsers are told.
+    """
+    app = Starlette(
+        routes=[
+            Route("/widget.js", _script),
+            Route("/api/v1/widget/config", _config),
+            Route("/api/v1/widget/chat", _chat, methods=["POST"]),
+            WebSocketRoute("/api/v1/widget/live", _live),
+        ],
+        lifespan=gate.lifespan,
+    )
+    return GatekeeperMiddleware(app, gatekeeper=gate, exempt=("/widget.js",), cors=cors)
+
+
+async def _script(_request: Request) -> Response:
+    script = files("gatekeeper.demo").joinpath("assets/widget.js").read_bytes()
+    return Response(script, media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+
+async def _config(request: Request) -> JSONResponse:
+    agent_id = decision_from(request).agent_id
+    body = {"agent_id": agent_id, "agent_name": AGENT_NAME, "greeting": GREETING}
+    return JSONResponse(body, headers={"cache-control": "no-store"})
+
+
+async def _chat(request: Request) -> JSONResponse:
+    message = str((await request.json()).get("message", ""))[:200]
+    return JSONResponse({"reply": f"You said “{message}”. A real agent would know what to say now."})
+
+
+async def _live(websocket: WebSocket) -> None:
+    await websocket.accept()
+    try:
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+    except WebSocketDisconnect:
+        return
