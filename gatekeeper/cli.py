@@ -18,7 +18,7 @@ from rich.markup import escape
 from gatekeeper.allowlist import Allowlist, Pattern
 from gatekeeper.client import HubClient, account_of
 from gatekeeper.decisions import Decision, Reason
-from gatekeeper.errors import ConfigError, HubTransportError, InvalidOrigin, SourceError
+from gatekeeper.errors import ConfigError, HubTransportError, InvalidList, InvalidOrigin, SourceError
 from gatekeeper.gate import Gatekeeper
 from gatekeeper.keys import RowReader, WidgetKey, mask
 from gatekeeper.origins import Origin
@@ -157,6 +157,8 @@ def _rows(
                 rows, rejected = list(listed), list(listed.rejected)
     except HubTransportError as error:
         _stop(UNREACHABLE, str(error))
+    except InvalidList as error:
+        _stop(USAGE, f"{hub or file}: {error}")
     except (ConfigError, SourceError) as error:
         _stop(USAGE, str(error))
     for problem in rejected:

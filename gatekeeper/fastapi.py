@@ -1,0 +1,31 @@
+"""The decision on a request, as a FastAPI dependency. Import it by this path: gatekeeper itself does not need FastAPI.
+
+    from gatekeeper.fastapi import Checked
+
+    @app.get("/config")
+    async def config(decision: Checked) -> dict[str, str | None]:
+        return {"agent_id": decision.agent_id}
+"""
+
+from importlib.util import find_spec
+from typing import Annotated
+
+if find_spec("fastapi") is None:
+    _missing = "gatekeeper.fastapi needs the extra `fastapi`: pip install 'widget-gatekeeper[fastapi]'"
+    raise ImportError(_missing)
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from gatekeeper.decisions import Decision
+from gatekeeper.middleware import decision_from
+
+__all__ = ("Checked",)
+
+
+def _decision(connection: HTTPConnection) -> Decision:
+    return decision_from(connection)
+
+
+Checked = Annotated[Decision, Depends(_decision)]
+"""The decision on the request at hand; DecisionMissing is raised where the middleware has not made one."""

@@ -1,0 +1,65 @@
+"""Headless Chromium and a running demo."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from gatekeeper.demo import Demo, running_demo
+from tests.needs import chromium
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
+)
+
+
+# Not for the whole session: while it lasts, playwright's own event loop runs in the thread of the tests.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(15_000)
+    yield page
+    page.close()
+
+
+class DemoInThread:
+    """A demo whose event loop runs in another thread, and its hub."""
+
+    def __init__(self, demo: Demo, portal: BlockingPortal) -> None:
+        self.demo = demo
+        self._portal = portal
+
+    def update(self, **changes: Any) -> None:
+        """Change the page's key at the hub."""
+
+        async def update() -> None:
+            await self.demo.hub.widget_keys.update(self.demo.key.id, **changes)
+
+        self._portal.call(update)
+
+
+@pytest.fixture
+def running(browser: Browser) -> Iterator[DemoInThread]:  # noqa: ARG001 - no demo is started where there is no browser
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(running_demo(fixed_ports=False, refresh_interval=0.2)) as demo,
+    ):
+        yield DemoInThread(demo, portal)

@@ -1,0 +1,33 @@
+"""The demo checks itself over real sockets, and notices when something is not as promised."""
+
+import pytest
+
+from gatekeeper.demo import Demo, running_demo, self_test
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_every_check_of_a_healthy_demo_passes() -> None:
+    lines: list[str] = []
+    async with running_demo(fixed_ports=False, refresh_interval=0.1) as demo:
+        assert await self_test(demo, lines.append), lines
+        assert not demo.headers_file.stat().st_mode & 0o077
+        directory = demo.headers_file.parent
+    assert len(lines) == 16
+    assert all(line.startswith("ok ") for line in lines)
+    assert not directory.exists()
+
+
+@pytest.mark.anyio
+async def test_a_demo_that_is_not_as_promised_fails_by_name_and_the_other_checks_are_still_made() -> None:
+    lines: list[str] = []
+    async with running_demo(fixed_ports=False, refresh_interval=0.1) as demo:
+        crossed: Demo = demo._replace(widget_url=demo.allowed_url)
+        assert not await self_test(crossed, lines.append)
+    assert len(lines) == 16
+    assert any(line.startswith("FAILED  An allowed page") for line in lines)
+    assert any(line.startswith("ok      The customer's page") for line in lines)

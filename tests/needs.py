@@ -1,0 +1,31 @@
+"""What some tests need of the machine, beyond Python and the packages of the extra `test`."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+__all__ = ("chromium", "lacking")
+
+REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
+
+
+def chromium() -> Path:
+    """Find Chromium, or skip the test."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        lacking("Chromium is not installed: apt-get install chromium")
+    return Path(found)
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip the test, or fail it where everything has to be there.
+
+    Args:
+        what: what is missing, and how to get it.
+    """
+    if os.environ.get(REQUIRE_ALL):
+        pytest.fail(f"{REQUIRE_ALL} is set, and {what}")
+    pytest.skip(what)

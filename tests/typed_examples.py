@@ -1,0 +1,103 @@
+"""What users write, for mypy to read: a change that breaks their types breaks this file."""
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.websockets import WebSocket
+
+from gatekeeper import (
+    Allowlist,
+    AsyncHubClient,
+    CorsPolicy,
+    CreatedWidgetKey,
+    Decision,
+    EntryWarning,
+    FileSource,
+    Gatekeeper,
+    GatekeeperMiddleware,
+    HubClient,
+    HubSource,
+    Origin,
+    Reason,
+    RefreshReport,
+    RejectedEntry,
+    StaticSource,
+    Status,
+    WidgetKey,
+    decision_from,
+)
+from gatekeeper.fastapi import Checked
+
+
+def mounting() -> None:
+    gate = Gatekeeper(HubSource("https://hub.example", "sk_live_acme_x"), refresh_interval=5.0, https_only=True)
+    app = Starlette(middleware=[Middleware(GatekeeperMiddleware, gatekeeper=gate)], lifespan=gate.lifespan)
+    app.add_middleware(GatekeeperMiddleware, gatekeeper=gate, exempt=("/healthz",))
+    wrapped = GatekeeperMiddleware(app, gatekeeper=gate, cors=CorsPolicy(preflight="strict"), frame_ancestors=True)
+    GatekeeperMiddleware(wrapped, gatekeeper=gate)
+    api = FastAPI(lifespan=gate.lifespan)
+    api.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
+
+    @api.get("/config")
+    async def config(decision: Checked) -> dict[str, str | None]:
+        return {"agent_id": decision.agent_id}
+
+
+def endpoints(request: Request, websocket: WebSocket, scope: dict[str, Any]) -> None:
+    assert_type(decision_from(request), Decision)
+    assert_type(decision_from(websocket), Decision)
+    assert_type(decision_from(scope), Decision)
+
+
+def deciding(rows: list[Mapping[str, Any]]) -> None:
+    gate = Gatekeeper.from_rows(rows)
+    decision = gate.decide("pk_live_acme_x", b"https://shop.acme.com", referer=None)
+    assert_type(decision.allowed, bool)
+    assert_type(decision.reason, Reason)
+    assert_type(decision.status, int)
+    assert_type(decision.detail, str)
+    assert_type(decision.key, WidgetKey | None)
+    assert_type(decision.origin, str | None)
+    assert_type(decision.matched, str | None)
+    assert_type(decision.agent_id, str | None)
+    Gatekeeper(StaticSource(rows))
+    Gatekeeper(FileSource("rows.json"))
+
+
+async def running(gate: Gatekeeper) -> None:
+    async with gate as entered:
+        assert_type(entered, Gatekeeper)
+        assert_type(await gate.check("pk_live_acme_x", "https://shop.acme.com"), Decision)
+        assert_type(await gate.refresh(), RefreshReport)
+        assert_type(gate.status, Status)
+
+
+def allowlists(origin: Origin) -> None:
+    allowlist = Allowlist.parse(["acme.com", "*.acme.com"])
+    assert_type(allowlist.allows(origin), bool)
+    assert_type(allowlist.allows("https://acme.com"), bool)
+    assert_type(allowlist.match(origin), str | None)
+    assert_type(allowlist.patterns, tuple[str, ...])
+    assert_type(allowlist.rejected, tuple[RejectedEntry, ...])
+    assert_type(allowlist.warnings, tuple[EntryWarning, ...])
+
+
+def scripting() -> None:
+    with HubClient("https://hub.example", "sk_live_acme_x") as hub:
+        created = hub.widget_keys.create("Shop", domain_allowlist=["acme.com"], agent_id="agent_7")
+        assert_type(created, CreatedWidgetKey)
+        assert_type(created.public_key, str)
+        assert_type(hub.widget_keys.update(created.id, agent_id=None, disabled=True), WidgetKey)
+        assert_type(hub.widget_keys.delete(created.id), WidgetKey | None)
+        for key in hub.widget_keys.list():
+            assert_type(key, WidgetKey)
+
+
+async def scripting_with_an_event_loop() -> None:
+    async with AsyncHubClient("https://hub.example", "sk_live_acme_x") as hub:
+        assert_type(await hub.widget_keys.create("Shop"), CreatedWidgetKey)
+        assert_type(await hub.widget_keys.delete("id"), WidgetKey | None)
