@@ -11,6 +11,7 @@ no entry is ever scanned, so the time does not grow with their number.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Literal, Self, TypeVar
+from unicodedata import bidirectional
 
 import idna
 import msgspec
@@ -34,6 +35,7 @@ __all__ = ("Allowlist", "EntryWarning", "Pattern", "RejectedEntry", "WarningReas
 MAX_ENTRY_LENGTH = 1024
 MAX_ENTRIES = 100
 MAX_SHOWN = 80
+_JOINERS = "\u200c\u200d"
 MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
 
 Found = TypeVar("Found")
@@ -333,7 +335,7 @@ def _trim(entry: str) -> str:
         raise InvalidEntry("null", hint)
     if "," in text:
         raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for every domain.")
-    if any(character.isspace() or not character.isprintable() for character in text):
+    if any(character.isspace() or not (character.isprintable() or character in _JOINERS) for character in text):
         raise InvalidEntry("space", f"{_shown(text)} has a space or an invisible character in it: delete it.")
     if "\\" in text:
         raise InvalidEntry("backslash", f"{_shown(text)} has a backslash: write a domain such as 'acme.com'.")
@@ -426,22 +428,49 @@ def _normal_ipv6(host: str) -> str:
 
 
 def _to_a_labels(host: str) -> str:
-    """UTS 46 mapping as browsers apply it, length first: IDNA is slow on hostile hosts (CVE-2024-3651, CVE-2026-45409)."""
+    """The host as browsers send it (URL standard 3.3, "domain to ASCII": UTS 46 without transitional mappings).
+
+    The length comes first: IDNA is slow on hostile hosts (CVE-2024-3651, CVE-2026-45409).
+    """
     if len(host) > MAX_HOST_LENGTH:
         raise InvalidEntry("host", f"A domain has at most {MAX_HOST_LENGTH} characters; this one has {len(host)}.")
     if host.isascii() and "xn--" not in host.lower():
         return host.lower()
     try:
-        return ".".join(_to_a_label(label) for label in idna.uts46_remap(host, std3_rules=False).split("."))
-    except (idna.IDNAError, UnicodeError) as error:
-        hint = f"{_shown(host)} is not an internationalised domain by IDNA 2008 ({error}): check its spelling."
+        labels = [_to_unicode(label) for label in idna.uts46_remap(host, std3_rules=False).split(".")]
+        _require_valid_labels(labels)
+        return ".".join(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels)
+    except ValueError as error:
+        hint = f"{_shown(host)} is not an internationalised domain that browsers can visit ({error}): check its spelling."
         raise InvalidEntry("idna", hint) from error
 
 
-def _to_a_label(label: str) -> str:
-    if label.startswith("xn--"):
-        label = idna.ulabel(label)
-    return label if label.isascii() else idna.alabel(label).decode("ascii")
+def _to_unicode(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    decoded = label[4:].encode("ascii").decode("punycode")
+    if decoded.isascii() or decoded.encode("punycode").decode() != label[4:]:
+        raise idna.IDNAError(f"{label!r} is not Punycode")
+    if idna.uts46_remap(decoded, std3_rules=False) != decoded:
+        raise idna.IDNAError(f"{label!r} stands for a spelling that browsers map to another")
+    return decoded
+
+
+def _require_valid_labels(labels: list[str]) -> None:
+    """UTS 46 section 4.1, Validity Criteria, with CheckBidi and CheckJoiners, as browsers have it.
+
+    Not idna.encode: it applies IDNA 2008, which has no symbols, and there are sites at ☃.net and i❤.ws.
+    """
+    right_to_left = any(bidirectional(character) in {"R", "AL", "AN"} for character in "".join(labels))
+    for label in labels:
+        if not label.isascii():
+            idna.check_nfc(label)
+            idna.check_initial_combiner(label)
+        if right_to_left and label:
+            idna.check_bidi(label, check_ltr=True)
+        for place, character in enumerate(label):
+            if character in _JOINERS and not idna.valid_contextj(label, place):
+                raise idna.IDNAError(f"a joiner stands where none may, in {label!r}")
 
 
 def _require_wildcard_base(base: str) -> None:

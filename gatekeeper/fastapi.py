@@ -1,10 +1,10 @@
 """The decision on a request, as a FastAPI dependency. Import it by this path: gatekeeper itself does not need FastAPI.
 
-    from gatekeeper.fastapi import Checked
+from gatekeeper.fastapi import Checked
 
-    @app.get("/config")
-    async def config(decision: Checked) -> dict[str, str | None]:
-        return {"agent_id": decision.agent_id}
+@app.get("/config")
+async def config(decision: Checked) -> dict[str, str | None]:
+    return {"agent_id": decision.agent_id}
 """
 
 from importlib.util import find_spec
