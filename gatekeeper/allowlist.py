@@ -25,6 +25,7 @@ from gatekeeper.origins import (
     ends_in_number,
     is_host_name,
     is_ipv4,
+    is_ipv4_mapped,
     is_loopback,
     is_port,
 )
@@ -104,11 +105,18 @@ class Pattern(msgspec.Struct, frozen=True):
         host = _normal_host(host)
         if wildcard:
             _require_wildcard_base(host)
-        if https_only and scheme == "http" and not is_loopback(host):
-            raise InvalidEntry("http_refused", f"Only https pages are allowed here: write 'https://{authority}'.")
         if scheme is not None and port == DEFAULT_PORTS[scheme]:
             port = None
-        return cls(scheme, host, wildcard, port)
+        pattern = cls(scheme, host, wildcard, port)
+        if str(pattern) == "null":
+            hint = (
+                "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain."
+            )
+            raise InvalidEntry("null", hint)
+        if https_only and scheme == "http" and not is_loopback(host):
+            mend = msgspec.structs.replace(pattern, scheme="https")
+            raise InvalidEntry("http_refused", f"Only https pages are allowed here, not {_shown(entry)}: write '{mend}'.")
+        return pattern
 
     def __str__(self) -> str:
         """The normalised entry."""
@@ -225,6 +233,19 @@ class Allowlist:
             return None
         return find_entry(origin, self._entries, self._bases, self._base_lengths)
 
+    def lacking(self, origin: Origin | None) -> str | None:
+        """The entry that would allow a page.
+
+        Args:
+            origin: where the page is; None where that is not known.
+
+        Returns:
+            The narrowest such entry; None where there can be none.
+        """
+        if origin is None or (self.https_only and not is_secure(origin)):
+            return None
+        return entry_for(origin)
+
     def nearest(self, origin: Origin, limit: int = 3) -> tuple[str, ...]:
         """The entries that look most like an origin which none of them allows, best first.
 
@@ -233,17 +254,17 @@ class Allowlist:
             limit: how many entries to give at most.
 
         Returns:
-            Entries as written: those of the same host, scheme and port aside, then those of similar hosts.
+            Entries as written: those of the same host, then of hosts that it is below, then of hosts spelled alike.
         """
         hosts: dict[str, list[str]] = {}
         for normal, entry in self._entries.items():
             hosts.setdefault(Pattern.parse(normal).host, []).append(entry)
-        close = get_close_matches(origin.host, hosts, n=limit, cutoff=0.5)
-        parents = [host for host in hosts if origin.host.endswith(f".{host}") and host not in close]
+        parents = sorted((host for host in hosts if f".{origin.host}".endswith(f".{host}")), key=len, reverse=True)
+        close = get_close_matches(origin.host, hosts.keys() - parents, n=limit, cutoff=0.5)
         return tuple(entry for host in parents + close for entry in hosts[host])[:limit]
 
     def _warnings_for(self, pattern: Pattern, entry: str) -> Iterator[EntryWarning]:
-        if pattern.wildcard and not self._lists_apex(pattern):
+        if pattern.wildcard and not self._allows_apex(pattern):
             apex = str(msgspec.structs.replace(pattern, wildcard=False))
             yield EntryWarning(
                 entry, "apex_not_listed", f"'{entry}' does not allow {pattern.host} itself: add '{apex}' if it should."
@@ -259,10 +280,13 @@ class Allowlist:
                 hint = f"'{entry}' allows whatever runs on any port of {pattern.host}: name the port if you can."
                 yield EntryWarning(entry, "any_port", hint)
 
-    def _lists_apex(self, pattern: Pattern) -> bool:
-        apex = msgspec.structs.replace(pattern, wildcard=False)
-        alike = (apex, msgspec.structs.replace(apex, scheme=None), msgspec.structs.replace(apex, port="*"))
-        return any(str(candidate) in self._entries for candidate in alike)
+    def _allows_apex(self, pattern: Pattern) -> bool:
+        for scheme in DEFAULT_PORTS if pattern.scheme is None else (pattern.scheme,):
+            port = pattern.port if isinstance(pattern.port, int) else DEFAULT_PORTS[scheme]
+            apex = Origin(scheme, pattern.host, port)
+            if not self.allows(apex) and (is_secure(apex) or not self.https_only):
+                return False
+        return True
 
 
 def find_entry(
@@ -297,15 +321,18 @@ def is_secure(origin: Origin) -> bool:
     return origin.scheme == "https" or is_loopback(origin.host)
 
 
-def entry_for(origin: Origin) -> str:
+def entry_for(origin: Origin) -> str | None:
     """The narrowest entry worth writing for a page.
 
     Args:
         origin: where the page is.
 
     Returns:
-        "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*".
+        "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*"; None where no entry can
+        allow the page.
     """
+    if is_ipv4_mapped(origin.host):
+        return None
     if is_loopback(origin.host):
         return f"{origin.host}:*"
     if origin.scheme == "https" and origin.port == DEFAULT_PORTS["https"]:
@@ -330,9 +357,6 @@ def _trim(entry: str) -> str:
     text = entry.strip(" \t")
     if not text:
         raise InvalidEntry("empty", "The entry is empty: write a domain such as 'acme.com', or delete it.")
-    if text.lower() == "null":
-        hint = "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain."
-        raise InvalidEntry("null", hint)
     if "," in text:
         raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for every domain.")
     if any(character.isspace() or not (character.isprintable() or character in _JOINERS) for character in text):
@@ -359,16 +383,20 @@ def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | No
         before, found, _ = authority.partition(mark)
         if found and not any(other in before for other, _ in ends):
             host = before if before and not before.endswith(":") else "acme.com"
-            hint = f"{_shown(authority)} has a {reason}, and a page's origin has none: write '{host}'."
+            hint = f"{_shown(authority)} has a {reason}, and a page's origin has none: write {_shown(host)}."
             raise InvalidEntry(reason, hint)
     if "@" in authority:
-        hint = f"{_shown(authority)} has a user name: write '{authority.rpartition('@')[2] or 'acme.com'}'."
+        hint = f"{_shown(authority)} has a user name: write {_shown(authority.rpartition('@')[2] or 'acme.com')}."
         raise InvalidEntry("userinfo", hint)
     host, port = _split_port(authority)
     if host == "*":
         hint = "'*' would allow every page there is: write the domains that may use the key, such as '*.acme.com'."
         raise InvalidEntry("any_origin", hint)
     base = host.removeprefix("*.")
+    if base.endswith("."):
+        mend = host.rstrip(".") if base.strip(".") else "acme.com"
+        hint = f"{_shown(host)} ends with a dot, which browsers take for another site: write {_shown(mend)}."
+        raise InvalidEntry("trailing_dot", hint)
     if "*" in base:
         hint = f"{_shown(host)} has a '*' that is not a whole label at its beginning: write it as in '*.acme.com'."
         raise InvalidEntry("wildcard", hint)
@@ -402,9 +430,6 @@ def _normal_host(host: str) -> str:
         return _normal_ipv6(host)
     if not host:
         raise InvalidEntry("host", "The entry has no host: write a domain such as 'acme.com'.")
-    if host.endswith("."):
-        hint = f"{_shown(host)} ends with a dot, which browsers take for another site: write '{host.rstrip('.')}'."
-        raise InvalidEntry("trailing_dot", hint)
     host = _to_a_labels(host)
     if ends_in_number(host):
         if not is_ipv4(host):
@@ -421,7 +446,7 @@ def _normal_host(host: str) -> str:
 
 def _normal_ipv6(host: str) -> str:
     compressed = compress_ipv6(host.lower())
-    if compressed is None or compressed.startswith("[::ffff:"):
+    if compressed is None or is_ipv4_mapped(compressed):
         hint = f"{_shown(host)} is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'."
         raise InvalidEntry("ipv6", hint)
     return compressed
@@ -449,7 +474,7 @@ def _to_unicode(label: str) -> str:
     if not label.startswith("xn--"):
         return label
     decoded = label[4:].encode("ascii").decode("punycode")
-    if decoded.isascii() or decoded.encode("punycode").decode() != label[4:]:
+    if decoded.isascii() or decoded.startswith("xn--") or decoded.encode("punycode").decode() != label[4:]:
         raise idna.IDNAError(f"{label!r} is not Punycode")
     if idna.uts46_remap(decoded, std3_rules=False) != decoded:
         raise idna.IDNAError(f"{label!r} stands for a spelling that browsers map to another")

@@ -5,7 +5,7 @@ The two share everything but the sending: a call is a request and the function t
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -30,6 +30,7 @@ from gatekeeper.errors import (
     InvalidRow,
 )
 from gatekeeper.keys import RowReader, WidgetKey, mask
+from gatekeeper.origins import MAX_PORT
 
 __all__ = (
     "UNSET",
@@ -59,6 +60,10 @@ class CreatedWidgetKey(WidgetKey, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"CreatedWidgetKey(id={self.id!r}, name={self.name!r}, public_key={mask(self.last8)!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As `repr`, for tracebacks by rich: msgspec would show every field."""
+        return [("id", self.id), ("name", self.name), ("public_key", mask(self.last8))]
 
 
 class WidgetKeyList(list[WidgetKey]):
@@ -110,7 +115,7 @@ class _Calls:
         headers = {"cache-control": "no-cache"}
         if validator is not None:
             headers["if-none-match"] = validator
-        return _Call("GET", "", self._read_listing, headers=headers)
+        return _Call("GET", "", lambda response: self._read_listing(response, validator), headers=headers)
 
     def create(self, name: str, domain_allowlist: Iterable[str], agent_id: str | None) -> _Call[CreatedWidgetKey]:
         body = {"name": name, "domain_allowlist": list(domain_allowlist), "agent_id": agent_id}
@@ -155,15 +160,15 @@ class _Calls:
             said = f": {error}" if str(error) else ""
             problem = f"no usable answer from the hub at {self._url} ({type(error).__name__}{said})"
             kind = HubProtocolError if isinstance(error, httpx.DecodingError) else HubTransportError
-            raise kind(problem) from error
+            raise kind(self._masked(problem)) from error
 
     def _error(self, response: httpx.Response) -> HubError:
         status = response.status_code
-        said, errors = _said(response, self._token)
+        said, errors = self._said(response)
         where = f"the hub at {self._url} answered {status}"
         retry_after = _retry_after(response)
         if response.has_redirect_location:
-            location = response.headers["location"]
+            location = self._masked(response.headers["location"])
             problem = f"{where}, a redirect to {location!r}, which is not followed: name that address if it is right"
             return HubProtocolError(problem, status=status)
         kind, advice = _KINDS.get(status, (HubServerError, "") if response.is_server_error else (HubProtocolError, ""))
@@ -175,8 +180,12 @@ class _Calls:
         listed.rejected = tuple(rejected)
         return listed
 
-    def _read_listing(self, response: httpx.Response) -> Listing | None:
+    def _read_listing(self, response: httpx.Response, validator: str | None) -> Listing | None:
         if response.status_code == httpx.codes.NOT_MODIFIED:
+            etag = response.headers.get("etag", validator)
+            if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
+                problem = f"the hub at {self._url} answered 304 about another list ({etag}) than it was asked for"
+                raise HubProtocolError(self._masked(problem), status=response.status_code)
             return None
         return Listing(response.content, response.headers.get("etag"))
 
@@ -197,7 +206,7 @@ class _Calls:
     def _fields(self, response: httpx.Response) -> dict[str, Any]:
         try:
             return msgspec.json.decode(response.content, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._not_a_row(response, error) from error
 
     def _row(self, response: httpx.Response, fields: dict[str, Any]) -> WidgetKey:
@@ -208,7 +217,29 @@ class _Calls:
 
     def _not_a_row(self, response: httpx.Response, error: Exception) -> HubProtocolError:
         problem = f"the hub at {self._url} answered {response.status_code} with something other than a row: {error}"
-        return HubProtocolError(problem, status=response.status_code)
+        return HubProtocolError(self._masked(problem), status=response.status_code)
+
+    def _said(self, response: httpx.Response) -> tuple[str, tuple[dict[str, str], ...]]:
+        """What the hub says about a refusal: a JSON string, a problem's detail and errors, or a line of text."""
+        text = self._masked(response.content.decode("utf-8", "replace"))
+        body: object = text
+        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            body = msgspec.json.decode(text)
+        errors: tuple[dict[str, str], ...] = ()
+        if isinstance(body, dict):
+            listed = body.get("errors")
+            if isinstance(listed, list):
+                errors = tuple(
+                    {str(name): str(value) for name, value in error.items()} for error in listed if isinstance(error, dict)
+                )
+            body = body.get("detail") or body.get("error") or body.get("message")
+        if not isinstance(body, str) or not body.strip():
+            return "", errors
+        return f"; it says {' '.join(body.split())[:_SHOWN]!r}", errors
+
+    def _masked(self, text: str) -> str:
+        """A hub, or something before it, may repeat what it was sent."""
+        return text.replace(self._token, f"{TOKEN_PREFIX}…")
 
 
 class HubClient:
@@ -335,7 +366,7 @@ class WidgetKeys:
 
     def _send(self, call: _Call[Answer]) -> Answer:
         with self._calls.transport_errors():
-            response = self._http.send(self._calls.request(self._http, call))
+            response = self._http.send(self._calls.request(self._http, call), follow_redirects=False)
         return self._calls.read(call, response)
 
 
@@ -479,7 +510,7 @@ class AsyncWidgetKeys:
 
     async def _send(self, call: _Call[Answer]) -> Answer:
         with self._calls.transport_errors():
-            response = await self._http.send(self._calls.request(self._http, call))
+            response = await self._http.send(self._calls.request(self._http, call), follow_redirects=False)
         return self._calls.read(call, response)
 
 
@@ -519,9 +550,9 @@ def _problems(base_url: str, token: str, account: str | None) -> Iterator[str]:
     except httpx.InvalidURL as error:
         yield f"base_url is not a URL ({error}): expected something like 'https://hub.example'"
     else:
-        if url.scheme not in ("https", "http") or not url.host:
+        if url.scheme not in ("https", "http") or not url.host or (url.port or 0) > MAX_PORT:
             yield f"base_url is {base_url!r}: expected something like 'https://hub.example'"
-        if url.userinfo or url.query or url.fragment:
+        if url.userinfo or "?" in base_url or "#" in base_url:
             yield "base_url has a user name, a query or a fragment: expected scheme, host, port and path only"
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         yield "token is empty or holds characters that no header can carry: expected 'sk_live_<account>_…'"
@@ -532,30 +563,11 @@ def _problems(base_url: str, token: str, account: str | None) -> Iterator[str]:
 
 
 def _widget_keys_url(base_url: str) -> str:
-    base = base_url.rstrip("/")
-    if base.endswith("/v1"):
-        return f"{base}/widget-keys"
-    return f"{base}/v1/widget-keys" if base.endswith("/api") else f"{base}/api/v1/widget-keys"
-
-
-def _said(response: httpx.Response, token: str) -> tuple[str, tuple[dict[str, str], ...]]:
-    """What the hub says about a refusal: a JSON string, a problem's detail and errors, or a line of text."""
-    errors: tuple[dict[str, str], ...] = ()
-    try:
-        body = msgspec.json.decode(response.content)
-    except msgspec.DecodeError:
-        body = response.text
-    if isinstance(body, dict):
-        listed = body.get("errors")
-        if isinstance(listed, list):
-            errors = tuple(
-                {str(name): str(value) for name, value in error.items()} for error in listed if isinstance(error, dict)
-            )
-        body = body.get("detail") or body.get("error") or body.get("message")
-    if not isinstance(body, str) or not body.strip():
-        return "", errors
-    said = " ".join(body.replace(token, TOKEN_PREFIX + "…").split())
-    return f"; it says {said[:_SHOWN]!r}", errors
+    url = httpx.URL(base_url)
+    path = url.path.rstrip("/")
+    if not path.endswith("/v1"):
+        path += "/v1" if path.endswith("/api") else "/api/v1"
+    return str(url.copy_with(path=f"{path}/widget-keys"))
 
 
 def _retry_after(response: httpx.Response) -> float | None:

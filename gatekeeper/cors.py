@@ -53,6 +53,9 @@ class CorsPolicy(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(names, str):
                 yield f"{option} is one string, {names!r}: expected several, such as ({names!r},)"
                 continue
+            if not isinstance(names, tuple | list):
+                yield f"{option} is {names!r}: expected a tuple of names"
+                continue
             for name in names:
                 if not is_token(name) or name == "*":
                     yield f"{option} has {name!r}: expected names of methods or headers, '*' not among them"

@@ -5,10 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from gatekeeper.allowlist import entry_for
-from gatekeeper.errors import InvalidOrigin
 from gatekeeper.keys import WidgetKey, mask
-from gatekeeper.origins import Origin
 
 __all__ = ("CONFLICT", "Conflict", "Decision", "Reason")
 
@@ -56,6 +53,7 @@ class Decision(msgspec.Struct, frozen=True):
         last8: the last 8 characters of the client key, where it is well formed.
         origin: the origin of the page as serialised, "null" included; None where there is none or it is malformed.
         matched: the entry of the allowlist, as written, that allows the page.
+        add: the entry that would allow the page, where adding one is what helps.
         problem: what is wrong with the value that the reason names, where that can be said.
         retry_after: seconds after which to ask again, where that can help.
     """
@@ -65,6 +63,7 @@ class Decision(msgspec.Struct, frozen=True):
     last8: str | None = None
     origin: str | None = None
     matched: str | None = None
+    add: str | None = None
     problem: str | None = None
     retry_after: int | None = None
 
@@ -89,23 +88,15 @@ class Decision(msgspec.Struct, frozen=True):
         return None if self.key is None else self.key.agent_id
 
     @property
-    def add(self) -> str | None:
-        """The entry that would allow the page, where adding one is what helps."""
-        if self.reason not in (Reason.ORIGIN_NOT_ALLOWED, Reason.ALLOWLIST_EMPTY) or self.origin is None:
-            return None
-        try:
-            return entry_for(Origin.parse(self.origin))
-        except InvalidOrigin:
-            return None
-
-    @property
     def detail(self) -> str:
         """What was seen and what to do about it, as a sentence or two."""
-        add = "the page's domain" if self.add is None else f"'{self.add}'"
+        mend = f"add {'its domain' if self.add is None else repr(self.add)} to the key's allowed domains"
+        if self.add is None and self.origin not in (None, "null"):
+            mend = "serve it from a domain over https"
         return _DETAILS[self.reason].format(
             key="" if self.last8 is None else f" {mask(self.last8)}",
             origin="this page" if self.origin is None else self.origin,
-            add=add,
+            mend=mend,
             problem="" if self.problem is None else f": {self.problem}",
             retry_after="soon" if self.retry_after is None else f"in {self.retry_after} s",
         )
@@ -179,7 +170,7 @@ _DETAILS = {
     ),
     Reason.KEY_DISABLED: "The widget key{key} is disabled. Enable it again, or put another key on the page.",
     Reason.ALLOWLIST_EMPTY: (
-        "The widget key{key} allows no domain at all, so no page can use it. Add {add} to its allowed domains."
+        "The widget key{key} allows no domain at all, so {origin} cannot use it. If the page is yours, {mend}."
     ),
     Reason.ORIGIN_CONFLICT: "The request names its page twice. Something between the browser and here repeats headers.",
     Reason.ORIGIN_MALFORMED: (
@@ -195,8 +186,7 @@ _DETAILS = {
         "Use the widget on a web page, and let the page send its referrer."
     ),
     Reason.ORIGIN_NOT_ALLOWED: (
-        "{origin} is not among the allowed domains of the widget key{key}. "
-        "If the page is yours, add {add} to the key's allowed domains."
+        "{origin} is not among the allowed domains of the widget key{key}. If the page is yours, {mend}."
     ),
     Reason.ALLOWED: "{origin} may use the widget key{key}.",
 }

@@ -6,7 +6,8 @@ import os
 import random
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from threading import Lock
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -94,6 +95,7 @@ class Gatekeeper:
         self._start_timeout = start_timeout
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
+        self._memo_lock = Lock()
         self._running_refreshers = 0
         self._forks_are_watched = False
         self._here: RunVar[_Running | None] = RunVar("gatekeeper: the refresher of this event loop", None)
@@ -160,12 +162,15 @@ class Gatekeeper:
         referer = _bytes(referer) if origin is None else None
         memo = self.memo
         memo_key = _memo_key(key, origin, referer)
-        if memo_key is not None and (known := memo.get(memo_key)) is not None:
-            return known
+        if memo_key is not None:
+            with suppress(KeyError):
+                return memo[memo_key]
         decision = self._decide(key, read_page(origin, referer))
         # Only what some key's row decided is kept, or strangers could fill the memo; and only while somebody empties it.
         if memo_key is not None and decision.key is not None and self._is_kept_fresh:
-            memo[memo_key] = decision
+            # Tools decide in threads, and to evict is not atomic.
+            with self._memo_lock:
+                memo[memo_key] = decision
         return decision
 
     async def check(
@@ -240,7 +245,11 @@ class Gatekeeper:
         running = await self._running()
         if running is not None:
             running.users += 1
-            await running.refresher.first_list(self._start_timeout)
+            try:
+                await running.refresher.first_list(self._start_timeout)
+            except BaseException:
+                await self._leave(running)
+                raise
         return self
 
     async def __aexit__(
@@ -248,8 +257,14 @@ class Gatekeeper:
     ) -> None:
         running = self._here.get()
         if running is not None:
-            running.users -= 1
-            if running.users <= 0:
+            await self._leave(running)
+
+    async def _leave(self, running: "_Running") -> None:
+        running.users -= 1
+        if running.users <= 0:
+            # Whoever enters from now on starts another one.
+            self._here.set(None)
+            with anyio.CancelScope(shield=True):
                 await running.stop()
 
     @property
@@ -314,7 +329,9 @@ class Gatekeeper:
             await refresher.run()
         finally:
             self._running_refreshers -= 1
-            self._here.set(None)
+            running = self._here.get()
+            if running is not None and running.refresher is refresher:
+                self._here.set(None)
             self.forget()
 
     def _watch_forks(self) -> None:
@@ -374,16 +391,17 @@ class Page(NamedTuple):
 
 
 def _decide_page(known: IndexedKey, last8: str, page: Page) -> Decision:
-    key = known.widget_key
+    key, allowlist = known.widget_key, known.allowlist
     if key.disabled:
         return Decision(Reason.KEY_DISABLED, key, last8, page.seen)
-    if not known.allowlist:
-        return Decision(Reason.ALLOWLIST_EMPTY, key, last8, page.seen)
+    if not allowlist:
+        return Decision(Reason.ALLOWLIST_EMPTY, key, last8, page.seen, add=allowlist.lacking(page.origin))
     if page.origin is None:
         return Decision(page.reason, key, last8, page.seen, problem=page.problem)
-    matched = known.allowlist.match(page.origin)
-    reason = Reason.ORIGIN_NOT_ALLOWED if matched is None else Reason.ALLOWED
-    return Decision(reason, key, last8, page.seen, matched)
+    matched = allowlist.match(page.origin)
+    if matched is None:
+        return Decision(Reason.ORIGIN_NOT_ALLOWED, key, last8, page.seen, add=allowlist.lacking(page.origin))
+    return Decision(Reason.ALLOWED, key, last8, page.seen, matched)
 
 
 def read_page(origin: bytes | Conflict | None, referer: bytes | Conflict | None) -> Page:
@@ -441,10 +459,10 @@ def _problems(
     if not isinstance(key_prefix, str) or not key_prefix.isascii():
         yield f"key_prefix is {key_prefix!r}: expected ASCII text such as 'pk_live_'"
     for name, value in positive.items():
-        if not _is_number(value) or value <= 0:
+        if not _is_number(value) or not value > 0:
             yield f"{name} is {value!r}: expected seconds, more than 0"
     for name, value in not_negative.items():
-        if not _is_number(value) or value < 0:
+        if not _is_number(value) or not value >= 0:
             yield f"{name} is {value!r}: expected seconds, 0 or more"
 
 

@@ -4,13 +4,14 @@ The hub never lists a client key, only its last 8 characters, so the two meet in
 """
 
 import hashlib
+import json
 import string
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, Self
 
 import msgspec
 
-from gatekeeper.errors import InvalidClientKey, InvalidList, InvalidRow
+from gatekeeper.errors import ConfigError, InvalidClientKey, InvalidList, InvalidRow
 
 __all__ = ("ClientKey", "RowReader", "WidgetKey", "mask")
 
@@ -19,6 +20,8 @@ SUFFIX_LENGTH = 8
 
 _REMOVE_CLIENT_KEY_CHARACTERS = str.maketrans("", "", string.ascii_letters + string.digits + "_-")
 _BOM = b"\xef\xbb\xbf"
+_EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
+_EXPECTED_TEXT = {"key_sha256": "Expected 64 hexadecimal digits in lower case", "id": "Expected at least 1 character"}
 
 
 class WidgetKey(msgspec.Struct, frozen=True):
@@ -102,6 +105,10 @@ class ClientKey(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"ClientKey({mask(self.last8)!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As `repr`, for tracebacks by rich: msgspec would show every field."""
+        return [("last8", mask(self.last8))]
+
 
 def mask(last8: str) -> str:
     """A client key as people may see it: "…" and its last 8 characters."""
@@ -113,9 +120,16 @@ class RowReader:
 
     Args:
         suffix_field: the field that holds the last 8 characters of a key; the hub's documentation does not name it.
+
+    Raises:
+        ConfigError: if another field of a row has that name.
     """
 
     def __init__(self, suffix_field: str = "last8") -> None:
+        self._names = tuple(suffix_field if field == "last8" else field for field, *_ in _ROW_FIELDS)
+        if not suffix_field or len(set(self._names)) < len(self._names):
+            taken = ", ".join(repr(name) for name in self._names if name != suffix_field)
+            raise ConfigError([f"suffix_field is {suffix_field!r}: expected a name, and none of {taken}"])
         self._suffix_field = suffix_field
         row_type = msgspec.defstruct("Row", _ROW_FIELDS, rename={"last8": suffix_field})
         self._decoder = msgspec.json.Decoder(row_type)
@@ -133,12 +147,13 @@ class RowReader:
         Raises:
             InvalidList: if the body is not a JSON array.
         """
+        body = body.removeprefix(_BOM)
         try:
-            return msgspec.json.decode(body.removeprefix(_BOM), type=list[msgspec.Raw])
+            return msgspec.json.decode(body, type=list[msgspec.Raw])
         except msgspec.ValidationError as error:
             raise InvalidList(f"expected a JSON array of rows: {error}") from error
         except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidList(f"expected a JSON array of rows, got something that is not JSON: {error}") from error
+            return _split_leniently(body, error)
 
     def read(self, index: int, raw: msgspec.Raw | bytes) -> WidgetKey:
         """Read one row of a list.
@@ -155,8 +170,14 @@ class RowReader:
         """
         try:
             return _widget_key(self._decoder.decode(raw))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise self._invalid(index, _as_mapping(raw), error) from error
+        except msgspec.ValidationError as error:
+            raise self._invalid(index, _leniently(bytes(raw)), error) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            row = _leniently(bytes(raw))
+            # What people read may be garbled; what the gate decides by may not.
+            if not isinstance(row, dict) or not all(_is_clean(row.get(name)) for name in self._names[:_DECIDING]):
+                raise self._invalid(index, row, error) from error
+            return self.convert(index, {name: _legible(value) for name, value in row.items()})
 
     def convert(self, index: int, row: WidgetKey | Mapping[str, Any]) -> WidgetKey:
         """Read one row that is a Python object already.
@@ -174,8 +195,9 @@ class RowReader:
         if isinstance(row, WidgetKey):
             return row
         try:
-            return _widget_key(msgspec.convert(row, self._row_type))
-        except msgspec.ValidationError as error:
+            known = {name: row[name] for name in self._names if name in row}
+            return _widget_key(msgspec.convert(known, self._row_type))
+        except (msgspec.ValidationError, TypeError) as error:
             raise self._invalid(index, row, error) from error
 
     def read_all(self, body: bytes) -> tuple[list[WidgetKey], list[InvalidRow]]:
@@ -218,29 +240,27 @@ class RowReader:
             )
         expected, _, path = error.partition(" - at `$.")
         field = path.rstrip("`").partition("[")[0]
-        if field == self._suffix_field:
-            expected = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
-        elif field == "key_sha256":
-            expected = "Expected 64 hexadecimal digits in lower case"
-        # The value itself may be a secret that stands in the wrong field.
         value = row.get(field)
-        seen = f"text of {len(value)} characters" if isinstance(value, str) else type(value).__name__
-        return f"{expected} in {field!r}, got {seen}" if path else error
+        if isinstance(value, str) and field in {self._suffix_field, "key_sha256", "id"}:
+            # Never the value itself: a secret may stand in the wrong field.
+            return f"{_EXPECTED_TEXT.get(field, _EXPECTED_SUFFIX)} in {field!r}, got text of {len(value)} characters"
+        return f"{expected} in {field!r}" if path else error
 
 
 # What the gate decides by is typed, and a row that has it otherwise is refused; the rest is for people to read.
-_ROW_FIELDS: Iterable[tuple[str, Any] | tuple[str, Any, Any]] = (
+_ROW_FIELDS: tuple[tuple[str, Any] | tuple[str, Any, Any], ...] = (
     ("id", Annotated[str, msgspec.Meta(min_length=1)]),
     ("last8", Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}\Z")]),
     ("domain_allowlist", tuple[str, ...] | None, None),
     ("agent_id", str | None, None),
     ("key_sha256", Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")] | None, None),
-    ("disabled_at", Any, None),
+    ("disabled_at", Any, None),  # whatever it is: its presence decides
     ("name", Any, None),
     ("created_at", Any, None),
     ("updated_at", Any, None),
     ("last_used_at", Any, None),
 )
+_DECIDING = 5  # of them have to be what they should
 
 
 def _widget_key(row: Any) -> WidgetKey:
@@ -262,8 +282,33 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _as_mapping(raw: msgspec.Raw | bytes) -> object:
+def _split_leniently(body: bytes, error: Exception) -> list[msgspec.Raw]:
+    """Cut a list with a row that is not quite JSON, such as half of a surrogate pair where a hub has cut a name short."""
+    rows = _leniently(body)
+    if not isinstance(rows, list):
+        raise InvalidList(f"expected a JSON array of rows, got something that is not JSON: {error}") from error
+    return [msgspec.Raw(json.dumps(row).encode("ascii")) for row in rows]
+
+
+def _leniently(text: bytes) -> object:
+    """What the standard library reads, which takes more for JSON than msgspec does; None where not even that can."""
     try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+        return json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         return None
+
+
+def _is_clean(value: object) -> bool:
+    try:
+        msgspec.json.encode(value)
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _legible(value: object) -> object:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -92,7 +92,7 @@ class GatekeeperMiddleware:
         for name, value in scope["headers"]:
             if name == b"origin":
                 origin = value if origin is None else CONFLICT
-            elif name == key_header:
+            elif name == key_header and value:
                 key = value if key is None or key == value else CONFLICT
         # Browsers put no key into a preflight's headers, so a request with one is none.
         if key is None and scope["method"] == "OPTIONS" and _has(scope, b"access-control-request-method"):
@@ -175,7 +175,8 @@ class GatekeeperMiddleware:
 
     def _is_exempt(self, scope: Scope) -> bool:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        return path in self._exempt_paths or path.startswith(self._exempt_prefixes)
+        # An app may take "/static/../chat" for "/chat", so below a prefix nothing leads back up.
+        return path in self._exempt_paths or (path.startswith(self._exempt_prefixes) and "/.." not in path)
 
     def _with_query(self, key: bytes | Conflict | None, query: bytes) -> bytes | Conflict | None:
         """The key of a request whose header gave the one passed; empty values count as none given."""
@@ -263,8 +264,8 @@ def _problems(  # noqa: C901 - one condition for every mistake
 ) -> Iterator[str]:
     if not isinstance(gatekeeper, Gatekeeper):
         yield f"gatekeeper is {gatekeeper!r}: expected a Gatekeeper"
-    if not is_token(key_header):
-        yield f"key_header is {key_header!r}: expected the name of a header, such as 'data-client-key'"
+    if not is_token(key_header) or str(key_header).lower() in {"origin", "referer"}:
+        yield f"key_header is {key_header!r}: expected the name of a header of its own, such as 'data-client-key'"
     if not is_token(key_query):
         yield f"key_query is {key_query!r}: expected the name of a query parameter, such as 'client_key'"
     if not isinstance(cors, CorsPolicy):

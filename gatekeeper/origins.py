@@ -13,14 +13,24 @@ import msgspec
 
 from gatekeeper.errors import InvalidOrigin
 
-__all__ = ("DEFAULT_PORTS", "Origin", "compress_ipv6", "ends_in_number", "is_host_name", "is_ipv4", "is_loopback")
+__all__ = (
+    "DEFAULT_PORTS",
+    "Origin",
+    "compress_ipv6",
+    "ends_in_number",
+    "is_host_name",
+    "is_ipv4",
+    "is_ipv4_mapped",
+    "is_loopback",
+)
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 MAX_HOST_LENGTH = 253  # RFC 1035 section 3.1: 255 octets on the wire, less the first length octet and the root label.
 MAX_LABEL_LENGTH = 63  # RFC 1035 section 2.3.4
 MAX_PORT = 65_535
-MAX_ORIGIN_LENGTH = len("https://") + MAX_HOST_LENGTH + len(":65535")
+MAX_AUTHORITY_LENGTH = MAX_HOST_LENGTH + len(":65535")
+MAX_ORIGIN_LENGTH = len("https://") + MAX_AUTHORITY_LENGTH
 
 _REMOVE_HOST_NAME_CHARACTERS = str.maketrans("", "", string.ascii_lowercase + string.digits + "-_.")
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -55,17 +65,11 @@ class Origin(msgspec.Struct, frozen=True):
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if text == "null":
             raise InvalidOrigin("null", "the page has an opaque origin (a sandboxed iframe, a file or a data: URL)")
-        if len(text) > MAX_ORIGIN_LENGTH:
-            raise InvalidOrigin("too_long", f"an origin has at most {MAX_ORIGIN_LENGTH} bytes")
-        scheme, separator, authority = text.partition("://")
-        default_port = DEFAULT_PORTS.get(scheme)
-        if default_port is None or not separator:
-            raise InvalidOrigin("scheme", "an origin begins with https:// or http://")
+        scheme, authority = _scheme_and_authority(text)
         host, port = _host_and_port(authority)
-        if port == default_port:
+        if port == DEFAULT_PORTS[scheme]:
             raise InvalidOrigin("port", "browsers leave out the scheme's default port")
-        _require_host(host)
-        return cls(scheme, host, default_port if port is None else port)
+        return cls(scheme, host, port or DEFAULT_PORTS[scheme])
 
     @classmethod
     def from_referer(cls, value: str | bytes) -> Self:
@@ -83,14 +87,13 @@ class Origin(msgspec.Struct, frozen=True):
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not (text.isascii() and text.isprintable()):
             raise InvalidOrigin("characters", "a Referer holds printable ASCII characters only")
-        scheme, _, authority = text.partition("://")
+        scheme, authority = _scheme_and_authority(text.lower())
         for end in "/?#\\":
             authority = authority.partition(end)[0]
         if "@" in authority:
             raise InvalidOrigin("userinfo", "browsers strip user names and passwords from a Referer")
-        scheme = scheme.lower()
-        authority = authority.lower().removesuffix(f":{DEFAULT_PORTS.get(scheme)}")
-        return cls.parse(f"{scheme}://{authority}")
+        host, port = _host_and_port(authority)
+        return cls(scheme, host, port or DEFAULT_PORTS[scheme])
 
     def __str__(self) -> str:
         """The serialised origin, as the Origin header has it."""
@@ -99,18 +102,26 @@ class Origin(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
+def _scheme_and_authority(text: str) -> tuple[str, str]:
+    scheme, separator, authority = text.partition("://")
+    if scheme not in DEFAULT_PORTS or not separator:
+        raise InvalidOrigin("scheme", "an origin begins with https:// or http://")
+    return scheme, authority
+
+
 def _host_and_port(authority: str) -> tuple[str, int | None]:
+    if len(authority) > MAX_AUTHORITY_LENGTH:
+        raise InvalidOrigin("too_long", f"an origin has at most {MAX_ORIGIN_LENGTH} bytes")
     if authority.startswith("["):
         host, bracket, rest = authority.partition("]")
         host += bracket
         colon, port = rest[:1], rest[1:]
     else:
         host, colon, port = authority.partition(":")
-    if not colon and not port:
-        return host, None
-    if colon != ":" or not is_port(port):
+    if (colon or port) and (colon != ":" or not is_port(port)):
         raise InvalidOrigin("port", f"a port is a number from 1 to {MAX_PORT} without leading zeros")
-    return host, int(port)
+    _require_host(host)
+    return host, int(port) if port else None
 
 
 def _require_host(host: str) -> None:
@@ -181,6 +192,11 @@ def compress_ipv6(host: str) -> str | None:
         high, low = divmod(int(address.ipv4_mapped), 0x10000)
         return f"[::ffff:{high:x}:{low:x}]"
     return f"[{address.compressed}]"
+
+
+def is_ipv4_mapped(host: str) -> bool:
+    """Whether a host is an IPv4 address in the clothes of an IPv6 one (RFC 4291 section 2.5.5.2), in brackets."""
+    return host.startswith("[::ffff:") and ipaddress.IPv6Address(host[1:-1]).ipv4_mapped is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -23,6 +23,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from threading import Lock
 from typing import Literal
 
 import anyio
@@ -30,7 +32,7 @@ import anyio.lowlevel
 import msgspec
 
 from gatekeeper.client import Listing
-from gatekeeper.errors import InvalidList, InvalidRow, SourceError
+from gatekeeper.errors import HubError, InvalidList, InvalidRow, SourceError
 from gatekeeper.index import Difference, KeyIndex
 from gatekeeper.keys import RowReader, mask
 from gatekeeper.sources import Fetch, Source
@@ -123,6 +125,7 @@ class Freshness:
         self._hard_stale = hard_stale
         self._clock = clock
         self._accepted_at: float | None = None
+        self.lock = Lock()
         self.generation = 0
         self.validator: str | None = None
         self.digest: bytes | None = None
@@ -142,7 +145,7 @@ class Freshness:
         age = self.age
         if age is None:
             return "never_loaded"
-        if self._hard_stale and age > self._hard_stale:
+        if self._hard_stale and age >= self._hard_stale:
             return "expired"
         return "degraded" if age > self._soft_stale else "fresh"
 
@@ -150,7 +153,7 @@ class Freshness:
     def expires_in(self) -> float | None:
         """Seconds until the list expires; None if it never will, or already has."""
         age = self.age
-        if age is None or not self._hard_stale or age > self._hard_stale:
+        if age is None or not self._hard_stale or age >= self._hard_stale:
             return None
         return self._hard_stale - age
 
@@ -164,13 +167,22 @@ class Freshness:
         self.ambiguous = ambiguous
         self.accept(self._clock())
 
+    def is_superseded(self, asked_at: float) -> bool:
+        """Whether a list that was asked for later has been accepted already, by the refresher of another event loop.
+
+        Args:
+            asked_at: when the list at hand was asked for, by the clock.
+        """
+        return self._accepted_at is not None and asked_at < self._accepted_at
+
     def accept(self, asked_at: float) -> None:
         """Note that a list was accepted.
 
         Args:
             asked_at: when it was asked for, by the clock.
         """
-        self._accepted_at = asked_at
+        if not self.is_superseded(asked_at):
+            self._accepted_at = asked_at
         self.last_error = None
 
 
@@ -226,7 +238,7 @@ class Refresher:
         self._jitter = jitter
         self._reader = RowReader(source.suffix_field)
         self._current = self._next = _Round()
-        self._wake = anyio.Event()
+        self._pausing: anyio.CancelScope | None = None
         self._loaded = anyio.Event()
         self._failures = 0
         self._last_duration = 0.0
@@ -241,7 +253,8 @@ class Refresher:
         """
         awaited = self._next
         awaited.wanted = True
-        self._wake.set()
+        if self._pausing is not None:
+            self._pausing.cancel()
         await awaited.done.wait()
         return awaited.report
 
@@ -272,30 +285,40 @@ class Refresher:
                     async with self._source.connect() as fetch:
                         while True:
                             await self._round(fetch)
-                except Exception:
+                except Exception as error:
                     logger.exception("gatekeeper: the source of the list of widget keys could not be opened")
-                    await self._sleep(BACKOFF_WITHOUT_LIST[1])
+                    report = RefreshReport(
+                        "failed", error=f"the source could not be opened: {type(error).__name__}: {error}"
+                    )
+                    self._note(report, self._clock())
+                    self._begin().finish(report)
+                    await self._pause(self._delay(report))
         finally:
             self._current.done.set()
             self._next.done.set()
 
     async def _round(self, fetch: Fetch) -> None:
-        self._wake = anyio.Event()
-        self._current, self._next = self._next, _Round()
+        current = self._begin()
         report = await self._once(fetch)
-        self._current.finish(report)
+        current.finish(report)
         await self._pause(self._delay(report))
+
+    def _begin(self) -> _Round:
+        self._current, self._next = self._next, _Round()
+        return self._current
 
     async def _once(self, fetch: Fetch) -> RefreshReport:
         asked_at = self._clock()
         try:
             with anyio.fail_after(self._timeout):
                 listing = await fetch(self._freshness.validator)
-                report = await self._accept(listing)
+                report = await self._accept(listing, asked_at)
         except TimeoutError:
             report = RefreshReport("failed", error=f"the list did not come within {self._timeout:g} s")
         except SourceError as error:
             report = RefreshReport("failed", error=str(error), retry_after=error.retry_after, lasting=error.lasting)
+            if isinstance(error, HubError) and error.status == HTTPStatus.NOT_MODIFIED:
+                self._freshness.validator = None  # it was about another list, so the next answer has to bring one
         except Exception as error:
             logger.exception("gatekeeper: refreshing the list of widget keys failed in a way that is a bug")
             report = RefreshReport("failed", error=f"{type(error).__name__}: {error}")
@@ -303,24 +326,38 @@ class Refresher:
         self._note(report, asked_at)
         return msgspec.structs.replace(report, duration=self._last_duration)
 
-    async def _accept(self, listing: Listing | None) -> RefreshReport:
+    async def _accept(self, listing: Listing | None, asked_at: float) -> RefreshReport:
+        freshness = self._freshness
         if listing is None:
+            if freshness.age is None:
+                raise SourceError("the source says that nothing has changed, and has not given a list yet")
             return RefreshReport("unchanged")
         digest = hashlib.blake2b(listing.body).digest()
-        if digest == self._freshness.digest:
-            self._freshness.validator = listing.validator
+        if digest == freshness.digest:
+            freshness.validator = listing.validator
             return RefreshReport("unchanged")
-        difference, rejected = await self._read(listing.body)
-        removed = len(difference.removed)
-        added, put = difference.added, len(difference.put)
-        self._index.apply(difference)
-        self._freshness.digest, self._freshness.validator = digest, listing.validator
+        while True:
+            generation = freshness.generation
+            difference, rejected = await self._read(listing.body)
+            with freshness.lock:
+                if freshness.is_superseded(asked_at):
+                    return RefreshReport("unchanged")
+                # What the refresher of another event loop has applied meanwhile makes it another difference.
+                if generation == freshness.generation:
+                    report = self._apply(difference, len(rejected))
+                    break
+        freshness.digest, freshness.validator = digest, listing.validator
         self._tell(difference, rejected)
+        return report
+
+    def _apply(self, difference: Difference, rejected: int) -> RefreshReport:
+        removed, put, added = len(difference.removed), len(difference.put), difference.added
         if not put and not removed:
-            return RefreshReport("unchanged", rejected=len(rejected))
+            return RefreshReport("unchanged", rejected=rejected)
+        self._index.apply(difference)
         self._freshness.generation += 1
         self._on_change()
-        return RefreshReport("changed", added, put - added, removed, len(rejected))
+        return RefreshReport("changed", added, put - added, removed, rejected)
 
     async def _read(self, body: bytes) -> tuple[Difference, list[InvalidRow]]:
         difference = Difference(self._index)
@@ -362,6 +399,8 @@ class Refresher:
             if freshness.last_error != report.error:
                 logger.warning("gatekeeper: the list of widget keys stays as it is: %s", report.error)
             freshness.last_error = report.error
+            if freshness.state == "expired":
+                self._on_change()
             return
         if freshness.last_error is not None:
             logger.info("gatekeeper: the list of widget keys is fresh again")
@@ -404,16 +443,11 @@ class Refresher:
         await self._sleep_unless_woken(seconds)
 
     async def _sleep_unless_woken(self, seconds: float) -> bool:
-        async with anyio.create_task_group() as group:
-
-            async def wake_after() -> None:
+        if not self._next.wanted:
+            with anyio.CancelScope() as self._pausing:
                 await self._sleep(seconds)
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake_after)
-            await self._wake.wait()
-            group.cancel_scope.cancel()
-        return self._wake.is_set()
+            self._pausing = None
+        return self._next.wanted
 
 
 def backoff(failures: int, first: float, ceiling: float) -> float:

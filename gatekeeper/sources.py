@@ -68,6 +68,7 @@ class HubSource:
         self.account = account or account_of(token)
         self.suffix_field = suffix_field
         require_hub(base_url, token, account)
+        RowReader(suffix_field)
         self._client = partial(AsyncHubClient, base_url, token, account=account, timeout=timeout, suffix_field=suffix_field)
 
     @asynccontextmanager
@@ -87,6 +88,7 @@ class FileSource:
     """
 
     def __init__(self, path: str | Path, *, account: str | None = None, suffix_field: str = "last8") -> None:
+        RowReader(suffix_field)
         self.path = Path(path)
         self.account = account
         self.suffix_field = suffix_field
@@ -97,7 +99,7 @@ class FileSource:
         yield self._fetch
 
     async def _fetch(self, validator: str | None) -> Listing | None:
-        return await anyio.to_thread.run_sync(self.read, validator)
+        return await anyio.to_thread.run_sync(self.read, validator, abandon_on_cancel=True)
 
     def read(self, validator: str | None = None) -> Listing | None:
         """Read the file, if it is another one than the validator names.

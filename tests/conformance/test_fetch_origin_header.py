@@ -1,0 +1,149 @@
+"""web-platform-tests, fetch/origin and cors/origin: when browsers send Origin, and which answers they take."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from gatekeeper import CorsPolicy
+from tests.conformance.asgi import App, Header, Response, ask, guard
+from tests.conformance.corpora import Count, Difference, Outcome, judge, read_corpus
+
+PAGES = ("http://shop.acme.test", "http://shop.acme.test:8000", "https://shop.acme.test:8443")
+OTHER_PAGE = "https://other.test"
+ACAO = "access-control-allow-origin"
+ASKS = (b"access-control-request-method", b"POST")
+POLICIES = (CorsPolicy(), CorsPolicy(preflight="strict"))
+
+
+@pytest.fixture(scope="module")
+def corpus() -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = read_corpus("fetch_origin_header")
+    return found
+
+
+def written(shape: str, page: str) -> str:
+    """Fill in the shape of a header's value for one page."""
+    scheme, _, host = page.partition("//")
+    parts = {
+        "ORIGIN": page,
+        "ORIGIN_UPPER": page.upper(),
+        "SCHEME": scheme,
+        "SCHEME_UPPER": scheme.upper(),
+        "HOST": host,
+        "PARENT_DOMAIN": host.partition(".")[2],
+        "PAGE_URL": f"{page}/a/page.html",
+        "PAGE_DIR": f"{page}/a/",
+        "CROSSDOMAIN": f"{scheme}//www1.{host}",
+    }
+    return shape.format(**parts)
+
+
+def origin_header(value: str) -> Header:
+    return b"origin", value.encode()
+
+
+def responses_to(page: str, *, entries: tuple[str, ...], app_says: tuple[str, ...] = ()) -> list[Response]:
+    """Every answer that we give to a page: with a key, without one, to preflights, by either policy.
+
+    Args:
+        page: its origin.
+        entries: the allowlist of the key.
+        app_says: what the app itself has for Access-Control-Allow-Origin.
+    """
+    origin = origin_header(page)
+    responses = []
+    for cors in POLICIES:
+        guarded = guard(App([(ACAO.encode(), value.encode()) for value in app_says]), *entries, cors=cors)
+        responses += [
+            ask(guarded, origin),
+            ask(guarded, origin, method="POST"),
+            ask(guarded, origin, keyed=False),
+            ask(guarded, origin, ASKS, method="OPTIONS", keyed=False),
+        ]
+    return responses
+
+
+def test_a_request_is_decided_by_the_origin_that_browsers_send_with_it(
+    corpus: dict[str, list[Any]], counts: list[Count]
+) -> None:
+    outcomes = []
+    for row in corpus["origin_header"]:
+        wanted, got = [], []
+        for page in PAGES:
+            sent = page if row["expected_origin"] == "SELF" else row["expected_origin"]
+            referer = (b"referer", f"{page}/".encode())
+            headers = (referer,) if sent is None else (origin_header(sent), referer)
+            response = ask(guard(App(), page), *headers, method=row["kind"].partition(" ")[0])
+            wanted.append(("origin_null", []) if sent == "null" else ("allowed", [] if sent is None else [sent.encode()]))
+            got.append((response.reason, response.values(ACAO)))
+        outcomes.append(Outcome(", ".join(str(value) for value in row.values()), wanted, got))
+    judge(counts, "fetch_origin_header: origin_header", outcomes)
+
+
+def test_an_allowed_page_is_answered_with_its_own_bytes_which_every_browser_takes(
+    corpus: dict[str, list[Any]], counts: list[Count]
+) -> None:
+    answered: set[str] = set()
+    for page in PAGES:
+        produced = {value.decode() for response in responses_to(page, entries=(page,)) for value in response.values(ACAO)}
+        assert produced == {page}
+        answered.update(shape for shape in corpus["acao_accepted"] if written(shape, page) in produced)
+    differences = [
+        Difference("refused", "8", "never `*`", where=lambda outcome: "*" in outcome.name),
+        Difference("refused", "8", "the request's bytes, and no space", where=lambda outcome: " " in outcome.name),
+        Difference("refused", "8", "the request's bytes, and no tab", where=lambda outcome: "\t" in outcome.name),
+    ]
+    outcomes = [Outcome(shape, shape, shape if shape in answered else None) for shape in corpus["acao_accepted"]]
+    judge(counts, "fetch_origin_header: acao_accepted, what of it we answer", outcomes, differences)
+
+
+def test_what_browsers_refuse_is_never_answered_even_where_the_app_says_it(
+    corpus: dict[str, list[Any]], counts: list[Count]
+) -> None:
+    outcomes = []
+    for shape in corpus["acao_refused"]:
+        answers = []
+        for page, entry in itertools.product(PAGES, (*PAGES, OTHER_PAGE)):
+            value = written(shape, page)
+            responses = responses_to(page, entries=(entry,), app_says=(value,))
+            assert any(response.values(ACAO) == [page.encode()] for response in responses)
+            assert all(response.values(ACAO) in ([], [page.encode()]) for response in responses)
+            answers += [value for response in responses if value.encode() in response.values(ACAO)]
+        outcomes.append(Outcome(shape, [], answers))
+    judge(counts, "fetch_origin_header: acao_refused", outcomes)
+
+
+def test_there_is_never_more_than_one_answer_whatever_the_app_says(
+    corpus: dict[str, list[Any]], counts: list[Count]
+) -> None:
+    outcomes = []
+    for shapes in corpus["acao_multiple_headers_refused"]:
+        several = []
+        for page in PAGES:
+            values = tuple(written(shape, page) for shape in shapes)
+            answers = [response.values(ACAO) for response in responses_to(page, entries=(page,), app_says=values)]
+            assert [page.encode()] in answers
+            several += [answer for answer in answers if len(answer) > 1]
+        outcomes.append(Outcome(str(shapes), [], several))
+    judge(counts, "fetch_origin_header: acao_multiple_headers_refused", outcomes)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_comes_as_an_origin_is_echoed_byte_for_byte_or_not_at_all_and_lets_nobody_in(
+    corpus: dict[str, list[Any]], page: str
+) -> None:
+    echoed = set()
+    for value in [written(shape, page) for shape in corpus["acao_refused"]]:
+        responses = responses_to(value, entries=(page,))
+        assert all(App.BODY not in response.body for response in responses), value
+        for answer in (response.values(ACAO) for response in responses):
+            assert answer in ([], [value.encode()]), value
+            echoed.update(answer)
+    assert b"http://example.net" in echoed
+    assert not echoed & {b"null", b"*", b""}
+
+
+def test_a_page_that_is_known_by_its_referer_alone_is_answered_without_the_header() -> None:
+    response = ask(guard(App([(ACAO.encode(), b"*")]), PAGES[0]), (b"referer", f"{PAGES[0]}/".encode()))
+    assert (response.reason, response.values(ACAO)) == ("allowed", [])

@@ -1,0 +1,117 @@
+"""Apps behind a real uvicorn, on a free loopback port, in a thread."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import ASGIApp
+
+from gatekeeper import Gatekeeper
+
+PAGE = "https://shop.acme.com"
+STRANGE_PAGE = "https://evil.test"
+KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
+ROW: dict[str, Any] = {
+    "id": "1",
+    "name": "shop",
+    "last8": KEY[-8:],
+    "domain_allowlist": [PAGE],
+    "agent_id": "agent_7",
+    "disabled_at": None,
+}
+ALLOWED = {"Data-Client-Key": KEY, "Origin": PAGE}
+DEADLINE = 20.0
+
+Http = Literal["httptools", "h11"]
+WebSockets = Literal["none", "websockets-sansio", "wsproto"]
+
+
+class Served:
+    """An app that is being served, and a client that asks it."""
+
+    def __init__(self, port: int, client: httpx.Client) -> None:
+        self.port = port
+        self.client = client
+        self.get = client.get
+        self.request = client.request
+
+    def connect(self) -> socket.socket:
+        """Open a connection, for what a client would not send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+
+
+Serve = Callable[[ASGIApp], Served]
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that says when it is ready, or has failed to be."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.settled = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start."""
+        try:
+            await super().startup(sockets)
+        finally:
+            self.settled.set()
+
+
+@contextmanager
+def serving(app: ASGIApp, *, http: Http = "httptools", ws: WebSockets = "none") -> Iterator[Served]:
+    """Serve an app until the end of the block."""
+    config = uvicorn.Config(app, http=http, ws=ws, loop="asyncio", lifespan="on", log_config=None, access_log=False)
+    server = _Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
+        thread.start()
+        try:
+            assert server.settled.wait(DEADLINE)
+            assert server.started
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE) as client:
+                yield Served(port, client)
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module", params=["httptools", "h11"])
+def http(request: pytest.FixtureRequest) -> Http:
+    """Read HTTP in C and in Python: both of uvicorn's ways."""
+    reader: Http = request.param
+    return reader
+
+
+@pytest.fixture
+def serve(http: Http) -> Iterator[Serve]:
+    """Serve apps until the end of the test."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(serving(app, http=http))
+
+
+@pytest.fixture
+def gate() -> Gatekeeper:
+    """Make a gate with one key, which allows one page."""
+    return Gatekeeper.from_rows([ROW])
+
+
+def write_rows(path: Path, *rows: dict[str, Any]) -> None:
+    """Put another file with these rows where one may be, in one step."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(rows))
+    fresh.rename(path)
+
+
+def names(value: str) -> set[str]:
+    """Read a header that is a list: order and letter case say nothing."""
+    return {name.strip().lower() for name in value.split(",")}

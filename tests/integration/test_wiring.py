@@ -1,0 +1,262 @@
+"""The ways to put the guard before an app, and what each of them covers."""
+
+import asyncio
+import gc
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
+
+from gatekeeper import Decision, FileSource, Gatekeeper, GatekeeperMiddleware, decision_from
+from gatekeeper.sources import Fetch
+
+from .conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
+
+OTHER_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDblog-002"
+OTHER_ROW = {**ROW, "id": "2", "last8": OTHER_KEY[-8:], "agent_id": "agent_8"}
+OTHER_ALLOWED = {**ALLOWED, "Data-Client-Key": OTHER_KEY}
+
+
+async def tell_agent(request: Request) -> PlainTextResponse:
+    """Say for which agent the request is."""
+    decision: Decision = request.state.gatekeeper
+    assert decision is decision_from(request)
+    return PlainTextResponse(str(decision.agent_id))
+
+
+async def crash(_request: Request) -> PlainTextResponse:
+    """Fail as apps do."""
+    raise ZeroDivisionError
+
+
+ROUTES: list[BaseRoute] = [Route("/agent", tell_agent), Route("/crash", crash)]
+
+
+def listed_in_starlette(gate: Gatekeeper) -> ASGIApp:
+    """Name it when the app is made."""
+    return Starlette(routes=ROUTES, middleware=[Middleware(GatekeeperMiddleware, gatekeeper=gate)])
+
+
+def added_to_starlette(gate: Gatekeeper) -> ASGIApp:
+    """Add it to an app that is made already."""
+    app = Starlette(routes=ROUTES)
+    app.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
+    return app
+
+
+def added_to_fastapi(gate: Gatekeeper) -> ASGIApp:
+    """Add it to an app of FastAPI."""
+    app = FastAPI(routes=ROUTES)
+    app.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
+
+    @app.get("/typed")
+    async def tell_name(request: Request) -> dict[str, Any]:
+        decision = decision_from(request)
+        return {"agent": decision.agent_id, "matched": decision.matched}
+
+    return app
+
+
+def wrapped_round_starlette(gate: Gatekeeper) -> ASGIApp:
+    """Put it round the whole app."""
+    return GatekeeperMiddleware(Starlette(routes=ROUTES), gatekeeper=gate)
+
+
+def wrapped_round_fastapi(gate: Gatekeeper) -> ASGIApp:
+    """Put it round the whole app of FastAPI."""
+    return GatekeeperMiddleware(FastAPI(routes=ROUTES), gatekeeper=gate)
+
+
+INSIDE = [listed_in_starlette, added_to_starlette, added_to_fastapi]
+OUTSIDE = [wrapped_round_starlette, wrapped_round_fastapi]
+
+LAST = {**ALLOWED, "Connection": "close"}  # uvicorn hangs up after a crash
+
+in_every_way = pytest.mark.parametrize("served", [*INSIDE, *OUTSIDE], indirect=True)
+from_outside = pytest.mark.parametrize("served", OUTSIDE, indirect=True)
+from_inside = pytest.mark.parametrize("served", INSIDE, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def served(request: pytest.FixtureRequest, http: Http) -> Iterator[Served]:
+    """Serve an app that is guarded in one of these ways to all tests that ask for it."""
+    wiring: Callable[[Gatekeeper], ASGIApp] = request.param
+    with serving(wiring(Gatekeeper.from_rows([ROW])), http=http) as served:
+        yield served
+
+
+@in_every_way
+def test_every_wiring_guards_the_app_and_hands_it_the_decision(served: Served) -> None:
+    allowed = served.get("/agent", headers=ALLOWED)
+    assert (allowed.status_code, allowed.text) == (200, "agent_7")
+    assert allowed.headers["access-control-allow-origin"] == PAGE
+    refused = served.get("/agent", headers={"Origin": PAGE})
+    assert (refused.status_code, refused.json()["reason"]) == (400, "key_missing")
+    assert refused.headers["access-control-allow-origin"] == PAGE
+
+
+@in_every_way
+def test_a_path_that_the_app_lacks_is_a_404_that_the_page_can_read(served: Served) -> None:
+    answer = served.get("/nowhere", headers=ALLOWED)
+    assert answer.status_code == 404
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert served.get("/nowhere").json()["reason"] == "key_missing"
+
+
+@from_outside
+def test_round_the_whole_app_the_page_can_read_that_the_app_crashed(served: Served) -> None:
+    answer = served.get("/crash", headers=LAST)
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert names(answer.headers["vary"]) == {"origin", "data-client-key"}
+
+
+@from_inside
+def test_inside_the_app_the_page_cannot_read_that_the_app_crashed(served: Served) -> None:
+    """Starlette answers what nobody catches in a layer of its own, outside of every middleware that an app is given."""
+    answer = served.get("/crash", headers=LAST)
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@in_every_way
+def test_a_route_that_crashes_is_not_reached_by_a_page_that_is_not_allowed(served: Served) -> None:
+    assert served.get("/crash", headers={"Origin": PAGE}).json()["reason"] == "key_missing"
+
+
+@pytest.mark.parametrize("served", [added_to_fastapi], indirect=True)
+def test_a_route_of_fastapi_gets_the_decision(served: Served) -> None:
+    assert served.get("/typed", headers=ALLOWED).json() == {"agent": "agent_7", "matched": PAGE}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Keep one key in a file."""
+    path = tmp_path / "rows.json"
+    write_rows(path, ROW)
+    return path
+
+
+def ask_until(served: Served, headers: dict[str, str], status: int) -> None:
+    """Ask again and again until the answer has a status."""
+    deadline = time.monotonic() + DEADLINE
+    while (seen := served.get("/agent", headers=headers).status_code) != status:
+        assert time.monotonic() < deadline, f"{seen} and not {status} within {DEADLINE} s"
+
+
+def test_a_mounted_app_whose_lifespan_never_runs_is_guarded_by_a_live_source(serve: Serve, path: Path) -> None:
+    lifespans = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        lifespans.extend([scope["type"]] if scope["type"] == "lifespan" else [])
+        await Starlette(routes=ROUTES)(scope, receive, send)
+
+    guarded = GatekeeperMiddleware(inner, Gatekeeper(FileSource(path)), exempt=["/healthz"])
+    served = serve(Starlette(routes=[Mount("/widget", app=guarded), Route("/open", lambda _: PlainTextResponse("open"))]))
+    allowed = served.get("/widget/agent", headers=ALLOWED)
+    assert (allowed.status_code, allowed.text) == (200, "agent_7")
+    assert served.get("/widget/agent").json()["reason"] == "key_missing"
+    assert served.get("/widget/healthz").status_code == 404
+    assert served.get("/open").text == "open"
+    assert lifespans == []
+
+
+@pytest.mark.parametrize("with_lifespan", [True, False])
+def test_a_key_that_is_disabled_is_refused_when_the_file_has_been_read_again(
+    serve: Serve, path: Path, *, with_lifespan: bool
+) -> None:
+    gate = Gatekeeper(FileSource(path), refresh_interval=0.1)
+    app = Starlette(routes=ROUTES, lifespan=gate.lifespan if with_lifespan else None)
+    served = serve(GatekeeperMiddleware(app, gate))
+    assert served.get("/agent", headers=ALLOWED).text == "agent_7"
+    write_rows(path, {**ROW, "disabled_at": "2026-01-02T03:04:05Z"})
+    ask_until(served, ALLOWED, 403)
+    assert served.get("/agent", headers=ALLOWED).json()["reason"] == "key_disabled"
+    write_rows(path, ROW)
+    ask_until(served, ALLOWED, 200)
+
+
+def test_a_file_that_breaks_changes_nothing(serve: Serve, path: Path) -> None:
+    gate = Gatekeeper(FileSource(path), refresh_interval=0.02)
+    served = serve(GatekeeperMiddleware(Starlette(routes=ROUTES, lifespan=gate.lifespan), gate))
+    assert served.get("/agent", headers=ALLOWED).text == "agent_7"
+    path.write_text("[")
+    deadline = time.monotonic() + DEADLINE
+    while gate.status.last_error is None:
+        assert time.monotonic() < deadline
+        assert served.get("/agent", headers=ALLOWED).text == "agent_7"
+    assert served.get("/agent", headers=ALLOWED).text == "agent_7"
+
+
+class HeldSource:
+    """A source whose only list comes, and says that nothing has changed, when it is let go."""
+
+    account = None
+    suffix_field = "last8"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Fetch]:
+        """Open nothing."""
+
+        async def fetch(_validator: str | None) -> None:
+            self.asked.set()
+            await self.let_go.wait()
+
+        yield fetch
+
+
+def test_a_gate_that_started_itself_leaves_nothing_behind_when_its_loop_ends() -> None:
+    async def end_as_the_pause_after_a_fetch_begins() -> None:
+        source = HeldSource()
+        await Gatekeeper(source, start_timeout=0).check(KEY, PAGE)
+        await source.asked.wait()
+        source.let_go.set()
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        asyncio.run(end_as_the_pause_after_a_fetch_begins())
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []
+
+
+def test_a_key_that_was_minted_a_moment_ago_works_at_its_first_request(serve: Serve, path: Path) -> None:
+    gate = Gatekeeper(FileSource(path), refresh_interval=3600, unknown_key_wait=DEADLINE)
+    served = serve(GatekeeperMiddleware(Starlette(routes=ROUTES, lifespan=gate.lifespan), gate))
+    assert served.get("/agent", headers=OTHER_ALLOWED).json()["reason"] == "key_unknown"
+    write_rows(path, ROW, OTHER_ROW)
+    answer = served.get("/agent", headers=OTHER_ALLOWED)
+    assert (answer.status_code, answer.text) == (200, "agent_8")
+    assert served.get("/agent", headers={**ALLOWED, "Data-Client-Key": KEY}).text == "agent_7"
+
+
+def test_the_lifespan_of_a_wrapped_app_runs_and_its_state_reaches_requests(serve: Serve, path: Path) -> None:
+    gate = Gatekeeper(FileSource(path))
+
+    async def tell_state(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"{request.state.database} {request.state.gatekeeper.agent_id}")
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, str]]:
+        async with gate:
+            yield {"database": "rows"}
+
+    app = Starlette(routes=[Route("/state", tell_state)], lifespan=lifespan)
+    served = serve(GatekeeperMiddleware(app, gate))
+    assert gate.status.state == "fresh"
+    for _ in range(2):
+        assert served.get("/state", headers=ALLOWED).text == "rows agent_7"

@@ -1,0 +1,93 @@
+"""Both clients of the hub, called in the same way, so that one test asks both."""
+
+import asyncio
+from typing import Any, Protocol
+
+import httpx
+
+from gatekeeper import AsyncHubClient, HubClient
+
+from .rows import TOKEN
+
+
+class Caller(Protocol):
+    """A client; calling it calls one of its methods on widget keys.
+
+    Attributes:
+        client: the client itself.
+        http: the httpx client that it was given, if any.
+    """
+
+    client: HubClient | AsyncHubClient
+    http: httpx.Client | httpx.AsyncClient | None
+
+    def __call__(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method."""
+
+    def close_client(self) -> None:
+        """Close the client, as its users do."""
+
+    def close(self) -> None:
+        """Close everything."""
+
+
+class SyncCaller:
+    """The client without an event loop."""
+
+    client: HubClient | AsyncHubClient
+    http: httpx.Client | httpx.AsyncClient | None
+
+    def __init__(self, base_url: str, token: str = TOKEN, *, own: dict[str, Any] | None = None, **options: Any) -> None:
+        """Make a client, which sends by its own httpx client or by one with the options `own`."""
+        self._http = None if own is None else httpx.Client(**own)
+        self._client = HubClient(base_url, token, http=self._http, **options)
+        self.client, self.http = self._client, self._http
+
+    def __call__(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method."""
+        return getattr(self._client.widget_keys, method)(*args, **options)
+
+    def close_client(self) -> None:
+        """Close the client, as its users do."""
+        with self._client as entered:
+            assert entered is self._client
+
+    def close(self) -> None:
+        """Close everything."""
+        self._client.close()
+        if self._http is not None:
+            self._http.close()
+
+
+class AsyncCaller:
+    """The client with an event loop, which is this caller's own."""
+
+    client: HubClient | AsyncHubClient
+    http: httpx.Client | httpx.AsyncClient | None
+
+    def __init__(self, base_url: str, token: str = TOKEN, *, own: dict[str, Any] | None = None, **options: Any) -> None:
+        """Make a client, which sends by its own httpx client or by one with the options `own`."""
+        self._http = None if own is None else httpx.AsyncClient(**own)
+        self._client = AsyncHubClient(base_url, token, http=self._http, **options)
+        self.client, self.http = self._client, self._http
+        self._runner = asyncio.Runner()
+
+    def __call__(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method."""
+        return self._runner.run(getattr(self._client.widget_keys, method)(*args, **options))
+
+    def close_client(self) -> None:
+        """Close the client, as its users do."""
+
+        async def leave() -> None:
+            async with self._client as entered:
+                assert entered is self._client
+
+        self._runner.run(leave())
+
+    def close(self) -> None:
+        """Close everything."""
+        self._runner.run(self._client.aclose())
+        if self._http is not None:
+            self._runner.run(self._http.aclose())
+        self._runner.close()

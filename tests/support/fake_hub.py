@@ -1,0 +1,235 @@
+"""A hub that answers what a test tells it to answer, over a real socket, and remembers what it was asked.
+
+It runs in a thread with an event loop of its own, so clients of every kind can ask it, and tests can make it wait.
+"""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import anyio.to_thread
+
+from .rows import as_json
+
+PATH = "/api/v1/widget-keys"
+PATIENCE = 5.0
+
+
+class Request(NamedTuple):
+    """What the hub was asked. The names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """What the body says."""
+        return json.loads(self.body)
+
+
+class Hold:
+    """Something to wait for, until a test lets it go."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._event = asyncio.Event()
+
+    def release(self) -> None:
+        """Let the answer go out."""
+        self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        """Wait for that."""
+        await self._event.wait()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the hub answers.
+
+    Attributes:
+        status: the status code.
+        body: the body's bytes, as they go over the wire.
+        headers: these and Content-Length; given here, that stays as it is.
+        raw: what is sent instead of all of the above.
+        hold: what to wait for before answering.
+        drip: seconds between any two bytes of the body.
+        hang_up: close the connection afterwards.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+    hold: Hold | None = None
+    drip: float = 0.0
+    hang_up: bool = False
+
+
+def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
+    """Answer with JSON; `retry_after` stands for the header Retry-After."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Answer(status, json.dumps(value).encode(), {"content-type": "application/json", **named})
+
+
+HANG_UP = Answer(raw=b"", hang_up=True)
+GARBAGE = Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
+
+
+class FakeHub:
+    """A hub on a port of its own, for as long as it is entered. Without instructions, it has no keys.
+
+    Args:
+        tls: the certificate to show, if it is to speak TLS.
+
+    Attributes:
+        requests: what it was asked, in order.
+        url: where it is.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[Request] = []
+        self.url = ""
+        self._tls = tls
+        self._next: deque[Answer] = deque()
+        self._otherwise: Callable[[Request], Answer] = lambda _: json_answer([])
+        self._hold: Hold | None = None
+        self._asked = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fake hub", daemon=True)
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    def then(self, *answers: Answer) -> None:
+        """Give these answers next, one each."""
+        self._next.extend(answers)
+
+    def always(self, answer: Answer | Callable[[Request], Answer]) -> None:
+        """Give this answer whenever there is no next one."""
+        self._otherwise = answer if callable(answer) else lambda _: answer
+
+    def lists(self, *rows: Any, etag: str | None = None) -> None:
+        """Have these keys, under this entity tag."""
+        self.always(lambda request: self._list(request, as_json(*rows), etag))
+
+    def hold(self) -> Hold:
+        """Make something that an answer can wait for."""
+        return Hold(self._loop)
+
+    @contextmanager
+    def held(self) -> Iterator[Hold]:
+        """Let every answer wait until this is left, or released earlier."""
+        self._hold = hold = self.hold()
+        try:
+            yield hold
+        finally:
+            self._hold = None
+            hold.release()
+
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until it was asked so often."""
+        with self._asked:
+            assert self._asked.wait_for(lambda: len(self.requests) >= count, PATIENCE), self.requests
+
+    async def asked(self, count: int) -> None:
+        """Wait until it was asked so often."""
+        await anyio.to_thread.run_sync(self.wait_for_requests, count)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(PATIENCE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(PATIENCE)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+    async def _open(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        host, port = self._server.sockets[0].getsockname()
+        self.url = f"{'https' if self._tls else 'http'}://{host}:{port}"
+
+    async def _close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = self._loop.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while await self._exchange(reader, writer):
+                    pass
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        request = await _read_request(reader)
+        answer = self._next.popleft() if self._next else self._otherwise(request)
+        hold = answer.hold or self._hold
+        with self._asked:
+            self.requests.append(request)
+            self._asked.notify_all()
+        if hold is not None:
+            await hold.wait()
+        if answer.raw is not None:
+            writer.write(answer.raw)
+        else:
+            await _write_answer(writer, answer)
+        await writer.drain()
+        return not answer.hang_up
+
+    @staticmethod
+    def _list(request: Request, body: bytes, etag: str | None) -> Answer:
+        if etag is None:
+            return Answer(200, body, {"content-type": "application/json"})
+        if request.headers.get("if-none-match") == etag:
+            return Answer(304, b"", {"etag": etag})
+        return Answer(200, body, {"content-type": "application/json", "etag": etag})
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip("\r\n")
+    request_line, *lines = head.split("\r\n")
+    method, target, _ = request_line.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Request(method, target, headers, await reader.readexactly(int(headers.get("content-length", 0))))
+
+
+async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    lengths = {} if answer.status in {204, 304} else {"content-length": str(len(answer.body))}
+    phrase = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "Unheard Of"
+    lines = [f"HTTP/1.1 {answer.status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in {**lengths, **answer.headers}.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    if not answer.drip:
+        writer.write(answer.body)
+        return
+    for byte in answer.body:
+        writer.write(bytes((byte,)))
+        await writer.drain()
+        await asyncio.sleep(answer.drip)

@@ -1,0 +1,49 @@
+"""A source whose every answer is a test's own, for what no socket could show: forks, bugs in a source, state machines."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gatekeeper.client import Listing
+from gatekeeper.sources import Fetch
+
+from .rows import ACCOUNT, as_json
+
+
+class MemorySource:
+    """Rows in memory.
+
+    Attributes:
+        rows: what the next fetch gives.
+        broken: what the next fetches raise instead; None for nothing.
+        unopenable: why connecting fails; None if it does not.
+        validators: what every fetch was asked with.
+        on_fetch: called at every fetch.
+        connections: how often somebody connected.
+    """
+
+    def __init__(self, *rows: Any) -> None:
+        self.account: str | None = ACCOUNT
+        self.suffix_field = "last8"
+        self.rows = list(rows)
+        self.broken: BaseException | None = None
+        self.unopenable: str | None = None
+        self.validators: list[str | None] = []
+        self.connections = 0
+        self.on_fetch: Callable[[], None] = lambda: None
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Fetch]:
+        """Connect."""
+        self.connections += 1
+        if self.unopenable is not None:
+            raise OSError(self.unopenable)
+        yield self.fetch
+
+    async def fetch(self, validator: str | None) -> Listing | None:
+        """Give the rows, or what stands for them."""
+        self.validators.append(validator)
+        self.on_fetch()
+        if self.broken is not None:
+            raise self.broken
+        return Listing(as_json(*self.rows))

@@ -1,0 +1,46 @@
+"""The reference hub behind uvicorn, on a socket, in a thread of its own."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import uvicorn
+
+from gatekeeper.hub import create_hub
+
+
+class Served(NamedTuple):
+    """Where the hub is, and a token of the account acme."""
+
+    url: str
+    token: str
+
+
+@contextmanager
+def served_hub(directory: Path) -> Iterator[Served]:
+    """Serve a hub with one account and no keys."""
+    ready: SimpleQueue[Served] = SimpleQueue()
+    app = create_hub(directory / "hub.db", pepper="the pepper of these tests")
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None))
+
+    async def serve(listener: socket.socket) -> None:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody when it is ready
+            await asyncio.sleep(0.005)
+        token = await app.state.hub.mint_token("acme", name="tests")
+        ready.put(Served("http://{}:{}".format(*listener.getsockname()), token))
+        await serving
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(serve(listener)), name="real hub")
+        thread.start()
+        try:
+            yield ready.get(timeout=10)
+        finally:
+            server.should_exit = True
+            thread.join(10)

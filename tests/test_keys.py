@@ -1,0 +1,585 @@
+"""ClientKey, which a page sends, and RowReader, which reads what the hub lists."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.pretty import pretty_repr
+
+from gatekeeper import InvalidClientKey, InvalidList, InvalidRow, WidgetKey
+from gatekeeper.keys import ClientKey, RowReader, mask
+
+KEY = "pk_live_acme_Zb3xQ9-LmN0pRsTuVwXyZ"
+ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
+MANY = settings(max_examples=200, deadline=None)
+DIGEST = hashlib.sha256(b"").hexdigest()
+FIELD_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.text(max_size=9), st.just([]), st.just(["acme.com"]), st.just({})
+)
+
+
+def body(*rows: object) -> bytes:
+    """Write a list as the hub does."""
+    return json.dumps(rows, ensure_ascii=False).encode()
+
+
+def read_one(row: object) -> WidgetKey:
+    """Read a list of one good row, in all three ways, which agree."""
+    reader = RowReader()
+    (key,), rejected = reader.read_all(body(row))
+    assert rejected == []
+    assert reader.read(0, json.dumps(row).encode()) == key
+    return key
+
+
+def reject_one(row: object) -> InvalidRow:
+    """Read a list with one bad row among two good ones, which live."""
+    first, last = {**ROW, "id": "first"}, {**ROW, "id": "last"}
+    keys, (rejected,) = RowReader().read_all(body(first, row, last))
+    assert [key.id for key in keys] == ["first", "last"]
+    assert rejected.index == 1
+    return rejected
+
+
+# The key that a page sends.
+
+
+@pytest.mark.parametrize(
+    ("value", "account", "last8"),
+    [
+        (KEY, "acme", "sTuVwXyZ"),
+        ("pk_live_acme_0123456789", "acme", "23456789"),
+        ("pk_live_acme-shop_0123456789", "acme-shop", "23456789"),
+        ("pk_live_acme_shop_0123456789", "acme_shop", "23456789"),
+        ("pk_live_a_b_c_0123456789", "a_b_c", "23456789"),
+        ("pk_live_acme__0123456789", "acme_", "23456789"),
+        ("pk_live___0123456789", "_", "23456789"),
+        ("pk_live_pk_live_0123456789", "pk_live", "23456789"),
+        ("pk_live_acme_-", "acme", "e_acme_-"),
+        ("pk_live_a_b", "a", "live_a_b"),
+        ("pk_live_ACME_0123456789", "ACME", "23456789"),
+        ("pk_live_acme_" + "x" * 115, "acme", "xxxxxxxx"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_client_key_names_its_account_up_to_the_last_underscore(value: str, account: str, last8: str) -> None:
+    for key in (ClientKey.parse(value), ClientKey.parse(value.encode("ascii"))):
+        assert (key.value, key.account, key.last8) == (value, account, last8)
+        assert key.sha256() == hashlib.sha256(value.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "does not begin with 'pk_live_'"),
+        ("null", "does not begin with 'pk_live_'"),
+        ("undefined", "does not begin with 'pk_live_'"),
+        ("sk_live_acme_0123456789", "does not begin with 'pk_live_'"),
+        ("pk_test_acme_0123456789", "does not begin with 'pk_live_'"),
+        ("PK_LIVE_acme_0123456789", "does not begin with 'pk_live_'"),
+        (" pk_live_acme_0123456789", "does not begin with 'pk_live_'"),
+        ("pk_live-acme_0123456789", "does not begin with 'pk_live_'"),
+        ("pk_live_acme_01234 56789", "characters other than"),
+        ("pk_live_acme_0123456789 ", "characters other than"),
+        ("pk_live_acme_0123456789\n", "characters other than"),
+        ("pk_live_acme_0123456789\x00", "characters other than"),
+        ("pk_live_acme_0123.456789", "characters other than"),
+        ("pk_live_acme_0123%2056789", "characters other than"),
+        ("pk_live_acme_012345678é", "characters other than"),
+        ("pk_live_acme_01234567\u0668\u0669", "characters other than"),
+        ("pk_live_acme_\ud800123456789", "characters other than"),
+        ("pk_live_\u0430cme_0123456789", "characters other than"),
+        ('pk_live_acme_0123456789", "x": "', "characters other than"),
+        ("pk_live_", "pk_live_<account>_<random>"),
+        ("pk_live_acme", "pk_live_<account>_<random>"),
+        ("pk_live_acme0123456789", "pk_live_<account>_<random>"),
+        ("pk_live__0123456789", "pk_live_<account>_<random>"),
+        ("pk_live_acme_", "pk_live_<account>_<random>"),
+        ("pk_live_acme_0123456789_", "pk_live_<account>_<random>"),
+        ("pk_live_" + "x" * 121, "at most 128"),
+        ("é" * 129, "at most 128"),
+    ],
+    ids=lambda value: ascii(value[:40]),
+)
+def test_what_is_no_client_key_is_refused_and_the_message_does_not_show_it(value: str, said: str) -> None:
+    for given_value in (value, value.encode("utf-8", "surrogatepass")):
+        with pytest.raises(InvalidClientKey) as refused:
+            ClientKey.parse(given_value)
+        assert said in str(refused.value)
+        assert "0123" not in str(refused.value)
+        assert "acme" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [b"pk_live_acme_\xff123456789", b"pk_live_acme_\xe9123456789", b"\xff" * 128])
+def test_bytes_that_are_no_text_are_no_client_key(value: bytes) -> None:
+    with pytest.raises(InvalidClientKey):
+        ClientKey.parse(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("pk_live_acme_" + "x" * 116, id="129 characters"),
+        pytest.param("pk_live_acme_" + "x" * 1_000_000, id="a good one but for its length"),
+        pytest.param("\u0130" * 1_000_000, id="characters that grow in lower case"),
+        pytest.param(b"\xff" * 1_000_000, id="bytes"),
+    ],
+)
+def test_the_length_of_a_client_key_comes_before_anything_else(value: str | bytes) -> None:
+    with pytest.raises(InvalidClientKey, match=f"it has {len(value)} characters, and a client key at most 128"):
+        ClientKey.parse(value)
+
+
+def test_the_prefix_is_the_hubs_own() -> None:
+    assert ClientKey.parse("wk-acme_0123456789", prefix="wk-").account == "acme"
+    assert ClientKey.parse("acme_0123456789", prefix="").account == "acme"
+    with pytest.raises(InvalidClientKey, match="does not begin with 'wk-'"):
+        ClientKey.parse(KEY, prefix="wk-")
+    with pytest.raises(InvalidClientKey, match="wk-<account>_<random>"):
+        ClientKey.parse("wk-acme-0123456789", prefix="wk-")
+
+
+def test_a_client_key_shorter_than_what_the_hub_lists_of_it_is_none() -> None:
+    assert ClientKey.parse("k_abc_de", prefix="k_").last8 == "k_abc_de"
+    with pytest.raises(InvalidClientKey, match="k_<account>_<random>"):
+        ClientKey.parse("k_ab_de", prefix="k_")
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format, "{0!r}".format, pretty_repr])
+def test_a_client_key_is_never_shown_whole(show: Callable[[object], str]) -> None:
+    key = ClientKey.parse(KEY)
+    for shown in (show(key), show([key]), show({"key": key})):
+        assert KEY not in shown
+        assert KEY[-9:] not in shown
+        assert KEY[-8:] in shown
+
+
+def test_a_masked_key_is_an_ellipsis_and_its_last_8_characters() -> None:
+    assert mask("UVwXyZ-_") == "…UVwXyZ-_"
+    assert repr(ClientKey.parse(KEY)) == f"ClientKey('…{KEY[-8:]}')"
+
+
+@MANY
+@given(
+    st.text("abcXYZ019_-", min_size=1, max_size=59),
+    st.text("abcXYZ019-", min_size=1, max_size=59),
+)
+def test_every_account_and_random_part_come_back(account: str, random: str) -> None:
+    key = ClientKey.parse(f"pk_live_{account}_{random}")
+    assert (key.account, key.value) == (account, f"pk_live_{account}_{random}")
+
+
+@MANY
+@given(st.one_of(st.text(st.characters(exclude_categories=()), max_size=140), st.binary(max_size=140)))
+def test_arbitrary_client_keys_raise_nothing_but_invalid_client_key(value: str | bytes) -> None:
+    prefixed = "pk_live_" + value if isinstance(value, str) else b"pk_live_" + value
+    for attempt in (value, prefixed):
+        try:
+            key = ClientKey.parse(attempt)
+        except InvalidClientKey:
+            continue
+        assert key.value.isascii()
+        assert len(key.last8) == 8
+
+
+def test_client_keys_and_rows_are_values() -> None:
+    assert len({ClientKey.parse(KEY), ClientKey.parse(KEY.encode())}) == 1
+    assert len({WidgetKey("wk_1", None, "UVwXyZ-_", ()), WidgetKey("wk_1", None, "UVwXyZ-_", ())}) == 1
+
+
+# Rows that are widget keys.
+
+
+def test_a_full_row_is_read_field_by_field() -> None:
+    row = {
+        "id": "wk_1",
+        "name": "Shop",
+        "last8": "UVwXyZ-_",
+        "domain_allowlist": ["acme.com", " *.ACME.com "],
+        "agent_id": "agent-7",
+        "disabled_at": None,
+        "created_at": "2026-11-01T00:00:00Z",
+        "updated_at": "2026-11-02T00:00:00Z",
+        "last_used_at": "2026-11-03T00:00:00Z",
+        "key_sha256": DIGEST,
+    }
+    key = read_one(row)
+    assert msgspec.structs.asdict(key) == row | {"domain_allowlist": ("acme.com", " *.ACME.com ")}
+    assert not key.disabled
+
+
+def test_a_row_needs_an_id_and_a_suffix_only() -> None:
+    key = read_one(ROW)
+    assert key == WidgetKey("wk_1", None, "UVwXyZ-_", ())
+    assert not key.disabled
+
+
+@pytest.mark.parametrize("extra", [{}, {"disabled_at": None}], ids=["absent", "null"])
+def test_a_row_whose_disabled_at_is_absent_or_null_is_enabled(extra: dict[str, object]) -> None:
+    assert not read_one(ROW | extra).disabled
+    assert not RowReader().convert(0, ROW | extra).disabled
+
+
+@pytest.mark.parametrize(
+    "disabled_at",
+    [
+        "2026-11-01T00:00:00Z",
+        "0001-01-01",
+        "2999-01-01T00:00:00Z",
+        "not a date",
+        "null",
+        "",
+        False,
+        True,
+        0,
+        -1,
+        1.5,
+        10**30,
+        [],
+        {},
+        {"at": None},
+    ],
+    ids=repr,
+)
+def test_a_row_with_anything_else_in_disabled_at_is_disabled(disabled_at: object) -> None:
+    assert read_one(ROW | {"disabled_at": disabled_at}).disabled
+    assert RowReader().convert(0, ROW | {"disabled_at": disabled_at}).disabled
+    assert WidgetKey("wk_1", None, "UVwXyZ-_", (), disabled_at=disabled_at).disabled
+
+
+@pytest.mark.parametrize("field", ["name", "created_at", "updated_at", "last_used_at"])
+@pytest.mark.parametrize("value", [None, 7, 1.5, True, [], {}, ["x"], {"en": "Shop"}], ids=repr)
+def test_what_only_people_read_may_be_anything_and_is_none_unless_text(field: str, value: object) -> None:
+    assert getattr(read_one(ROW | {field: value}), field) is None
+    assert getattr(read_one(ROW | {field: "as written ü\n"}), field) == "as written ü\n"
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"domain_allowlist": None}, {"domain_allowlist": []}], ids=["absent", "null", "empty"]
+)
+def test_an_allowlist_that_is_absent_null_or_empty_has_no_entries(extra: dict[str, object]) -> None:
+    assert read_one(ROW | extra).domain_allowlist == ()
+
+
+def test_the_entries_of_a_row_are_kept_as_written_good_or_bad() -> None:
+    entries = ["", "*", " acme.com ", "ACME.com", "acme.com", "http://[", "é" * 2000]
+    assert read_one(ROW | {"domain_allowlist": entries}).domain_allowlist == tuple(entries)
+
+
+@pytest.mark.parametrize("last8", ["abcdefgh", "ABCDEFGH", "01234567", "________", "--------", "aB3_-xYz"])
+def test_8_letters_digits_underscores_and_hyphens_are_a_suffix(last8: str) -> None:
+    assert read_one(ROW | {"last8": last8}).last8 == last8
+
+
+def test_unknown_fields_are_ignored() -> None:
+    row = ROW | {"": 1, "suffix": 7, "Last8": "x", "nested": {"id": [[[{"last8": None}]]]}, "long": "x" * 1_000_000}
+    assert read_one(row) == read_one(ROW)
+
+
+# Rows that are none.
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({"id": 7}, "id"),
+        ({"id": None}, "id"),
+        ({"id": ""}, "id"),
+        ({"id": ["wk_1"]}, "id"),
+        ({"last8": None}, "last8"),
+        ({"last8": 12345678}, "last8"),
+        ({"last8": ""}, "last8"),
+        ({"last8": "abcdefg"}, "last8"),
+        ({"last8": "abcdefghi"}, "last8"),
+        ({"last8": "abcdefg\n"}, "last8"),
+        ({"last8": "abcdefgh\n"}, "last8"),
+        ({"last8": " abcdefg"}, "last8"),
+        ({"last8": "abcdefg\x00"}, "last8"),
+        ({"last8": "abcdefg."}, "last8"),
+        ({"last8": "abcdefgé"}, "last8"),
+        ({"last8": "abcdefg\u0661"}, "last8"),
+        ({"last8": "\uff41bcdefgh"}, "last8"),
+        ({"last8": "…abcdefg"}, "last8"),
+        ({"domain_allowlist": "acme.com"}, "domain_allowlist"),
+        ({"domain_allowlist": {"acme.com": True}}, "domain_allowlist"),
+        ({"domain_allowlist": 7}, "domain_allowlist"),
+        ({"domain_allowlist": False}, "domain_allowlist"),
+        ({"domain_allowlist": ["acme.com", 7]}, "domain_allowlist"),
+        ({"domain_allowlist": ["acme.com", None]}, "domain_allowlist"),
+        ({"domain_allowlist": [["acme.com"]]}, "domain_allowlist"),
+        ({"agent_id": 7}, "agent_id"),
+        ({"agent_id": False}, "agent_id"),
+        ({"agent_id": ["agent-7"]}, "agent_id"),
+        ({"agent_id": {}}, "agent_id"),
+        ({"key_sha256": 7}, "key_sha256"),
+        ({"key_sha256": ""}, "key_sha256"),
+        ({"key_sha256": DIGEST[1:]}, "key_sha256"),
+        ({"key_sha256": DIGEST + "0"}, "key_sha256"),
+        ({"key_sha256": DIGEST.upper()}, "key_sha256"),
+        ({"key_sha256": "g" + DIGEST[1:]}, "key_sha256"),
+        ({"key_sha256": DIGEST + "\n"}, "key_sha256"),
+        ({"key_sha256": "sha256:" + DIGEST}, "key_sha256"),
+        ({"key_sha256": False}, "key_sha256"),
+    ],
+    ids=repr,
+)
+def test_a_row_whose_decisive_fields_are_otherwise_is_rejected_and_its_neighbours_live(
+    extra: dict[str, object], field: str
+) -> None:
+    rejected = reject_one(ROW | extra)
+    assert f"'{field}'" in rejected.problem
+    assert field == "id" or str(rejected).startswith("row 1 (id 'wk_1'): ")
+    assert set(rejected.fields) == set(ROW) | set(extra)
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().convert(1, ROW | extra)
+    assert refused.value.row_id == rejected.row_id
+
+
+@pytest.mark.parametrize(
+    ("row", "row_id", "said"),
+    [
+        ({}, None, "no field 'last8'"),
+        ({"last8": "abcdefgh"}, None, "`id`"),
+        (None, None, "got `null`"),
+        (7, None, "got `int`"),
+        ("wk_1", None, "got `str`"),
+        ([], None, "got `array`"),
+        ([ROW], None, "got `array`"),
+        ({"id": 7, "last8": "abcdefgh"}, None, "'id'"),
+        ({"id": "wk_1", "last8": 7}, "wk_1", "'last8'"),
+    ],
+)
+def test_a_row_that_is_none_is_named_by_its_place_and_its_id(row: object, row_id: str | None, said: str) -> None:
+    rejected = reject_one(row)
+    assert said in rejected.problem
+    assert rejected.row_id == row_id
+    assert str(rejected).startswith("row 1: " if row_id is None else f"row 1 (id '{row_id}'): ")
+
+
+@pytest.mark.parametrize("field", ["last8", "key_sha256", "domain_allowlist"])
+def test_a_value_in_the_wrong_field_is_not_shown_for_it_may_be_a_secret(field: str) -> None:
+    rejected = reject_one(ROW | {field: "sk_live_acme_0123456789"})
+    assert "0123" not in str(rejected)
+    assert f"'{field}'" in rejected.problem
+
+
+def test_what_was_expected_of_a_suffix_and_of_a_digest_is_said_in_words() -> None:
+    assert (
+        "8 characters of a-z, A-Z, 0-9, '_' and '-' in 'last8', got text of 5"
+        in reject_one(ROW | {"last8": "short"}).problem
+    )
+    assert "64 hexadecimal digits" in reject_one(ROW | {"key_sha256": "x"}).problem
+    for extra in ({"id": 7}, {"domain_allowlist": "acme.com"}, {"agent_id": 7}):
+        assert not {"Expected 8", "Expected 6"} & {reject_one(ROW | extra).problem[:10]}
+
+
+def test_every_bad_row_is_reported_in_its_order() -> None:
+    keys, rejected = RowReader().read_all(body(None, ROW, {"id": "wk_2"}, 7, ROW))
+    assert len(keys) == 2
+    assert [error.index for error in rejected] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("field", ["id", "last8", "name", "disabled_at", "unknown"])
+@pytest.mark.parametrize("text", ["\\ud83d", "caf\\u00e9 \\udc4dx"])
+def test_half_an_emoji_in_a_row_does_not_disturb_its_neighbours(field: str, text: str) -> None:
+    """JavaScript cuts text between the halves of a surrogate pair, and JSON.stringify writes the half as an escape."""
+    good = json.dumps(ROW | {"id": "good"})
+    bad = json.dumps(ROW | {"id": "bad", field: "HERE"}).replace("HERE", text)
+    keys, rejected = RowReader().read_all(f"[{good},{bad},{good}]".encode())
+    assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
+    assert len(keys) + len(rejected) == 3
+    assert len(rejected) == 1 or field != "last8"
+    assert all(key.disabled for key in keys[1:-1]) or field != "disabled_at"
+
+
+@pytest.mark.parametrize("field", ["id", "last8", "name", "agent_id", "disabled_at", "domain_allowlist"])
+def test_bytes_that_are_no_utf_8_spoil_their_row_only(field: str) -> None:
+    good = json.dumps({**ROW, "id": "good"}).encode()
+    value: object = ["HERE"] if field == "domain_allowlist" else "HERE"
+    bad = json.dumps({**ROW, "id": "bad", field: value}).encode().replace(b"HERE", b"\xff\xfe")
+    keys, rejected = RowReader().read_all(b"[" + good + b"," + bad + b"," + good + b"]")
+    assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
+    assert len(keys) + len(rejected) == 3
+    assert len(rejected) == 1 or field in ("name", "disabled_at")
+    assert all(key.disabled for key in keys[1:-1]) or field != "disabled_at"
+
+
+def test_a_row_that_is_no_json_is_rejected() -> None:
+    for raw in (b"", b"{", b"NaN", b'{"id": "wk_1", "last8"'):
+        with pytest.raises(InvalidRow, match="row 3: "):
+            RowReader().read(3, raw)
+
+
+@pytest.mark.parametrize("field", ["unknown", "disabled_at", "name", "domain_allowlist"])
+def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field: str) -> None:
+    row = json.dumps(ROW)[:-1].encode() + f', "{field}": '.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(InvalidRow, match="row 0: "):
+        RowReader().read(0, row)
+    with pytest.raises(InvalidList, match="recursion"):
+        RowReader().read_all(b"[" + row + b"]")
+
+
+# Another name for the field with the last 8 characters.
+
+
+def test_the_field_with_the_last_8_characters_may_have_another_name() -> None:
+    reader = RowReader("key_suffix")
+    row = {"id": "wk_1", "key_suffix": "UVwXyZ-_", "last8": "ignored!"}
+    (key,), rejected = reader.read_all(body(row))
+    assert rejected == []
+    assert key.last8 == "UVwXyZ-_"
+    assert reader.convert(0, row) == key
+
+
+def test_a_row_without_the_suffix_is_rejected_with_the_names_of_its_fields() -> None:
+    row = {"id": "wk_1", "name": "Shop", "suffix": "UVwXyZ-_"}
+    rejected = reject_one(row)
+    assert rejected.problem == (
+        "there is no field 'last8', only 'id', 'name', 'suffix'; "
+        "name the one with the key's last 8 characters by suffix_field="
+    )
+    assert rejected.fields == ("id", "name", "suffix")
+    with pytest.raises(InvalidRow, match="there is no field 'key_suffix', only 'id', 'name', 'suffix'"):
+        RowReader("key_suffix").convert(0, row)
+
+
+def test_a_row_that_has_the_suffix_is_not_told_to_rename_it() -> None:
+    assert "suffix_field" not in reject_one(ROW | {"id": 7}).problem
+    assert "suffix_field" not in reject_one(ROW | {"last8": "short"}).problem
+
+
+# Whole lists.
+
+
+def test_a_list_is_cut_into_rows_that_nobody_has_looked_into() -> None:
+    raws = RowReader().split(b' [ {"id": 7} ,null, [1, {}] , "x" ] ')
+    assert [bytes(raw).strip() for raw in raws] == [b'{"id": 7}', b"null", b"[1, {}]", b'"x"']
+
+
+@pytest.mark.parametrize("text", [b"[]", b" [ ] \n", b"\xef\xbb\xbf[]"])
+def test_an_empty_list_has_no_rows(text: bytes) -> None:
+    assert RowReader().read_all(text) == ([], [])
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    (key,), rejected = RowReader().read_all(b"\xef\xbb\xbf" + body(ROW))
+    assert (key.id, rejected) == ("wk_1", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(b"{}", "got `object`", id="an object"),
+        pytest.param(b'{"data": []}', "got `object`", id="an object around a list"),
+        pytest.param(b"null", "got `null`", id="null"),
+        pytest.param(b'"[]"', "got `str`", id="a string"),
+        pytest.param(b"7", "got `int`", id="a number"),
+        pytest.param(b"true", "got `bool`", id="a boolean"),
+        pytest.param(b"", "not JSON", id="nothing"),
+        pytest.param(b" \n", "not JSON", id="white space"),
+        pytest.param(b"[", "not JSON", id="cut after the bracket"),
+        pytest.param(body(ROW)[:-1], "not JSON", id="cut after a row"),
+        pytest.param(body(ROW)[:-9], "not JSON", id="cut in a string"),
+        pytest.param(body(ROW)[:-1] + b",]", "not JSON", id="a trailing comma"),
+        pytest.param(body(ROW) * 2, "not JSON", id="two lists"),
+        pytest.param(body(ROW) + b"\x00", "not JSON", id="a NUL after it"),
+        pytest.param(b"NaN", "not JSON", id="NaN"),
+        pytest.param(b'[{"id": NaN}]', "not JSON", id="NaN in a row"),
+        pytest.param(b"[Infinity]", "not JSON", id="Infinity"),
+        pytest.param(b"<!doctype html><title>Log in</title>", "not JSON", id="a web page"),
+        pytest.param("[]".encode("utf-16"), "not JSON", id="UTF-16"),
+        pytest.param("[]".encode("utf-32-le"), "not JSON", id="UTF-32"),
+        pytest.param(b"\xef\xbb\xbf" * 2 + b"[]", "not JSON", id="two byte order marks"),
+        pytest.param(b"\x1f\x8b\x08", "not JSON", id="gzip"),
+        pytest.param(b"[" * 100_000, "not JSON", id="100,000 brackets"),
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, "not JSON", id="100,000 pairs of brackets"),
+    ],
+)
+def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> None:
+    for read in (RowReader().split, RowReader().read_all):
+        with pytest.raises(InvalidList) as refused:
+            read(text)
+        assert "expected a JSON array of rows" in str(refused.value)
+        assert said in str(refused.value)
+        assert not refused.value.lasting
+
+
+# Rows that are Python objects already.
+
+
+def test_a_widget_key_is_taken_as_it_is() -> None:
+    key = WidgetKey("wk_1", "Shop", "UVwXyZ-_", ("acme.com",))
+    assert RowReader().convert(0, key) is key
+
+
+@pytest.mark.parametrize("make", [dict, MappingProxyType])
+def test_any_mapping_is_read_as_the_same_row_of_json(make: Callable[[dict[str, object]], Any]) -> None:
+    row: dict[str, object] = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": False, "name": 7, "more": object()}
+    assert RowReader().convert(0, make(row)) == read_one({name: value for name, value in row.items() if name != "more"})
+
+
+@pytest.mark.parametrize("entries", [("acme.com",), ["acme.com"], {"acme.com"}, frozenset({"acme.com"})])
+def test_entries_in_python_may_stand_in_any_collection_but_a_string(entries: object) -> None:
+    assert RowReader().convert(0, ROW | {"domain_allowlist": entries}).domain_allowlist == ("acme.com",)
+
+
+NO_ROWS: list[object] = [None, 7, "wk_1", [], [ROW], b"{}", object(), {}, {1: 2}]
+
+
+@pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: type(row).__name__)
+def test_what_is_no_row_is_rejected_in_python_too(row: Any) -> None:
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().convert(5, row)
+    assert refused.value.index == 5
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"last8": "abcdefg\ud800"}, {"key_sha256": "\ud800" * 64}],
+    ids=["last8", "key_sha256"],
+)
+def test_lone_surrogates_in_python_raise_nothing_but_invalid_row(extra: dict[str, object]) -> None:
+    try:
+        key = RowReader().convert(0, ROW | extra)
+    except InvalidRow as error:
+        row_id = error.row_id
+    else:
+        row_id = key.id if key.last8 == ROW["last8"] else None
+    assert row_id == "wk_1"
+
+
+@MANY
+@given(
+    st.lists(st.one_of(FIELD_VALUES, st.dictionaries(st.sampled_from([*WidgetKey.__struct_fields__, "x"]), FIELD_VALUES)))
+)
+def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[Any]) -> None:
+    reader = RowReader()
+    keys, rejected = reader.read_all(body(*rows))
+    assert len(keys) + len(rejected) == len(rows)
+    bad = {error.index for error in rejected}
+    assert [rows[number]["id"] for number in range(len(rows)) if number not in bad] == [key.id for key in keys]
+    for number, row in enumerate(rows):
+        try:
+            reader.convert(number, row)
+        except InvalidRow:
+            assert number in bad
+        else:
+            assert number not in bad
+
+
+@MANY
+@given(st.one_of(st.binary(), st.text().map(str.encode), st.binary().map(lambda noise: b'[{"id":"' + noise + b'"}]')))
+def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
+    try:
+        keys, rejected = RowReader().read_all(text)
+    except InvalidList as error:
+        message = str(error)
+    else:
+        message = f"{len(keys) + len(rejected)} rows, expected a JSON array of rows"
+    assert "expected a JSON array of rows" in message

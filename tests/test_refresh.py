@@ -1,0 +1,933 @@
+"""When the list is fetched, what becomes of it, and what failures change: nothing.
+
+Lists come over sockets from a hub that misbehaves on demand; time passes when a test says so.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatekeeper import HubSource, Reason, Source
+from gatekeeper.index import KeyIndex
+from gatekeeper.keys import ClientKey
+from gatekeeper.refresh import Freshness, Refresher, RefreshReport, backoff, boot_clock
+
+from .support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
+from .support.fake_time import FakeTime
+from .support.memory_source import MemorySource
+from .support.rows import TOKEN, as_json, bad_row, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+FAILURE = Answer(500)
+FAULTS = {
+    "500": FAILURE,
+    "401": json_answer("Invalid token", 401),
+    "403": Answer(403),
+    "404": Answer(404),
+    "400": json_answer("Missing X-Account-ID header", 400),
+    "429": Answer(429),
+    "a redirect": Answer(302, headers={"location": "https://login.example"}),
+    "hangs up": HANG_UP,
+    "garbage": GARBAGE,
+    "too short": Answer(200, as_json(row(2)), {"content-length": "10000"}, hang_up=True),
+    "truncated": Answer(200, as_json(row(2), row(3))[:-5]),
+    "HTML": Answer(200, b"<html>log in</html>", {"content-type": "text/html"}),
+    "an object": json_answer({"data": [row(2)]}),
+    "null": json_answer(None),
+    "a string": json_answer("[]"),
+    "a number": json_answer(7),
+    "nothing": Answer(200, b""),
+    "NaN": Answer(200, b"NaN"),
+    "UTF-16": Answer(200, "[]".encode("utf-16")),
+    "Latin-1": Answer(200, b'["\xe9"]'),
+    "deep": Answer(200, b"[" * 100_000),
+    "deep rows": Answer(200, b"[" + b'{"id":' * 100_000 + b"]"),
+    "foreign rows": json_answer([{"user": "alice"}, {"user": "bob"}]),
+    "no rows": json_answer([1, None, "x"]),
+}
+
+
+@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        yield hub
+
+
+class Running:
+    """A refresher at work, and what it works with."""
+
+    def __init__(self, source: Source, fake: FakeTime, options: dict[str, Any]) -> None:
+        self.time = fake
+        self.changes = 0
+        self.index = KeyIndex(account="acme")
+        self.freshness = Freshness(
+            soft_stale=options.pop("soft_stale", 60.0), hard_stale=options.pop("hard_stale", 3600.0), clock=fake.clock
+        )
+        self.refresher = Refresher(
+            source,
+            self.index,
+            self.freshness,
+            self._changed,
+            **{"interval": 10.0, "timeout": 5.0, "clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, **options},
+        )
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(known.widget_key.id for known in self.index)
+
+    def resolve(self, number: int) -> object:
+        return self.index.resolve(ClientKey.parse(client_key(number)))
+
+    async def refresh(self) -> RefreshReport:
+        """Refresh, and wait until the refresher sleeps again."""
+        slept = len(self.time.sleeps)
+        report = await self.refresher.refresh()
+        await self.time.asleep(slept + 1)
+        return report
+
+
+@asynccontextmanager
+async def running(source: Source | FakeHub, *, jitter: float = 0.5, **options: Any) -> AsyncIterator[Running]:
+    """Run a refresher that has fetched once."""
+    fake = FakeTime(jitter=jitter)
+    harness = Running(HubSource(source.url, TOKEN) if isinstance(source, FakeHub) else source, fake, options)
+    async with anyio.create_task_group() as group:
+        group.start_soon(harness.refresher.run)
+        await fake.asleep()
+        yield harness
+        group.cancel_scope.cancel()
+
+
+# Cadence
+
+
+async def test_the_first_fetch_is_made_at_once(hub: FakeHub) -> None:
+    hub.lists(row(1), row(2))
+    async with running(hub) as it:
+        assert it.ids == ["key-1", "key-2"]
+        assert len(hub.requests) == 1
+        assert it.time.now == FakeTime().now
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 8.0), (0.25, 9.0), (0.5, 10.0), (1.0, 12.0)])
+async def test_after_a_list_the_next_fetch_comes_after_the_interval_give_or_take_20_percent(
+    hub: FakeHub, jitter: float, seconds: float
+) -> None:
+    async with running(hub, jitter=jitter, interval=10.0) as it:
+        assert it.time.sleeps == [pytest.approx(seconds)]
+        await it.time.advance(seconds - 0.001)
+        assert len(hub.requests) == 1
+        await it.time.advance(0.002)
+        assert len(hub.requests) == 2
+
+
+async def test_an_unchanged_list_keeps_the_cadence(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='"1"')
+    async with running(hub) as it:
+        await it.time.advance(100)
+        assert it.time.sleeps == [10.0] * 11
+        assert len(hub.requests) == 11
+
+
+@pytest.mark.parametrize(("jitter", "share"), [(1.0, 1.0), (0.5, 0.5)])
+async def test_without_a_list_failures_back_off_to_2_seconds(hub: FakeHub, jitter: float, share: float) -> None:
+    hub.always(FAILURE)
+    async with running(hub, jitter=jitter) as it:
+        await it.time.advance(10)
+        assert it.time.sleeps[:6] == [seconds * share for seconds in (0.25, 0.5, 1, 2, 2, 2)]
+
+
+@pytest.mark.parametrize(("jitter", "share"), [(1.0, 1.0), (0.5, 0.5)])
+async def test_with_a_list_failures_back_off_to_30_seconds(hub: FakeHub, jitter: float, share: float) -> None:
+    async with running(hub, jitter=jitter) as it:
+        hub.always(FAILURE)
+        await it.time.advance(200)
+        assert it.time.sleeps[1:9] == [seconds * share for seconds in (1, 2, 4, 8, 16, 30, 30, 30)]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_what_only_a_person_can_mend_is_asked_for_once_a_minute(hub: FakeHub, status: int) -> None:
+    async with running(hub, jitter=1.0) as it:
+        hub.always(Answer(status))
+        await it.time.advance(400)
+        assert it.time.sleeps[1:10] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+async def test_without_a_list_even_that_is_asked_for_every_2_seconds(hub: FakeHub) -> None:
+    hub.always(Answer(401))
+    async with running(hub, jitter=1.0) as it:
+        await it.time.advance(10)
+        assert it.time.sleeps[:6] == [0.25, 0.5, 1, 2, 2, 2]
+
+
+async def test_one_success_ends_the_backoff(hub: FakeHub) -> None:
+    async with running(hub, jitter=1.0) as it:
+        hub.then(FAILURE, FAILURE, FAILURE)
+        await it.time.advance(12 + 1 + 2 + 4)
+        assert it.time.sleeps[1:] == [1, 2, 4, 12]
+        hub.then(FAILURE)
+        await it.time.advance(12)
+        assert it.time.sleeps[5:] == [1]
+
+
+async def test_a_hub_that_fails_every_other_time_is_never_asked_in_a_tight_loop(hub: FakeHub) -> None:
+    async with running(hub, jitter=1.0) as it:
+        for _ in range(5):
+            hub.then(FAILURE)
+            await it.time.advance(13)
+        assert it.time.sleeps == [12] + [1, 12] * 5
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"), [("0", 1), ("1", 1), ("7", 7), ("300", 300), ("301", 300), ("86400", 300)]
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_hub_that_says_when_to_come_back_is_asked_then_within_reason(
+    hub: FakeHub, retry_after: str, seconds: float, status: int
+) -> None:
+    async with running(hub) as it:
+        hub.then(Answer(status, headers={"retry-after": retry_after}))
+        await it.time.advance(10)
+        assert it.time.sleeps[1:] == [seconds]
+
+
+async def test_a_hub_that_names_a_date_long_past_is_asked_in_a_second(hub: FakeHub) -> None:
+    hub.then(Answer(503, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}))
+    async with running(hub) as it:
+        assert it.time.sleeps == [1]
+
+
+async def test_a_hub_that_says_nonsense_about_when_to_come_back_is_not_obeyed(hub: FakeHub) -> None:
+    async with running(hub, jitter=1.0) as it:
+        hub.always(Answer(429, headers={"retry-after": "soon"}))
+        await it.time.advance(12 + 1 + 2)
+        assert it.time.sleeps[1:] == [1, 2, 4]
+
+
+async def test_a_forced_refresh_does_not_wait_until_the_hub_wants_to_be_asked(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        hub.then(Answer(429, headers={"retry-after": "300"}))
+        await it.time.advance(10)
+        assert it.time.sleeps[-1] == 300
+        assert (await it.refresh()).outcome == "unchanged"
+        assert it.time.sleeps[-1] == 10
+
+
+@given(
+    failures=st.integers(1, 10**12),
+    first=st.floats(0.001, 1000),
+    ceiling=st.floats(0.001, 1000),
+)
+def test_backoff_doubles_up_to_its_ceiling_and_never_overflows(failures: int, first: float, ceiling: float) -> None:
+    most = backoff(failures, first, ceiling)
+    assert min(first, ceiling) <= most <= ceiling
+    assert backoff(failures + 1, first, ceiling) in {ceiling, 2 * most} or failures > 32
+    assert backoff(failures + 1, first, ceiling) >= most
+
+
+@pytest.mark.parametrize(("failures", "most"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (7, 30), (10**9, 30)])
+def test_backoff_begins_with_its_first_wait(failures: int, most: float) -> None:
+    assert backoff(failures, 1.0, 30.0) == most
+
+
+# One fetch at a time
+
+
+async def test_a_hundred_who_want_a_fresher_list_at_once_share_at_most_two_fetches(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        hub.lists(row(1))
+        reports: list[RefreshReport] = []
+
+        async def want() -> None:
+            reports.append(await it.refresher.refresh())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(want)
+        assert len(reports) == 100
+        assert len(hub.requests) - 1 <= 2
+        assert it.ids == ["key-1"]
+
+
+async def test_a_refresh_wanted_during_a_fetch_begins_exactly_one_more_after_it(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        reports: list[RefreshReport] = []
+
+        async def want() -> None:
+            reports.append(await it.refresher.refresh())
+
+        async with anyio.create_task_group() as group:
+            with hub.held() as hold:
+                group.start_soon(it.refresher.refresh)
+                await hub.asked(2)
+                hub.lists(row(1))
+                for _ in range(50):
+                    group.start_soon(want)
+                await anyio.wait_all_tasks_blocked()
+                assert len(hub.requests) == 2
+                hold.release()
+                await hub.asked(3)
+        await it.time.asleep(2)
+        assert len(hub.requests) == 3
+        assert {report.outcome for report in reports} == {"changed"}
+        assert it.ids == ["key-1"]
+
+
+async def test_a_refresh_reports_what_the_list_brought(hub: FakeHub) -> None:
+    hub.lists(row(1), row(2), row(3))
+    async with running(hub) as it:
+        hub.lists(row(2, name="new"), row(3), row(4), row(5), row(6), bad_row(7))
+        report = await it.refresh()
+        assert (report.outcome, report.added, report.changed, report.removed, report.rejected) == ("changed", 3, 1, 1, 1)
+        assert report.error is None
+        assert it.freshness.counters["refresh_changed"] == 2
+
+
+async def test_a_refresh_reports_why_it_failed_and_how_long_that_took(hub: FakeHub) -> None:
+    async with running(hub) as it, anyio.create_task_group() as group:
+        hub.then(Answer(429, headers={"retry-after": "7"}, hold=(hold := hub.hold())))
+
+        async def take_time() -> None:
+            await hub.asked(2)
+            it.time.now += 3
+            hold.release()
+
+        group.start_soon(take_time)
+        report = await it.refresh()
+        assert (report.outcome, report.retry_after, report.lasting, report.duration) == ("failed", 7.0, False, 3.0)
+        assert report.error is not None
+        assert "429" in report.error
+
+
+async def test_stopping_releases_those_who_wait(hub: FakeHub) -> None:
+    reports: list[RefreshReport] = []
+    fake = FakeTime()
+    it = Running(HubSource(hub.url, TOKEN), fake, {})
+
+    async def want() -> None:
+        reports.append(await it.refresher.refresh())
+
+    with hub.held():
+        async with anyio.create_task_group() as waiting, anyio.create_task_group() as group:
+            group.start_soon(it.refresher.run)
+            await hub.asked(1)
+            waiting.start_soon(want)
+            waiting.start_soon(want)
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+    assert [(report.outcome, report.error) for report in reports] == [("failed", "the refresher was stopped")] * 2
+
+
+async def test_a_stopped_refresher_keeps_nobody_waiting(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        pass
+    with anyio.fail_after(1):
+        assert (await it.refresher.refresh()).outcome == "failed"
+    assert len(hub.requests) == 1
+
+
+# What becomes of a list
+
+
+async def test_the_hub_is_told_which_list_is_known_and_its_not_modified_renews_it(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='W/"1"')
+    async with running(hub) as it:
+        assert it.freshness.validator == 'W/"1"'
+        changes = it.changes
+        await it.time.advance(9)
+        assert it.freshness.age == 9
+        report = await it.refresh()
+        assert (report.outcome, it.freshness.age, it.changes) == ("unchanged", 0, changes)
+        assert [request.headers.get("if-none-match") for request in hub.requests] == [None, 'W/"1"']
+        assert it.freshness.counters["refresh_unchanged"] == 1
+
+
+async def test_not_modified_is_no_list_for_whoever_has_none(hub: FakeHub) -> None:
+    hub.then(Answer(304))
+    hub.lists(row(1))
+    async with running(hub) as it:
+        assert it.freshness.state == "never_loaded"
+        await it.time.advance(2)
+        assert it.ids == ["key-1"]
+
+
+async def test_not_modified_about_another_list_than_the_known_one_says_nothing(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='"1"')
+    async with running(hub) as it:
+        await it.time.advance(9)
+        hub.then(Answer(304, headers={"etag": '"another"'}))
+        assert (await it.refresh()).outcome == "failed"
+        assert it.freshness.age == 9
+
+
+async def test_a_source_that_gives_nothing_to_whoever_has_no_list_has_failed() -> None:
+    class Empty(MemorySource):
+        async def fetch(self, validator: str | None) -> None:
+            self.validators.append(validator)
+
+    async with running(Empty()) as it:
+        assert it.freshness.state == "never_loaded"
+
+
+async def test_the_same_bytes_are_not_read_again_whatever_they_are_called(hub: FakeHub) -> None:
+    rows = [*(row(number) for number in range(9)), bad_row(9)]
+    hub.lists(*rows, etag='"1"')
+    async with running(hub) as it:
+        counters, changes = dict(it.freshness.counters), it.changes
+        assert counters["rows_rejected"] == 1
+        hub.lists(*rows, etag='"2"')
+        assert (await it.refresh()).outcome == "unchanged"
+        assert it.freshness.counters["rows_rejected"] == 1
+        assert (it.changes, it.freshness.generation, it.freshness.validator) == (changes, 1, '"2"')
+
+
+async def test_other_bytes_that_say_the_same_change_nothing(hub: FakeHub) -> None:
+    hub.always(Answer(200, as_json(row(1))))
+    async with running(hub) as it:
+        changes = it.changes
+        hub.always(Answer(200, b" \n" + as_json(row(1))))
+        assert (await it.refresh()).outcome == "unchanged"
+        assert (it.changes, it.freshness.generation) == (changes, 1)
+
+
+async def test_a_changed_list_is_told_to_whoever_remembers_decisions(hub: FakeHub) -> None:
+    hub.lists(row(1))
+    async with running(hub) as it:
+        changes = it.changes
+        for change in (row(1, disabled_at="now"), row(1), row(1, domain_allowlist=[])):
+            hub.lists(change)
+            await it.refresh()
+            assert it.changes > changes
+            changes = it.changes
+        assert it.freshness.generation == 4
+
+
+async def test_a_list_may_be_empty(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        assert (it.freshness.state, it.ids) == ("fresh", [])
+        hub.lists(row(1))
+        await it.refresh()
+        hub.lists()
+        assert (await it.refresh()).removed == 1
+        assert it.ids == []
+
+
+async def test_a_list_may_begin_with_a_byte_order_mark_and_call_itself_what_it_likes(hub: FakeHub) -> None:
+    hub.always(Answer(200, b"\xef\xbb\xbf" + as_json(row(1)), {"content-type": "text/plain"}))
+    async with running(hub) as it:
+        assert it.ids == ["key-1"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_failure_changes_no_decision(hub: FakeHub, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    hub.lists(row(1), etag='"1"')
+    async with running(hub) as it:
+        known, changes, generation = it.resolve(1), it.changes, it.freshness.generation
+        hub.always(FAULTS[fault])
+        await it.time.advance(9)
+        for _ in range(2):
+            report = await it.refresh()
+            assert report.outcome == "failed"
+            assert report.error
+        assert it.resolve(1) is known
+        assert it.ids == ["key-1"]
+        assert (it.changes, it.freshness.generation, it.freshness.validator) == (changes, generation, '"1"')
+        assert it.freshness.age == 9
+        assert it.freshness.last_error == report.error
+        assert it.freshness.counters["refresh_failed"] == 2
+        assert hub.requests[-1].headers["if-none-match"] == '"1"'
+        warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(warnings) == 1, "the same failure is said once, and is no bug"
+        hub.lists(row(1), row(2))
+        assert (await it.refresh()).outcome == "changed"
+        assert (it.freshness.last_error, it.freshness.age) == (None, 0)
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_first_list_that_fails_leaves_nothing_behind(hub: FakeHub, fault: str) -> None:
+    hub.always(FAULTS[fault])
+    async with running(hub) as it:
+        assert (it.freshness.state, it.freshness.age, it.ids) == ("never_loaded", None, [])
+        assert it.freshness.last_error
+        hub.lists(row(1), etag='"1"')
+        await it.refresh()
+        assert (it.freshness.state, it.ids) == ("fresh", ["key-1"])
+        assert all("if-none-match" not in request.headers for request in hub.requests)
+
+
+async def test_a_name_that_is_no_utf_8_keeps_no_change_of_its_row_away(hub: FakeHub) -> None:
+    rows = as_json(*(row(number) for number in range(9)), row(9, name="cafe"))
+    hub.always(Answer(200, rows.replace(b"cafe", "café".encode("latin-1"))))
+    async with running(hub) as it:
+        assert len(it.index) == 10
+        assert it.freshness.counters["rows_rejected"] == 0
+
+
+@pytest.mark.parametrize(("good", "bad"), [(0, 1), (3, 1), (7, 2), (79, 20)])
+async def test_a_list_with_more_than_20_percent_bad_rows_changes_nothing(hub: FakeHub, good: int, bad: int) -> None:
+    hub.lists(row(1), row(2, name="old"), etag='"1"')
+    async with running(hub) as it:
+        rows = [row(2, name="new"), *(row(number) for number in range(3, 100))][:good]
+        hub.lists(*rows, *(bad_row(1000 + number) for number in range(bad)), etag='"2"')
+        report = await it.refresh()
+        assert report.outcome == "failed"
+        assert report.error is not None
+        assert report.error.startswith(f"{bad} of {good + bad} rows are not widget keys")
+        assert it.ids == ["key-1", "key-2"]
+        assert it.freshness.validator == '"1"'
+        await it.refresh()
+        assert [request.headers.get("if-none-match") for request in hub.requests] == [None, '"1"', '"1"']
+
+
+async def test_a_first_list_with_more_than_20_percent_bad_rows_is_asked_for_again_whole(hub: FakeHub) -> None:
+    hub.lists(row(1), bad_row(2), etag='"1"')
+    async with running(hub) as it:
+        assert it.freshness.state == "never_loaded"
+        await it.refresh()
+        assert [request.headers.get("if-none-match") for request in hub.requests] == [None, None]
+        assert it.freshness.counters["refresh_failed"] == 2
+
+
+async def test_a_list_with_20_percent_bad_rows_is_accepted(hub: FakeHub) -> None:
+    hub.lists(*(row(number) for number in range(4)), bad_row(4))
+    async with running(hub) as it:
+        assert it.ids == ["key-0", "key-1", "key-2", "key-3"]
+        assert it.freshness.counters["rows_rejected"] == 1
+        assert len(it.freshness.rejected) == 1
+        assert "key-4" in it.freshness.rejected[0]
+
+
+async def test_a_list_of_a_schema_without_the_suffix_field_says_what_it_has_instead(hub: FakeHub) -> None:
+    hub.lists({"id": "key-1", "key_suffix": "00000001"})
+    async with running(hub) as it:
+        assert it.freshness.last_error is not None
+        assert "'key_suffix'" in it.freshness.last_error
+        assert "suffix_field=" in it.freshness.last_error
+
+
+async def test_a_bad_row_leaves_its_key_as_it_was_and_its_neighbours_go_on(hub: FakeHub) -> None:
+    neighbours = [row(number) for number in range(10, 20)]
+    hub.lists(row(1), row(2), row(3), *neighbours)
+    async with running(hub) as it:
+        known = it.resolve(1)
+        hub.lists(bad_row(1), bad_row(4), row(3, disabled_at="now"), *neighbours)
+        report = await it.refresh()
+        assert (report.added, report.changed, report.removed, report.rejected) == (0, 1, 1, 2)
+        assert it.resolve(1) is known
+        assert it.resolve(2) is Reason.KEY_UNKNOWN
+        assert it.resolve(4) is Reason.KEY_UNKNOWN
+        hub.lists(row(1, name="new"), *neighbours)
+        await it.refresh()
+        assert it.resolve(1) not in (known, Reason.KEY_UNKNOWN)
+
+
+async def test_no_more_than_ten_bad_rows_are_told_about(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.lists(*(row(number) for number in range(80)), *(bad_row(number) for number in range(80, 100)))
+    async with running(hub) as it:
+        assert len(it.freshness.rejected) == 10
+        assert it.freshness.counters["rows_rejected"] == 20
+    assert sum("set aside" in record.message for record in caplog.records) == 10
+
+
+async def test_an_id_that_comes_twice_is_counted_and_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.lists(row(1), row(1, disabled_at="now"), row(2))
+    async with running(hub) as it:
+        assert it.freshness.counters["duplicate_ids"] == 1
+        known = it.index.get("key-1")
+        assert known is not None
+        assert known.widget_key.disabled
+    assert "'key-1' more than once" in caplog.text
+
+
+async def test_keys_that_look_alike_are_told_about_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.lists(row(1), row(2, last8="00000001"))
+    async with running(hub) as it:
+        assert list(it.freshness.ambiguous) == ["00000001"]
+        hub.lists(row(1), row(2, last8="00000001"), row(3))
+        await it.refresh()
+        assert it.resolve(1) is Reason.KEY_AMBIGUOUS
+        hub.lists(row(1), row(3))
+        await it.refresh()
+        assert not it.freshness.ambiguous
+    assert sum("…00000001" in record.message for record in caplog.records) == 1
+
+
+async def test_a_long_list_is_read_with_pauses_for_others(hub: FakeHub) -> None:
+    async with running(hub) as it, anyio.create_task_group() as group:
+        hub.lists(*(row(number) for number in range(5000)))
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while not it.ids:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        hub.then(Answer(200, as_json(*(row(number) for number in range(5000))), hold=(hold := hub.hold())))
+        group.start_soon(it.refresher.refresh)
+        await hub.asked(2)
+        group.start_soon(take_turns)
+        before = turns
+        hold.release()
+        await it.time.asleep(2)
+        assert len(it.index) == 5000
+        assert turns - before >= 5000 // 256
+
+
+async def test_a_list_is_applied_whole_or_not_at_all_when_the_refresher_is_stopped_meanwhile() -> None:
+    rows = [row(number) for number in range(2000)]
+    for turns in range(0, 20, 3):
+        it = Running(MemorySource(*rows), FakeTime(), {})
+        async with anyio.create_task_group() as group:
+            group.start_soon(it.refresher.run)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert len(it.index) in {0, 2000}
+        assert (it.freshness.digest is None) == (len(it.index) == 0)
+
+
+# The deadline
+
+
+async def test_a_fetch_is_cut_at_its_deadline_however_steadily_it_drips(hub: FakeHub) -> None:
+    hub.lists(row(1))
+    async with running(hub, timeout=0.3) as it:
+        hub.then(Answer(200, as_json(row(2)), drip=0.02))
+        began = time.monotonic()
+        report = await it.refresh()
+        assert 0.2 < time.monotonic() - began < 2
+        assert (report.outcome, report.error) == ("failed", "the list did not come within 0.3 s")
+        assert it.ids == ["key-1"]
+        assert (await it.refresh()).outcome == "unchanged"
+
+
+# Strangers
+
+
+async def test_strangers_cause_three_fetches_and_then_one_every_five_seconds(hub: FakeHub) -> None:
+    async with running(hub, interval=1e9) as it:
+
+        async def ask_again_and_again() -> int:
+            before = len(hub.requests)
+            for _ in range(10):
+                await it.refresher.refresh_for_stranger(5)
+            return len(hub.requests) - before
+
+        assert await ask_again_and_again() == 3
+        it.time.now += 4.9
+        assert await ask_again_and_again() == 0
+        it.time.now += 0.2
+        assert await ask_again_and_again() == 1
+        it.time.now += 10
+        assert await ask_again_and_again() == 2
+        it.time.now += 3600
+        assert await ask_again_and_again() == 3
+
+
+async def test_where_fetching_takes_long_strangers_cause_one_fetch_in_five_times_as_long(hub: FakeHub) -> None:
+    async with running(hub, interval=1e9) as it:
+        asked = 1
+
+        async def a_slow_fetch() -> None:
+            nonlocal asked
+            hub.then(Answer(200, b"[]", hold=(hold := hub.hold())))
+            async with anyio.create_task_group() as group:
+                group.start_soon(it.refresher.refresh_for_stranger, 5)
+                await hub.asked(asked := asked + 1)
+                it.time.now += 4
+                hold.release()
+
+        for _ in range(3):
+            await a_slow_fetch()
+        it.time.now += 7
+        await it.refresher.refresh_for_stranger(5)
+        assert len(hub.requests) == 4
+        it.time.now += 14
+        await it.refresher.refresh_for_stranger(5)
+        assert len(hub.requests) == 5
+
+
+async def test_strangers_who_come_at_once_share_a_fetch(hub: FakeHub) -> None:
+    async with running(hub, interval=1e9) as it:
+        for round_number in range(1, 4):
+            async with anyio.create_task_group() as group:
+                for _ in range(50):
+                    group.start_soon(it.refresher.refresh_for_stranger, 5)
+            assert len(hub.requests) - 1 == round_number
+        await it.refresher.refresh_for_stranger(5)
+        assert len(hub.requests) - 1 == 3
+
+
+async def test_a_stranger_may_wait_for_a_fetch_that_somebody_else_wants(hub: FakeHub) -> None:
+    async with running(hub, interval=1e9) as it:
+        for _ in range(3):
+            await it.refresher.refresh_for_stranger(5)
+        async with anyio.create_task_group() as group:
+            with hub.held():
+                group.start_soon(it.refresher.refresh)
+                await hub.asked(5)
+                group.start_soon(it.refresher.refresh)
+                await anyio.wait_all_tasks_blocked()
+                hub.lists(row(1))
+            await it.refresher.refresh_for_stranger(5)
+            assert it.ids == ["key-1"]
+        assert len(hub.requests) == 6
+
+
+async def test_a_stranger_waits_no_longer_than_told(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        with hub.held():
+            began = time.monotonic()
+            await it.refresher.refresh_for_stranger(0.05)
+            assert time.monotonic() - began < 1
+            assert len(hub.requests) == 2
+        await it.time.asleep(2)
+
+
+async def test_owners_are_not_bounded_by_what_strangers_do(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        for _ in range(10):
+            await it.refresher.refresh_for_stranger(5)
+        before = len(hub.requests)
+        for _ in range(10):
+            await it.refresher.refresh()
+        assert len(hub.requests) - before == 10
+
+
+# How fresh the list is
+
+
+async def test_a_list_grows_old_by_the_clock(hub: FakeHub) -> None:
+    hub.then(FAILURE)
+    hub.lists(row(1))
+    async with running(hub, soft_stale=60, hard_stale=3600) as it:
+        fresh = it.freshness
+        assert (fresh.state, fresh.age, fresh.expires_in) == ("never_loaded", None, None)
+        await it.refresh()
+        assert (fresh.state, fresh.age, fresh.expires_in) == ("fresh", 0, 3600)
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        states = []
+        for seconds in (59, 2, 3538, 2, 10_000):
+            await it.time.advance(seconds)
+            states.append((fresh.state, fresh.age))
+        assert states == [
+            ("fresh", 59),
+            ("degraded", 61),
+            ("degraded", 3599),
+            ("expired", 3601),
+            ("expired", 13601),
+        ]
+        assert fresh.expires_in is None
+        hub.lists(row(1))
+        await it.refresh()
+        assert (fresh.state, fresh.age) == ("fresh", 0)
+
+
+async def test_a_list_may_be_trusted_for_ever(hub: FakeHub) -> None:
+    async with running(hub, hard_stale=0) as it:
+        it.time.now += 1e9
+        assert (it.freshness.state, it.freshness.expires_in) == ("degraded", None)
+
+
+async def test_the_age_of_a_list_runs_from_when_it_was_asked_for(hub: FakeHub) -> None:
+    async with running(hub) as it, anyio.create_task_group() as group:
+        hub.then(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        group.start_soon(it.refresher.refresh)
+        await hub.asked(2)
+        it.time.now += 4
+        hold.release()
+        await it.time.asleep(2)
+        assert it.freshness.age == 4
+
+
+async def test_a_clock_that_runs_backwards_makes_no_list_younger_than_new(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        it.time.now -= 100
+        assert it.freshness.age == 0
+
+
+async def test_decisions_are_forgotten_at_the_moment_the_list_expires(hub: FakeHub) -> None:
+    async with running(hub, hard_stale=100) as it:
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await it.refresh()
+        assert it.time.sleeps[-1] == 100
+        changes = it.changes
+        await it.time.advance(99)
+        assert it.changes == changes
+        await it.time.advance(2)
+        assert it.freshness.state == "expired"
+        assert it.changes > changes
+        assert it.time.sleeps[-1] == 200
+
+
+async def test_decisions_are_forgotten_when_the_list_expires_during_a_fetch(hub: FakeHub) -> None:
+    async with running(hub, hard_stale=100) as it, anyio.create_task_group() as group:
+        hub.always(Answer(500, hold=(hold := hub.hold())))
+        group.start_soon(it.refresher.refresh)
+        await hub.asked(2)
+        changes = it.changes
+        it.time.now += 101
+        hold.release()
+        await it.time.asleep(2)
+        assert it.freshness.state == "expired"
+        assert it.changes > changes
+
+
+async def test_decisions_are_forgotten_when_the_list_expired_while_the_machine_was_suspended(hub: FakeHub) -> None:
+    async with running(hub, hard_stale=100) as it:
+        changes = it.changes
+        hub.always(FAILURE)
+        it.time.now += 3600
+        await it.time.wake()
+        assert it.freshness.state == "expired"
+        assert it.changes > changes
+
+
+async def test_decisions_are_forgotten_when_an_expired_list_is_renewed(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='"1"')
+    async with running(hub, hard_stale=100) as it:
+        hub.always(FAILURE)
+        await it.time.advance(200)
+        changes = it.changes
+        hub.lists(row(1), etag='"1"')
+        assert (await it.refresh()).outcome == "unchanged"
+        assert it.freshness.state == "fresh"
+        assert it.changes > changes
+
+
+async def test_a_refresh_meanwhile_does_not_make_the_moment_of_expiry_be_missed(hub: FakeHub) -> None:
+    async with running(hub, hard_stale=100) as it:
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await it.time.advance(60)
+        await it.refresh()
+        changes = it.changes
+        await it.time.advance(41)
+        assert it.freshness.state == "expired"
+        assert it.changes > changes
+
+
+def test_the_clock_never_runs_backwards_and_needs_no_boot_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert boot_clock() <= boot_clock()
+    assert boot_clock() >= time.monotonic() - 1
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    assert boot_clock() == pytest.approx(time.monotonic(), abs=1)
+
+
+# Nothing but shutdown ends it
+
+
+async def test_a_source_that_cannot_be_opened_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    source = MemorySource(row(1))
+    source.unopenable = "no such device"
+    async with running(source, jitter=1.0) as it:
+        await it.time.advance(10)
+        assert it.time.sleeps[:6] == [0.25, 0.5, 1, 2, 2, 2]
+        assert source.connections == len(it.time.sleeps)
+        source.unopenable = None
+        await it.time.advance(2)
+        assert it.ids == ["key-1"]
+    assert "could not be opened" in caplog.text
+
+
+async def test_whoever_wants_a_list_of_a_source_that_cannot_be_opened_is_told_so() -> None:
+    source = MemorySource(row(1))
+    source.unopenable = "no such device"
+    async with running(source) as it:
+        report = None
+        with anyio.move_on_after(0.2):
+            report = await it.refresher.refresh()
+        assert report is not None, "it waits for ever"
+        assert report.outcome == "failed"
+        assert it.freshness.last_error is not None
+        assert "no such device" in it.freshness.last_error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), MemoryError(), RecursionError(), ExceptionGroup("many", [OSError()])]
+)
+async def test_a_bug_in_a_source_ends_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    source = MemorySource(row(1))
+    async with running(source) as it:
+        source.broken = error
+        report = await it.refresh()
+        assert (report.outcome, it.ids) == ("failed", ["key-1"])
+        assert report.error is not None
+        assert type(error).__name__ in report.error
+        source.broken, source.rows = None, [row(2)]
+        await it.time.advance(10)
+        assert it.ids == ["key-2"]
+    assert "is a bug" in caplog.text
+
+
+async def test_a_timeout_of_the_sources_own_is_a_failure_like_any_other() -> None:
+    source = MemorySource(row(1))
+    async with running(source) as it:
+        source.broken = TimeoutError()
+        assert (await it.refresh()).outcome == "failed"
+        source.broken = None
+        assert (await it.refresh()).outcome == "unchanged"
+
+
+async def test_a_failure_is_told_when_it_begins_when_it_changes_and_when_it_ends(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gatekeeper")
+    async with running(hub) as it:
+        for answer in (FAILURE, FAILURE, Answer(401), Answer(401)):
+            hub.then(answer)
+            await it.refresh()
+        await it.refresh()
+        await it.refresh()
+    told = [record.getMessage() for record in caplog.records if record.name == "gatekeeper"]
+    assert len(told) == 3
+    assert "answered 500" in told[0]
+    assert "answered 401" in told[1]
+    assert "fresh again" in told[2]
+
+
+# Waiting for the first list
+
+
+async def test_the_first_list_is_waited_for(hub: FakeHub) -> None:
+    hub.lists(row(1))
+    it = Running(HubSource(hub.url, TOKEN), FakeTime(), {})
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.refresher.run)
+        await it.refresher.first_list(5)
+        assert it.ids == ["key-1"]
+        await it.refresher.first_list(5)
+        group.cancel_scope.cancel()
+
+
+async def test_the_first_list_is_waited_for_no_longer_than_told(hub: FakeHub) -> None:
+    it = Running(HubSource(hub.url, TOKEN), FakeTime(), {})
+    with hub.held():
+        async with anyio.create_task_group() as group:
+            group.start_soon(it.refresher.run)
+            began = time.monotonic()
+            await it.refresher.first_list(0.05)
+            assert time.monotonic() - began < 1
+            it.time.now += 1
+            await it.refresher.first_list(0.05)
+            assert it.freshness.state == "never_loaded"
+            group.cancel_scope.cancel()

@@ -1,0 +1,62 @@
+"""The guarded app that every server serves. It says what it saw, so that a test knows that nothing else answered."""
+
+import json
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, decision_from
+
+PAGE = "https://shop.acme.com"
+KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
+OTHER_KEY = "pk_live_acme_9xTq2BtR7mXw4LbN1cVh6KsDblog-002"
+ROWS: list[dict[str, Any]] = [
+    {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": [PAGE]},
+    {"id": "2", "name": "blog", "last8": OTHER_KEY[-8:], "domain_allowlist": ["https://blog.acme.com"]},
+]
+
+
+async def seen(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say what was seen, over HTTP or over a WebSocket."""
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": _account(scope).decode()})
+        await send({"type": "websocket.close", "code": 1000})
+    else:
+        length, message = 0, await receive()
+        while message["type"] == "http.request":
+            length += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                break
+            message = await receive()
+        body = _account(scope, body=length)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _account(scope: Scope, **more: int) -> bytes:
+    decision = decision_from(scope)
+    return json.dumps(
+        {
+            "seen": True,
+            "key": None if decision.key is None else decision.key.name,
+            "origin": decision.origin,
+            "path": scope["path"],
+            **more,
+        }
+    ).encode()
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+app = GatekeeperMiddleware(seen, Gatekeeper.from_rows(ROWS))

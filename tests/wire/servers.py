@@ -1,0 +1,93 @@
+"""The servers that the guarded app runs behind, each in a process of its own, on a free loopback port."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+__all__ = ("SERVERS", "running")
+
+ROOT = Path(__file__).parents[2]
+APP = "tests.wire.app:app"
+STARTED_WITHIN = 30.0
+STOPPED_WITHIN = 10.0
+
+# uvicorn reads HTTP in two ways and WebSockets in two, and either goes with either.
+UVICORN = ("uvicorn", APP, "--host=127.0.0.1", "--port={port}", "--loop=asyncio", "--log-level=error")
+COMMANDS = {
+    "httptools": (*UVICORN, "--http=httptools", "--ws=websockets-sansio"),
+    "h11": (*UVICORN, "--http=h11", "--ws=wsproto"),
+    "hypercorn": ("hypercorn", APP, "--bind=127.0.0.1:{port}", "--workers=0", "--log-level=ERROR"),
+    "granian": ("granian", APP, "--interface=asgi", "--port={port}", "--loop=asyncio", "--log-level=error"),
+}
+SERVERS = tuple(COMMANDS)
+
+# The gate can raise nothing of its own; a server that has refused a body by itself says this to the gate's answer.
+GATE = "gatekeeper/middleware.py"
+ANSWERED_ALREADY = "h11._util.LocalProtocolError: can't handle event type Response"
+
+
+@contextmanager
+def running(logs: Path) -> Iterator[dict[str, int]]:
+    """Run every server until the end of the block, and see in their logs that the gate has raised nothing.
+
+    Args:
+        logs: a directory for what the servers write.
+
+    Yields:
+        Their ports, by their names.
+    """
+    ports = dict(zip(SERVERS, _free_ports(len(SERVERS)), strict=True))
+    with ExitStack() as stack:
+        # All are started before the first is waited for.
+        processes = {name: stack.enter_context(_process(name, port, logs)) for name, port in ports.items()}
+        for name, process in processes.items():
+            _wait_for(name, process, ports[name], logs)
+        yield ports
+    for name in SERVERS:
+        log = _log(logs, name).read_text(errors="replace")
+        for raised in log.split("Traceback (most recent call last):")[1:]:
+            assert GATE not in raised or ANSWERED_ALREADY in raised, f"{name} wrote:\n{log}"
+
+
+@contextmanager
+def _process(name: str, port: int, logs: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", *(part.format(port=port) for part in COMMANDS[name])]
+    with (
+        _log(logs, name).open("wb") as log,
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOPPED_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for(name: str, process: subprocess.Popen[bytes], port: int, logs: Path) -> None:
+    deadline = time.monotonic() + STARTED_WITHIN
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            alive = process.poll() is None and time.monotonic() < deadline
+            assert alive, f"{name} did not start:\n{_log(logs, name).read_text()}"
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _log(logs: Path, name: str) -> Path:
+    return logs / f"{name}.log"
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
