@@ -36,6 +36,7 @@ __all__ = ("Allowlist", "EntryWarning", "Pattern", "RejectedEntry", "WarningReas
 MAX_ENTRY_LENGTH = 1024
 MAX_ENTRIES = 100
 MAX_SHOWN = 80
+FEW = 4
 _JOINERS = "\u200c\u200d"
 MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
 
@@ -148,7 +149,9 @@ class Allowlist:
         self, entries: Mapping[str, str], rejected: tuple[RejectedEntry, ...], bases: Iterable[str], *, https_only: bool
     ) -> None:
         self._entries = entries
-        self._bases = frozenset(bases)
+        distinct = dict.fromkeys(bases)
+        # A set of one takes 216 bytes, and most keys have one wildcard or none.
+        self._bases: Collection[str] = frozenset(distinct) if len(distinct) > FEW else tuple(distinct)
         self._base_lengths = tuple(sorted({len(base) for base in self._bases}, reverse=True))
         self.https_only = https_only
         self.rejected = rejected
@@ -180,7 +183,9 @@ class Allowlist:
             except InvalidEntry as error:
                 rejected.append(RejectedEntry(entry, error.reason, error.hint))
             else:
-                compiled.setdefault(str(pattern), entry)
+                normal = str(pattern)
+                # Most entries are normal as they are, and a million keys need not have them twice.
+                compiled.setdefault(entry if entry == normal else normal, entry)
                 if pattern.wildcard:
                     bases.append(pattern.host)
         return cls(compiled, tuple(rejected), bases, https_only=https_only)
@@ -194,8 +199,8 @@ class Allowlist:
         return tuple(self._entries)
 
     @property
-    def bases(self) -> frozenset[str]:
-        """The hosts below which some entry allows every subdomain."""
+    def bases(self) -> Collection[str]:
+        """The hosts below which some entry allows every subdomain, each once."""
         return self._bases
 
     @property
