@@ -168,9 +168,7 @@ class Gatekeeper:
         decision = self._decide(key, read_page(origin, referer))
         # Only what some key's row decided is kept, or strangers could fill the memo; and only while somebody empties it.
         if memo_key is not None and decision.key is not None and self._is_kept_fresh:
-            # Tools decide in threads, and to evict is not atomic.
-            with self._memo_lock:
-                memo[memo_key] = decision
+            self._remember(memo, memo_key, decision)
         return decision
 
     async def check(
@@ -264,8 +262,16 @@ class Gatekeeper:
         if running.users <= 0:
             # Whoever enters from now on starts another one.
             self._here.set(None)
-            with anyio.CancelScope(shield=True):
-                await running.stop()
+            await running.stop()
+
+    def _remember(self, memo: FIFOCache[MemoKey, Decision], memo_key: MemoKey, decision: Decision) -> None:
+        # Tools decide in threads, and to evict is not atomic. Whoever would have to wait does without: a fork may have
+        # left the lock taken for ever.
+        if self._memo_lock.acquire(blocking=False):
+            try:
+                memo[memo_key] = decision
+            finally:
+                self._memo_lock.release()
 
     @property
     def _is_kept_fresh(self) -> bool:
@@ -306,7 +312,8 @@ class Gatekeeper:
 
         async def stop() -> None:
             task.cancel()
-            await asyncio.wait([task])
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([task])
 
         return stop
 
@@ -343,6 +350,7 @@ class Gatekeeper:
 
     def _after_fork(self) -> None:
         self._running_refreshers = 0
+        self._memo_lock = Lock()
         self.forget()
 
     def _load(self, rows: Iterable[WidgetKey]) -> None:
