@@ -1,6 +1,6 @@
 """gatekeeper: may this page use this client key? An ASGI middleware, and what keeps it fresh."""
 
-from gatekeeper.allowlist import Allowlist, EntryWarning, RejectedEntry
+from gatekeeper.allowlist import Allowlist, EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient
 from gatekeeper.cors import CorsPolicy
 from gatekeeper.decisions import Decision, Reason
@@ -39,6 +39,7 @@ __all__ = (
     "CreatedWidgetKey",
     "Decision",
     "DecisionMissing",
+    "EntrySuggestion",
     "EntryWarning",
     "FileSource",
     "Gatekeeper",

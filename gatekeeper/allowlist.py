@@ -31,7 +31,15 @@ from gatekeeper.origins import (
 )
 from gatekeeper.suffixes import is_public_suffix, is_shared_host
 
-__all__ = ("Allowlist", "EntryWarning", "Pattern", "RejectedEntry", "WarningReason")
+__all__ = (
+    "Allowlist",
+    "EntrySuggestion",
+    "EntryWarning",
+    "Pattern",
+    "RejectedEntry",
+    "SuggestionReason",
+    "WarningReason",
+)
 
 MAX_ENTRY_LENGTH = 1024
 MAX_ENTRIES = 100
@@ -42,6 +50,7 @@ MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
 
 Found = TypeVar("Found")
 WarningReason = Literal["apex_not_listed", "shared_host", "http", "any_port"]
+SuggestionReason = Literal["www_only", "no_subdomains", "default_port"]
 
 
 class RejectedEntry(msgspec.Struct, frozen=True):
@@ -69,6 +78,20 @@ class EntryWarning(msgspec.Struct, frozen=True):
 
     entry: str
     reason: WarningReason
+    hint: str
+
+
+class EntrySuggestion(msgspec.Struct, frozen=True):
+    """What people forget when they write an entry like this one, though nothing is wrong with it.
+
+    Attributes:
+        entry: as written.
+        reason: what may be missing, as a word that programs can compare.
+        hint: the same as a sentence that names the entry to add.
+    """
+
+    entry: str
+    reason: SuggestionReason
     hint: str
 
 
@@ -212,6 +235,15 @@ class Allowlist:
             for warning in self._warnings_for(Pattern.parse(normal), entry)
         )
 
+    @property
+    def suggestions(self) -> tuple[EntrySuggestion, ...]:
+        """What people forget, where nothing is wrong with what they wrote; worked out at every call."""
+        return tuple(
+            suggestion
+            for normal, entry in self._entries.items()
+            for suggestion in self._suggestions_for(Pattern.parse(normal), entry)
+        )
+
     def allows(self, origin: Origin | str) -> bool:
         """Whether the page at this origin may use the key.
 
@@ -284,6 +316,24 @@ class Allowlist:
             if pattern.port == "*":
                 hint = f"'{entry}' allows whatever runs on any port of {pattern.host}: name the port if you can."
                 yield EntryWarning(entry, "any_port", hint)
+
+    def _suggestions_for(self, pattern: Pattern, entry: str) -> Iterator[EntrySuggestion]:
+        if pattern.wildcard or pattern.port is not None:
+            return
+        host, scheme = pattern.host, pattern.scheme or "https"
+
+        def lacks(other: str) -> bool:
+            return not self.allows(Origin(scheme, other, DEFAULT_PORTS[scheme]))
+
+        if host == "localhost":
+            hint = f"'{entry}' allows the ports 80 and 443 only: write 'localhost:*' for a development server."
+            yield EntrySuggestion(entry, "default_port", hint)
+        elif host.startswith("www.") and lacks(apex := host.removeprefix("www.")):
+            hint = f"'{entry}' does not allow {apex}: add '{apex}' if visitors come there, too."
+            yield EntrySuggestion(entry, "www_only", hint)
+        elif _is_registrable(host) and host not in self._bases and lacks(f"www.{host}"):
+            hint = f"'{entry}' allows no subdomain: add 'www.{host}', or '*.{host}' for all, if your pages are there."
+            yield EntrySuggestion(entry, "no_subdomains", hint)
 
     def _allows_apex(self, pattern: Pattern) -> bool:
         for scheme in DEFAULT_PORTS if pattern.scheme is None else (pattern.scheme,):
@@ -517,6 +567,14 @@ def _require_wildcard_base(base: str) -> None:
     if is_public_suffix(base):
         hint = f"Anybody can get a subdomain of {base}: write your own, such as 'my-shop.{base}'."
         raise InvalidEntry("wildcard_public_suffix", hint)
+
+
+def _is_registrable(host: str) -> bool:
+    """Whether a host stands directly below a public suffix, as acme.com and acme.co.uk do."""
+    if ends_in_number(host) or host.startswith("[") or is_loopback(host) or "." not in host:
+        return False
+    parent = host.partition(".")[2]
+    return not is_public_suffix(host) and ("." not in parent or is_public_suffix(parent))
 
 
 def _shown(text: str) -> str:

@@ -205,7 +205,7 @@ def _verdict(decision: Decision, gate: Gatekeeper) -> Iterator[str]:
 
 def _explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool) -> Iterator[str]:
     rejected = {entry.entry: entry for entry in allowlist.rejected}
-    warnings = allowlist.warnings
+    warnings, suggestions = allowlist.warnings, allowlist.suggestions
     for entry in written:
         if entry in rejected:
             yield f"[red]rejected[/]  {escape(entry)}  ({rejected[entry].reason})\n          {escape(rejected[entry].hint)}"
@@ -216,6 +216,9 @@ def _explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool
         for warning in warnings:
             if warning.entry == entry:
                 yield f"          [yellow]warning[/] {escape(warning.hint)}"
+        for suggestion in suggestions:
+            if suggestion.entry == entry:
+                yield f"          [cyan]tip[/] {escape(suggestion.hint)}"
 
 
 def _lists_in(file: Path) -> list[tuple[str, tuple[str, ...]]]:

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from gatekeeper import Allowlist, InvalidEntry, Origin, RejectedEntry
-from gatekeeper.allowlist import Pattern, WarningReason, entry_for, find_entry
+from gatekeeper.allowlist import Pattern, SuggestionReason, WarningReason, entry_for, find_entry
 from gatekeeper.errors import EntryReason
 
 LABEL_63 = "a" * 63
@@ -717,6 +717,48 @@ def test_patterns_rejected_entries_and_warnings_are_values() -> None:
     assert len({Pattern.parse("acme.com"), Pattern.parse("ACME.com")}) == 1
     assert len({*first.rejected, *second.rejected}) == 1
     assert len({*first.warnings, *second.warnings}) == 1
+
+
+# What people forget.
+
+
+@pytest.mark.parametrize(
+    ("entries", "suggested", "said"),
+    [
+        (["www.acme.com"], "www_only", "add 'acme.com'"),
+        (["https://www.acme.com"], "www_only", "'https://www.acme.com' does not allow acme.com"),
+        (["acme.com"], "no_subdomains", "add 'www.acme.com', or '*.acme.com' for all"),
+        (["acme.co.uk"], "no_subdomains", "'*.acme.co.uk'"),
+        (["alice.github.io"], "no_subdomains", "'*.alice.github.io'"),
+        (["localhost"], "default_port", "write 'localhost:*'"),
+    ],
+)
+def test_what_people_forget_is_suggested_with_the_entry_to_add(
+    entries: list[str], suggested: SuggestionReason, said: str
+) -> None:
+    allowlist = Allowlist.parse(entries)
+    (suggestion,) = allowlist.suggestions
+    assert (suggestion.entry, suggestion.reason) == (entries[0], suggested)
+    assert said in suggestion.hint
+    assert allowlist.rejected == ()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        ["acme.com", "*.acme.com"],
+        ["acme.com", "www.acme.com"],
+        ["https://www.acme.com", "https://acme.com"],
+        ["shop.acme.com"],
+        ["acme.com:8443"],
+        ["localhost:*"],
+        ["localhost:3000"],
+        ["192.168.0.10", "[2001:db8::1]", "intranet", "shop.localhost", "co.uk"],
+    ],
+)
+def test_nothing_is_suggested_where_nothing_seems_forgotten(entries: list[str]) -> None:
+    assert Allowlist.parse(entries).suggestions == ()
 
 
 # What is warned of.

@@ -166,6 +166,12 @@ def test_lint_says_what_an_entry_means_and_how_it_was_normalised() -> None:
     assert "warning '*.acme.com' does not allow acme.com itself: add 'acme.com' if it should." in done.stdout
 
 
+def test_lint_suggests_what_people_forget() -> None:
+    done = gatekeeper("lint", "acme.com")
+    assert done.returncode == 0
+    assert "tip 'acme.com' allows no subdomain: add 'www.acme.com', or '*.acme.com' for all" in done.stdout
+
+
 def test_lint_says_why_an_entry_is_rejected_and_exits_with_1() -> None:
     done = gatekeeper("lint", "acme.com", "https://acme.com/shop")
     assert done.returncode == 1
