@@ -1,7 +1,7 @@
 """The command line: gatekeeper demo, check and lint. Exit codes: 0 yes, 1 no, 2 usage, 3 the hub cannot be reached."""
 
+import signal as signals
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,10 +18,19 @@ from rich.markup import escape
 from gatekeeper.allowlist import Allowlist, Pattern
 from gatekeeper.client import HubClient, account_of
 from gatekeeper.decisions import Decision, Reason
-from gatekeeper.errors import ConfigError, HubTransportError, InvalidList, InvalidOrigin, SourceError
+from gatekeeper.errors import (
+    ConfigError,
+    HubRateLimitedError,
+    HubServerError,
+    HubTransportError,
+    InvalidList,
+    InvalidOrigin,
+    SourceError,
+)
 from gatekeeper.gate import Gatekeeper
 from gatekeeper.keys import RowReader, WidgetKey, mask
 from gatekeeper.origins import Origin
+from gatekeeper.refresh import MAX_REJECTED_SHARE
 from gatekeeper.sources import FileSource
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ("app",)
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
+_ENDINGS = tuple(signal for name in ("SIGINT", "SIGTERM", "SIGHUP") if (signal := getattr(signals, name, None)))
 
 app = typer.Typer(
     name="gatekeeper",
@@ -59,15 +69,16 @@ def demo(
             return await self_test(running, lambda line: out.print(escape(line)))
 
     async def run_it() -> None:
-        async with running_demo(fixed_ports=True, refresh_interval=1.0) as running:
-            for line in _guide(running):
-                out.print(line)
-            await anyio.sleep_forever()
+        # Whatever ends it, a closed terminal included, its servers stop in order and its directory goes.
+        with anyio.open_signal_receiver(*_ENDINGS) as endings:
+            async with running_demo(fixed_ports=True, refresh_interval=1.0) as running:
+                for line in _guide(running):
+                    out.print(line)
+                await anext(aiter(endings))
 
     if check_itself:
         raise typer.Exit(0 if anyio.run(test_it) else REFUSED)
-    with suppress(KeyboardInterrupt):
-        anyio.run(run_it)
+    anyio.run(run_it)
 
 
 @app.command()
@@ -147,6 +158,8 @@ def _rows(
 ) -> Iterable[WidgetKey]:
     if (hub is None) == (file is None):
         _stop(USAGE, "name the hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file), and not both")
+    if file is None and not token:
+        _stop(USAGE, "there is no token for the hub: put it into the environment as GATEKEEPER_TOKEN")
     try:
         if file is not None:
             listing = FileSource(file).read()
@@ -155,7 +168,7 @@ def _rows(
             with HubClient(hub or "", token or "", account=account, suffix_field=suffix_field) as client:
                 listed = client.widget_keys.list()
                 rows, rejected = list(listed), list(listed.rejected)
-    except HubTransportError as error:
+    except (HubTransportError, HubServerError, HubRateLimitedError) as error:
         _stop(UNREACHABLE, str(error))
     except InvalidList as error:
         _stop(USAGE, f"{hub or file}: {error}")
@@ -163,6 +176,8 @@ def _rows(
         _stop(USAGE, str(error))
     for problem in rejected:
         _warn(f"left out: {problem}")
+    if len(rejected) > MAX_REJECTED_SHARE * (len(rows) + len(rejected)):
+        _warn("a gate does not trust a list with so many bad rows, and goes on with the one before")
     return rows
 
 
@@ -206,6 +221,8 @@ def _verdict(decision: Decision, gate: Gatekeeper) -> Iterator[str]:
 def _explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool) -> Iterator[str]:
     rejected = {entry.entry: entry for entry in allowlist.rejected}
     warnings, suggestions = allowlist.warnings, allowlist.suggestions
+    if not allowlist:
+        yield "[yellow]blocked[/]   without an entry that is right no page can use the key"
     for entry in written:
         if entry in rejected:
             yield f"[red]rejected[/]  {escape(entry)}  ({rejected[entry].reason})\n          {escape(rejected[entry].hint)}"
@@ -224,13 +241,11 @@ def _explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool
 def _lists_in(file: Path) -> list[tuple[str, tuple[str, ...]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
-        if not text.lstrip().startswith("[{"):
-            return [("", tuple(line for line in text.splitlines() if line.strip()))]
         rows, rejected = RowReader().read_all(text.encode())
     except (OSError, UnicodeDecodeError) as error:
         _stop(USAGE, f"cannot read {str(file)!r}: {error}")
-    except SourceError as error:
-        _stop(USAGE, f"{str(file)!r}: {error}")
+    except InvalidList:
+        return [("", tuple(line for line in text.splitlines() if line.strip()))]
     for problem in rejected:
         _warn(f"left out: {problem}")
     return [(f"{row.name or row.id} ({mask(row.last8)})", row.domain_allowlist) for row in rows]

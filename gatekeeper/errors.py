@@ -136,13 +136,23 @@ class InvalidRow(GatekeeperError, ValueError):
         problem: what was seen and what was expected, as a sentence.
         row_id: the row's id, where it has one.
         fields: the names of the fields that the row has.
+        disabled_at: what the row says about its being disabled, where that can be read.
     """
 
-    def __init__(self, index: int, problem: str, *, row_id: str | None = None, fields: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        index: int,
+        problem: str,
+        *,
+        row_id: str | None = None,
+        fields: tuple[str, ...] = (),
+        disabled_at: object = None,
+    ) -> None:
         self.index = index
         self.problem = problem
         self.row_id = row_id
         self.fields = fields
+        self.disabled_at = disabled_at
         named = "" if row_id is None else f" (id {row_id!r})"
         super().__init__(f"row {index}{named}: {problem}")
 

@@ -190,7 +190,7 @@ class Gatekeeper:
         """
         refresher = await self._started()
         decision = self.decide(client_key, origin, referer=referer)
-        if decision.reason is Reason.KEY_UNKNOWN and refresher is not None and self._unknown_key_wait:
+        if decision.reason is Reason.KEY_UNKNOWN and refresher is not None and self._may_become_known(client_key):
             await refresher.refresh_for_stranger(self._unknown_key_wait)
             decision = self.decide(client_key, origin, referer=referer)
         return decision
@@ -264,6 +264,12 @@ class Gatekeeper:
             self._here.set(None)
             await running.stop()
 
+    def _may_become_known(self, client_key: str | bytes | Conflict | None) -> bool:
+        if not self._unknown_key_wait or not isinstance(client_key, str | bytes):
+            return False
+        # No list of ours ever has another account's key, so that strangers cannot use up what minted keys need.
+        return self._index.account in (None, ClientKey.parse(client_key, prefix=self._key_prefix).account)
+
     def _remember(self, memo: FIFOCache[MemoKey, Decision], memo_key: MemoKey, decision: Decision) -> None:
         # Tools decide in threads, and to evict is not atomic. Whoever would have to wait does without: a fork may have
         # left the lock taken for ever.
@@ -335,11 +341,12 @@ class Gatekeeper:
         try:
             await refresher.run()
         finally:
+            # First what works without an event loop: one that was closed under way ends its tasks when they are collected.
             self._running_refreshers -= 1
+            self.forget()
             running = self._here.get()
             if running is not None and running.refresher is refresher:
                 self._here.set(None)
-            self.forget()
 
     def _watch_forks(self) -> None:
         if self._forks_are_watched or not hasattr(os, "register_at_fork"):
@@ -351,6 +358,7 @@ class Gatekeeper:
     def _after_fork(self) -> None:
         self._running_refreshers = 0
         self._memo_lock = Lock()
+        self._freshness.lock = Lock()
         self.forget()
 
     def _load(self, rows: Iterable[WidgetKey]) -> None:

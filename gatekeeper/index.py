@@ -37,7 +37,7 @@ class KeyIndex:
     """
 
     def __init__(self, *, account: str | None = None, https_only: bool = False) -> None:
-        self._account = account
+        self.account = account
         self._https_only = https_only
         self._by_id: dict[str, IndexedKey] = {}
         self._by_last8: dict[str, tuple[IndexedKey, ...]] = {}
@@ -63,7 +63,7 @@ class KeyIndex:
             The one row that it can be. A row that tells its key's digest is it, or is not; of rows that tell none,
             one with the same last 8 characters is taken for it, and several cannot be told apart.
         """
-        if self._account is not None and client_key.account != self._account:
+        if self.account not in (None, client_key.account):
             return Reason.KEY_UNKNOWN
         candidates = self._by_last8.get(client_key.last8, ())
         if any(known.widget_key.key_sha256 for known in candidates):
@@ -149,11 +149,20 @@ class Difference:
         else:
             self.put[row.id] = self._index.compile(row)
 
-    def keep(self, row_id: str) -> None:
-        """Leave a key as it is, because the list has a row for it that cannot be read."""
+    def keep(self, row_id: str, disabled_at: object = None) -> None:
+        """Leave a key as it is, because the list has a row for it that cannot be read.
+
+        Args:
+            row_id: whose row it is.
+            disabled_at: what can be read of it; a revocation counts, whatever else is wrong with the row.
+        """
         known = self._index.get(row_id)
-        if known is not None:
-            self._seen.setdefault(row_id, known.widget_key)
+        if known is None or row_id in self._seen:
+            return
+        self._seen[row_id] = known.widget_key
+        if disabled_at is not None and not known.widget_key.disabled:
+            revoked = msgspec.structs.replace(known.widget_key, disabled_at=disabled_at)
+            self.put[row_id] = IndexedKey(revoked, known.allowlist)
 
     @property
     def removed(self) -> list[IndexedKey]:

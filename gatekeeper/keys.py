@@ -230,6 +230,7 @@ class RowReader:
             self._problem(row, fields, str(error)),
             row_id=row_id if isinstance(row_id, str) else None,
             fields=fields,
+            disabled_at=row.get("disabled_at"),
         )
 
     def _problem(self, row: Mapping[str, Any], fields: tuple[str, ...], error: str) -> str:

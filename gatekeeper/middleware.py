@@ -175,8 +175,10 @@ class GatekeeperMiddleware:
 
     def _is_exempt(self, scope: Scope) -> bool:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        # An app may take "/static/../chat" for "/chat", so below a prefix nothing leads back up.
-        return path in self._exempt_paths or (path.startswith(self._exempt_prefixes) and "/.." not in path)
+        if path in self._exempt_paths:
+            return True
+        # An app may take "/static/../chat" for "/chat", or decode or unslash once more, so nothing leads back up here.
+        return path.startswith(self._exempt_prefixes) and not any(odd in path for odd in ("/..", "\\", "%"))
 
     def _with_query(self, key: bytes | Conflict | None, query: bytes) -> bytes | Conflict | None:
         """The key of a request whose header gave the one passed; empty values count as none given."""

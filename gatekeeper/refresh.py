@@ -345,9 +345,10 @@ class Refresher:
                 # What the refresher of another event loop has applied meanwhile makes it another difference.
                 if generation == freshness.generation:
                     report = self._apply(difference, len(rejected))
+                    ambiguous = self._index.ambiguous()
                     break
         freshness.digest, freshness.validator = digest, listing.validator
-        self._tell(difference, rejected)
+        self._tell(difference, rejected, ambiguous)
         return report
 
     def _apply(self, difference: Difference, rejected: int) -> RefreshReport:
@@ -369,7 +370,7 @@ class Refresher:
             except InvalidRow as error:
                 rejected.append(error)
                 if error.row_id is not None:
-                    difference.keep(error.row_id)
+                    difference.keep(error.row_id, error.disabled_at)
             if number % SLICE == SLICE - 1:
                 await anyio.lowlevel.checkpoint()
         if len(rejected) > MAX_REJECTED_SHARE * len(rows):
@@ -377,7 +378,7 @@ class Refresher:
             raise InvalidList(problem)
         return difference, rejected
 
-    def _tell(self, difference: Difference, rejected: list[InvalidRow]) -> None:
+    def _tell(self, difference: Difference, rejected: list[InvalidRow], ambiguous: tuple[str, ...]) -> None:
         freshness = self._freshness
         freshness.rejected = tuple(str(error) for error in rejected[:10])
         freshness.counters["rows_rejected"] += len(rejected)
@@ -386,7 +387,6 @@ class Refresher:
             logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
         for row_id in sorted(difference.duplicate_ids)[:10]:
             logger.warning("gatekeeper: the list has id %r more than once; a disabled row stands, else the first", row_id)
-        ambiguous = self._index.ambiguous()
         for last8 in set(ambiguous).difference(freshness.ambiguous):
             logger.error("gatekeeper: several widget keys end with %s and are refused, for they look alike", mask(last8))
         freshness.ambiguous = ambiguous

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -221,3 +222,52 @@ def test_a_missing_extra_is_a_sentence_with_the_pip_command(missing: str, argume
     assert done.returncode in {1, 2}
     assert f"pip install 'widget-gatekeeper[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_lint_reads_a_file_of_rows_however_it_is_laid_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(ROWS, indent=2))
+    done = gatekeeper("lint", "--file", str(path))
+    assert "Shop (…abcd1234)" in done.stdout
+    assert "ok        *.acme.com" in done.stdout
+
+
+def test_check_warns_of_a_list_that_a_gate_would_not_trust(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*ROWS, {"id": "bad"}]))
+    done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(path))
+    assert done.returncode == 0
+    assert "does not trust a list with so many bad rows" in done.stderr
+
+
+def test_check_without_a_token_says_where_to_put_it() -> None:
+    done = gatekeeper("check", KEY, "https://acme.com", "--hub", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "GATEKEEPER_TOKEN" in done.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_demo_ends_in_order_and_leaves_nothing_behind(ending: signal.Signals, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "gatekeeper", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    assert demo.stdout is not None
+    printed = ""
+    while "Ctrl-C" not in printed:
+        line = demo.stdout.readline()
+        assert line, printed
+        printed += line
+    assert list(tmp_path.glob("gatekeeper-demo-*"))
+    demo.send_signal(ending)
+    rest, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 0, rest
+    assert rest == ""
+    assert list(tmp_path.iterdir()) == []
+    assert "http://localhost:" in printed
+    assert "curl -X PATCH" in printed
+    assert "sk_live_" not in printed

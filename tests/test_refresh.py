@@ -540,6 +540,16 @@ async def test_a_bad_row_leaves_its_key_as_it_was_and_its_neighbours_go_on(hub: 
         assert it.resolve(1) not in (known, Reason.KEY_UNKNOWN)
 
 
+async def test_a_bad_row_that_says_disabled_revokes_its_key_all_the_same(hub: FakeHub) -> None:
+    neighbours = [row(number) for number in range(10, 20)]
+    hub.lists(row(1), row(2, disabled_at="before"), *neighbours)
+    async with running(hub) as it:
+        hub.lists(bad_row(1, disabled_at="now"), bad_row(2), *neighbours)
+        assert (await it.refresh()).changed == 1
+        disabled = [known.widget_key.disabled_at for known in (it.index.get("key-1"), it.index.get("key-2")) if known]
+        assert disabled == ["now", "before"]
+
+
 async def test_no_more_than_ten_bad_rows_are_told_about(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(*(row(number) for number in range(80)), *(bad_row(number) for number in range(80, 100)))
     async with running(hub) as it:
@@ -571,10 +581,10 @@ async def test_keys_that_look_alike_are_told_about_once(hub: FakeHub, caplog: py
     assert sum("…00000001" in record.message for record in caplog.records) == 1
 
 
-async def test_a_long_list_is_read_with_pauses_for_others(hub: FakeHub) -> None:
-    async with running(hub) as it, anyio.create_task_group() as group:
-        hub.lists(*(row(number) for number in range(5000)))
-        turns = 0
+async def test_a_long_list_is_read_with_pauses_for_others() -> None:
+    source = MemorySource()
+    async with running(source) as it, anyio.create_task_group() as group:
+        turns = turns_before = 0
 
         async def take_turns() -> None:
             nonlocal turns
@@ -582,15 +592,15 @@ async def test_a_long_list_is_read_with_pauses_for_others(hub: FakeHub) -> None:
                 turns += 1
                 await anyio.lowlevel.checkpoint()
 
-        hub.then(Answer(200, as_json(*(row(number) for number in range(5000))), hold=(hold := hub.hold())))
-        group.start_soon(it.refresher.refresh)
-        await hub.asked(2)
+        def note_turns() -> None:
+            nonlocal turns_before
+            turns_before = turns
+
+        source.rows, source.on_fetch = [row(number) for number in range(5000)], note_turns
         group.start_soon(take_turns)
-        before = turns
-        hold.release()
-        await it.time.asleep(2)
+        await it.refresh()
         assert len(it.index) == 5000
-        assert turns - before >= 5000 // 256
+        assert turns - turns_before > 5000 // 512
 
 
 async def test_a_list_is_applied_whole_or_not_at_all_when_the_refresher_is_stopped_meanwhile() -> None:
@@ -931,3 +941,15 @@ async def test_the_first_list_is_waited_for_no_longer_than_told(hub: FakeHub) ->
             await it.refresher.first_list(0.05)
             assert it.freshness.state == "never_loaded"
             group.cancel_scope.cancel()
+
+
+async def test_a_revocation_counts_even_in_a_row_that_is_otherwise_bad(hub: FakeHub) -> None:
+    rows = [row(number) for number in range(10)]
+    hub.lists(*rows)
+    async with running(hub) as it:
+        hub.lists(*rows[1:], {**rows[0], "disabled_at": "2026-11-22", "agent_id": 7})
+        report = await it.refresh()
+        assert (report.outcome, report.changed, report.rejected) == ("changed", 1, 1)
+        revoked = it.index.get(rows[0]["id"])
+        assert revoked is not None
+        assert revoked.widget_key.disabled
