@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 from itertools import permutations
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -897,3 +897,140 @@ def test_an_entry_of_the_very_host_is_nearer_than_one_of_its_parent() -> None:
 def test_the_entry_to_write_for_a_page_is_the_narrowest_that_allows_it(origin: str, entry: str) -> None:
     assert entry_for(Origin.parse(origin)) == entry
     assert Allowlist.parse([entry]).match(origin) == entry
+
+
+# Every sentence, as people read it.
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("", "The entry is empty: write a domain such as 'acme.com', or delete it."),
+        (
+            "null",
+            "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain.",
+        ),
+        ("*", "'*' would allow every page there is: write the domains that may use the key, such as '*.acme.com'."),
+        ("ftp://acme.com", "'ftp://acme.com' begins with 'ftp://': pages are at https:// or http:// only."),
+        ("acme.com/shop", "'acme.com/shop' has a path, and a page's origin has none: write 'acme.com'."),
+        ("/shop", "'/shop' has a path, and a page's origin has none: write 'acme.com'."),
+        ("acme.com?shop=1", "'acme.com?shop=1' has a query, and a page's origin has none: write 'acme.com'."),
+        ("acme.com#top", "'acme.com#top' has a fragment, and a page's origin has none: write 'acme.com'."),
+        ("user@shop.test", "'user@shop.test' has a user name: write 'shop.test'."),
+        ("user@", "'user@' has a user name: write 'acme.com'."),
+        ("shop.test\\", "'shop.test\\\\' has a backslash: write a domain such as 'acme.com'."),
+        ("acme.com,shop.test", "'acme.com,shop.test' has a comma: write one entry for every domain."),
+        ("acme .com", "'acme .com' has a space or an invisible character in it: delete it."),
+        (
+            "acme.*",
+            "'acme.*' has a '*' that is not a whole label at its beginning: write it as in '*.acme.com'.",
+        ),
+        ("*.127.0.0.1", "An IP address has no subdomains: write '127.0.0.1'."),
+        ("*.co.uk", "Anybody can get a subdomain of co.uk: write your own, such as 'my-shop.co.uk'."),
+        (
+            "*.com",
+            "'*.com' would allow everybody's domains under .com: write your own, such as '*.acme.com'.",
+        ),
+        ("https://", "The entry has no host: write a domain such as 'acme.com'."),
+        (
+            "-acme.com",
+            (
+                "'-acme.com' is not a domain: labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending with"
+                " '-', with single dots between them, 253 characters at most."
+            ),
+        ),
+        ("c" * 254, "A domain has at most 253 characters; this one has 254."),
+        (f"*.a{BASE_251}", "No subdomain fits: after '*.' a domain has at most 251 characters."),
+        ("127.1", "'127.1' is not an IPv4 address: write four numbers from 0 to 255, such as '192.168.0.10'."),
+        (
+            "[::1",
+            "'[::1' is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'.",
+        ),
+        ("::1", "'::1' has several colons: write an IPv6 address in brackets, such as '[::1]:8080'."),
+        ("shop.test.", "'shop.test.' ends with a dot, which browsers take for another site: write 'shop.test'."),
+        ("*...", "'*...' ends with a dot, which browsers take for another site: write 'acme.com'."),
+        ("acme.com:0", "':0' is not a port: write ':' and a number from 1 to 65535, or ':*' for any port."),
+        ("a" * 1025, "An entry has at most 1024 characters; this one has 1025."),
+        (
+            "ac\u200dme.com",
+            (
+                "'ac\\u200dme.com' is not an internationalised domain that browsers can visit (a joiner stands where"
+                " none may, in 'ac\\u200dme'): check its spelling."
+            ),
+        ),
+        (
+            "xn--acme-.com",
+            (
+                "'xn--acme-.com' is not an internationalised domain that browsers can visit ('xn--acme-' is not Punycode):"
+                " check its spelling."
+            ),
+        ),
+    ],
+    ids=lambda text: ascii(text[:30]),
+)
+def test_a_rejected_entry_is_explained_in_these_words(entry: str, hint: str) -> None:
+    assert rejected_alone(entry).hint == hint
+
+
+def test_an_entry_that_is_no_text_or_too_many_or_not_https_is_explained_in_these_words() -> None:
+    not_text: list[Any] = [7]
+    (rejected,) = Allowlist.parse(not_text).rejected
+    assert rejected.hint == "An entry is text such as 'acme.com', not int."
+    (rejected,) = Allowlist.parse([f"a{number}.test" for number in range(101)]).rejected
+    assert rejected.hint == "A key has at most 100 entries; this is entry 101."
+    (rejected,) = Allowlist.parse(["http://acme.com"], https_only=True).rejected
+    assert rejected.hint == "Only https pages are allowed here, not 'http://acme.com': write 'https://acme.com'."
+    with pytest.raises(TypeError) as refused:
+        Allowlist.parse("acme.com")
+    assert str(refused.value) == "Allowlist.parse takes several entries, not one string: write ['acme.com']"
+
+
+def test_warnings_are_in_these_words() -> None:
+    entry = "http://*.zendesk.com:*"
+    assert [warning.hint for warning in Allowlist.parse([entry]).warnings] == [
+        f"'{entry}' does not allow zendesk.com itself: add 'http://zendesk.com:*' if it should.",
+        "Strangers can have subdomains of zendesk.com: list your own, such as 'my-shop.zendesk.com'.",
+        f"'{entry}' trusts a page that anybody on its network path can change: use https if you can.",
+        f"'{entry}' allows whatever runs on any port of zendesk.com: name the port if you can.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("localhost", "'localhost' allows the ports 80 and 443 only: write 'localhost:*' for a development server."),
+        ("www.acme.com", "'www.acme.com' does not allow acme.com: add 'acme.com' if visitors come there, too."),
+        (
+            "acme.com",
+            "'acme.com' allows no subdomain: add 'www.acme.com', or '*.acme.com' for all, if your pages are there.",
+        ),
+    ],
+)
+def test_suggestions_are_in_these_words(entry: str, hint: str) -> None:
+    assert [suggestion.hint for suggestion in Allowlist.parse([entry]).suggestions] == [hint]
+
+
+def test_up_to_four_bases_take_the_little_room_of_a_tuple_and_more_are_looked_up_in_a_set() -> None:
+    entries = [f"*.shop-{number}.test" for number in range(5)]
+    assert isinstance(Allowlist.parse(entries[:4]).bases, tuple)
+    assert isinstance(Allowlist.parse(entries).bases, frozenset)
+
+
+def test_what_is_said_of_an_entry_cannot_be_changed() -> None:
+    allowlist = Allowlist.parse(["acme.com", "*.shop.test", "*"])
+    said = (*allowlist.suggestions, *allowlist.warnings, *allowlist.rejected, Pattern.parse("acme.com"))
+    assert len(said) == 4
+    for each in said:
+        for field in each.__struct_fields__:
+            with pytest.raises(AttributeError):
+                setattr(each, field, "evil.test")
+
+
+def test_an_entry_that_is_normal_already_is_not_kept_twice() -> None:
+    entry = "https://acme.com"
+    (pattern,) = Allowlist.parse([entry]).patterns
+    assert pattern is entry
+
+
+def test_an_entry_that_is_half_alike_is_near() -> None:
+    assert Allowlist.parse(["apex.org"]).nearest(Origin.parse("https://acme.com")) == ("apex.org",)

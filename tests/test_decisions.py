@@ -231,3 +231,130 @@ def test_nothing_that_is_shown_of_a_decision_holds_the_whole_key(decision: Decis
     for shown in (decision.problem_json().decode(), decision.detail, repr(decision)):
         assert CLIENT_KEY.value[-9:] not in shown
     assert CLIENT_KEY.sha256() not in decision.problem_json().decode()
+
+
+# Every sentence, as people read it.
+
+
+@pytest.mark.parametrize(
+    ("reason", "title", "detail"),
+    [
+        ("not_ready", "Not ready yet", "The list of widget keys has not been loaded yet. Try again in 2 s."),
+        (
+            "expired",
+            "The list of keys is too old",
+            (
+                "The list of widget keys could not be renewed for too long, so no key is trusted any more. "
+                "The operator of the widget has to look at its connection to the hub. Try again in 2 s."
+            ),
+        ),
+        (
+            "key_missing",
+            "No client key",
+            (
+                'The request names no client key. Put data-client-key="…" on the script tag that loads the widget, '
+                "with the key that was shown when it was created."
+            ),
+        ),
+        (
+            "key_malformed",
+            "Not a client key",
+            (
+                "What the request sends as its client key is not one: it is bad. "
+                "Copy the whole key from where it was shown when it was created."
+            ),
+        ),
+        (
+            "key_conflict",
+            "Two different client keys",
+            "The request names two different client keys. Send one, in the header or in the query.",
+        ),
+        (
+            "key_unknown",
+            "Unknown client key",
+            (
+                f"There is no widget key …{LAST8}. It may have been deleted, belong to another account, or be mistyped: "
+                "compare its last 8 characters with the list of keys."
+            ),
+        ),
+        (
+            "key_ambiguous",
+            "Ambiguous client key",
+            (
+                f"Several widget keys end with …{LAST8}, so this one cannot be told from them. "
+                "Create a new key, put it on the page, and disable the old ones."
+            ),
+        ),
+        (
+            "key_disabled",
+            "Disabled client key",
+            f"The widget key …{LAST8} is disabled. Enable it again, or put another key on the page.",
+        ),
+        (
+            "allowlist_empty",
+            "No domain is allowed",
+            (
+                f"The widget key …{LAST8} allows no domain at all, so https://shop.acme.com cannot use it. "
+                "If the page is yours, add 'shop.acme.com' to the key's allowed domains."
+            ),
+        ),
+        (
+            "origin_conflict",
+            "Two origins",
+            "The request names its page twice. Something between the browser and here repeats headers.",
+        ),
+        (
+            "origin_malformed",
+            "Not an origin",
+            (
+                "What the request sends as the origin of its page is not one: it is bad. "
+                "Browsers send a scheme, a host and maybe a port, such as https://shop.acme.com."
+            ),
+        ),
+        (
+            "origin_null",
+            "The page hides its origin",
+            (
+                "The page hides its origin, as sandboxed iframes, local files and some redirects do. "
+                "Serve it from a domain, and give a sandboxed iframe allow-same-origin."
+            ),
+        ),
+        (
+            "origin_missing",
+            "No origin",
+            (
+                "The request does not say which page it comes from: it has neither an Origin nor a Referer header. "
+                "Use the widget on a web page, and let the page send its referrer."
+            ),
+        ),
+        (
+            "origin_not_allowed",
+            "This page is not allowed",
+            (
+                f"https://shop.acme.com is not among the allowed domains of the widget key …{LAST8}. "
+                "If the page is yours, add 'shop.acme.com' to the key's allowed domains."
+            ),
+        ),
+        ("allowed", "Allowed", f"https://shop.acme.com may use the widget key …{LAST8}."),
+    ],
+)
+def test_a_decision_is_explained_in_these_words(reason: str, title: str, detail: str) -> None:
+    decision = Decision(
+        Reason(reason), None, LAST8, "https://shop.acme.com", add="shop.acme.com", problem="it is bad", retry_after=2
+    )
+    assert (decision.title, decision.detail) == (title, detail)
+
+
+def test_a_page_without_an_origin_is_told_to_add_its_domain() -> None:
+    for reason in (Reason.ALLOWLIST_EMPTY, Reason.ORIGIN_NOT_ALLOWED):
+        detail = Decision(reason, None, LAST8, "null").detail
+        assert detail.endswith("If the page is yours, add its domain to the key's allowed domains.")
+
+
+def test_a_conflict_is_called_a_conflict() -> None:
+    assert CONFLICT.value == "conflict"
+
+
+def test_a_page_that_no_entry_can_allow_is_told_to_be_served_over_https() -> None:
+    detail = Decision(Reason.ORIGIN_NOT_ALLOWED, None, LAST8, "http://acme.com").detail
+    assert detail.endswith(". If the page is yours, serve it from a domain over https.")

@@ -350,6 +350,18 @@ def test_an_unreadable_row_does_not_undo_a_revocation_of_the_same_id(
     assert stands is None or found.widget_key == stands
 
 
+def test_a_readable_row_that_follows_an_unreadable_one_with_its_id_is_a_duplicate() -> None:
+    index = index_of(row("a", name="before"))
+    difference = Difference(index)
+    difference.keep("a")
+    difference.see(row("a", name="after"))
+    index.apply(difference)
+    found = index.get("a")
+    assert found is not None
+    assert found.widget_key.name == "before"
+    assert difference.duplicate_ids == {"a"}
+
+
 # What the enabled keys allow between them.
 
 
@@ -497,3 +509,10 @@ def test_a_difference_is_what_tells_two_lists_apart(lists: list[list[WidgetKey]]
         ids = [each.id for each in rows]
         assert difference.duplicate_ids == {row_id for row_id in ids if ids.count(row_id) > 1}
         assert apply(index, rows).put == {}
+
+
+def test_an_indexed_key_cannot_be_changed() -> None:
+    known = index_of(row("a")).get("a")
+    assert known is not None
+    with pytest.raises(AttributeError):
+        known.widget_key = row("b")  # type: ignore[misc]

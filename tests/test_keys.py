@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from gatekeeper import InvalidClientKey, InvalidList, InvalidRow, WidgetKey
+from gatekeeper import ConfigError, InvalidClientKey, InvalidList, InvalidRow, WidgetKey
 from gatekeeper.keys import ClientKey, RowReader, mask
 
 KEY = "pk_live_acme_Zb3xQ9-LmN0pRsTuVwXyZ"
@@ -163,6 +163,7 @@ def test_a_client_key_is_never_shown_whole(show: Callable[[object], str]) -> Non
 def test_a_masked_key_is_an_ellipsis_and_its_last_8_characters() -> None:
     assert mask("UVwXyZ-_") == "…UVwXyZ-_"
     assert repr(ClientKey.parse(KEY)) == f"ClientKey('…{KEY[-8:]}')"
+    assert pretty_repr(ClientKey.parse(KEY)) == f"ClientKey(last8='…{KEY[-8:]}')"
 
 
 @MANY
@@ -583,3 +584,114 @@ def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
     else:
         message = f"{len(keys) + len(rejected)} rows, expected a JSON array of rows"
     assert "expected a JSON array of rows" in message
+
+
+# Every sentence, as people read it.
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("x" * 129, "it has 129 characters, and a client key at most 128"),
+        ("sk_live_", "it does not begin with 'pk_live_'"),
+        ("pk_live_a.b_c", "it holds characters other than letters, digits, '_' and '-'"),
+        ("pk_live_a", "it is not of the form pk_live_<account>_<random>"),
+    ],
+)
+def test_a_refused_client_key_is_explained_in_these_words(value: str, sentence: str) -> None:
+    with pytest.raises(InvalidClientKey) as refused:
+        ClientKey.parse(value)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (7, "row 1: expected an object with the fields of a widget key: Expected `object`, got `int`"),
+        (
+            {},
+            (
+                "row 1: there is no field 'last8', only none at all; "
+                "name the one with the key's last 8 characters by suffix_field="
+            ),
+        ),
+        ({"last8": "UVwXyZ-_"}, "row 1: Object missing required field `id`"),
+        ({"id": 7, "last8": "UVwXyZ-_"}, "row 1: Expected `str`, got `int` in 'id'"),
+        ({"id": "", "last8": "UVwXyZ-_"}, "row 1 (id ''): Expected at least 1 character in 'id', got text of 0 characters"),
+        ({"id": "wk_1", "last8": 7}, "row 1 (id 'wk_1'): Expected `str`, got `int` in 'last8'"),
+        (
+            {"id": "wk_1", "last8": "short"},
+            "row 1 (id 'wk_1'): Expected 8 characters of a-z, A-Z, 0-9, '_' and '-' in 'last8', got text of 5 characters",
+        ),
+        (
+            {"id": "wk_1", "last8": "UVwXyZ-_", "key_sha256": "x"},
+            "row 1 (id 'wk_1'): Expected 64 hexadecimal digits in lower case in 'key_sha256', got text of 1 characters",
+        ),
+        (
+            {"id": "wk_1", "last8": "UVwXyZ-_", "domain_allowlist": [7]},
+            "row 1 (id 'wk_1'): Expected `str`, got `int` in 'domain_allowlist'",
+        ),
+    ],
+)
+def test_a_rejected_row_is_explained_in_these_words(row: object, sentence: str) -> None:
+    assert str(reject_one(row)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"{}", "expected a JSON array of rows: Expected `array`, got `object`"),
+        (
+            b"x",
+            "expected a JSON array of rows, got something that is not JSON: JSON is malformed: invalid character (byte 0)",
+        ),
+    ],
+)
+def test_an_invalid_list_is_explained_in_these_words(text: bytes, sentence: str) -> None:
+    with pytest.raises(InvalidList) as refused:
+        RowReader().split(text)
+    assert str(refused.value) == sentence
+
+
+def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> None:
+    with pytest.raises(ConfigError) as refused:
+        RowReader("id")
+    assert refused.value.problems == (
+        (
+            "suffix_field is 'id': expected a name, and none of 'domain_allowlist', 'agent_id', 'key_sha256', "
+            "'disabled_at', 'name', 'created_at', 'updated_at', 'last_used_at'"
+        ),
+    )
+
+
+def test_half_an_emoji_or_a_stray_byte_in_a_name_is_replaced_and_the_row_lives() -> None:
+    for raw in (json.dumps(ROW | {"name": "caf\ud83d!"}).encode(), json.dumps(ROW | {"name": "caf?!"}).encode("latin-1")):
+        key = RowReader().read(0, raw.replace(b"caf?", b"caf\xff"))
+        assert key == msgspec.structs.replace(read_one(ROW), name="caf?!")
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        ({"last8": "\ud83d"}, "(JSON is malformed|Input data was truncated)"),
+        ({"agent_id": 7, "name": "\ud83d"}, r"Expected `str \| null`, got `int` in 'agent_id'$"),
+    ],
+)
+def test_a_rejected_row_with_half_an_emoji_is_named_and_explained(extra: dict[str, object], problem: str) -> None:
+    with pytest.raises(InvalidRow, match=rf"^row 3 \(id 'wk_1'\): {problem}"):
+        RowReader().read(3, json.dumps(ROW | extra).encode())
+
+
+def test_a_rejected_row_that_is_a_python_object_is_explained_in_these_words() -> None:
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().convert(3, {"id": "wk_1", "last8": 7})
+    assert str(refused.value) == "row 3 (id 'wk_1'): Expected `str`, got `int` in 'last8'"
+
+
+def test_a_suffix_field_is_named_whole_whatever_it_ends_with() -> None:
+    with pytest.raises(InvalidRow, match=r"characters of .* in 'suffixX', got text of 5 characters"):
+        RowReader("suffixX").read(0, json.dumps({"id": "wk_1", "suffixX": "short"}).encode())
+
+
+def test_an_id_of_one_character_is_an_id() -> None:
+    assert read_one(ROW | {"id": "7"}).id == "7"

@@ -475,3 +475,37 @@ def test_an_ipv4_address_is_four_decimal_numbers(host: str, *, expected: bool) -
 )
 def test_an_ipv6_host_is_compressed_as_browsers_write_it(host: str, compressed: str | None) -> None:
     assert compress_ipv6(host) == compressed
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("null", "the page has an opaque origin (a sandboxed iframe, a file or a data: URL)"),
+        ("acme.com", "an origin begins with https:// or http://"),
+        (f"https://{'a' * 300}", "an origin has at most 267 bytes"),
+        ("https://acme.com:0", "a port is a number from 1 to 65535 without leading zeros"),
+        ("https://acme.com:443", "browsers leave out the scheme's default port"),
+        ("https://[::1", "an IPv6 host stands in brackets, compressed, in lower case"),
+        ("https://127.1", "a host that ends in a number is four decimal numbers from 0 to 255"),
+        ("https://acme.0xX", "a host is labels of a-z, 0-9, - and _ with dots between them"),
+        ("https://-acme.com", "a host is labels of a-z, 0-9, - and _ with dots between them"),
+    ],
+)
+def test_a_refused_origin_is_explained_in_these_words(value: str, sentence: str) -> None:
+    with pytest.raises(InvalidOrigin) as refused:
+        Origin.parse(value)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("https://b\xfccher.example/", "a Referer holds printable ASCII characters only"),
+        ("https://user@acme.com/", "browsers strip user names and passwords from a Referer"),
+        ("acme.com/", "an origin begins with https:// or http://"),
+    ],
+)
+def test_a_refused_referer_is_explained_in_these_words(value: str, sentence: str) -> None:
+    with pytest.raises(InvalidOrigin) as refused:
+        Origin.from_referer(value)
+    assert str(refused.value) == sentence

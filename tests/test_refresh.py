@@ -83,7 +83,7 @@ class Running:
             self.index,
             self.freshness,
             self._changed,
-            **{"interval": 10.0, "timeout": 5.0, "clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, **options},
+            **{"interval": 10.0, "timeout": 30.0, "clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, **options},
         )
 
     def _changed(self) -> None:
@@ -339,7 +339,7 @@ async def test_stopping_releases_those_who_wait(hub: FakeHub) -> None:
 async def test_a_stopped_refresher_keeps_nobody_waiting(hub: FakeHub) -> None:
     async with running(hub) as it:
         pass
-    with anyio.fail_after(1):
+    with anyio.fail_after(15):
         assert (await it.refresher.refresh()).outcome == "failed"
     assert len(hub.requests) == 1
 
@@ -640,7 +640,7 @@ async def test_strangers_cause_three_fetches_and_then_one_every_five_seconds(hub
         async def ask_again_and_again() -> int:
             before = len(hub.requests)
             for _ in range(10):
-                await it.refresher.refresh_for_stranger(5)
+                await it.refresher.refresh_for_stranger(15)
             return len(hub.requests) - before
 
         assert await ask_again_and_again() == 3
@@ -662,7 +662,7 @@ async def test_where_fetching_takes_long_strangers_cause_one_fetch_in_five_times
             nonlocal asked
             hub.then(Answer(200, b"[]", hold=(hold := hub.hold())))
             async with anyio.create_task_group() as group:
-                group.start_soon(it.refresher.refresh_for_stranger, 5)
+                group.start_soon(it.refresher.refresh_for_stranger, 15)
                 await hub.asked(asked := asked + 1)
                 it.time.now += 4
                 hold.release()
@@ -670,10 +670,10 @@ async def test_where_fetching_takes_long_strangers_cause_one_fetch_in_five_times
         for _ in range(3):
             await a_slow_fetch()
         it.time.now += 7
-        await it.refresher.refresh_for_stranger(5)
+        await it.refresher.refresh_for_stranger(15)
         assert len(hub.requests) == 4
         it.time.now += 14
-        await it.refresher.refresh_for_stranger(5)
+        await it.refresher.refresh_for_stranger(15)
         assert len(hub.requests) == 5
 
 
@@ -682,16 +682,16 @@ async def test_strangers_who_come_at_once_share_a_fetch(hub: FakeHub) -> None:
         for round_number in range(1, 4):
             async with anyio.create_task_group() as group:
                 for _ in range(50):
-                    group.start_soon(it.refresher.refresh_for_stranger, 5)
+                    group.start_soon(it.refresher.refresh_for_stranger, 15)
             assert len(hub.requests) - 1 == round_number
-        await it.refresher.refresh_for_stranger(5)
+        await it.refresher.refresh_for_stranger(15)
         assert len(hub.requests) - 1 == 3
 
 
 async def test_a_stranger_may_wait_for_a_fetch_that_somebody_else_wants(hub: FakeHub) -> None:
     async with running(hub, interval=1e9) as it:
         for _ in range(3):
-            await it.refresher.refresh_for_stranger(5)
+            await it.refresher.refresh_for_stranger(15)
         async with anyio.create_task_group() as group:
             with hub.held():
                 group.start_soon(it.refresher.refresh)
@@ -699,7 +699,7 @@ async def test_a_stranger_may_wait_for_a_fetch_that_somebody_else_wants(hub: Fak
                 group.start_soon(it.refresher.refresh)
                 await anyio.wait_all_tasks_blocked()
                 hub.lists(row(1))
-            await it.refresher.refresh_for_stranger(5)
+            await it.refresher.refresh_for_stranger(15)
             assert it.ids == ["key-1"]
         assert len(hub.requests) == 6
 
@@ -717,7 +717,7 @@ async def test_a_stranger_waits_no_longer_than_told(hub: FakeHub) -> None:
 async def test_owners_are_not_bounded_by_what_strangers_do(hub: FakeHub) -> None:
     async with running(hub) as it:
         for _ in range(10):
-            await it.refresher.refresh_for_stranger(5)
+            await it.refresher.refresh_for_stranger(15)
         before = len(hub.requests)
         for _ in range(10):
             await it.refresher.refresh()
@@ -864,7 +864,7 @@ async def test_whoever_wants_a_list_of_a_source_that_cannot_be_opened_is_told_so
     source.unopenable = "no such device"
     async with running(source) as it:
         report = None
-        with anyio.move_on_after(0.2):
+        with anyio.move_on_after(5):
             report = await it.refresher.refresh()
         assert report is not None, "it waits for ever"
         assert report.outcome == "failed"
@@ -923,9 +923,9 @@ async def test_the_first_list_is_waited_for(hub: FakeHub) -> None:
     it = Running(HubSource(hub.url, TOKEN), FakeTime(), {})
     async with anyio.create_task_group() as group:
         group.start_soon(it.refresher.run)
-        await it.refresher.first_list(5)
+        await it.refresher.first_list(15)
         assert it.ids == ["key-1"]
-        await it.refresher.first_list(5)
+        await it.refresher.first_list(15)
         group.cancel_scope.cancel()
 
 

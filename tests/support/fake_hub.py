@@ -20,7 +20,7 @@ import anyio.to_thread
 from .rows import as_json
 
 PATH = "/api/v1/widget-keys"
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 
 class Request(NamedTuple):
