@@ -579,7 +579,7 @@ def test_a_hub_that_does_not_answer_in_time_is_a_transport_error(connect: Connec
     began = time.monotonic()
     with pytest.raises(HubTransportError, match="ReadTimeout"):
         connect(hub.url, timeout=0.05)("list")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
 
 
 def tls_context(authority: trustme.CA) -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -219,15 +220,22 @@ def test_a_file_may_come_and_go(file: Path) -> None:
 async def test_a_file_that_never_answers_keeps_nobody_waiting_beyond_the_deadline(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # like a network share whose server is gone, opening it blocks
-    unblock = threading.Timer(0.5, lambda: os.close(os.open(pipe, os.O_WRONLY)))
-    unblock.start()
-    cut = False
+    is_over = threading.Event()
+
+    def unblock() -> None:
+        is_over.wait(3)
+        os.close(os.open(pipe, os.O_WRONLY))
+
+    unblocking = threading.Thread(target=unblock)
+    unblocking.start()
+    began = time.monotonic()
     async with FileSource(pipe).connect() as fetch:
-        with anyio.move_on_after(0.05) as scope:
+        with anyio.move_on_after(0.05):
             await fetch(None)
-        cut = unblock.is_alive() and scope.cancelled_caught
-    await anyio.to_thread.run_sync(unblock.join)
-    assert cut
+    seconds = time.monotonic() - began
+    is_over.set()
+    await anyio.to_thread.run_sync(unblocking.join)
+    assert seconds < 3
 
 
 def test_a_file_belongs_to_no_account_unless_it_is_named(file: Path) -> None:

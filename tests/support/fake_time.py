@@ -4,6 +4,7 @@ import anyio
 
 PATIENCE = 15.0  # seconds of real time, on a machine that has much else to do
 
+
 class FakeTime:
     """A clock, and those who sleep by it.
 
