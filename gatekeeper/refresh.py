@@ -181,9 +181,17 @@ class Freshness:
         Args:
             asked_at: when it was asked for, by the clock.
         """
+        self.supersede(asked_at)
+        self.last_error = None
+
+    def supersede(self, asked_at: float) -> None:
+        """Let no list that was asked for earlier be applied from now on.
+
+        Args:
+            asked_at: when the list at hand was asked for, by the clock.
+        """
         if not self.is_superseded(asked_at):
             self._accepted_at = asked_at
-        self.last_error = None
 
 
 class _Round:
@@ -346,8 +354,10 @@ class Refresher:
                 if generation == freshness.generation:
                     report = self._apply(difference, len(rejected))
                     ambiguous = self._index.ambiguous()
+                    # Here, so that no other refresher sees the new rows beside what was known of the old list.
+                    freshness.digest, freshness.validator = digest, listing.validator
+                    freshness.supersede(asked_at)
                     break
-        freshness.digest, freshness.validator = digest, listing.validator
         self._tell(difference, rejected, ambiguous)
         return report
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -1064,6 +1065,49 @@ def test_a_late_list_of_one_loop_does_not_undo_a_revocation_that_another_has_see
 
     asyncio.run(be_late())
     assert decisions == [Reason.KEY_DISABLED, Reason.KEY_DISABLED]
+
+
+class Stuck(logging.Handler):
+    """A log that is stuck at the first record that it gets, until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_stuck, self.may_go_on = threading.Event(), threading.Event()
+
+    def emit(self, _: logging.LogRecord) -> None:
+        self.is_stuck.set()
+        self.may_go_on.wait(15)
+
+
+def test_a_late_list_undoes_no_revocation_that_another_loop_has_applied_and_is_still_telling_about(hub: FakeHub) -> None:
+    gate = gate_of(hub, clock=time.monotonic, sleep=anyio.sleep)
+    log, hold = Stuck(), hub.hold()
+    reasons: list[Reason] = []
+
+    async def be_late() -> None:
+        await check_once(gate)
+        hub.then(Answer(200, as_json(row(1), row(2)), hold=hold))
+        asked = len(hub.requests)
+        late = asyncio.create_task(gate.refresh())
+        await hub.asked(asked + 1)
+        hub.lists(row(1, disabled_at="now"), *(row(number) for number in range(10, 20)), bad_row(20))
+        other = threading.Thread(target=lambda: asyncio.run(gate.refresh()))
+        other.start()
+        await anyio.to_thread.run_sync(log.is_stuck.wait, 15)
+        reasons.append(gate.decide(client_key(1), ORIGIN).reason)
+        hold.release()
+        await late
+        reasons.append(gate.decide(client_key(1), ORIGIN).reason)
+        log.may_go_on.set()
+        await anyio.to_thread.run_sync(other.join)
+
+    logging.getLogger("gatekeeper").addHandler(log)
+    try:
+        asyncio.run(be_late())
+    finally:
+        log.may_go_on.set()
+        logging.getLogger("gatekeeper").removeHandler(log)
+    assert reasons == [Reason.KEY_DISABLED, Reason.KEY_DISABLED]
 
 
 def test_event_loops_in_threads_that_refresh_at_once_never_fail_each_other() -> None:
