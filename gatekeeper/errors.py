@@ -7,6 +7,7 @@ GatekeeperError                  the root: catch this to catch them all
 ├── InvalidEntry                 an allowlist entry is not one of the forms that the grammar has
 ├── InvalidClientKey             a client key does not have the form <prefix><account>_<random>
 ├── InvalidRow                   one row of the hub's list is not a widget key
+├── DatabaseDown                 the database of a reference hub does not answer
 └── SourceError                  the list of widget keys could not be had
     ├── InvalidList              it came, and is not a JSON array of rows
     └── HubError                 the hub did not do what it was asked for
@@ -25,6 +26,7 @@ from typing import Literal
 
 __all__ = (
     "ConfigError",
+    "DatabaseDown",
     "DecisionMissing",
     "EntryReason",
     "GatekeeperError",
@@ -155,6 +157,13 @@ class InvalidRow(GatekeeperError, ValueError):
         self.disabled_at = disabled_at
         named = "" if row_id is None else f" (id {row_id!r})"
         super().__init__(f"row {index}{named}: {problem}")
+
+
+class DatabaseDown(GatekeeperError):
+    """The database of a reference hub does not answer. The hub's log says why; asking again later may help."""
+
+    def __init__(self) -> None:
+        super().__init__("gatekeeper: the hub's database does not answer; try again")
 
 
 class SourceError(GatekeeperError):

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ("chromium", "lacking")
+__all__ = ("chromium", "lacking", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
 
@@ -18,6 +18,15 @@ def chromium() -> Path:
     if found is None:
         lacking("Chromium is not installed: apt-get install chromium")
     return Path(found)
+
+
+def postgres() -> Path:
+    """Find the directory of PostgreSQL's programs, or skip the test."""
+    found = shutil.which("initdb")
+    installed = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not installed:
+        lacking("PostgreSQL is not installed: apt-get install postgresql")
+    return installed[-1].parent
 
 
 def lacking(what: str) -> NoReturn:

@@ -37,6 +37,7 @@ ONLY = {
     "tldextract": ("suffixes",),
     "httpx": ("client", "demo"),
     "sqlalchemy": ("hub",),
+    "alembic": ("hub",),
     "uvicorn": ("demo",),
     "typer": ("cli",),
 }

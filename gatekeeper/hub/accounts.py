@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.tables import accounts
 
-__all__ = ("ACCOUNT_NAME", "add_account", "advance_revision", "read_etag")
+__all__ = ("ACCOUNT_NAME", "add_account", "advance_revision", "lock_account", "read_etag")
 
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -29,15 +29,22 @@ async def add_account(connection: AsyncConnection, name: str, now: datetime) -> 
         await connection.execute(insert(accounts).values(row))
 
 
-async def advance_revision(connection: AsyncConnection, account: str) -> None:
-    """Give an account's list a new ETag.
+async def lock_account(connection: AsyncConnection, name: str) -> None:
+    """Make the other writers of an account wait, on an engine that lets writers in side by side.
 
-    Called first in each write: on an engine that lets writers in side by side, this update is also what makes the
-    writers of one account wait for each other.
+    Args:
+        connection: in a writing transaction, until whose end they wait.
+        name: whose keys may be about to change.
+    """
+    await connection.execute(select(accounts.c.name).where(accounts.c.name == name).with_for_update())
+
+
+async def advance_revision(connection: AsyncConnection, account: str) -> None:
+    """Give an account's list a new ETag, and lock the account.
 
     Args:
         connection: in a writing transaction.
-        account: whose keys are about to change.
+        account: whose keys change.
     """
     await connection.execute(
         update(accounts)

@@ -7,16 +7,25 @@ from http import HTTPStatus
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 
-from gatekeeper.errors import ConfigError
-from gatekeeper.hub.database import Database
+from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.hub.database import Database, find_place
 from gatekeeper.hub.endpoints import Endpoints
 from gatekeeper.hub.minting import Draw, Mint, random_text
-from gatekeeper.hub.problems import refuse_path, report_crash
-from gatekeeper.hub.store import KeyStore
-from gatekeeper.hub.tokens import TokenStore
+from gatekeeper.hub.problems import (
+    Problem,
+    answer_database_down,
+    answer_nobody,
+    answer_problem,
+    answer_unknown_key,
+    refuse_path,
+    report_crash,
+)
+from gatekeeper.hub.store import KeyStore, UnknownKey
+from gatekeeper.hub.tokens import TokenRow, TokenStore
 
-__all__ = ("Hub", "create_hub")
+__all__ = ("Hub", "create_hub", "migrate")
 
 
 class Hub:
@@ -43,9 +52,40 @@ class Hub:
 
         Raises:
             ConfigError: the account or the name is not of that form.
+            DatabaseDown: the database does not answer.
             RuntimeError: the app's lifespan is not running.
         """
         return await self.tokens.mint(account, name=name)
+
+    async def list_tokens(self, account: str | None = None) -> list[TokenRow]:
+        """List bearer tokens, without their plaintexts.
+
+        Args:
+            account: whose; None for everybody's.
+
+        Returns:
+            The tokens, oldest first.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+            RuntimeError: the app's lifespan is not running.
+        """
+        return await self.tokens.list(account)
+
+    async def revoke_token(self, token_id: str) -> TokenRow | None:
+        """Make the hub forget a bearer token, from its next request on.
+
+        Args:
+            token_id: the id that `list_tokens` gives.
+
+        Returns:
+            The token that was; None where there is none of this id.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+            RuntimeError: the app's lifespan is not running.
+        """
+        return await self.tokens.revoke(token_id)
 
 
 def create_hub(
@@ -55,46 +95,54 @@ def create_hub(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     draw: Draw = random_text,
 ) -> Starlette:
-    """Make a hub over a SQLite file.
+    """Make a hub over a SQLite file or a PostgreSQL database.
 
     Args:
-        database: the path of the file; it and its tables are made when the app starts.
+        database: the path of a file, which is made when the app starts; or postgresql://user:password@host:port/database.
         pepper: the secret that keys the hashes of tokens and client keys. Tokens minted under another one are unknown.
         clock: the present, as an aware datetime of any time zone.
         draw: gives that many random letters and digits; everybody's secrets hang on it.
 
     Returns:
-        The app, whose lifespan has to run: it opens the database and closes it. `app.state.hub` is the Hub.
+        The app, whose lifespan has to run: it brings the database to the newest schema, and closes it in the end. While
+        a PostgreSQL server is down, the app starts nevertheless and answers 503. `app.state.hub` is the Hub.
 
     Raises:
-        ConfigError: the database is not the path of a file, or the pepper is empty.
+        ConfigError: the database is neither of the two, or the pepper is empty.
+        ImportError: the database is a PostgreSQL database, and the extra `postgres` is not installed.
     """
-    problems = []
-    if str(database) in {"", "."} or str(database).startswith(":memory:"):
-        problems.append(f"database {str(database)!r} is not the path of a file")
+    problems: list[str] = []
+    opened = None
+    try:
+        opened = Database(find_place(database))
+    except ConfigError as error:
+        problems.extend(error.problems)
     if not pepper:
         problems.append("pepper is empty; give it a secret, such as the output of `openssl rand -hex 32`")
-    if problems:
+    if problems or opened is None:
         raise ConfigError(problems)
-    file = Database(Path(database))
     mint = Mint(pepper, draw)
 
     def now() -> datetime:
         return clock().astimezone(UTC)
 
-    hub = Hub(KeyStore(file, mint, now), TokenStore(file, mint, now))
+    hub = Hub(KeyStore(opened, mint, now), TokenStore(opened, mint, now))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await file.open()
+            await opened.open()
             yield
         finally:
-            await file.close()
+            await opened.close()
 
     app = Starlette(
         routes=Endpoints(hub.keys, hub.tokens).routes,
         exception_handlers={
+            Problem: answer_problem,
+            UnknownKey: answer_unknown_key,
+            DatabaseDown: answer_database_down,
+            ClientDisconnect: answer_nobody,
             HTTPStatus.NOT_FOUND: refuse_path,
             HTTPStatus.METHOD_NOT_ALLOWED: refuse_path,
             Exception: report_crash,
@@ -105,3 +153,18 @@ def create_hub(
     app.router.redirect_slashes = False
     app.state.hub = hub
     return app
+
+
+def migrate(database: str | Path) -> None:
+    """Bring a hub's database to the newest schema, as every start of a hub does; blocks until it is there.
+
+    Args:
+        database: as for `create_hub`.
+
+    Raises:
+        ConfigError: the database is of neither kind, or a newer gatekeeper has been at it.
+        DatabaseDown: it does not answer, or lets nobody in.
+        ImportError: it is a PostgreSQL database, and the extra `postgres` is not installed.
+        sqlite3.DatabaseError: the file cannot be opened or is not a database.
+    """
+    Database(find_place(database)).migrate()

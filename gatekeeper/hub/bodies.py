@@ -1,18 +1,21 @@
-"""What a request asks for: the JSON bodies of create and update."""
+"""What a request asks for: the JSON bodies of create, update and usage."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
 from gatekeeper.allowlist import Allowlist
-from gatekeeper.hub.problems import Problem
+from gatekeeper.hub.problems import InvalidUse, Problem
 
-__all__ = ("KeyChange", "KeyDraft", "read_body")
+__all__ = ("KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
 
 MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries are a tenth of it.
+
+MAX_COUNT: Final = 1_000_000_000  # Uses in one report; 9 billion reports of that many still fit into 64 bits.
 
 # PostgreSQL has no NUL in its texts, and a name that only some databases can hold is no name.
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -50,11 +53,24 @@ class KeyChange(msgspec.Struct, frozen=True):
     disabled: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-Body = TypeVar("Body", KeyDraft, KeyChange)
+class KeyUse(msgspec.Struct, frozen=True):
+    """What a usage report says about one key.
+
+    Attributes:
+        count: how often it was used since the last report.
+        last_used_at: when it was last used, with a time zone.
+    """
+
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+    last_used_at: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-async def read_body(request: Request, kind: type[Body]) -> Body:
-    """Read the body of a request.
+Keys = TypeVar("Keys", KeyDraft, KeyChange)
+Body = TypeVar("Body")
+
+
+async def read_body(request: Request, kind: type[Keys]) -> Keys:
+    """Read the body of a create or an update.
 
     Args:
         request: whose body has not been read yet.
@@ -67,16 +83,42 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         Problem: 415 for another type than JSON, 413 above 1 MB, 400 for what is not JSON or not what was expected.
         starlette.requests.ClientDisconnect: the client left before the end.
     """
-    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        detail = "Send the body as JSON, with the header Content-Type: application/json."
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     body = _decode(await _read(request), kind)
     if body.domain_allowlist is not msgspec.UNSET:
         _require_entries(body.domain_allowlist)
     return body
 
 
+async def read_usage(request: Request) -> dict[str, KeyUse]:
+    """Read the body of a usage report.
+
+    Args:
+        request: whose body has not been read yet.
+
+    Returns:
+        What it says about each key, by the key's id.
+
+    Raises:
+        Problem: 415, 413 and 400 as for `read_body`; the last lists every entry that is not as expected.
+        starlette.requests.ClientDisconnect: the client left before the end.
+    """
+    entries = _decode(await _read(request), dict[str, Any])
+    uses, errors = {}, []
+    for key_id, entry in entries.items():
+        try:
+            uses[key_id] = msgspec.convert(entry, KeyUse)
+        except msgspec.ValidationError as error:
+            errors.append(InvalidUse(key_id, f"{error}."))
+    if errors:
+        detail = f"{len(errors)} of the {len(entries)} entries are not as expected; `errors` says which and why."
+        raise Problem(HTTPStatus.BAD_REQUEST, "usage_invalid", detail, errors=errors)
+    return uses
+
+
 async def _read(request: Request) -> bytearray:
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        detail = "Send the body as JSON, with the header Content-Type: application/json."
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,64 +1,108 @@
-"""Database: the SQLite file, its connections and its transactions."""
+"""Database: the transactions of a hub, on whichever database it has.
+
+The database may be down when the hub starts, and later. Until it has been migrated, every transaction tries that first;
+whatever transaction fails because nobody answers says so as DatabaseDown, and the next one tries again.
+"""
 
 import asyncio
-import sqlite3
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gatekeeper.hub.tables import metadata
+from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.hub.engines import Engines, Place
+from gatekeeper.hub.postgres import SCHEMES, PostgresServer
+from gatekeeper.hub.sqlite import SqliteFile, blames_statement
 
-__all__ = ("Database",)
+__all__ = ("Database", "find_place")
 
-BUSY_TIMEOUT: Final = 10.0  # Seconds to wait for another process's transaction; sqlite3's own default is 5.
+PAUSE: Final = 1.0  # Seconds between two attempts to migrate a database that is down, so that requests do not queue for it.
+
+# What drivers raise where the database cannot be reached, shuts down, is full or locked, and SQLAlchemy where all of its
+# connections are taken for long. PostgreSQL's complaints about a statement are of other classes; SQLite has a code for them.
+_MAYBE_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+
+_log = logging.getLogger(__name__)
+
+
+def find_place(database: str | Path) -> Place:
+    """Read where a database is.
+
+    Args:
+        database: the path of a SQLite file, or the URL of a PostgreSQL database.
+
+    Returns:
+        The place, to which nobody has connected yet.
+
+    Raises:
+        ConfigError: it is neither.
+        ImportError: it is a PostgreSQL database, and the extra `postgres` is not installed.
+    """
+    named = str(database)
+    if isinstance(database, str) and named.startswith(SCHEMES):
+        return PostgresServer(named)
+    if isinstance(database, str) and "://" in named:
+        scheme = named.partition("://")[0]
+        raise ConfigError([f"database is a URL of the scheme {scheme!r}, and neither postgresql:// nor the path of a file"])
+    if named in {"", "."} or named.startswith(":memory:"):
+        raise ConfigError([f"database {named!r} is not the path of a file"])
+    return SqliteFile(Path(database))
 
 
 class Database:
-    """The SQLite file of a hub.
-
-    SQLite lets one writer in at a time and makes the others poll for their turn, in no order. So this process writes
-    over one connection, for which its writers queue; BEGIN IMMEDIATE and the busy timeout settle it with others.
+    """The database of a hub.
 
     Args:
-        path: the file; it is made by `open` where it does not exist.
+        place: where it is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._engines: tuple[AsyncEngine, AsyncEngine] | None = None
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._engines: Engines | None = None
+        self._migrating: asyncio.Lock | None = None
+        self._next_attempt = 0.0
+        self._down = False
 
-    async def open(self) -> None:
-        """Connect, switch the file to write-ahead logging, and make the tables that are missing.
+    def migrate(self) -> None:
+        """Bring the database to the newest schema; blocks.
 
         Raises:
+            ConfigError: a newer gatekeeper has been at the database.
+            DatabaseDown: nobody answers.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
-        # Not left to aiosqlite: where that cannot open a file, its thread outlives the error, and then the event loop.
-        await asyncio.to_thread(_prepare_file, self._path)
-        url = URL.create("sqlite+aiosqlite", database=str(self._path))
-        # Without an isolation level the driver begins no transaction of its own accord. Parameters stay out of error
-        # messages, because those end up in logs.
-        arguments = {"isolation_level": None, "timeout": BUSY_TIMEOUT}
-        reader = create_async_engine(url, connect_args=arguments, hide_parameters=True)
-        writer = create_async_engine(url, connect_args=arguments, hide_parameters=True, pool_size=1, max_overflow=0)
-        for engine in (reader, writer):
-            event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
-        event.listen(reader.sync_engine, "begin", _begin)
-        event.listen(writer.sync_engine, "begin", _begin_immediate)
-        self._engines = reader, writer
-        async with self.writing() as connection:
-            await connection.run_sync(metadata.create_all)
+        try:
+            self._place.migrate()
+        except _MAYBE_DOWN as error:
+            if blames_statement(error):
+                raise
+            raise self._is_down(error) from error
+
+    async def open(self) -> None:
+        """Bring the database to the newest schema, or leave that to the first transaction where it is down.
+
+        Raises:
+            ConfigError: a newer gatekeeper has been at the database.
+            sqlite3.DatabaseError: the file cannot be opened or is not a database.
+        """
+        self._migrating = asyncio.Lock()
+        self._next_attempt = 0.0
+        try:
+            await self._migrated()
+        except DatabaseDown:
+            # It is in the log, and every request says so.
+            return
 
     async def close(self) -> None:
-        """Close what is open; the last connection to go also folds the write-ahead log into the file."""
-        engines, self._engines = self._engines or (), None
-        for engine in engines:
+        """Close all connections; the last one to a SQLite file also folds its write-ahead log into it."""
+        engines, self._engines, self._migrating = self._engines, None, None
+        for engine in engines or ():
             await engine.dispose()
 
     @asynccontextmanager
@@ -67,8 +111,24 @@ class Database:
 
         Yields:
             The connection, in a transaction that ends with the block.
+
+        Raises:
+            DatabaseDown: nobody answers.
         """
-        async with self._opened[0].begin() as connection:
+        async with self._transaction((await self._migrated()).reader) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def streaming(self) -> AsyncIterator[AsyncConnection]:
+        """Run reads that all see the same state of the database, and last as long as somebody takes to read them.
+
+        Yields:
+            The connection, in a transaction that ends with the block.
+
+        Raises:
+            DatabaseDown: nobody answers.
+        """
+        async with self._transaction((await self._migrated()).streamer) as connection:
             yield connection
 
     @asynccontextmanager
@@ -76,38 +136,50 @@ class Database:
         """Run reads and writes that happen all together, or not at all where the block raises.
 
         Yields:
-            The connection, in a transaction that no other writer overlaps.
+            The connection, in a transaction.
+
+        Raises:
+            DatabaseDown: nobody answers.
         """
-        async with self._opened[1].begin() as connection:
+        async with self._transaction((await self._migrated()).writer) as connection:
             yield connection
 
-    @property
-    def _opened(self) -> tuple[AsyncEngine, AsyncEngine]:
-        if self._engines is None:
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with engine.begin() as connection:
+                yield connection
+        except _MAYBE_DOWN as error:
+            if blames_statement(error):
+                raise
+            raise self._is_down(error) from error
+        if self._down:
+            self._down = False
+            _log.warning("the hub's database answers again")
+
+    async def _migrated(self) -> Engines:
+        if self._migrating is None:
             problem = "gatekeeper: the hub has not been started; a server runs its lifespan, a mount or a test has to"
             raise RuntimeError(problem)
-        return self._engines
+        if self._engines is not None:
+            return self._engines
+        async with self._migrating:
+            now = asyncio.get_running_loop().time()
+            if self._engines is None and now < self._next_attempt:
+                raise DatabaseDown
+            if self._engines is None:
+                try:
+                    # In a thread, because Alembic is not asynchronous and connecting may take its time.
+                    await asyncio.to_thread(self.migrate)
+                except DatabaseDown:
+                    self._next_attempt = asyncio.get_running_loop().time() + PAUSE
+                    raise
+                self._engines = self._place.engines()
+            return self._engines
 
-
-def _prepare_file(path: Path) -> None:
-    try:
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.DatabaseError as error:
-        error.add_note(f"gatekeeper: the hub's database is {path}")
-        raise
-
-
-def _enforce_foreign_keys(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
-
-
-def _begin_immediate(connection: Connection) -> None:
-    # A plain BEGIN takes the lock at its first write, and fails at once where somebody wrote since its first read.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def _is_down(self, error: Exception) -> DatabaseDown:
+        if not self._down:
+            self._down = True
+            reason = str(error).partition("\n")[0]
+            _log.warning("the hub's database does not answer: %s", reason)
+        return DatabaseDown()

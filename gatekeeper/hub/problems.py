@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 from starlette.requests import Request
@@ -13,7 +13,31 @@ from gatekeeper.allowlist import RejectedEntry
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
 
-__all__ = ("Problem", "problem_response", "refuse_path", "report_crash")
+__all__ = (
+    "InvalidUse",
+    "Problem",
+    "answer_database_down",
+    "answer_nobody",
+    "answer_problem",
+    "answer_unknown_key",
+    "problem_response",
+    "refuse_path",
+    "report_crash",
+)
+
+RETRY_AFTER: Final = 2  # Seconds; a server of PostgreSQL that was restarted is back in about as many.
+
+
+class InvalidUse(msgspec.Struct, frozen=True):
+    """An entry of a usage report that is not as expected.
+
+    Attributes:
+        id: the key's id.
+        hint: what is wrong, as a sentence.
+    """
+
+    id: str
+    hint: str
 
 
 class Problem(Exception):
@@ -23,7 +47,7 @@ class Problem(Exception):
         status: the status code of the answer.
         code: what is wrong, as a word that programs can compare.
         detail: the same as a sentence that says what to do.
-        errors: the allowlist entries that are refused.
+        errors: the entries of an allowlist or a usage report that are refused.
         headers: header fields that the answer needs besides.
     """
 
@@ -33,7 +57,7 @@ class Problem(Exception):
         code: str,
         detail: str,
         *,
-        errors: Sequence[RejectedEntry] = (),
+        errors: Sequence[RejectedEntry | InvalidUse] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
@@ -52,7 +76,7 @@ class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     detail: str
     code: str
-    errors: tuple[RejectedEntry, ...] = ()
+    errors: tuple[RejectedEntry | InvalidUse, ...] = ()
 
 
 def problem_response(problem: Problem) -> Response:
@@ -80,6 +104,47 @@ def problem_response(problem: Problem) -> Response:
     )
 
 
+async def answer_problem(_request: Request, error: Exception) -> Response:
+    """Answer with the problem that was raised on the way.
+
+    Args:
+        error: a Problem.
+
+    Returns:
+        The answer.
+    """
+    return problem_response(cast("Problem", error))
+
+
+async def answer_unknown_key(_request: Request, _error: Exception) -> Response:
+    """Answer 404, the same for an id that nobody has and for that of another account.
+
+    Returns:
+        The answer.
+    """
+    return problem_response(Problem(HTTPStatus.NOT_FOUND, "not_found", "There is no widget key of this id."))
+
+
+async def answer_database_down(_request: Request, _error: Exception) -> Response:
+    """Answer 503.
+
+    Returns:
+        The answer, which asks to come back soon.
+    """
+    detail = "The hub's database does not answer. Nothing was changed that was not acknowledged; try again."
+    headers = {"Retry-After": str(RETRY_AFTER)}
+    return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_down", detail, headers=headers))
+
+
+async def answer_nobody(_request: Request, _error: Exception) -> Response:
+    """Answer a client that has left; without an answer, the server's log calls every lost connection a crash.
+
+    Returns:
+        The answer, which nobody reads.
+    """
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
 async def refuse_path(request: Request, error: Exception) -> Response:
     """Answer 404 or 405, as Starlette's router raised it.
 
@@ -93,8 +158,8 @@ async def refuse_path(request: Request, error: Exception) -> Response:
     raised = cast("HTTPException", error)
     status = HTTPStatus(raised.status_code)
     detail = (
-        f"There is no {request.method} on this path. A hub has GET and POST on /api/v1/widget-keys, and PATCH and "
-        "DELETE on /api/v1/widget-keys/{id}."
+        f"There is no {request.method} on this path. A hub has GET and POST on /api/v1/widget-keys, POST on "
+        "/api/v1/widget-keys/usage, PATCH and DELETE on /api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events."
     )
     return problem_response(Problem(status, status.name.lower(), detail, headers=raised.headers))
 

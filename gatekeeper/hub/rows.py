@@ -1,10 +1,13 @@
 """KeyRow: what the hub says about a widget key."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 
 import msgspec
 
-__all__ = ("CreatedKeyRow", "KeyRow", "Listing")
+from gatekeeper.allowlist import EntryWarning
+
+__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyRow", "Listing")
 
 
 class KeyRow(msgspec.Struct, frozen=True):
@@ -21,6 +24,7 @@ class KeyRow(msgspec.Struct, frozen=True):
         updated_at: when it was last changed.
         last_used_at: when it was last used, or None.
         key_sha256: SHA-256 of the whole key, in hexadecimal digits.
+        use_count: how often it was used, as far as gates have reported.
     """
 
     id: str
@@ -33,9 +37,20 @@ class KeyRow(msgspec.Struct, frozen=True):
     updated_at: datetime
     last_used_at: datetime | None
     key_sha256: str
+    use_count: int
 
 
-class CreatedKeyRow(KeyRow, frozen=True, kw_only=True):
+class CheckedKeyRow(KeyRow, frozen=True, kw_only=True):
+    """The answer to an update.
+
+    Attributes:
+        warnings: entries of the allowlist that work, and may not do what their writer expects.
+    """
+
+    warnings: tuple[EntryWarning, ...]
+
+
+class CreatedKeyRow(CheckedKeyRow, frozen=True, kw_only=True):
     """The answer to a create, the only one with the plaintext.
 
     Attributes:
@@ -48,14 +63,18 @@ class CreatedKeyRow(KeyRow, frozen=True, kw_only=True):
         """Show which key it is, and not the plaintext."""
         return f"CreatedKeyRow(id={self.id!r}, last8={self.last8!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        """As `repr`, for tracebacks by rich: msgspec would show every field."""
+        return [("id", self.id), ("last8", self.last8)]
+
 
 class Listing(msgspec.Struct, frozen=True):
     """All rows of an account, as they were at one moment.
 
     Attributes:
         etag: a strong ETag, in its quotes.
-        rows: oldest first.
+        pages: the rows, oldest first, some at a time; to be read once, while the listing is open.
     """
 
     etag: str
-    rows: list[KeyRow]
+    pages: AsyncIterator[list[KeyRow]]

@@ -1,20 +1,25 @@
 """KeyStore: the widget keys of every account, each to itself."""
 
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, case, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.hub.accounts import advance_revision, read_etag
-from gatekeeper.hub.bodies import KeyChange, KeyDraft
+from gatekeeper.allowlist import Allowlist
+from gatekeeper.hub.accounts import advance_revision, lock_account, read_etag
+from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.database import Database
+from gatekeeper.hub.events import Action, Change, EventRow, add_event, read_events
 from gatekeeper.hub.minting import Mint
-from gatekeeper.hub.rows import CreatedKeyRow, KeyRow, Listing
-from gatekeeper.hub.tables import widget_keys
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow, Listing
+from gatekeeper.hub.tables import UtcDateTime, widget_keys
+from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys import ClientKey
 
 __all__ = ("KeyStore", "UnknownKey")
@@ -23,7 +28,13 @@ __all__ = ("KeyStore", "UnknownKey")
 # a generator that repeats itself.
 MAX_DRAWS: Final = 10
 
+PAGE: Final = 1000  # Rows read at a time: half a megabyte of JSON.
+
 _COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
+_CHOSEN_FIELDS: Final = ("name", "domain_allowlist", "agent_id")  # What create and delete tell in their event.
+
+# As uuid4 writes them. No database is asked about anything else: PostgreSQL would not take all of it for text.
+_KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
 
 
 class UnknownKey(LookupError):
@@ -51,38 +62,40 @@ class KeyStore:
             account: whose list.
 
         Returns:
-            A strong ETag, in its quotes, which every write of the account changes.
+            A strong ETag, in its quotes, which every change of the list changes.
+
+        Raises:
+            DatabaseDown: nobody answers; so from every method.
         """
         async with self._database.reading() as connection:
             return await read_etag(connection, account)
 
-    async def list(self, account: str) -> Listing:
-        """Read all widget keys of an account.
+    @asynccontextmanager
+    async def list(self, account: str) -> AsyncIterator[Listing]:
+        """Open the list of an account's widget keys.
 
         Args:
             account: whose keys.
 
-        Returns:
-            The rows, oldest first, and the ETag that belongs to them.
+        Yields:
+            The rows, page by page, and the ETag that belongs to them, whatever others write meanwhile.
         """
-        rows = select(*_COLUMNS).where(widget_keys.c.account == account).order_by(widget_keys.c.sequence)
-        async with self._database.reading() as connection:
-            etag = await read_etag(connection, account)
-            return Listing(etag, [KeyRow(*row) for row in await connection.execute(rows)])
+        async with self._database.streaming() as connection:
+            yield Listing(await read_etag(connection, account), _pages(connection, account))
 
-    async def create(self, account: str, draft: KeyDraft) -> CreatedKeyRow:
+    async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Make a widget key.
 
         Args:
-            account: whose it becomes.
+            bearer: who makes it, and for which account.
             draft: its name, allowlist and agent.
 
         Returns:
             The row with the plaintext, which is not kept and cannot be had again.
         """
         async with self._database.writing() as connection:
-            await advance_revision(connection, account)
-            key = await self._draw_key(connection, account)
+            await advance_revision(connection, bearer.account)
+            key = await self._draw_key(connection, bearer.account)
             # Read behind the wait for other writers, so that the oldest is also the first.
             now = self._clock()
             row = KeyRow(
@@ -96,19 +109,23 @@ class KeyStore:
                 updated_at=now,
                 last_used_at=None,
                 key_sha256=key.sha256(),
+                use_count=0,
             )
             fields = msgspec.structs.asdict(row)
-            hidden = {"account": account, "keyed_hash": self._mint.keyed_hash(key.value)}
+            hidden = {"account": bearer.account, "keyed_hash": self._mint.keyed_hash(key.value)}
             await connection.execute(insert(widget_keys).values(fields | hidden))
-        return CreatedKeyRow(**fields, public_key=key.value)
+            chosen = {field: Change(None, getattr(row, field)) for field in _CHOSEN_FIELDS}
+            await add_event(connection, bearer, row.id, "created", now, chosen)
+        warnings = Allowlist.parse(row.domain_allowlist).warnings
+        return CreatedKeyRow(**fields, warnings=warnings, public_key=key.value)
 
-    async def update(self, account: str, key_id: str, change: KeyChange) -> KeyRow:
-        """Change a widget key.
+    async def update(self, bearer: Bearer, key_id: str, change: KeyChange) -> CheckedKeyRow:
+        """Change a widget key. What disables or enables it is an event of its own beside the other changes.
 
         Args:
-            account: whose it is.
+            bearer: who changes it, and of which account.
             key_id: its id.
-            change: what to change.
+            change: what to change; what is so already is no change.
 
         Returns:
             The row after the change.
@@ -117,20 +134,22 @@ class KeyStore:
             UnknownKey: the account has no such key.
         """
         async with self._database.writing() as connection:
-            await advance_revision(connection, account)
-            row = await _find(connection, account, key_id)
-            values = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
-            disabled = values.pop("disabled", row.disabled_at is not None)
+            await lock_account(connection, bearer.account)
+            row = await _find(connection, bearer.account, key_id)
+            wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             now = self._clock()
-            if disabled != (row.disabled_at is not None):
-                values["disabled_at"] = now if disabled else None
-            return await _change(connection, account, row, values, now)
+            disable = wanted.pop("disabled", row.disabled_at is not None)
+            if disable != (row.disabled_at is not None):
+                wanted["disabled_at"] = now if disable else None
+            row = await _change(connection, bearer, row, wanted, now)
+        warnings = Allowlist.parse(row.domain_allowlist).warnings
+        return CheckedKeyRow(**msgspec.structs.asdict(row), warnings=warnings)
 
-    async def delete(self, account: str, key_id: str) -> KeyRow | None:
+    async def delete(self, bearer: Bearer, key_id: str) -> KeyRow | None:
         """Remove a widget key that was never used; disable one that was.
 
         Args:
-            account: whose it is.
+            bearer: who removes it, and of which account.
             key_id: its id.
 
         Returns:
@@ -140,30 +159,57 @@ class KeyStore:
             UnknownKey: the account has no such key.
         """
         async with self._database.writing() as connection:
-            await advance_revision(connection, account)
-            row = await _find(connection, account, key_id)
-            if row.last_used_at is None:
-                await connection.execute(delete(widget_keys).where(_is(account, key_id)))
-                return None
+            await lock_account(connection, bearer.account)
+            row = await _find(connection, bearer.account, key_id)
             now = self._clock()
-            values = {"disabled_at": now} if row.disabled_at is None else {}
-            return await _change(connection, account, row, values, now)
+            if row.use_count or row.last_used_at is not None:
+                return await _change(connection, bearer, row, {"disabled_at": row.disabled_at or now}, now)
+            await connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
+            chosen = {field: Change(getattr(row, field), None) for field in _CHOSEN_FIELDS}
+            await add_event(connection, bearer, key_id, "deleted", now, chosen)
+            await advance_revision(connection, bearer.account)
+            return None
 
-    async def record_use(self, account: str, key_id: str, used_at: datetime) -> None:
-        """Note that a widget key was used.
+    async def record_use(self, account: str, uses: Mapping[str, KeyUse]) -> None:
+        """Add to what is known of the use of widget keys.
 
         Args:
-            account: whose it is.
-            key_id: its id.
-            used_at: when, as an aware datetime.
-
-        Raises:
-            UnknownKey: the account has no such key.
+            account: whose keys.
+            uses: what to add, by the key's id; an id that the account does not have is passed over, because its key may
+                have gone since.
         """
         async with self._database.writing() as connection:
-            await advance_revision(connection, account)
-            await _find(connection, account, key_id)
-            await connection.execute(update(widget_keys).where(_is(account, key_id)).values(last_used_at=used_at))
+            await lock_account(connection, account)
+            now = self._clock()
+            added = [
+                {"used_id": key_id, "used_count": use.count, "used_at": min(use.last_used_at, now)}
+                for key_id, use in uses.items()
+                if _KEY_ID.fullmatch(key_id)
+            ]
+            if added and (await connection.execute(_add_use(account), added)).rowcount:
+                await advance_revision(connection, account)
+
+    async def events(self, account: str, key_id: str) -> Iterable[EventRow]:
+        """Read what happened to a widget key.
+
+        Args:
+            account: whose it is or was.
+            key_id: its id.
+
+        Returns:
+            The events, oldest first.
+
+        Raises:
+            UnknownKey: the account has never had such a key.
+        """
+        async with self._database.reading() as connection:
+            if not _KEY_ID.fullmatch(key_id):
+                raise UnknownKey(key_id)
+            happened = await read_events(connection, account, key_id)
+            if not happened:
+                # A key from before there were events has none, and is there.
+                await _find(connection, account, key_id)
+            return happened
 
     async def _draw_key(self, connection: AsyncConnection, account: str) -> ClientKey:
         for _ in range(MAX_DRAWS):
@@ -175,21 +221,52 @@ class KeyStore:
         raise RuntimeError(problem)
 
 
-def _is(account: str, key_id: str) -> ColumnElement[bool]:
+async def _pages(connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
+    mine = and_(widget_keys.c.account == account, widget_keys.c.sequence > bindparam("after"))
+    page = select(*_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
+    last = 0
+    while rows := (await connection.execute(page, {"after": last})).all():
+        last = rows[-1].sequence
+        yield [KeyRow(*row[:-1]) for row in rows]
+
+
+def _is(account: str, key_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return and_(widget_keys.c.account == account, widget_keys.c.id == key_id)
 
 
 async def _find(connection: AsyncConnection, account: str, key_id: str) -> KeyRow:
-    found = (await connection.execute(select(*_COLUMNS).where(_is(account, key_id)))).one_or_none()
-    if found is None:
-        # Raised inside the transaction, which takes the advanced revision back.
-        raise UnknownKey(key_id)
-    return KeyRow(*found)
+    if _KEY_ID.fullmatch(key_id):
+        found = (await connection.execute(select(*_COLUMNS).where(_is(account, key_id)))).one_or_none()
+        if found is not None:
+            return KeyRow(*found)
+    raise UnknownKey(key_id)
 
 
-async def _change(connection: AsyncConnection, account: str, row: KeyRow, values: dict[str, Any], now: datetime) -> KeyRow:
-    if not values:
+async def _change(
+    connection: AsyncConnection, bearer: Bearer, row: KeyRow, wanted: Mapping[str, Any], now: datetime
+) -> KeyRow:
+    changes = {field: Change(getattr(row, field), value) for field, value in wanted.items() if value != getattr(row, field)}
+    if not changes:
         return row
-    values["updated_at"] = now
-    await connection.execute(update(widget_keys).where(_is(account, row.id)).values(values))
+    values = {field: change.after for field, change in changes.items()} | {"updated_at": now}
+    await connection.execute(update(widget_keys).where(_is(bearer.account, row.id)).values(values))
+    disabling = {field: changes.pop(field) for field in ("disabled_at",) if field in changes}
+    if changes:
+        await add_event(connection, bearer, row.id, "updated", now, changes)
+    if disabling:
+        action: Action = "enabled" if values["disabled_at"] is None else "disabled"
+        await add_event(connection, bearer, row.id, action, now, disabling)
+    await advance_revision(connection, bearer.account)
     return msgspec.structs.replace(row, **values)
+
+
+def _add_use(account: str) -> Update:
+    known, reported = widget_keys.c.last_used_at, bindparam("used_at", type_=UtcDateTime)
+    return (
+        update(widget_keys)
+        .where(_is(account, bindparam("used_id")))
+        .values(
+            use_count=widget_keys.c.use_count + bindparam("used_count"),
+            last_used_at=case((or_(known.is_(None), known < reported), reported), else_=known),
+        )
+    )

@@ -1,4 +1,4 @@
-"""The tables of the hub's database, as SQLAlchemy metadata that any engine, and a migration tool, can read."""
+"""The tables of the hub's database, as SQLAlchemy metadata. How a database gets there, migrations/versions says."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ("UtcDateTime", "accounts", "metadata", "tokens", "widget_keys")
+__all__ = ("UtcDateTime", "accounts", "events", "metadata", "tokens", "widget_keys")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -88,5 +89,22 @@ widget_keys = Table(
     Column("last_used_at", UtcDateTime),
     Column("key_sha256", String(64), nullable=False),
     Column("keyed_hash", String(64), nullable=False),
+    Column("use_count", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("account", "last8"),
+    # The list walks along this one, so that neither its order nor the rows of other accounts cost anything.
+    Index(None, "account", "sequence"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # No foreign key: the events of a key outlive it.
+    Column("key_id", String(36), primary_key=True),
+    # Counted for each key, because a number out of one sequence would tell an account how much others do.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("account", ForeignKey("accounts.name"), nullable=False),
+    Column("action", String(8), nullable=False),
+    Column("token_name", String(200), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("changes", JSON, nullable=False),
 )

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.accounts import ACCOUNT_NAME, add_account
@@ -13,7 +14,7 @@ from gatekeeper.hub.database import Database
 from gatekeeper.hub.minting import TOKEN_PREFIX, Mint
 from gatekeeper.hub.tables import tokens
 
-__all__ = ("Bearer", "TokenStore", "carries_account")
+__all__ = ("Bearer", "TokenRow", "TokenStore", "carries_account")
 
 MAX_NAME_LENGTH = 200
 
@@ -28,6 +29,25 @@ class Bearer(msgspec.Struct, frozen=True):
 
     account: str
     token_name: str
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """A bearer token as the operator sees it.
+
+    Attributes:
+        id: names the token where it is revoked.
+        account: whose keys it may touch.
+        name: what the operator called it.
+        created_at: when it was minted.
+    """
+
+    id: str
+    account: str
+    name: str
+    created_at: datetime
+
+
+_COLUMNS: Final = tuple(tokens.c[field] for field in TokenRow.__struct_fields__)
 
 
 class TokenStore:
@@ -60,6 +80,8 @@ class TokenStore:
         problems = []
         if not ACCOUNT_NAME.fullmatch(account):
             problems.append(f"account {account!r} does not match ^[a-z0-9][a-z0-9_-]{{0,62}}$")
+        if "\0" in name:
+            problems.append("a token's name has no NUL, which PostgreSQL cannot keep")
         if not 1 <= len(name) <= MAX_NAME_LENGTH:
             problems.append(f"a token's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
         if problems:
@@ -77,6 +99,35 @@ class TokenStore:
             await add_account(connection, account, now)
             await connection.execute(insert(tokens).values(row))
         return plaintext
+
+    async def list(self, account: str | None) -> list[TokenRow]:
+        """List tokens.
+
+        Args:
+            account: whose; None for everybody's.
+
+        Returns:
+            The tokens, oldest first.
+        """
+        rows = select(*_COLUMNS).order_by(tokens.c.created_at, tokens.c.id)
+        if account is not None:
+            rows = rows.where(tokens.c.account == account)
+        async with self._database.reading() as connection:
+            return [TokenRow(*row) for row in await connection.execute(rows)]
+
+    async def revoke(self, token_id: str) -> TokenRow | None:
+        """Forget a token.
+
+        Args:
+            token_id: its id.
+
+        Returns:
+            The token that was; None where there is none of this id.
+        """
+        async with self._database.writing() as connection:
+            found = (await connection.execute(select(*_COLUMNS).where(tokens.c.id == token_id))).one_or_none()
+            await connection.execute(delete(tokens).where(tokens.c.id == token_id))
+        return None if found is None else TokenRow(*found)
 
     async def find(self, plaintext: str) -> Bearer | None:
         """Look a token up.

@@ -1,12 +1,17 @@
-"""A hub for each test, over a file of its own."""
+"""A hub for each test, over each kind of database, which nobody else uses."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests import needs
+from tests.support.postgres import PostgresCluster
+
 from .support import RunningHub, running_hub
+
+NewDatabase = Callable[[], str | Path]
 
 
 @pytest.fixture
@@ -15,10 +20,36 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """Run a PostgreSQL server."""
+    with PostgresCluster(needs.postgres()) as cluster:
+        cluster.start()
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
+    """Make databases that have nothing in them yet."""
+    if request.param == "postgres":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        return cluster.create_schema
+    made = 0
+
+    def new_file() -> Path:
+        nonlocal made
+        made += 1
+        directory = tmp_path / f"database-{made}"
+        directory.mkdir()
+        return directory / "hub.db"
+
+    return new_file
+
+
 @pytest.fixture
-async def hub(anyio_backend: str, tmp_path: Path) -> AsyncIterator[RunningHub]:  # noqa: ARG001 - makes the fixture async
+async def hub(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[RunningHub]:  # noqa: ARG001 - makes the fixture async
     """Run a hub."""
-    async with running_hub(tmp_path) as running:
+    async with running_hub(new_database()) as running:
         yield running
 
 

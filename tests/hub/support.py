@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from gatekeeper.hub import Hub, create_hub
 from gatekeeper.hub.minting import random_text
+from tests.support.postgres import dump
 
 PATH = "/api/v1/widget-keys"
 PEPPER = "the pepper of these tests"
@@ -47,7 +48,7 @@ class Dice:
 class RunningHub:
     """A hub whose lifespan is running, and what a test needs to ask it."""
 
-    def __init__(self, app: Starlette, database: Path, clients: AsyncExitStack, clock: Clock, dice: Dice) -> None:
+    def __init__(self, app: Starlette, database: str | Path, clients: AsyncExitStack, clock: Clock, dice: Dice) -> None:
         self.app = app
         self.database = database
         self.clock = clock
@@ -71,15 +72,16 @@ class RunningHub:
         return await self._clients.enter_async_context(client)
 
     def stored_bytes(self) -> bytes:
-        """Everything that the hub has on its disk at this moment."""
-        return b"".join(file.read_bytes() for file in sorted(self.database.parent.iterdir()))
+        """Everything that the hub has in its database at this moment."""
+        if isinstance(self.database, Path):
+            return b"".join(file.read_bytes() for file in sorted(self.database.parent.iterdir()))
+        return dump(self.database)
 
 
 @asynccontextmanager
-async def running_hub(directory: Path, **options: Any) -> AsyncIterator[RunningHub]:
-    """Run a hub over the file hub.db of a directory that has nothing else."""
+async def running_hub(database: str | Path, **options: Any) -> AsyncIterator[RunningHub]:
+    """Run a hub over a database."""
     clock, dice = Clock(), Dice()
-    database = directory / "hub.db"
     app = create_hub(database, **{"pepper": PEPPER, "clock": clock, "draw": dice, **options})
     async with app.router.lifespan_context(app), AsyncExitStack() as clients:
         yield RunningHub(app, database, clients, clock, dice)
@@ -95,8 +97,14 @@ async def create(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
     answer = await client.post(PATH, json={"name": "shop", **fields})
     assert answer.status_code == httpx.codes.CREATED, answer.text
     row: dict[str, Any] = answer.json()
-    del row["public_key"]
+    del row["public_key"], row["warnings"]
     return row
+
+
+async def use(client: httpx.AsyncClient, row: dict[str, Any], at: datetime, *, count: int = 1) -> None:
+    """Report the use of a widget key."""
+    answer = await client.post(f"{PATH}/usage", json={row["id"]: {"count": count, "last_used_at": at.isoformat()}})
+    assert answer.status_code == httpx.codes.NO_CONTENT, answer.text
 
 
 async def list_rows(client: httpx.AsyncClient) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import pytest
 
 from gatekeeper.errors import ConfigError
 
+from .conftest import NewDatabase
 from .support import PATH, RunningHub, assert_problem, create, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
@@ -120,14 +121,13 @@ async def test_all_tokens_of_an_account_see_the_same_keys(hub: RunningHub) -> No
     assert await list_rows(second) == [row]
 
 
-async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pepper(hub: RunningHub) -> None:
-    directory = hub.database.parent / "again"
-    directory.mkdir()
-    async with running_hub(directory) as first:
+async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pepper(new_database: NewDatabase) -> None:
+    database = new_database()
+    async with running_hub(database) as first:
         headers = {"Authorization": f"Bearer {await first.hub.mint_token('acme', name='ci')}"}
-    async with running_hub(directory) as second:
+    async with running_hub(database) as second:
         assert await list_rows(await second.client_with(headers)) == []
-    async with running_hub(directory, pepper="another") as third:
+    async with running_hub(database, pepper="another") as third:
         assert_problem(await (await third.client_with(headers)).get(PATH), 401, "token_unknown")
 
 

@@ -161,7 +161,7 @@ async def test_a_crash_is_a_500_that_says_nothing_about_itself(
         secret = "sk_live_acme_secret"
         raise RuntimeError(secret)
 
-    monkeypatch.setattr(hub.hub.keys, "list", crash)
-    answer = await acme.get(PATH)
+    monkeypatch.setattr(hub.hub.keys, "create", crash)
+    answer = await acme.post(PATH, json={"name": "shop"})
     assert_problem(answer, 500, "internal_error")
     assert "secret" not in answer.text

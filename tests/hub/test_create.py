@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from .conftest import NewDatabase
 from .support import PATH, RunningHub, assert_problem, create, list_rows, running_hub, written
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +33,8 @@ async def test_the_answer_is_the_row_and_the_plaintext(hub: RunningHub, acme: ht
         "updated_at": written(hub.clock.now),
         "last_used_at": None,
         "key_sha256": hashlib.sha256(key.encode()).hexdigest(),
+        "use_count": 0,
+        "warnings": [],
         "public_key": key,
     }
 
@@ -130,6 +133,8 @@ async def test_unknown_fields_and_those_that_the_hub_sets_are_ignored(acme: http
         "updated_at": None,
         "last_used_at": "2020-01-01T00:00:00Z",
         "key_sha256": "0" * 64,
+        "use_count": 7,
+        "warnings": ["none"],
         "public_key": "pk_live_acme_chosen00",
         "account": "globex",
         "disabled": True,
@@ -186,10 +191,9 @@ async def test_dice_that_never_fall_otherwise_are_a_500_that_changes_nothing(
     assert (len(answer.json()), answer.headers["ETag"]) == (1, etag)
 
 
-async def test_keys_are_there_after_the_hub_starts_again(hub: RunningHub) -> None:
-    directory = hub.database.parent / "again"
-    directory.mkdir()
-    async with running_hub(directory) as first:
+async def test_keys_are_there_after_the_hub_starts_again(new_database: NewDatabase) -> None:
+    database = new_database()
+    async with running_hub(database) as first:
         row = await create(await first.client("acme"), domain_allowlist=["acme.com"])
-    async with running_hub(directory) as second:
+    async with running_hub(database) as second:
         assert await list_rows(await second.client("acme")) == [row]

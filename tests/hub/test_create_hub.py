@@ -3,6 +3,7 @@
 import importlib
 import sqlite3
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import anyio
 import pytest
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub import create_hub
+from gatekeeper.hub import create_hub, sqlite
 from gatekeeper.hub.bodies import KeyDraft
+from gatekeeper.hub.tokens import Bearer
 
-from .support import PATH, PEPPER, create, list_rows, running_hub, written
+from .support import PATH, PEPPER, assert_problem, create, list_rows, running_hub, written
 
 pytestmark = pytest.mark.anyio
 
@@ -44,13 +46,13 @@ async def test_a_path_may_be_a_text(tmp_path: Path) -> None:
 
 
 async def test_starting_makes_the_tables_in_a_file_with_a_write_ahead_log(tmp_path: Path) -> None:
-    async with running_hub(tmp_path) as running:
+    async with running_hub(tmp_path / "hub.db"):
         pass
-    connection = sqlite3.connect(running.database)
+    connection = sqlite3.connect(tmp_path / "hub.db")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     journal = connection.execute("PRAGMA journal_mode").fetchone()
     connection.close()
-    assert tables == {"accounts", "tokens", "widget_keys"}
+    assert tables == {"accounts", "alembic_version", "events", "tokens", "widget_keys"}
     assert journal == ("wal",)
 
 
@@ -92,7 +94,7 @@ async def test_a_directory_that_does_not_exist_stops_the_start(tmp_path: Path) -
 
 async def test_a_clock_in_another_time_zone_is_written_in_utc(tmp_path: Path) -> None:
     noon = datetime(2026, 7, 1, 12, 0, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    async with running_hub(tmp_path, clock=lambda: noon) as running:
+    async with running_hub(tmp_path / "hub.db", clock=lambda: noon) as running:
         client = await running.client("acme")
         row = await create(client)
         assert row["created_at"] == written(noon.astimezone(UTC)) == "2026-07-01T06:30:00Z"
@@ -104,16 +106,17 @@ async def test_by_default_the_clock_and_the_dice_are_real(tmp_path: Path) -> Non
     async with app.router.lifespan_context(app):
         first, second = [await app.state.hub.mint_token("acme", name="ci") for _ in range(2)]
         before = datetime.now(UTC)
-        row = await app.state.hub.keys.create("acme", KeyDraft(name="shop"))
+        row = await app.state.hub.keys.create(Bearer("acme", "ci"), KeyDraft(name="shop"))
         after = datetime.now(UTC)
     assert first != second
     assert before <= row.created_at <= after
 
 
 async def test_a_write_waits_for_that_of_another_process(tmp_path: Path) -> None:
-    async with running_hub(tmp_path) as running:
+    database = tmp_path / "hub.db"
+    async with running_hub(database) as running:
         client = await running.client("acme")
-        other = sqlite3.connect(running.database, isolation_level=None, timeout=0)
+        other = sqlite3.connect(database, isolation_level=None, timeout=0)
         other.execute("BEGIN IMMEDIATE")
         assert await list_rows(client) == []
         async with anyio.create_task_group() as tasks:
@@ -125,7 +128,32 @@ async def test_a_write_waits_for_that_of_another_process(tmp_path: Path) -> None
         assert len(await list_rows(client)) == 1
 
 
-@pytest.mark.parametrize("missing", ["sqlalchemy", "greenlet", "aiosqlite"])
+async def test_a_file_that_stays_locked_is_a_503_until_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
+    database = tmp_path / "hub.db"
+    async with running_hub(database) as running:
+        client = await running.client("acme")
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = await client.post(PATH, json={"name": "shop"})
+            assert_problem(answer, 503, "database_down")
+            assert answer.headers["Retry-After"]
+            assert await list_rows(client) == []
+        assert await list_rows(client) == []
+        await create(client)
+
+
+async def test_a_table_that_is_gone_is_no_database_that_is_down(tmp_path: Path) -> None:
+    database = tmp_path / "hub.db"
+    async with running_hub(database) as running:
+        client = await running.client("acme")
+        with closing(sqlite3.connect(database)) as other:
+            other.execute("DROP TABLE events")
+        assert_problem(await client.post(PATH, json={"name": "shop"}), 500, "internal_error")
+        assert await list_rows(client) == []
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "greenlet", "aiosqlite", "alembic"])
 def test_a_missing_extra_is_an_import_error_that_names_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from .support import PATH, RunningHub, assert_problem, create, list_rows
+from .support import PATH, RunningHub, assert_problem, create, list_rows, use
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +29,9 @@ async def test_a_key_that_was_used_is_disabled_and_repeating_it_is_harmless(
 ) -> None:
     row = await create(acme)
     used = hub.clock.advance(60)
-    await hub.hub.keys.record_use("acme", row["id"], hub.clock.now)
+    await use(acme, row, hub.clock.now)
     deleted = hub.clock.advance(60)
-    expected = {**row, "last_used_at": used, "disabled_at": deleted, "updated_at": deleted}
+    expected = {**row, "last_used_at": used, "use_count": 1, "disabled_at": deleted, "updated_at": deleted}
     for _ in range(2):
         answer = await acme.delete(f"{PATH}/{row['id']}")
         assert (answer.status_code, answer.json()) == (httpx.codes.OK, expected)
@@ -43,8 +43,9 @@ async def test_deleting_a_used_key_keeps_the_moment_at_which_it_was_disabled(
     hub: RunningHub, acme: httpx.AsyncClient
 ) -> None:
     row = await create(acme)
-    await hub.hub.keys.record_use("acme", row["id"], hub.clock.now)
+    await use(acme, row, hub.clock.now)
     disabled = (await acme.patch(f"{PATH}/{row['id']}", json={"disabled": True})).json()
+    assert disabled.pop("warnings") == []
     hub.clock.advance(60)
     assert (await acme.delete(f"{PATH}/{row['id']}")).json() == disabled
 

@@ -1,13 +1,13 @@
 """GET /api/v1/widget-keys."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import httpx
 import pytest
 from sqlalchemy import Engine, event
 
-from .support import PATH, RunningHub, create, list_rows, running_hub, written
+from .conftest import NewDatabase
+from .support import PATH, START, RunningHub, create, list_rows, running_hub, use, written
 
 pytestmark = pytest.mark.anyio
 
@@ -22,6 +22,7 @@ FIELDS = [
     "updated_at",
     "last_used_at",
     "key_sha256",
+    "use_count",
 ]
 
 
@@ -65,10 +66,11 @@ async def test_rows_come_oldest_first_even_when_the_clock_was_set_back(hub: Runn
 
 async def test_moments_are_written_in_utc_with_a_z(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
-    await hub.hub.keys.record_use("acme", row["id"], hub.clock.now + timedelta(seconds=9))
+    used = hub.clock.advance(9)
+    await use(acme, row, hub.clock.now)
     (listed,) = await list_rows(acme)
-    assert listed["created_at"] == listed["updated_at"] == written(hub.clock.now)
-    assert listed["last_used_at"] == written(hub.clock.now + timedelta(seconds=9))
+    assert listed["created_at"] == listed["updated_at"] == written(START)
+    assert listed["last_used_at"] == used
 
 
 async def test_both_documented_paths_serve_the_same_keys(acme: httpx.AsyncClient) -> None:
@@ -110,7 +112,7 @@ async def test_the_list_may_be_kept_and_has_to_be_asked_for_each_time(acme: http
     unchanged = await acme.get(PATH, headers={"If-None-Match": full.headers["ETag"]})
     for answer in (full, unchanged):
         assert answer.headers["Cache-Control"] == "private, no-cache"
-        assert answer.headers["Vary"] == "Authorization, X-Account-ID"
+        assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding"
 
 
 async def test_the_etag_is_strong_and_stays_while_nothing_is_written(acme: httpx.AsyncClient) -> None:
@@ -122,12 +124,12 @@ async def test_the_etag_is_strong_and_stays_while_nothing_is_written(acme: httpx
 
 
 async def test_every_kind_of_write_changes_the_etag(hub: RunningHub, acme: httpx.AsyncClient) -> None:
-    row = await create(acme)
+    row, unused = await create(acme), await create(acme)
     writes = [
         acme.post(PATH, json={"name": "second"}),
         acme.patch(f"{PATH}/{row['id']}", json={"disabled": True}),
-        hub.hub.keys.record_use("acme", row["id"], hub.clock.now),
-        acme.delete(f"{PATH}/{row['id']}"),
+        use(acme, row, hub.clock.now),
+        acme.delete(f"{PATH}/{unused['id']}"),
     ]
     etags = [(await acme.get(PATH)).headers["ETag"]]
     for write in writes:
@@ -155,12 +157,10 @@ async def test_the_etag_of_one_account_means_nothing_to_another(acme: httpx.Asyn
     assert (await acme.get(PATH, headers={"If-None-Match": theirs})).status_code == httpx.codes.OK
 
 
-async def test_an_etag_of_a_lost_database_means_nothing_to_its_successor(hub: RunningHub) -> None:
+async def test_an_etag_of_a_lost_database_means_nothing_to_its_successor(new_database: NewDatabase) -> None:
     etags = []
-    for name in ("lost", "successor"):
-        directory = hub.database.parent / name
-        directory.mkdir()
-        async with running_hub(directory) as other:
+    for _ in ("lost", "successor"):
+        async with running_hub(new_database()) as other:
             client = await other.client("acme")
             await create(client)
             etags.append((await client.get(PATH)).headers["ETag"])

@@ -9,15 +9,14 @@ from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.rows import CreatedKeyRow
 from gatekeeper.hub.store import KeyStore
 
-from .support import PATH, PEPPER, RunningHub, running_hub
+from .conftest import NewDatabase
+from .support import PATH, PEPPER, RunningHub, running_hub, use
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_no_plaintext_is_ever_on_the_disk(hub: RunningHub) -> None:
-    directory = hub.database.parent / "disk"
-    directory.mkdir()
-    async with running_hub(directory) as running:
+async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> None:
+    async with running_hub(new_database()) as running:
         token = await running.hub.mint_token("acme", name="ci")
         client = await running.client_with({"Authorization": f"Bearer {token}"})
         created = (await client.post(PATH, json={"name": "shop"})).json()
@@ -47,7 +46,7 @@ async def test_a_keyed_hash_of_key_and_token_is_on_the_disk(hub: RunningHub) -> 
 async def test_no_answer_but_the_first_has_the_plaintext(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     created = (await acme.post(PATH, json={"name": "shop"})).json()
     path = f"{PATH}/{created['id']}"
-    await hub.hub.keys.record_use("acme", created["id"], hub.clock.now)
+    await use(acme, created, hub.clock.now)
     answers = [await acme.get(PATH), await acme.patch(path, json={"name": "renamed"}), await acme.delete(path)]
     for answer in answers:
         assert answer.status_code == httpx.codes.OK

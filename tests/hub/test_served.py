@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import uvicorn
 
 from gatekeeper.hub import create_hub
 
+from .conftest import NewDatabase
 from .support import PATH, PEPPER, assert_problem, create, list_rows
 
 pytestmark = pytest.mark.anyio
@@ -21,9 +21,9 @@ CLIENTS = 50
 
 
 @pytest.fixture
-async def acme(anyio_backend: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ARG001
+async def acme(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ARG001
     """Be the account acme, over sockets."""
-    app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
+    app = create_hub(new_database(), pepper=PEPPER)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -15,6 +15,7 @@ async def update(client: httpx.AsyncClient, row: dict[str, Any], **fields: Any) 
     answer = await client.patch(f"{PATH}/{row['id']}", json=fields)
     assert answer.status_code == httpx.codes.OK, answer.text
     updated: dict[str, Any] = answer.json()
+    del updated["warnings"]
     return updated
 
 

@@ -1,0 +1,126 @@
+"""ListingResponse: the list of widget keys, sent page by page as it is read."""
+
+import re
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import anyio
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from gatekeeper.hub.rows import KeyRow, Listing
+
+__all__ = ("ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
+
+# A reader that takes longer keeps a connection to the database from others; gatekeeper's own gives up after 30 s.
+LIST_DEADLINE: Final = 60.0
+
+# 9 compresses these rows by a sixth more, and takes nine times as long.
+_GZIP_LEVEL: Final = 1
+_GZIP_FORMAT: Final = 31  # zlib's wbits: the largest window, 15, and 16 for a header and trailer of gzip.
+_GZIP_SUFFIX: Final = "-gzip"
+
+_ACCEPTED: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([0-9.]+)\s*)?")
+
+
+class ListingResponse(Response):
+    """A list that is open for as long as it is being sent.
+
+    Args:
+        listing: opens the list.
+        gzip: whether to compress it.
+    """
+
+    def __init__(self, listing: AbstractAsyncContextManager[Listing], *, gzip: bool) -> None:
+        super().__init__()
+        self._listing = listing
+        self._gzip = gzip
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the list; what fails before the first byte raises, and what fails later breaks the connection off."""
+        # Whoever is cut off here has an answer without its end, which no HTTP client takes for a whole one.
+        with anyio.move_on_after(LIST_DEADLINE):
+            async with self._listing as listing:
+                headers = list_headers(listing.etag, gzip=self._gzip)
+                if scope["method"] == "HEAD":
+                    await Response(headers=headers, media_type="application/json")(scope, receive, send)
+                    return
+                body = _encode(listing.pages)
+                if self._gzip:
+                    body = _compress(body)
+                await StreamingResponse(body, headers=headers, media_type="application/json")(scope, receive, send)
+
+
+def list_headers(etag: str, *, gzip: bool) -> dict[str, str]:
+    """The headers of the list, and of the answer that it has not changed.
+
+    Args:
+        etag: of the rows.
+        gzip: whether it is compressed, which makes it another representation, with an ETag of its own.
+    """
+    # `no-cache` lets a cache keep the list and makes it ask every time: a revoked key must not live on in one.
+    headers = {
+        "ETag": _gzip_etag(etag) if gzip else etag,
+        "Cache-Control": "private, no-cache",
+        "Vary": "Authorization, X-Account-ID, Accept-Encoding",
+    }
+    return headers | {"Content-Encoding": "gzip"} if gzip else headers
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether Accept-Encoding asks for gzip (RFC 9110 section 12.5.3)."""
+    weights = {}
+    for field in request.headers.getlist("Accept-Encoding"):
+        for candidate in field.split(","):
+            accepted = _ACCEPTED.fullmatch(candidate)
+            if accepted is not None:
+                weights[accepted[1].lower()] = accepted[2] is None or accepted[2].strip("0.") != ""
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+
+
+def choose_unchanged(request: Request, etag: str, *, gzip: bool) -> dict[str, str] | None:
+    """Whether If-None-Match has the list, weakly compared (RFC 9110 section 13.1.2).
+
+    Args:
+        request: a request for the list.
+        etag: of the rows as they are.
+        gzip: whether the answer would be compressed.
+
+    Returns:
+        The headers of the answer that the list has not changed, which names the representation that the client has; None
+        where it has changed, or the client has none.
+    """
+    # A proxy that compresses on the way makes a strong ETag weak, and hands it back like that.
+    listed = ",".join(request.headers.getlist("If-None-Match")).split(",")
+    held = {candidate.strip().removeprefix("W/") for candidate in listed}
+    for compressed in (gzip, not gzip):
+        headers = list_headers(etag, gzip=compressed)
+        if headers["ETag"] in held or "*" in held:
+            headers.pop("Content-Encoding", None)
+            return headers
+    return None
+
+
+def _gzip_etag(etag: str) -> str:
+    return f'{etag[:-1]}{_GZIP_SUFFIX}"'
+
+
+async def _encode(pages: AsyncIterator[list[KeyRow]]) -> AsyncIterator[bytes]:
+    encoder = msgspec.json.Encoder()
+    before = b"["
+    async for rows in pages:
+        yield before + encoder.encode(rows)[1:-1]
+        before = b","
+    yield b"]" if before == b"," else b"[]"
+
+
+async def _compress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT)
+    async for chunk in chunks:
+        # In a thread: zlib lets other threads run, and others' requests need not wait.
+        yield await anyio.to_thread.run_sync(compressor.compress, chunk)
+    yield compressor.flush()

@@ -1,0 +1,142 @@
+"""What is special about PostgreSQL: its URL, its extra, and that it may be down."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.hub import create_hub, database, migrate
+from tests import needs
+from tests.support.postgres import PostgresCluster
+
+from .support import PATH, PEPPER, RunningHub, assert_problem, create, list_rows, running_hub
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresCluster]:
+    """Make a server that only the tests of this module stop and start."""
+    with PostgresCluster(needs.postgres()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def stopped(anyio_backend: str, cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: ARG001
+    """Have an empty database whose server is stopped."""
+    monkeypatch.setattr(database, "PAUSE", 0.0)
+    cluster.start()
+    url = cluster.create_schema()
+    cluster.stop()
+    return url
+
+
+@pytest.fixture
+async def interrupted(stopped: str, cluster: PostgresCluster) -> AsyncIterator[RunningHub]:
+    """Run a hub over a server that a test may stop."""
+    cluster.start()
+    async with running_hub(stopped) as running:
+        yield running
+    cluster.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:secret@host:port/hub", "postgresql://user:secret@[::1/hub", "postgres://user:secret@h:x/"]
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="postgresql://user:password@host:port/database") as raised:
+        create_hub(url, pepper=PEPPER)
+    assert "secret" not in str(raised.value)
+    assert raised.value.__context__ is None or raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", ["mysql://user:secret@host/hub", "sqlite:///hub.db", "postgresql+asyncpg://user:secret@h/"])
+def test_a_url_of_another_database_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="neither postgresql:// nor the path of a file") as raised:
+        create_hub(url, pepper=PEPPER)
+    assert "secret" not in str(raised.value)
+
+
+async def test_both_of_its_schemes_and_its_parameters_are_known(postgres: PostgresCluster) -> None:
+    url = postgres.create_schema().replace("postgresql://", "postgres://") + "&application_name=hub&connect_timeout=9"
+    async with running_hub(url) as running:
+        assert await list_rows(await running.client("acme")) == []
+
+
+def test_a_missing_driver_is_an_import_error_that_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r"pip install 'widget-gatekeeper\[hub,postgres\]'"):
+        create_hub("postgresql://host/hub", pepper=PEPPER)
+    create_hub("hub.db", pepper=PEPPER)
+
+
+async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
+    stopped: str, cluster: PostgresCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_hub(stopped) as running:
+        stranger = await running.client_with({"Authorization": "Bearer sk_live_acme_x"})
+        for _ in range(3):
+            answer = await stranger.get(PATH)
+            assert_problem(answer, 503, "database_down")
+            assert int(answer.headers["Retry-After"]) >= 1
+        with pytest.raises(DatabaseDown):
+            await running.hub.mint_token("acme", name="ci")
+        assert [record.levelname for record in caplog.records if record.name == "gatekeeper.hub.database"] == ["WARNING"]
+        cluster.start()
+        assert await list_rows(await running.client("acme")) == []
+        assert_problem(await stranger.get(PATH), 401, "token_unknown")
+    cluster.stop()
+
+
+async def test_a_server_that_goes_down_is_a_503_and_everything_is_there_when_it_is_back(
+    interrupted: RunningHub, cluster: PostgresCluster
+) -> None:
+    client = await interrupted.client("acme")
+    row = await create(client)
+    etag = (await client.get(PATH)).headers["ETag"]
+    cluster.stop()
+    body = {"name": "renamed"}
+    for method, path in (("GET", PATH), ("POST", PATH), ("PATCH", f"{PATH}/{row['id']}"), ("DELETE", f"{PATH}/{row['id']}")):
+        answer = await client.request(method, path, json=body)
+        assert_problem(answer, 503, "database_down")
+        assert answer.headers["Retry-After"]
+    cluster.start()
+    answer = await client.get(PATH)
+    assert (answer.json(), answer.headers["ETag"]) == ([row], etag)
+    assert (await client.patch(f"{PATH}/{row['id']}", json=body)).status_code == httpx.codes.OK
+
+
+async def test_a_server_that_was_restarted_between_two_requests_is_not_noticed(
+    interrupted: RunningHub, cluster: PostgresCluster
+) -> None:
+    client = await interrupted.client("acme")
+    row = await create(client)
+    cluster.stop()
+    cluster.start()
+    assert await list_rows(client) == [row]
+    assert (await client.delete(f"{PATH}/{row['id']}")).status_code == httpx.codes.NO_CONTENT
+
+
+async def test_a_server_that_goes_down_in_the_middle_of_a_write_leaves_nothing_half_written(
+    interrupted: RunningHub, cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await interrupted.client("acme")
+    etag = (await client.get(PATH)).headers["ETag"]
+
+    def stop_and_draw(length: int) -> str:
+        cluster.stop()
+        return "R" * length
+
+    with monkeypatch.context() as patched:
+        patched.setattr(interrupted.hub.keys._mint, "_draw", stop_and_draw)
+        assert_problem(await client.post(PATH, json={"name": "shop"}), 503, "database_down")
+    cluster.start()
+    answer = await client.get(PATH)
+    assert (answer.json(), answer.headers["ETag"]) == ([], etag)
+
+
+def test_migrating_says_that_the_server_is_down(stopped: str) -> None:
+    with pytest.raises(DatabaseDown):
+        migrate(stopped)
