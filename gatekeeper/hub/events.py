@@ -86,5 +86,8 @@ async def read_events(connection: AsyncConnection, account: str, key_id: str) ->
         The events; none where the account has never had such a key.
     """
     columns = [events.c[field] for field in EventRow.__struct_fields__]
-    rows = select(*columns).where(events.c.key_id == key_id, events.c.account == account).order_by(events.c.id)
-    return [msgspec.convert(row._asdict(), EventRow) for row in await connection.execute(rows)]
+    mine = select(*columns).where(events.c.key_id == key_id, events.c.account == account).order_by(events.c.id)
+    return [
+        EventRow(number, key, action, token_name, at, msgspec.convert(changes, dict[str, Change]))
+        for number, key, action, token_name, at, changes in await connection.execute(mine)
+    ]

@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.engines import POOL, Engines
+from gatekeeper.hub.engines import OPTIONS, Engines
 from gatekeeper.hub.migrations import upgrade
 
 __all__ = ("SCHEMES", "PostgresServer")
@@ -66,15 +66,12 @@ class PostgresServer:
         reader, streamer = (
             create_async_engine(
                 self._url,
-                hide_parameters=True,
                 pool_pre_ping=True,
                 isolation_level="REPEATABLE READ",
                 execution_options={"postgresql_readonly": True},
-                **POOL,
+                **OPTIONS,
             )
             for _ in range(2)
         )
-        writer = create_async_engine(
-            self._url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED", **POOL
-        )
+        writer = create_async_engine(self._url, pool_pre_ping=True, isolation_level="READ COMMITTED", **OPTIONS)
         return Engines(reader, streamer, writer)

@@ -10,7 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from gatekeeper.hub.engines import POOL, Engines
+from gatekeeper.hub.engines import OPTIONS, Engines
 from gatekeeper.hub.migrations import upgrade
 
 __all__ = ("SqliteFile", "blames_statement")
@@ -56,12 +56,8 @@ class SqliteFile:
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
         url = self._url("sqlite+aiosqlite")
-        # Parameters stay out of error messages, because those end up in logs.
-        reader, streamer = (
-            create_async_engine(url, connect_args=self._arguments, hide_parameters=True, **POOL) for _ in range(2)
-        )
-        one = {**POOL, "pool_size": 1}
-        writer = create_async_engine(url, connect_args=self._arguments, hide_parameters=True, **one)
+        reader, streamer = (create_async_engine(url, connect_args=self._arguments, **OPTIONS) for _ in range(2))
+        writer = create_async_engine(url, connect_args=self._arguments, **{**OPTIONS, "pool_size": 1})
         for engine in (reader, streamer):
             event.listen(engine.sync_engine, "begin", _begin)
         event.listen(writer.sync_engine, "begin", _begin_immediate)

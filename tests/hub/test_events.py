@@ -1,0 +1,194 @@
+"""GET /api/v1/widget-keys/{id}/events: who did what to a key, and when."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from .support import PATH, START, RunningHub, assert_problem, create, use, written
+
+pytestmark = pytest.mark.anyio
+
+
+async def events_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the events of a key, without the two fields that all of them share."""
+    answer = await client.get(f"{PATH}/{row['id']}/events")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (httpx.codes.OK, "application/json"), answer.text
+    events: list[dict[str, Any]] = answer.json()
+    assert [event.pop("key_id") for event in events] == [row["id"]] * len(events)
+    assert [event.pop("id") for event in events] == list(range(1, len(events) + 1))
+    return events
+
+
+async def actions_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[str]:
+    """Read what was done to a key."""
+    return [event["action"] for event in await events_of(client, row)]
+
+
+async def patch(client: httpx.AsyncClient, row: dict[str, Any], **fields: Any) -> None:
+    """Update a key, which has to succeed."""
+    assert (await client.patch(f"{PATH}/{row['id']}", json=fields)).status_code == httpx.codes.OK
+
+
+async def test_a_create_is_an_event_with_all_that_was_chosen(acme: httpx.AsyncClient) -> None:
+    row = await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
+    assert await events_of(acme, row) == [
+        {
+            "action": "created",
+            "token_name": "tests",
+            "at": written(START),
+            "changes": {
+                "name": {"before": None, "after": "shop"},
+                "domain_allowlist": {"before": None, "after": ["acme.com"]},
+                "agent_id": {"before": None, "after": "agent-7"},
+            },
+        }
+    ]
+
+
+async def test_an_update_is_an_event_with_what_changed_and_nothing_else(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
+    later = hub.clock.advance(60)
+    await patch(acme, row, name="shop", domain_allowlist=["globex.com"], agent_id=None)
+    assert (await events_of(acme, row))[1:] == [
+        {
+            "action": "updated",
+            "token_name": "tests",
+            "at": later,
+            "changes": {
+                "domain_allowlist": {"before": ["acme.com"], "after": ["globex.com"]},
+                "agent_id": {"before": "agent-7", "after": None},
+            },
+        }
+    ]
+
+
+async def test_disabling_and_enabling_are_events_with_the_moment(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    disabled = hub.clock.advance(60)
+    await patch(acme, row, disabled=True)
+    enabled = hub.clock.advance(60)
+    await patch(acme, row, disabled=False)
+    assert (await events_of(acme, row))[1:] == [
+        {
+            "action": "disabled",
+            "token_name": "tests",
+            "at": disabled,
+            "changes": {"disabled_at": {"before": None, "after": disabled}},
+        },
+        {
+            "action": "enabled",
+            "token_name": "tests",
+            "at": enabled,
+            "changes": {"disabled_at": {"before": disabled, "after": None}},
+        },
+    ]
+
+
+async def test_an_update_that_also_disables_is_two_events_of_one_moment(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    later = hub.clock.advance(60)
+    await patch(acme, row, disabled=True, name="renamed")
+    _, updated, disabled = await events_of(acme, row)
+    assert (updated["action"], set(updated["changes"]), updated["at"]) == ("updated", {"name"}, later)
+    assert (disabled["action"], set(disabled["changes"]), disabled["at"]) == ("disabled", {"disabled_at"}, later)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"name": "shop"}, {"domain_allowlist": []}, {"agent_id": None}, {"disabled": False}, {"colour": "red"}]
+)
+async def test_what_changes_nothing_is_no_event_and_no_new_list(
+    hub: RunningHub, acme: httpx.AsyncClient, fields: dict[str, Any]
+) -> None:
+    row = await create(acme)
+    etag = (await acme.get(PATH)).headers["ETag"]
+    hub.clock.advance(60)
+    await patch(acme, row, **fields)
+    assert await actions_of(acme, row) == ["created"]
+    listed = await acme.get(PATH)
+    assert (listed.json(), listed.headers["ETag"]) == ([row], etag)
+
+
+async def test_disabling_twice_is_one_event(acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    for _ in range(2):
+        await patch(acme, row, disabled=True)
+    assert await actions_of(acme, row) == ["created", "disabled"]
+
+
+async def test_the_events_of_a_deleted_key_stay_and_say_what_it_was(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme, domain_allowlist=["acme.com"])
+    later = hub.clock.advance(60)
+    await acme.delete(f"{PATH}/{row['id']}")
+    assert (await events_of(acme, row))[1:] == [
+        {
+            "action": "deleted",
+            "token_name": "tests",
+            "at": later,
+            "changes": {
+                "name": {"before": "shop", "after": None},
+                "domain_allowlist": {"before": ["acme.com"], "after": None},
+                "agent_id": {"before": None, "after": None},
+            },
+        }
+    ]
+
+
+async def test_deleting_a_used_key_is_one_event_that_says_disabled(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    await use(acme, row, hub.clock.now)
+    for _ in range(2):
+        await acme.delete(f"{PATH}/{row['id']}")
+    assert await actions_of(acme, row) == ["created", "disabled"]
+
+
+async def test_an_event_names_the_token_and_keeps_its_name_when_it_is_revoked(hub: RunningHub) -> None:
+    row = None
+    for name in ("ci", "dashboard"):
+        token = await hub.hub.mint_token("acme", name=name)
+        client = await hub.client_with({"Authorization": f"Bearer {token}"})
+        row = row or await create(client)
+        await patch(client, row, name=f"renamed by {name}")
+    assert row is not None
+    first, *_ = await hub.hub.list_tokens("acme")
+    await hub.hub.revoke_token(first.id)
+    reader = await hub.client("acme")
+    assert {event["token_name"] for event in await events_of(reader, row)} == {"ci", "dashboard"}
+
+
+async def test_refused_writes_and_reported_use_are_no_events(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed", "domain_allowlist": ["*"]})
+    await use(acme, row, hub.clock.now)
+    assert await actions_of(acme, row) == ["created"]
+
+
+async def test_no_event_has_a_plaintext(acme: httpx.AsyncClient) -> None:
+    created = (await acme.post(PATH, json={"name": "shop"})).json()
+    answer = await acme.get(f"{PATH}/{created['id']}/events")
+    assert created["public_key"].rpartition("_")[2] not in answer.text
+    assert created["key_sha256"] not in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("key_id", ["nothing", "%00", "0" * 36, "%F0%9F%94%91"])
+async def test_an_id_that_never_was_is_a_404(acme: httpx.AsyncClient, key_id: str) -> None:
+    assert_problem(await acme.get(f"{PATH}/{key_id}/events"), 404, "not_found")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_the_id_of_another_account_is_the_same_404(
+    acme: httpx.AsyncClient, globex: httpx.AsyncClient, *, gone: bool
+) -> None:
+    row = await create(acme)
+    if gone:
+        await acme.delete(f"{PATH}/{row['id']}")
+    theirs, unknown = [await globex.get(f"{PATH}/{key_id}/events") for key_id in (row["id"], "0" * 36)]
+    assert_problem(theirs, 404, "not_found")
+    assert theirs.content == unknown.content
+
+
+async def test_the_numbers_of_events_tell_nothing_of_other_keys(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
+    rows = [await create(acme), await create(globex), await create(acme)]
+    for row, client in zip(rows, (acme, globex, acme), strict=True):
+        assert [event["id"] for event in (await client.get(f"{PATH}/{row['id']}/events")).json()] == [1]

@@ -1,0 +1,152 @@
+"""POST /api/v1/widget-keys/usage: what gates report."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from .support import PATH, START, RunningHub, assert_problem, create, list_rows, use, written
+
+pytestmark = pytest.mark.anyio
+
+USAGE = f"{PATH}/usage"
+FINE = {"count": 1, "last_used_at": START.isoformat()}
+
+
+async def test_counts_add_up_and_the_rest_of_the_row_stays(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row, bystander = await create(acme), await create(acme)
+    hub.clock.advance(60)
+    await use(acme, row, hub.clock.now, count=3)
+    await use(acme, row, hub.clock.now, count=1_000_000_000)
+    used = {**row, "use_count": 1_000_000_003, "last_used_at": written(hub.clock.now)}
+    assert await list_rows(acme) == [used, bystander]
+
+
+async def test_one_report_may_be_about_many_keys(acme: httpx.AsyncClient) -> None:
+    rows = [await create(acme) for _ in range(5)]
+    report = {row["id"]: {**FINE, "count": number} for number, row in enumerate(rows, start=1)}
+    answer = await acme.post(USAGE, json=report)
+    assert (answer.status_code, answer.content) == (httpx.codes.NO_CONTENT, b"")
+    assert [row["use_count"] for row in await list_rows(acme)] == [1, 2, 3, 4, 5]
+
+
+async def test_last_used_at_only_moves_forward(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    hub.clock.advance(3600)
+    for minutes in (5, 9, 7):
+        await use(acme, row, START + timedelta(minutes=minutes))
+    (used,) = await list_rows(acme)
+    assert (used["last_used_at"], used["use_count"]) == (written(START + timedelta(minutes=9)), 3)
+
+
+async def test_last_used_at_never_lies_in_the_hubs_future(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    await use(acme, row, START + timedelta(days=3000))
+    assert (await list_rows(acme))[0]["last_used_at"] == written(START)
+    later = hub.clock.advance(60)
+    await use(acme, row, hub.clock.now)
+    assert (await list_rows(acme))[0]["last_used_at"] == later
+
+
+async def test_moments_of_any_time_zone_are_understood(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    hub.clock.advance(86_400)
+    for moment in ("2026-01-02T04:00:00+00:30", "2026-01-02T03:45:00Z", "2026-01-02T01:00:00.5-02:30"):
+        answer = await acme.post(USAGE, json={row["id"]: {"count": 1, "last_used_at": moment}})
+        assert answer.status_code == httpx.codes.NO_CONTENT
+    assert (await list_rows(acme))[0]["last_used_at"] == "2026-01-02T03:45:00Z"
+
+
+async def test_ids_that_the_account_does_not_have_are_passed_over(
+    acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    row, theirs, gone = await create(acme), await create(globex), await create(acme)
+    await acme.delete(f"{PATH}/{gone['id']}")
+    their_etag = (await globex.get(PATH)).headers["ETag"]
+    report = dict.fromkeys((row["id"], theirs["id"], gone["id"], "nothing", "", "a\0b", "🔑", "x" * 1000), FINE)
+    assert (await acme.post(USAGE, json=report)).status_code == httpx.codes.NO_CONTENT
+    assert [(listed["id"], listed["use_count"]) for listed in await list_rows(acme)] == [(row["id"], 1)]
+    answer = await globex.get(PATH)
+    assert (answer.json(), answer.headers["ETag"]) == ([theirs], their_etag)
+
+
+async def test_a_report_changes_the_etag_exactly_when_it_changes_the_list(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    row, theirs = await create(acme), await create(globex)
+    etag = (await acme.get(PATH)).headers["ETag"]
+    for report in ({}, {theirs["id"]: FINE}, {"nothing": FINE}):
+        assert (await acme.post(USAGE, json=report)).status_code == httpx.codes.NO_CONTENT
+        assert (await acme.get(PATH)).headers["ETag"] == etag
+    await use(acme, row, hub.clock.now)
+    assert (await acme.get(PATH)).headers["ETag"] != etag
+
+
+async def test_a_disabled_key_may_have_been_used_a_moment_ago(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    await acme.patch(f"{PATH}/{row['id']}", json={"disabled": True})
+    await use(acme, row, hub.clock.now)
+    (listed,) = await list_rows(acme)
+    assert (listed["use_count"], listed["disabled_at"]) == (1, written(START))
+
+
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ({}, "count"),
+        ({"count": 1}, "last_used_at"),
+        ({**FINE, "count": 0}, "$.count"),
+        ({**FINE, "count": -1}, "$.count"),
+        ({**FINE, "count": 1.5}, "$.count"),
+        ({**FINE, "count": "1"}, "$.count"),
+        ({**FINE, "count": True}, "$.count"),
+        ({**FINE, "count": None}, "$.count"),
+        ({**FINE, "count": 10**9 + 1}, "$.count"),
+        ({**FINE, "count": 10**30}, "$.count"),
+        ({**FINE, "last_used_at": "yesterday"}, "$.last_used_at"),
+        ({**FINE, "last_used_at": "2026-01-02T03:04:05"}, "$.last_used_at"),
+        ({**FINE, "last_used_at": 1767323045}, "$.last_used_at"),
+        ({**FINE, "last_used_at": None}, "$.last_used_at"),
+        (7, "object"),
+        (None, "object"),
+        ([FINE], "object"),
+    ],
+)
+async def test_a_malformed_entry_is_named_and_nothing_of_the_report_counts(
+    acme: httpx.AsyncClient, entry: Any, where: str
+) -> None:
+    row = await create(acme)
+    answer = await acme.post(USAGE, json={row["id"]: FINE, "malformed": entry})
+    (error,) = assert_problem(answer, 400, "usage_invalid")["errors"]
+    assert error["id"] == "malformed"
+    assert where in error["hint"]
+    assert await list_rows(acme) == [row]
+
+
+async def test_every_malformed_entry_is_listed(acme: httpx.AsyncClient) -> None:
+    report = {"a": FINE, "b": {**FINE, "count": 0}, "c": FINE, "d": {}, "e": 7}
+    problem = assert_problem(await acme.post(USAGE, json=report), 400, "usage_invalid")
+    assert [error["id"] for error in problem["errors"]] == ["b", "d", "e"]
+    assert "3 of the 5 entries" in problem["detail"]
+
+
+async def test_fields_that_the_hub_does_not_know_are_ignored(acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    assert (await acme.post(USAGE, json={row["id"]: {**FINE, "worker": 7}})).status_code == httpx.codes.NO_CONTENT
+
+
+async def test_what_is_no_object_is_a_400(acme: httpx.AsyncClient) -> None:
+    assert_problem(await acme.post(USAGE, json=[FINE]), 400, "invalid_request")
+    assert_problem(await acme.post(USAGE, content=b"{", headers={"Content-Type": "application/json"}), 400, "malformed_json")
+    assert_problem(await acme.post(USAGE, content=b"{}"), 415, "unsupported_media_type")
+
+
+async def test_ten_thousand_keys_fit_into_a_report(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    report = {f"00000000-0000-4000-8000-{number:012}": FINE for number in range(9_999)}
+    report[row["id"]] = FINE
+    body = str(report).replace("'", '"').replace(" ", "")
+    answer = await acme.post(USAGE, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == httpx.codes.NO_CONTENT
+    assert (await list_rows(acme))[0]["last_used_at"] == written(hub.clock.now)
