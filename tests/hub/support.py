@@ -1,5 +1,6 @@
 """A hub in this process, its clock and its dice, and clients that ask it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -7,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import insert
 from starlette.applications import Starlette
+from starlette.types import Message, Send
 
 from gatekeeper.hub import Hub, create_hub
 from gatekeeper.hub.minting import random_text
+from gatekeeper.hub.tables import widget_keys
 from tests.support.postgres import dump
 
 PATH = "/api/v1/widget-keys"
@@ -113,6 +117,38 @@ async def list_rows(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     assert answer.status_code == httpx.codes.OK, answer.text
     rows: list[dict[str, Any]] = answer.json()
     return rows
+
+
+async def fill(hub: RunningHub, account: str, count: int) -> None:
+    """Give an account many keys at once."""
+    rows = [
+        {
+            "id": f"00000000-0000-4000-8000-{number:012}",
+            "account": account,
+            "name": f"shop {number}",
+            "last8": f"{number:08}",
+            "domain_allowlist": ["acme.com", "*.acme.com", f"shop{number}.example"],
+            "created_at": START,
+            "updated_at": START,
+            "key_sha256": f"{number:064x}",
+            "keyed_hash": f"{number:064x}",
+        }
+        for number in range(count)
+    ]
+    async with hub.hub.keys._database.writing() as connection:
+        await connection.execute(insert(widget_keys), rows)
+
+
+async def ask(hub: RunningHub, client: httpx.AsyncClient, send: Send, left: asyncio.Event | None = None) -> None:
+    """Ask for the list, uncompressed, as a server would; the client leaves when the event is set."""
+
+    async def receive() -> Message:
+        await (left or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    headers = [(b"authorization", client.headers["Authorization"].encode())]
+    scope = {"type": "http", "method": "GET", "path": PATH, "query_string": b"", "headers": headers}
+    await hub.app(scope, receive, send)
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -6,12 +6,19 @@ import pytest
 from gatekeeper.errors import ConfigError
 
 from .conftest import NewDatabase
-from .support import PATH, RunningHub, assert_problem, create, list_rows, running_hub
+from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
 RANDOM = "R" * 32
-REQUESTS = [("GET", PATH), ("POST", PATH), ("PATCH", f"{PATH}/nothing"), ("DELETE", f"{PATH}/nothing")]
+REQUESTS = [
+    ("GET", PATH),
+    ("POST", PATH),
+    ("POST", f"{PATH}/usage"),
+    ("PATCH", f"{PATH}/nothing"),
+    ("DELETE", f"{PATH}/nothing"),
+    ("GET", f"{PATH}/nothing/events"),
+]
 
 
 @pytest.mark.parametrize(("method", "path"), REQUESTS)
@@ -131,12 +138,42 @@ async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pe
         assert_problem(await (await third.client_with(headers)).get(PATH), 401, "token_unknown")
 
 
+async def test_tokens_are_listed_without_their_plaintexts(hub: RunningHub) -> None:
+    plaintexts = []
+    for account, name in (("acme", "ci"), ("globex", "ci"), ("acme", "dashboard")):
+        plaintexts.append(await hub.hub.mint_token(account, name=name))
+        hub.clock.advance(60)
+    listed = await hub.hub.list_tokens()
+    assert [(token.account, token.name) for token in listed] == [("acme", "ci"), ("globex", "ci"), ("acme", "dashboard")]
+    assert await hub.hub.list_tokens("acme") == [listed[0], listed[2]]
+    assert await hub.hub.list_tokens("initech") == []
+    assert listed[0].created_at == START
+    assert not any(plaintext.rpartition("_")[2] in repr(listed) for plaintext in plaintexts)
+
+
+async def test_a_revoked_token_is_unknown_from_then_on_and_the_others_live(hub: RunningHub) -> None:
+    clients = [await hub.client("acme"), await hub.client("acme")]
+    row = await create(clients[0])
+    first, second = await hub.hub.list_tokens("acme")
+    assert await hub.hub.revoke_token(first.id) == first
+    assert await hub.hub.revoke_token(first.id) is None
+    assert await hub.hub.list_tokens("acme") == [second]
+    answers = sorted([await client.get(PATH) for client in clients], key=lambda answer: answer.status_code)
+    assert answers[0].json() == [row]
+    assert_problem(answers[1], 401, "token_unknown")
+
+
 @pytest.mark.parametrize("account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"])
 async def test_no_token_is_minted_for_a_name_that_no_account_has(hub: RunningHub, account: str) -> None:
     with pytest.raises(ConfigError) as raised:
         await hub.hub.mint_token(account, name="ci")
     assert len(raised.value.problems) == 1
     assert repr(account) in str(raised.value)
+
+
+async def test_a_tokens_name_has_no_nul(hub: RunningHub) -> None:
+    with pytest.raises(ConfigError, match="NUL"):
+        await hub.hub.mint_token("acme", name="a\0b")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201])

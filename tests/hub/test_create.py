@@ -107,6 +107,20 @@ async def test_entries_are_kept_as_written(acme: httpx.AsyncClient) -> None:
     assert (await list_rows(acme))[0]["domain_allowlist"] == ENTRIES_AS_WRITTEN
 
 
+async def test_warnings_of_entries_that_work_come_back_in_the_row_and_are_not_kept(acme: httpx.AsyncClient) -> None:
+    entries = ["http://acme.com", "*.globex.com", "initech.com:*", "fine.com"]
+    answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": entries})
+    assert answer.status_code == httpx.codes.CREATED
+    warnings = answer.json()["warnings"]
+    assert [(warning["entry"], warning["reason"]) for warning in warnings] == [
+        ("http://acme.com", "http"),
+        ("*.globex.com", "apex_not_listed"),
+        ("initech.com:*", "any_port"),
+    ]
+    assert all(set(warning) == {"entry", "reason", "hint"} and warning["hint"] for warning in warnings)
+    assert "warnings" not in (await list_rows(acme))[0]
+
+
 async def test_every_rejected_entry_is_listed_with_a_reason_and_a_hint(acme: httpx.AsyncClient) -> None:
     entries = ["acme.com", "*", "https://acme.com/shop", "*.co.uk", "*.acme.com"]
     answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": entries})

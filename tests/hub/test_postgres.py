@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub import create_hub, database, migrate
 from tests import needs
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, PEPPER, RunningHub, assert_problem, create, list_rows, running_hub
+from .support import PATH, PEPPER, RunningHub, ask, assert_problem, create, fill, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +136,23 @@ async def test_a_server_that_goes_down_in_the_middle_of_a_write_leaves_nothing_h
     cluster.start()
     answer = await client.get(PATH)
     assert (answer.json(), answer.headers["ETag"]) == ([], etag)
+
+
+async def test_a_list_that_the_server_cuts_off_has_no_end(interrupted: RunningHub, cluster: PostgresCluster) -> None:
+    client = await interrupted.client("acme")
+    await fill(interrupted, "acme", 3000)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message.get("body"):
+            cluster.stop()
+
+    with pytest.raises(RuntimeError, match="response already started"):
+        await ask(interrupted, client, send)
+    assert sent[-1]["more_body"]
+    cluster.start()
+    assert len(await list_rows(client)) == 3000
 
 
 def test_migrating_says_that_the_server_is_down(stopped: str) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -13,7 +15,7 @@ import uvicorn
 from gatekeeper.hub import create_hub
 
 from .conftest import NewDatabase
-from .support import PATH, PEPPER, assert_problem, create, list_rows
+from .support import PATH, PEPPER, assert_problem, create, list_rows, use
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +94,44 @@ async def test_updates_of_different_fields_at_once_are_all_kept(acme: httpx.Asyn
     (updated,) = await list_rows(acme)
     assert (updated["name"], updated["domain_allowlist"], updated["agent_id"]) == ("renamed", ["globex.com"], "agent-8")
     assert updated["disabled_at"] is not None
+
+
+async def test_fifty_clients_that_create_update_and_delete_lose_nothing(acme: httpx.AsyncClient) -> None:
+    async def live(number: int) -> dict[str, Any] | None:
+        row = await create(acme, name=f"{number}")
+        path = f"{PATH}/{row['id']}"
+        for name in ("renamed", f"{number} again"):
+            assert (await acme.patch(path, json={"name": name})).status_code == httpx.codes.OK
+        if number % 2:
+            assert (await acme.delete(path)).status_code == httpx.codes.NO_CONTENT
+            return None
+        return {**row, "name": f"{number} again"}
+
+    lived = [row for row in await asyncio.gather(*(live(number) for number in range(CLIENTS))) if row is not None]
+    rows = {row["id"]: row for row in await list_rows(acme)}
+    assert len(rows) == len(lived) == CLIENTS / 2
+    assert all(rows[row["id"]] == {**row, "updated_at": rows[row["id"]]["updated_at"]} for row in lived)
+
+
+async def test_fifty_updates_of_one_key_at_once_are_fifty_events_each_of_which_follows_from_the_last(
+    acme: httpx.AsyncClient,
+) -> None:
+    row = await create(acme, name="first")
+    path = f"{PATH}/{row['id']}"
+    answers = await asyncio.gather(*(acme.patch(path, json={"name": f"{n}"}) for n in range(CLIENTS)))
+    assert Counter(answer.status_code for answer in answers) == {httpx.codes.OK: CLIENTS}
+    events = (await acme.get(f"{path}/events")).json()
+    changes = [event["changes"]["name"] for event in events]
+    assert [event["id"] for event in events] == list(range(1, CLIENTS + 2))
+    assert all(earlier["after"] == later["before"] for earlier, later in pairwise(changes))
+    assert {change["after"] for change in changes} == {"first", *(f"{n}" for n in range(CLIENTS))}
+    assert [change["after"] for change in changes][-1] == (await list_rows(acme))[0]["name"]
+
+
+async def test_fifty_reports_of_use_at_once_all_count(acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    await asyncio.gather(*(use(acme, row, datetime.now(UTC), count=n) for n in range(1, CLIENTS + 1)))
+    assert (await list_rows(acme))[0]["use_count"] == CLIENTS * (CLIENTS + 1) / 2
 
 
 async def test_an_etag_and_its_rows_belong_together_while_others_write(acme: httpx.AsyncClient) -> None:

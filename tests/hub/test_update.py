@@ -49,6 +49,14 @@ async def test_an_update_never_answers_the_plaintext(acme: httpx.AsyncClient) ->
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_the_warnings_are_those_of_the_allowlist_after_the_update(acme: httpx.AsyncClient) -> None:
+    row = await create(acme, domain_allowlist=["http://acme.com"])
+    path = f"{PATH}/{row['id']}"
+    renamed = (await acme.patch(path, json={"name": "renamed"})).json()
+    assert [warning["reason"] for warning in renamed["warnings"]] == ["http"]
+    assert (await acme.patch(path, json={"domain_allowlist": ["acme.com"]})).json()["warnings"] == []
+
+
 async def test_an_update_of_nothing_changes_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     hub.clock.advance(60)

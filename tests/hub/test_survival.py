@@ -1,0 +1,110 @@
+"""Several workers on one database, and workers that are killed."""
+
+import asyncio
+import itertools
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from gatekeeper.hub.minting import random_text
+from gatekeeper.hub.tables import widget_keys
+
+from .conftest import NewDatabase
+from .support import PATH, PEPPER, RunningHub, create, list_rows, running_hub
+
+pytestmark = pytest.mark.anyio
+
+CREATES = 1000
+AT_ONCE = 20
+WORKER = """
+import socket, sys, uvicorn
+from gatekeeper.hub import create_hub
+
+app = create_hub(sys.argv[1], pepper=sys.argv[2])
+uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="error")).run([socket.socket(fileno=int(sys.argv[3]))])
+"""
+
+
+@pytest.fixture
+async def workers(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[list[RunningHub]]:  # noqa: ARG001
+    """Run two hubs over one database."""
+    database = new_database()
+    async with running_hub(database) as first, running_hub(database) as second:
+        yield [first, second]
+
+
+async def test_workers_on_one_database_serve_the_same_keys(workers: list[RunningHub]) -> None:
+    first, second = [await worker.client("acme") for worker in workers]
+    row = await create(first)
+    etag = (await second.get(PATH)).headers["ETag"]
+    assert await list_rows(second) == [row]
+    assert (await second.delete(f"{PATH}/{row['id']}")).status_code == httpx.codes.NO_CONTENT
+    answer = await first.get(PATH, headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.json()) == (httpx.codes.OK, [])
+
+
+async def test_workers_that_draw_alike_at_the_same_time_never_give_out_the_same_last_8(workers: list[RunningHub]) -> None:
+    clients = [await worker.client("acme") for worker in workers]
+    for worker in workers:
+        worker.dice.next = [drawn for number in range(25) for drawn in (f"{'R' * 24}{number:08}", random_text(32))]
+    rows = await asyncio.gather(*(create(client) for _ in range(25) for client in clients))
+    suffixes = {row["last8"] for row in rows}
+    assert len(suffixes) == len(rows)
+    assert len([suffix for suffix in suffixes if suffix.startswith("000000")]) >= 25 / 2
+    assert {row["id"] for row in await list_rows(clients[0])} == {row["id"] for row in rows}
+
+
+async def test_the_database_itself_refuses_a_second_key_of_the_same_last_8(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    database = hub.hub.keys._database
+    async with database.reading() as connection:
+        stored = (await connection.execute(select(widget_keys))).one()._asdict()
+    del stored["sequence"]
+    with pytest.raises(IntegrityError, match=r"(?i)unique"):
+        async with database.writing() as connection:
+            await connection.execute(insert(widget_keys).values({**stored, "id": "another"}))
+    assert await list_rows(acme) == [row]
+
+
+async def test_every_create_that_was_acknowledged_outlives_a_kill_of_the_hub(new_database: NewDatabase) -> None:
+    database = new_database()
+    async with running_hub(database) as running:
+        token = await running.hub.mint_token("acme", name="tests")
+    acknowledged: set[str] = set()
+    with socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE) as listener:
+        arguments = [str(database), PEPPER, str(listener.fileno())]
+        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *arguments, pass_fds=[listener.fileno()])
+        base_url = "http://{}:{}".format(*listener.getsockname())
+    numbers = itertools.count()
+    headers = {"Authorization": f"Bearer {token}"}
+
+    async def create_many(client: httpx.AsyncClient) -> None:
+        while (number := next(numbers)) < CREATES:
+            try:
+                answer = await client.post(PATH, json={"name": f"{number}"})
+            except httpx.TransportError:
+                return
+            assert answer.status_code == httpx.codes.CREATED
+            acknowledged.add(answer.json()["id"])
+            if len(acknowledged) == CREATES // 3:
+                worker.send_signal(signal.SIGKILL)
+
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, trust_env=False, timeout=30) as client:
+        await asyncio.gather(*(create_many(client) for _ in range(AT_ONCE)))
+    assert await asyncio.wait_for(worker.wait(), 10) == -signal.SIGKILL
+    assert CREATES // 3 <= len(acknowledged) < CREATES
+    async with running_hub(database) as running:
+        client = await running.client_with(headers)
+        listed = {row["id"] for row in await list_rows(client)}
+        assert acknowledged <= listed
+        # What was written and not acknowledged is whole: each of its rows has its event.
+        for key_id in listed - acknowledged:
+            assert len((await client.get(f"{PATH}/{key_id}/events")).json()) == 1
+        assert len(listed - acknowledged) <= AT_ONCE
+        await create(client)
