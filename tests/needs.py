@@ -7,6 +7,8 @@ from typing import NoReturn
 
 import pytest
 
+from .support.postgres import find_postgres
+
 __all__ = ("chromium", "lacking", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
@@ -22,11 +24,10 @@ def chromium() -> Path:
 
 def postgres() -> Path:
     """Find the directory of PostgreSQL's programs, or skip the test."""
-    found = shutil.which("initdb")
-    installed = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not installed:
+    programs = find_postgres()
+    if programs is None:
         lacking("PostgreSQL is not installed: apt-get install postgresql")
-    return installed[-1].parent
+    return programs
 
 
 def lacking(what: str) -> NoReturn:

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from gatekeeper.allowlist import Allowlist
-from gatekeeper.hub.problems import InvalidUse, Problem
+from gatekeeper.hub.problems import EntryError, Problem
 
 __all__ = ("KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
 
@@ -108,7 +108,7 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
         try:
             uses[key_id] = msgspec.convert(entry, KeyUse)
         except msgspec.ValidationError as error:
-            errors.append(InvalidUse(key_id, f"{error}."))
+            errors.append(EntryError(key_id, "malformed", f"{error}."))
     if errors:
         detail = f"{len(errors)} of the {len(entries)} entries are not as expected; `errors` says which and why."
         raise Problem(HTTPStatus.BAD_REQUEST, "usage_invalid", detail, errors=errors)
@@ -150,5 +150,6 @@ def _what_is_malformed(error: Exception, length: int) -> str:
 def _require_entries(entries: Sequence[str]) -> None:
     rejected = Allowlist.parse(entries).rejected
     if rejected:
+        errors = [EntryError(bad.entry, bad.reason, bad.hint) for bad in rejected]
         detail = f"{len(rejected)} of the {len(entries)} allowlist entries cannot be used; `errors` says which and why."
-        raise Problem(HTTPStatus.BAD_REQUEST, "allowlist_invalid", detail, errors=rejected)
+        raise Problem(HTTPStatus.BAD_REQUEST, "allowlist_invalid", detail, errors=errors)

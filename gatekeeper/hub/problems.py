@@ -8,14 +8,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gatekeeper.allowlist import RejectedEntry
-
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
 
 __all__ = (
-    "InvalidUse",
+    "EntryError",
     "Problem",
+    "ProblemBody",
     "answer_database_down",
     "answer_nobody",
     "answer_problem",
@@ -28,15 +27,17 @@ __all__ = (
 RETRY_AFTER: Final = 2  # Seconds; a server of PostgreSQL that was restarted is back in about as many.
 
 
-class InvalidUse(msgspec.Struct, frozen=True):
-    """An entry of a usage report that is not as expected.
+class EntryError(msgspec.Struct, frozen=True):
+    """One of several entries that the hub refuses.
 
     Attributes:
-        id: the key's id.
-        hint: what is wrong, as a sentence.
+        entry: the entry of an allowlist, as written; or the key's id in a usage report.
+        reason: what is wrong with it, as a word that programs can compare.
+        hint: what is wrong and how to mend it, as a sentence.
     """
 
-    id: str
+    entry: str
+    reason: str
     hint: str
 
 
@@ -57,7 +58,7 @@ class Problem(Exception):
         code: str,
         detail: str,
         *,
-        errors: Sequence[RejectedEntry | InvalidUse] = (),
+        errors: Sequence[EntryError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
@@ -69,14 +70,23 @@ class Problem(Exception):
 
 
 class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of a refusal."""
+    """The body of a refusal (RFC 9457).
+
+    Attributes:
+        type: `urn:gatekeeper:hub:<code>`.
+        title: the phrase of the status.
+        status: the status code of the answer.
+        detail: what is wrong, as a sentence that says what to do.
+        code: what is wrong, as a word that programs can compare.
+        errors: the entries that are refused, where it is about entries.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     code: str
-    errors: tuple[RejectedEntry | InvalidUse, ...] = ()
+    errors: tuple[EntryError, ...] = ()
 
 
 def problem_response(problem: Problem) -> Response:

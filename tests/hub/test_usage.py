@@ -117,9 +117,9 @@ async def test_a_malformed_entry_is_named_and_nothing_of_the_report_counts(
     acme: httpx.AsyncClient, entry: Any, where: str
 ) -> None:
     row = await create(acme)
-    answer = await acme.post(USAGE, json={row["id"]: FINE, "malformed": entry})
+    answer = await acme.post(USAGE, json={row["id"]: FINE, "wrong": entry})
     (error,) = assert_problem(answer, 400, "usage_invalid")["errors"]
-    assert error["id"] == "malformed"
+    assert (error["entry"], error["reason"]) == ("wrong", "malformed")
     assert where in error["hint"]
     assert await list_rows(acme) == [row]
 
@@ -127,7 +127,7 @@ async def test_a_malformed_entry_is_named_and_nothing_of_the_report_counts(
 async def test_every_malformed_entry_is_listed(acme: httpx.AsyncClient) -> None:
     report = {"a": FINE, "b": {**FINE, "count": 0}, "c": FINE, "d": {}, "e": 7}
     problem = assert_problem(await acme.post(USAGE, json=report), 400, "usage_invalid")
-    assert [error["id"] for error in problem["errors"]] == ["b", "d", "e"]
+    assert [error["entry"] for error in problem["errors"]] == ["b", "d", "e"]
     assert "3 of the 5 entries" in problem["detail"]
 
 

@@ -14,13 +14,21 @@ from typing import Final, Self
 import psycopg
 from psycopg import sql
 
-__all__ = ("PostgresCluster", "dump")
+__all__ = ("PostgresCluster", "dump", "find_postgres")
 
 PATIENCE: Final = 30.0  # Seconds for a server to come up.
 OWNER: Final = "postgres"  # PostgreSQL refuses to run as root; Debian's package makes this user.
 
 # Nothing here has to survive a power cut.
 QUICK: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+
+
+def find_postgres() -> Path | None:
+    """Find the directory of PostgreSQL's programs."""
+    found = shutil.which("initdb")
+    # Debian keeps them out of the path, one directory a version.
+    installed = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return installed[-1].parent if installed else None
 
 
 class PostgresCluster:
