@@ -16,10 +16,12 @@ class Caller(Protocol):
     Attributes:
         client: the client itself.
         http: the httpx client that it was given, if any.
+        naps: the seconds that it would have waited between two attempts.
     """
 
     client: HubClient | AsyncHubClient
     http: httpx.Client | httpx.AsyncClient | None
+    naps: list[float]
 
     def __call__(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method."""
@@ -40,7 +42,8 @@ class SyncCaller:
     def __init__(self, base_url: str, token: str = TOKEN, *, own: dict[str, Any] | None = None, **options: Any) -> None:
         """Make a client, which sends by its own httpx client or by one with the options `own`."""
         self._http = None if own is None else httpx.Client(**own)
-        self._client = HubClient(base_url, token, http=self._http, **options)
+        self.naps: list[float] = []
+        self._client = HubClient(base_url, token, http=self._http, sleep=self.naps.append, **options)
         self.client, self.http = self._client, self._http
 
     def __call__(self, method: str, *args: Any, **options: Any) -> Any:
@@ -68,7 +71,12 @@ class AsyncCaller:
     def __init__(self, base_url: str, token: str = TOKEN, *, own: dict[str, Any] | None = None, **options: Any) -> None:
         """Make a client, which sends by its own httpx client or by one with the options `own`."""
         self._http = None if own is None else httpx.AsyncClient(**own)
-        self._client = AsyncHubClient(base_url, token, http=self._http, **options)
+        self.naps: list[float] = []
+
+        async def nap(seconds: float) -> None:
+            self.naps.append(seconds)
+
+        self._client = AsyncHubClient(base_url, token, http=self._http, sleep=nap, **options)
         self.client, self.http = self._client, self._http
         self._runner = asyncio.Runner()
 

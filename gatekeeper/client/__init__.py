@@ -1,0 +1,28 @@
+"""HubClient, AsyncHubClient: the hub's methods on widget keys. The only importer of httpx.
+
+The two share everything but the sending: a call (calls.py) is a request, the function that reads its answer, and whether
+it may be repeated (retries.py). Whatever goes wrong becomes an error of ours in refusals.py; what comes back is in
+records.py, and the list as it came, for sources, in listing.py.
+"""
+
+from msgspec import UNSET
+
+from gatekeeper.client.address import account_of, require_hub
+from gatekeeper.client.async_hub_client import AsyncHubClient
+from gatekeeper.client.hub_client import HubClient
+from gatekeeper.client.listing import Listing
+from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, WidgetKeyList
+
+__all__ = (
+    "UNSET",
+    "AsyncHubClient",
+    "CreatedWidgetKey",
+    "FieldChange",
+    "HubClient",
+    "KeyEvent",
+    "KeyUsage",
+    "Listing",
+    "WidgetKeyList",
+    "account_of",
+    "require_hub",
+)

@@ -1,0 +1,57 @@
+"""Where the hub is, and who asks it: the base URL, the token and the account that a client is made with."""
+
+from collections.abc import Iterator
+
+import httpx
+
+from gatekeeper.errors import ConfigError
+from gatekeeper.origins import MAX_PORT
+
+__all__ = ("TOKEN_PREFIX", "account_of", "address_problems", "require_hub", "widget_keys_url")
+
+TOKEN_PREFIX = "sk_live_"  # noqa: S105 - the public beginning of every token of the hub
+
+
+def account_of(token: str) -> str | None:
+    """The account that a bearer token carries: what stands between sk_live_ and the last underscore; None without one."""
+    account, _, random = token.removeprefix(TOKEN_PREFIX).rpartition("_")
+    return account if token.startswith(TOKEN_PREFIX) and account and random else None
+
+
+def require_hub(base_url: str, token: str, account: str | None) -> None:
+    """Check what a client is made with, before it is made.
+
+    Raises:
+        ConfigError: listing everything that is wrong with the arguments.
+    """
+    problems = tuple(address_problems(base_url, token, account))
+    if problems:
+        raise ConfigError(problems)
+
+
+def address_problems(base_url: str, token: str, account: str | None) -> Iterator[str]:
+    """Say what is wrong with what a client is made with, a sentence for every mistake."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        yield f"base_url is not a URL ({error}): expected something like 'https://hub.example'"
+    else:
+        if url.userinfo or "?" in base_url or "#" in base_url:
+            yield "base_url has a user name, a query or a fragment: expected scheme, host, port and path only"
+        elif url.scheme not in ("https", "http") or not url.host or (url.port or 0) > MAX_PORT:
+            yield f"base_url is {base_url!r}: expected something like 'https://hub.example'"
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        yield "token is empty or holds characters that no header can carry: expected 'sk_live_<account>_…'"
+    elif account is None and account_of(token) is None:
+        yield "token carries no account (it is not of the form sk_live_<account>_…): name it by account="
+    if account is not None and not (account.isascii() and account.isprintable() and account.strip() == account != ""):
+        yield f"account is {account!r}: expected a name such as 'acme'"
+
+
+def widget_keys_url(base_url: str) -> str:
+    """The collection of widget keys at a hub, whether or not its base URL names /api and /v1."""
+    url = httpx.URL(base_url)
+    path = url.path.rstrip("/")
+    if not path.endswith("/v1"):
+        path += "/v1" if path.endswith("/api") else "/api/v1"
+    return str(url.copy_with(path=f"{path}/widget-keys"))

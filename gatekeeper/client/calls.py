@@ -1,0 +1,200 @@
+"""Calls: what both clients send, and how they read what comes back."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from gatekeeper.client.address import address_problems, widget_keys_url
+from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, WidgetKeyList
+from gatekeeper.client.refusals import Refusals
+from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
+from gatekeeper.errors import ConfigError, HubProtocolError, InvalidRow
+from gatekeeper.keys import RowReader, WidgetKey
+
+__all__ = ("Answer", "Call", "Calls", "KeyEvents")
+
+KeyEvents = list[KeyEvent]  # named, because a class with a method `list` cannot say it
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One call, whoever sends it.
+
+    Attributes:
+        method: of HTTP.
+        path: behind the collection of widget keys.
+        read: what reads a success.
+        may_repeat: which errors are worth another attempt.
+        body: what to send as JSON.
+        headers: besides those of every call.
+        done_when_repeated: the refusal that says, to a repeated call, that an earlier attempt has done it.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], Answer]
+    may_repeat: MayRepeat
+    body: Mapping[str, object] | None = None
+    headers: Mapping[str, str] | None = None
+    done_when_repeated: int | None = None
+
+
+class Calls:
+    """The hub's methods as calls.
+
+    Args:
+        base_url: where the hub is.
+        token: a bearer token.
+        account: the account, where the token does not carry one.
+        suffix_field: the field of a row that holds the last 8 characters of its key.
+        other_problems: what else is wrong with the options of a client.
+
+    Raises:
+        ConfigError: listing everything that is wrong with the arguments.
+    """
+
+    def __init__(
+        self, base_url: str, token: str, account: str | None, suffix_field: str, *, other_problems: Iterable[str]
+    ) -> None:
+        problems = (*address_problems(base_url, token, account), *other_problems)
+        if problems:
+            raise ConfigError(problems)
+        self.url = widget_keys_url(base_url)
+        self.refusals = Refusals(self.url, token)
+        self._token = token
+        self._account = account
+        self._suffix_field = suffix_field
+        self._rows = RowReader(suffix_field)
+
+    def list(self) -> Call[WidgetKeyList]:
+        """Every key of the account."""
+        return Call("GET", "", self._read_list, if_it_may_pass)
+
+    def create(self, name: str, domain_allowlist: Iterable[str], agent_id: str | None) -> Call[CreatedWidgetKey]:
+        """Mint a key; a text in place of the entries is a ConfigError."""
+        body = {"name": name, "domain_allowlist": _entries(domain_allowlist), "agent_id": agent_id}
+        return Call("POST", "", self._read_created, if_nothing_was_sent, body)
+
+    def update(
+        self,
+        key_id: str,
+        name: str | UnsetType,
+        domain_allowlist: Iterable[str] | UnsetType,
+        agent_id: str | None | UnsetType,
+        disabled: bool | UnsetType,  # noqa: FBT001 - the public methods take it by keyword
+    ) -> Call[WidgetKey]:
+        """Change what is not UNSET."""
+        entries = UNSET if isinstance(domain_allowlist, UnsetType) else _entries(domain_allowlist)
+        changes = {"name": name, "domain_allowlist": entries, "agent_id": agent_id, "disabled": disabled}
+        body = {field: value for field, value in changes.items() if value is not UNSET}
+        return Call("PATCH", _path(key_id), self._read_row, if_it_may_pass, body)
+
+    def delete(self, key_id: str) -> Call[WidgetKey | None]:
+        """Remove or revoke a key; repeated, it is done where the key is gone."""
+        return Call("DELETE", _path(key_id), self._read_deleted, if_it_may_pass, done_when_repeated=httpx.codes.NOT_FOUND)
+
+    def events(self, key_id: str) -> Call[KeyEvents]:
+        """The audit trail of a key."""
+        return Call("GET", f"{_path(key_id)}/events", self._read_events, if_it_may_pass)
+
+    def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
+        """Tell which keys were used; sent twice, it would count twice."""
+        return Call("POST", "/usage", lambda _: None, never, usage)
+
+    def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
+        """The request of a call."""
+        headers = {"authorization": f"Bearer {self._token}", "accept": "application/json", **(call.headers or {})}
+        if self._account is not None:
+            headers["x-account-id"] = self._account
+        content = None
+        if call.body is not None:
+            content = _encode(call.body)
+            headers["content-type"] = "application/json"
+        return http.build_request(call.method, self.url + call.path, content=content, headers=headers)
+
+    def transport_errors(self) -> AbstractContextManager[None]:
+        """See Refusals."""
+        return self.refusals.transport_errors()
+
+    def read(self, call: Call[Answer], response: httpx.Response, *, attempt: int = 1) -> Answer:
+        """What an answer brings, or the HubError that it stands for; attempts count from 1."""
+        done = response.is_success or response.status_code == httpx.codes.NOT_MODIFIED
+        if done or (attempt > 1 and response.status_code == call.done_when_repeated):
+            return call.read(response)
+        raise self.refusals.refusal(response)
+
+    def _read_list(self, response: httpx.Response) -> WidgetKeyList:
+        rows, rejected = self._rows.read_all(response.content)
+        listed = WidgetKeyList(rows)
+        listed.rejected = tuple(rejected)
+        return listed
+
+    def _read_created(self, response: httpx.Response) -> CreatedWidgetKey:
+        fields = self._fields(response)
+        public_key = fields.get("public_key")
+        if not isinstance(public_key, str):
+            raise HubProtocolError(f"the hub at {self.url} created a key and did not tell its public_key")
+        row = self._row(response, {self._suffix_field: public_key[-8:], **fields})
+        return CreatedWidgetKey(**msgspec.structs.asdict(row), public_key=public_key)
+
+    def _read_row(self, response: httpx.Response) -> WidgetKey:
+        return self._row(response, self._fields(response))
+
+    def _read_deleted(self, response: httpx.Response) -> WidgetKey | None:
+        gone = response.status_code in {httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND}
+        return None if gone else self._read_row(response)
+
+    def _read_events(self, response: httpx.Response) -> KeyEvents:
+        return self._decode(response, KeyEvents, "a list of events")
+
+    def _fields(self, response: httpx.Response) -> dict[str, Any]:
+        return self._decode(response, dict[str, Any], "a row")
+
+    def _decode(self, response: httpx.Response, kind: type[Answer], expected: str) -> Answer:
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self.refusals.unexpected(response, expected, error) from error
+
+    def _row(self, response: httpx.Response, fields: dict[str, Any]) -> WidgetKey:
+        try:
+            return self._rows.convert(0, fields)
+        except InvalidRow as error:
+            raise self.refusals.unexpected(response, "a row", error) from error
+
+
+def _path(key_id: str) -> str:
+    # On the way, "." and ".." are taken for steps in a path, which would lead to the collection or beyond.
+    if key_id in {"", ".", ".."} or not _is_unicode(key_id):
+        raise ConfigError([f"key_id is {key_id!r}: expected the id of a row, as the list has it"])
+    return f"/{quote(key_id, safe='')}"
+
+
+def _entries(domain_allowlist: Iterable[str]) -> list[str]:
+    if isinstance(domain_allowlist, str | bytes):
+        problem = f"domain_allowlist is the text {domain_allowlist!r}: expected a list of entries, such as ['acme.com']"
+        raise ConfigError([problem])
+    return list(domain_allowlist)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encode(body: Mapping[str, object]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as error:
+        raise ConfigError([f"what is to be sent holds half of a character ({error}): expected text"]) from None

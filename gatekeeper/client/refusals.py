@@ -1,0 +1,113 @@
+"""Refusals: whatever goes wrong between a client and its hub, as one of our own errors."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
+
+import httpx
+import msgspec
+
+from gatekeeper.client.address import TOKEN_PREFIX
+from gatekeeper.errors import (
+    HubAuthenticationError,
+    HubError,
+    HubInvalidRequestError,
+    HubNotFoundError,
+    HubPermissionError,
+    HubProtocolError,
+    HubRateLimitedError,
+    HubServerError,
+    HubTransportError,
+)
+
+__all__ = ("Refusals",)
+
+_SHOWN = 200  # characters of what the hub says; a page of HTML goes on
+
+_KINDS: dict[int, tuple[type[HubError], str]] = {
+    400: (HubInvalidRequestError, ""),
+    401: (HubAuthenticationError, ": it does not know the token, or no longer; mint a new one at the hub"),
+    403: (HubPermissionError, ": the token may not do this, or is another account's"),
+    404: (HubNotFoundError, ": there is no such key, or no such path; end the base URL with /v1 where the hub has no /api"),
+    409: (HubInvalidRequestError, ""),
+    413: (HubInvalidRequestError, ""),
+    415: (HubInvalidRequestError, ""),
+    422: (HubInvalidRequestError, ""),
+    429: (HubRateLimitedError, ": too many requests"),
+}
+
+
+class Refusals:
+    """Makes the errors of one client, none of which holds its token.
+
+    Args:
+        url: the hub's collection of widget keys.
+        token: what is masked wherever the other side repeats it.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+
+    @contextmanager
+    def transport_errors(self) -> Iterator[None]:
+        """Turn whatever httpx raises into HubTransportError, or HubProtocolError where an answer cannot be decoded."""
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as error:
+            said = f": {error}" if str(error) else ""
+            problem = f"no usable answer from the hub at {self._url} ({type(error).__name__}{said})"
+            kind = HubProtocolError if isinstance(error, httpx.DecodingError) else HubTransportError
+            raise kind(self.masked(problem)) from error
+
+    def refusal(self, response: httpx.Response) -> HubError:
+        """The error that an answer's status stands for, with what the hub says about it."""
+        status = response.status_code
+        said, errors = self._said(response)
+        where = f"the hub at {self._url} answered {status}"
+        retry_after = _retry_after(response)
+        if response.has_redirect_location:
+            location = self.masked(response.headers["location"])
+            problem = f"{where}, a redirect to {location!r}, which is not followed: name that address if it is right"
+            return HubProtocolError(problem, status=status)
+        kind, advice = _KINDS.get(status, (HubServerError, "") if response.is_server_error else (HubProtocolError, ""))
+        return kind(where + advice + said, status=status, errors=errors, retry_after=retry_after)
+
+    def unexpected(self, response: httpx.Response, expected: str, error: Exception) -> HubProtocolError:
+        """The error for a success whose body is not what was expected."""
+        problem = f"the hub at {self._url} answered {response.status_code} with something other than {expected}: {error}"
+        return HubProtocolError(self.masked(problem), status=response.status_code)
+
+    def masked(self, text: str) -> str:
+        """A hub, or something before it, may repeat what it was sent."""
+        return text.replace(self._token, f"{TOKEN_PREFIX}…")
+
+    def _said(self, response: httpx.Response) -> tuple[str, tuple[dict[str, str], ...]]:
+        """What the hub says about a refusal: a JSON string, a problem's detail and errors, or a line of text."""
+        text = self.masked(response.content.decode("utf-8", "replace"))
+        body: object = text
+        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            body = msgspec.json.decode(text)
+        errors: tuple[dict[str, str], ...] = ()
+        if isinstance(body, dict):
+            listed = body.get("errors")
+            if isinstance(listed, list):
+                errors = tuple(
+                    {str(name): str(value) for name, value in error.items()} for error in listed if isinstance(error, dict)
+                )
+            body = body.get("detail") or body.get("error") or body.get("message")
+        if not isinstance(body, str) or not body.strip():
+            return "", errors
+        return f"; it says {' '.join(body.split())[:_SHOWN]!r}", errors
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds from now (RFC 9110 section 10.2.3: a number of them, or a date); None for anything else."""
+    value = response.headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,28 @@
+"""The methods of both clients, for tests that ask all of them."""
+
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from gatekeeper.client import KeyUsage
+from tests.support.callers import Caller
+
+Connect = Callable[..., Caller]
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+METHODS: list[tuple[str, tuple[Any, ...]]] = [
+    ("list", ()),
+    ("create", ("shop",)),
+    ("update", ("key-1",)),
+    ("delete", ("key-1",)),
+    ("events", ("key-1",)),
+    ("report_usage", ({"key-1": KeyUsage(3, NOON)},)),
+]
+
+
+def free_port() -> int:
+    """Find a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

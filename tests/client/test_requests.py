@@ -1,0 +1,207 @@
+"""What both clients send."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from gatekeeper import (
+    ConfigError,
+    HubServerError,
+)
+from gatekeeper.client import UNSET, KeyUsage
+from tests.support.callers import Caller
+from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
+from tests.support.rows import TOKEN, client_key, row
+
+from .support import METHODS, NOON, Connect, free_port
+
+BEARER = f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("base_path", "path"),
+    [
+        ("", "/api/v1/widget-keys"),
+        ("/", "/api/v1/widget-keys"),
+        ("/api", "/api/v1/widget-keys"),
+        ("/api/", "/api/v1/widget-keys"),
+        ("/api/v1", "/api/v1/widget-keys"),
+        ("/api/v1/", "/api/v1/widget-keys"),
+        ("/v1", "/v1/widget-keys"),
+        ("/behind/a/proxy", "/behind/a/proxy/api/v1/widget-keys"),
+        ("/therapi", "/therapi/api/v1/widget-keys"),
+    ],
+)
+def test_the_base_url_may_or_may_not_name_the_api(connect: Connect, hub: FakeHub, base_path: str, path: str) -> None:
+    connect(hub.url + base_path)("list")
+    assert hub.requests[0].target == path
+
+
+@pytest.mark.parametrize("host", ["api", "v1", "hub.example"])
+def test_a_host_that_is_named_like_a_path_is_still_a_host(connect: Connect, hub: FakeHub, host: str) -> None:
+    connect(f"http://{host}", own={"proxy": hub.url, "trust_env": False})("list")
+    assert hub.requests[0].target == f"http://{host}{PATH}"
+
+
+@pytest.mark.parametrize(("method", "arguments"), METHODS)
+def test_every_request_carries_the_token_and_no_account_that_was_not_given(
+    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]
+) -> None:
+    hub.always(Answer(500))
+    with pytest.raises(HubServerError):
+        call(method, *arguments)
+    headers = hub.requests[0].headers
+    assert (headers["authorization"], headers["accept"]) == (BEARER, "application/json")
+    assert "x-account-id" not in headers
+
+
+@pytest.mark.parametrize(("method", "arguments"), METHODS)
+def test_every_request_carries_the_account_that_was_given(
+    connect: Connect, hub: FakeHub, method: str, arguments: tuple[Any, ...]
+) -> None:
+    hub.always(Answer(500))
+    with pytest.raises(HubServerError):
+        connect(hub.url, "another-bearer", account="globex")(method, *arguments)
+    headers = hub.requests[0].headers
+    assert (headers["authorization"], headers["x-account-id"]) == ("Bearer another-bearer", "globex")
+
+
+def test_list_is_a_get_without_a_body(call: Caller, hub: FakeHub) -> None:
+    call("list")
+    request = hub.requests[0]
+    assert (request.method, request.target, request.body) == ("GET", PATH, b"")
+    assert "content-type" not in request.headers
+
+
+def test_create_is_a_post_of_the_name_the_entries_and_the_agent(call: Caller, hub: FakeHub) -> None:
+    hub.always(json_answer({**row(1), "public_key": client_key(1)}, 201))
+    call("create", "shop", domain_allowlist=iter(["acme.com", "*.acme.com"]), agent_id="agent-7")
+    request = hub.requests[0]
+    assert (request.method, request.target) == ("POST", PATH)
+    assert request.headers["content-type"] == "application/json"
+    assert request.json == {"name": "shop", "domain_allowlist": ["acme.com", "*.acme.com"], "agent_id": "agent-7"}
+
+
+def test_a_key_is_created_without_entries_and_agent_unless_they_are_given(call: Caller, hub: FakeHub) -> None:
+    hub.always(json_answer({**row(1), "public_key": client_key(1)}, 201))
+    call("create", "shöp")
+    assert hub.requests[0].json == {"name": "shöp", "domain_allowlist": [], "agent_id": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "body"),
+    [
+        ({}, {}),
+        ({"name": UNSET, "domain_allowlist": UNSET, "agent_id": UNSET, "disabled": UNSET}, {}),
+        ({"name": "new"}, {"name": "new"}),
+        ({"domain_allowlist": ("acme.com",)}, {"domain_allowlist": ["acme.com"]}),
+        ({"domain_allowlist": ()}, {"domain_allowlist": []}),
+        ({"agent_id": "agent-7"}, {"agent_id": "agent-7"}),
+        ({"agent_id": None}, {"agent_id": None}),
+        ({"disabled": True}, {"disabled": True}),
+        ({"disabled": False}, {"disabled": False}),
+        ({"name": "new", "disabled": True}, {"name": "new", "disabled": True}),
+    ],
+)
+def test_update_is_a_patch_of_nothing_but_what_is_given(
+    call: Caller, hub: FakeHub, changes: dict[str, Any], body: dict[str, Any]
+) -> None:
+    hub.always(json_answer(row(1)))
+    call("update", "key-1", **changes)
+    request = hub.requests[0]
+    assert (request.method, request.target, request.json) == ("PATCH", f"{PATH}/key-1", body)
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_delete_is_a_delete_without_a_body(call: Caller, hub: FakeHub) -> None:
+    hub.always(Answer(204))
+    call("delete", "key-1")
+    request = hub.requests[0]
+    assert (request.method, request.target, request.body) == ("DELETE", f"{PATH}/key-1", b"")
+
+
+@pytest.mark.parametrize("method", ["update", "delete"])
+def test_an_id_is_one_segment_of_the_path_whatever_it_holds(call: Caller, hub: FakeHub, method: str) -> None:
+    hub.always(json_answer(row(1)))
+    call(method, "a/../b?c#d e%ü")
+    assert hub.requests[0].target == f"{PATH}/a%2F..%2Fb%3Fc%23d%20e%25%C3%BC"
+
+
+def test_the_environment_redirects_no_request_and_changes_no_credentials(
+    connect: Connect, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    connect(hub.url)("list")
+    assert hub.requests[0].headers["authorization"] == BEARER
+
+
+def test_events_are_asked_for_below_their_key(call: Caller, hub: FakeHub) -> None:
+    call("events", "key/1")
+    request = hub.requests[0]
+    assert (request.method, request.target, request.body) == ("GET", f"{PATH}/key%2F1/events", b"")
+
+
+def test_usage_is_reported_by_the_id_of_each_key(call: Caller, hub: FakeHub) -> None:
+    hub.always(Answer(204))
+    assert call("report_usage", {"key-1": KeyUsage(3, NOON), "key-2": KeyUsage(1, NOON)}) is None
+    request = hub.requests[0]
+    assert (request.method, request.target) == ("POST", f"{PATH}/usage")
+    assert request.headers["content-type"] == "application/json"
+    assert request.json == {
+        "key-1": {"count": 3, "last_used_at": "2026-01-02T12:00:00Z"},
+        "key-2": {"count": 1, "last_used_at": "2026-01-02T12:00:00Z"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "last_used_at", "said"),
+    [(0, NOON, "count is 0"), (-1, NOON, "count is -1"), (1, datetime(2026, 1, 2), "time zone")],  # noqa: DTZ001 - the mistake
+)
+def test_usage_that_cannot_be_meant_is_refused(count: int, last_used_at: datetime, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        KeyUsage(count, last_used_at)
+
+
+# Mistakes that are seen before anything is sent
+
+
+@pytest.mark.parametrize("method", ["update", "delete", "events"])
+@pytest.mark.parametrize("key_id", ["", ".", "..", "\ud800"])
+def test_an_id_that_would_lead_to_another_place_is_refused_before_anything_is_sent(
+    call: Caller, hub: FakeHub, method: str, key_id: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"key_id is .*: expected the id of a row"):
+        call(method, key_id)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("key_id", ["...", ".a", "a.", "../x", "%2e%2e"])
+def test_an_id_that_only_looks_like_a_step_in_a_path_is_sent_as_one_segment(call: Caller, hub: FakeHub, key_id: str) -> None:
+    hub.always(Answer(204))
+    call("delete", key_id)
+    assert hub.requests[0].target == f"{PATH}/{quote(key_id, safe='')}"
+
+
+@pytest.mark.parametrize(("method", "argument"), [("create", "shop"), ("update", "key-1")])
+@pytest.mark.parametrize("text", ["acme.com", "", b"acme.com"])
+def test_one_text_is_not_taken_for_a_list_of_one_letter_entries(
+    call: Caller, hub: FakeHub, method: str, argument: str, text: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"domain_allowlist is the text .*: expected a list of entries, such as"):
+        call(method, argument, domain_allowlist=text)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(("name", "entries"), [("\ud800", ()), ("shop", ["\udfff.com"])])
+def test_half_of_a_character_is_refused_before_anything_is_sent(
+    call: Caller, hub: FakeHub, name: str, entries: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match="half of a character"):
+        call("create", name, domain_allowlist=entries)
+    assert hub.requests == []
