@@ -1,0 +1,119 @@
+"""gatekeeper check: whether a page may use a key, and why."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from gatekeeper.cli.connection import AccountOption, HubOption, SuffixFieldOption, TokenOption
+from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, legible, stop, warn
+from gatekeeper.client import HubClient, account_of
+from gatekeeper.decisions import Decision, Reason
+from gatekeeper.errors import (
+    ConfigError,
+    HubRateLimitedError,
+    HubServerError,
+    HubTransportError,
+    InvalidList,
+    InvalidOrigin,
+    SourceError,
+)
+from gatekeeper.gate import Gatekeeper
+from gatekeeper.keys import RowReader, WidgetKey, mask
+from gatekeeper.origins import Origin
+from gatekeeper.refresh import MAX_REJECTED_SHARE
+from gatekeeper.sources import FileSource
+
+__all__ = ("check",)
+
+
+def check(
+    key: Annotated[str, typer.Argument(help="The client key, pk_live_…", show_default=False)],
+    origin: Annotated[str, typer.Argument(help="The page: its origin, or its address.", show_default=False)],
+    *,
+    hub: HubOption = None,
+    token: TokenOption = None,
+    file: Annotated[Path | None, typer.Option(help="A JSON file of rows, in place of a hub.")] = None,
+    account: AccountOption = None,
+    suffix_field: SuffixFieldOption = "last8",
+    https_only: Annotated[bool, typer.Option("--https-only", help="Decide as a gate with https_only=True does.")] = False,
+) -> None:
+    """Decide as the gate does, and say why: whose key it is, and which entry allows the page or would."""
+    out = console()
+    rows = _rows(hub, token, file, account, suffix_field)
+    known_account = account or (account_of(token) if file is None and token else None)
+    gate = Gatekeeper.from_rows(rows, https_only=https_only, account=known_account)
+    # People paste addresses, and mean the page at them: a browser would send its origin.
+    decision = gate.decide(key, str(_origin_at(origin) or origin))
+    for line in _verdict(decision, gate):
+        out.print(line)
+    if decision.reason is Reason.ORIGIN_MALFORMED and (page := _origin_at(f"https://{origin}")) is not None:
+        out.print(f"  [yellow]hint[/]     name the page with its scheme, such as {escape(str(page))}")
+    raise typer.Exit(0 if decision.allowed else REFUSED)
+
+
+def _rows(
+    hub: str | None, token: str | None, file: Path | None, account: str | None, suffix_field: str
+) -> Iterable[WidgetKey]:
+    if (hub is None) == (file is None):
+        stop(USAGE, "name the hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file), and not both")
+    if file is None and not token:
+        stop(USAGE, "there is no token for the hub: put it into the environment as GATEKEEPER_TOKEN")
+    try:
+        if file is not None:
+            listing = FileSource(file).read()
+            rows, rejected = RowReader(suffix_field).read_all(b"" if listing is None else listing.body)
+        else:
+            with HubClient(hub or "", token or "", account=account, suffix_field=suffix_field) as client:
+                listed = client.widget_keys.list()
+                rows, rejected = list(listed), list(listed.rejected)
+    except (HubTransportError, HubServerError, HubRateLimitedError) as error:
+        stop(UNREACHABLE, str(error))
+    except InvalidList as error:
+        stop(USAGE, f"{hub or file}: {error}")
+    except (ConfigError, SourceError) as error:
+        stop(USAGE, str(error))
+    for problem in rejected:
+        warn(f"left out: {problem}")
+    if len(rejected) > MAX_REJECTED_SHARE * (len(rows) + len(rejected)):
+        warn("a gate does not trust a list with so many bad rows, and goes on with the one before")
+    return rows
+
+
+def _origin_at(address: str) -> Origin | None:
+    try:
+        return Origin.from_referer(address)
+    except InvalidOrigin:
+        return None
+
+
+def _verdict(decision: Decision, gate: Gatekeeper) -> Iterator[str]:
+    colour = "green" if decision.allowed else "red"
+    yield (
+        f"[bold {colour}]allowed[/]"
+        if decision.allowed
+        else f"[bold {colour}]refused[/]  {decision.reason} ({decision.status})"
+    )
+    yield f"  {escape(decision.detail)}"
+    if decision.key is None:
+        return
+    key = decision.key
+    yield f"  key      {mask(key.last8)} {escape(repr(key.name))}, id {legible(key.id)}"
+    yield f"           {'disabled since ' + legible(str(key.disabled_at)) if key.disabled else 'enabled'}"
+    if key.agent_id is not None:
+        yield f"           pinned to agent {legible(key.agent_id)}"
+    yield f"  page     {escape(decision.origin or 'none')}"
+    if decision.matched is not None:
+        yield f"  matched  {escape(decision.matched)}"
+    allowlist = gate.allowlist(key)
+    if allowlist is None:
+        return
+    if decision.reason is Reason.ORIGIN_NOT_ALLOWED and decision.origin is not None:
+        nearest = allowlist.nearest(Origin.parse(decision.origin))
+        yield f"  nearest  {escape(', '.join(nearest)) if nearest else f'none of its {len(allowlist)} entries is alike'}"
+    if decision.add is not None:
+        yield f"  add      {escape(decision.add)}"
+    for entry in allowlist.rejected:
+        yield f"  [yellow]ignored[/]  {escape(entry.hint)}"

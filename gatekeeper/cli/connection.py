@@ -1,0 +1,87 @@
+"""The hub that the options of a command name, and the client of it."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, legible, stop
+from gatekeeper.client import HubClient
+from gatekeeper.errors import (
+    ConfigError,
+    HubAuthenticationError,
+    HubInvalidRequestError,
+    HubNotFoundError,
+    HubPermissionError,
+    HubRateLimitedError,
+    HubServerError,
+    HubTransportError,
+    SourceError,
+)
+
+__all__ = ("AccountOption", "HubOption", "SuffixFieldOption", "TokenOption", "hub_errors", "with_client")
+
+HubOption = Annotated[str | None, typer.Option(envvar="GATEKEEPER_HUB", help="The hub's URL.")]
+TokenOption = Annotated[
+    str | None, typer.Option(envvar="GATEKEEPER_TOKEN", help="The hub's token; better in the environment than here.")
+]
+AccountOption = Annotated[str | None, typer.Option(help="The account, where the token does not carry it.")]
+SuffixFieldOption = Annotated[str, typer.Option(help="The field with the last 8 characters of a key.")]
+
+Own = ParamSpec("Own")
+
+
+def with_client(command: Callable[Concatenate[HubClient, Own], None]) -> Callable[..., None]:
+    """Give a command the options that name a hub, and in the place of its first parameter the client that they make.
+
+    Args:
+        command: takes a client and its own options by keyword.
+
+    Returns:
+        The command with all of these options, for typer to read.
+    """
+    act: Callable[..., None] = command
+
+    def run(
+        *,
+        hub: HubOption = None,
+        token: TokenOption = None,
+        account: AccountOption = None,
+        suffix_field: SuffixFieldOption = "last8",
+        **own: Any,
+    ) -> None:
+        if hub is None:
+            stop(USAGE, "name the hub: --hub, or GATEKEEPER_HUB in the environment")
+        if not token:
+            stop(USAGE, "there is no token for the hub: put it into the environment as GATEKEEPER_TOKEN")
+        with hub_errors(), HubClient(hub, token, account=account, suffix_field=suffix_field) as client:
+            act(client, **own)
+
+    # typer reads the parameters of a function off its signature and its annotations.
+    _, *parameters = inspect.signature(command).parameters.values()
+    connecting = [each for each in inspect.signature(run).parameters.values() if each.name != "own"]
+    together = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*parameters, *connecting)]
+    described: Any = wraps(command)(run)
+    described.__annotations__ = {each.name: each.annotation for each in together}
+    described.__signature__ = inspect.Signature(together)
+    result: Callable[..., None] = described
+    return result
+
+
+@contextmanager
+def hub_errors() -> Iterator[None]:
+    """End with the exit code that fits where the hub does not do what it was asked for."""
+    try:
+        yield
+    except (HubTransportError, HubServerError, HubRateLimitedError) as error:
+        stop(UNREACHABLE, str(error))
+    except (HubAuthenticationError, HubPermissionError, HubNotFoundError, HubInvalidRequestError) as error:
+        for problem in error.errors:
+            said = "  ".join(f"{name}: {value}" for name, value in problem.items())
+            console(stderr=True).print(f"  [red]refused[/]  {legible(said)}")
+        stop(REFUSED, str(error))
+    except (ConfigError, SourceError) as error:
+        stop(USAGE, str(error))

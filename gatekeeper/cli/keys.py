@@ -1,0 +1,264 @@
+"""gatekeeper keys: list, create, show, change and delete the widget keys of an account."""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from gatekeeper.allowlist import Allowlist, Pattern
+from gatekeeper.cli.connection import with_client
+from gatekeeper.cli.console import REFUSED, USAGE, ask, console, legible, plain, print_json, print_table, stop, warn
+from gatekeeper.cli.importing import import_keys
+from gatekeeper.cli.lint import explained
+from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
+from gatekeeper.errors import InvalidEntry
+from gatekeeper.keys import WidgetKey, mask
+
+__all__ = ("keys",)
+
+keys = typer.Typer(help="The widget keys of an account.", no_args_is_help=True)
+keys.command("import")(import_keys)
+
+Key = Annotated[str, typer.Argument(help="The key's id, or its last 8 characters.", show_default=False)]
+Entries = Annotated[list[str], typer.Argument(help="Allowlist entries, such as '*.acme.com'.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@keys.command("list")
+@with_client
+def list_keys(client: HubClient, *, as_json: Json = False) -> None:
+    """List the keys, oldest first."""
+    rows = _list(client)
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("key", "name", "allowlist", "agent", "state", "last used", "id")
+    for row in rows:
+        entries = "\n".join(map(legible, row.domain_allowlist)) or "[yellow]none: blocked[/]"
+        agent = legible(row.agent_id or "")
+        used = legible(row.last_used_at or "never")
+        table.add_row(mask(row.last8), legible(row.name or ""), entries, agent, _state(row), used, legible(row.id))
+    print_table(table)
+
+
+@keys.command()
+@with_client
+def create(
+    client: HubClient,
+    *,
+    name: Annotated[str, typer.Argument(help="What to call it.", show_default=False)],
+    allow: Annotated[list[str] | None, typer.Option(help="An allowlist entry; may be given again.")] = None,
+    agent_id: Annotated[str | None, typer.Option("--agent", help="The agent to pin it to.")] = None,
+    widget_url: Annotated[
+        str, typer.Option(envvar="GATEKEEPER_WIDGET_URL", help="Where the widget's script is.")
+    ] = "https://widgets.example/widget.js",
+    as_json: Json = False,
+) -> None:
+    """Mint a key, and print the script tag to paste."""
+    entries = allow or []
+    _require_entries(entries, entries)
+    created = client.widget_keys.create(name, domain_allowlist=entries, agent_id=agent_id)
+    if as_json:
+        print_json(created)
+    else:
+        for line in _shown(created):
+            console().print(line)
+        for line in _tag(created, widget_url):
+            console().print(line)
+    console(stderr=True).print("The key is told this once and will not be shown again.")
+
+
+@keys.command()
+@with_client
+def show(client: HubClient, *, key: Key, as_json: Json = False) -> None:
+    """Show a key, and what its allowlist means."""
+    row = _find(client, key)
+    if as_json:
+        print_json(row)
+        return
+    for line in (*_shown(row), *explained(row.domain_allowlist, Allowlist.parse(row.domain_allowlist))):
+        console().print(line)
+
+
+@keys.command()
+@with_client
+def allow(client: HubClient, *, key: Key, entries: Entries, as_json: Json = False) -> None:
+    """Let the pages of these entries use a key, too."""
+    row = _find(client, key)
+    known = {_normalised(entry) for entry in row.domain_allowlist}
+    new = [entry for entry in dict.fromkeys(entries) if _normalised(entry) not in known]
+    together = [*row.domain_allowlist, *new]
+    _require_entries(new, together)
+    _changed(client.widget_keys.update(row.id, domain_allowlist=together) if new else row, as_json=as_json)
+
+
+@keys.command()
+@with_client
+def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False, as_json: Json = False) -> None:
+    """Let the pages of these entries use a key no longer."""
+    row = _find(client, key)
+    unwanted = {_normalised(entry) for entry in entries}
+    unknown = unwanted - {_normalised(entry) for entry in row.domain_allowlist}
+    if unknown:
+        listed = ", ".join(map(plain, row.domain_allowlist)) or "none"
+        stop(USAGE, f"the key's allowlist has no {', '.join(sorted(unknown))}; its entries are: {listed}")
+    left = [entry for entry in row.domain_allowlist if _normalised(entry) not in unwanted]
+    blocked = "" if left else " No entry is left then, which blocks the key."
+    ask(f"Take {', '.join(sorted(unwanted))} off the allowlist of {_named(row)}?{blocked}", yes=yes)
+    _changed(client.widget_keys.update(row.id, domain_allowlist=left), as_json=as_json)
+
+
+@keys.command()
+@with_client
+def pin(
+    client: HubClient,
+    *,
+    key: Key,
+    agent_id: Annotated[str, typer.Argument(help="The agent's id.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Pin a key to an agent, whatever agent the page names."""
+    _changed(client.widget_keys.update(_find(client, key).id, agent_id=agent_id), as_json=as_json)
+
+
+@keys.command()
+@with_client
+def unpin(client: HubClient, *, key: Key, as_json: Json = False) -> None:
+    """Let the page name the agent again."""
+    _changed(client.widget_keys.update(_find(client, key).id, agent_id=None), as_json=as_json)
+
+
+@keys.command()
+@with_client
+def disable(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = False) -> None:
+    """Revoke a key until it is enabled again."""
+    row = _find(client, key)
+    ask(f"Disable {_named(row)}? Every page that carries it loses its widget.", yes=yes)
+    _changed(client.widget_keys.update(row.id, disabled=True), as_json=as_json)
+
+
+@keys.command()
+@with_client
+def enable(client: HubClient, *, key: Key, as_json: Json = False) -> None:
+    """Make a disabled key good again."""
+    _changed(client.widget_keys.update(_find(client, key).id, disabled=False), as_json=as_json)
+
+
+@keys.command()
+@with_client
+def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = False) -> None:
+    """Remove a key that was never used; disable one that was."""
+    row = _find(client, key)
+    ask(f"Delete {_named(row)}? It cannot be had again.", yes=yes)
+    kept = client.widget_keys.delete(row.id)
+    if as_json:
+        print_json(kept)
+    elif kept is None:
+        console().print(f"{escape(_named(row))} is gone")
+    else:
+        console().print(f"{escape(_named(row))} was used before: it is disabled, and its row stays")
+
+
+@keys.command()
+@with_client
+def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
+    """Show what was done to a key, by whom and when, also after it is gone."""
+    named = _matching(_list(client), key)
+    # Of a key that is gone only the trail is left, by its id.
+    trail = client.widget_keys.events(named[0].id if named else key)
+    if as_json:
+        print_json(trail)
+        return
+    table = Table("when", "what", "by token", "changes")
+    for event in trail:
+        table.add_row(str(event.at), legible(event.action), legible(event.token_name), "\n".join(_changes(event)))
+    print_table(table)
+
+
+def _list(client: HubClient) -> list[WidgetKey]:
+    rows = client.widget_keys.list()
+    for problem in rows.rejected:
+        warn(f"left out: {problem}")
+    return rows
+
+
+def _find(client: HubClient, named: str) -> WidgetKey:
+    found = _matching(_list(client), named)
+    if not found:
+        stop(REFUSED, f"the account has no key with the id, or the last 8 characters, {named!r}")
+    return found[0]
+
+
+def _matching(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
+    """The row of this id, or else of these last 8 characters; at most one."""
+    last8 = named.removeprefix(mask(""))
+    by_last8 = []
+    for row in rows:
+        if row.id == named:
+            return [row]
+        if row.last8 == last8:
+            by_last8.append(row)
+    if len(by_last8) > 1:
+        ids = ", ".join(row.id for row in by_last8)
+        stop(USAGE, f"{len(by_last8)} keys end in {last8}; name one by its id: {ids}")
+    return by_last8
+
+
+def _require_entries(entries: list[str], together: list[str]) -> None:
+    """Show what there is to say about entries, and end where one of them is rejected."""
+    allowlist = Allowlist.parse(together)
+    noted = {each.entry for each in allowlist.rejected}
+    noted |= {each.entry for each in allowlist.warnings} | {each.entry for each in allowlist.suggestions}
+    for line in explained([entry for entry in entries if entry in noted], allowlist) if noted else ():
+        console(stderr=True).print(line)
+    if {each.entry for each in allowlist.rejected} & set(entries):
+        stop(USAGE, "nothing was sent, because of what is rejected above")
+
+
+def _normalised(entry: str) -> str:
+    try:
+        return str(Pattern.parse(entry))
+    except InvalidEntry:
+        return entry
+
+
+def _changed(row: WidgetKey, *, as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    for line in _shown(row):
+        console().print(line)
+
+
+def _shown(row: WidgetKey) -> Iterator[str]:
+    yield f"[bold]{mask(row.last8)}[/] {legible(row.name or '')}"
+    yield f"  id         {legible(row.id)}"
+    yield f"  state      {_state(row)}"
+    if row.agent_id is not None:
+        yield f"  agent      {legible(row.agent_id)}"
+    yield f"  allowlist  {', '.join(map(legible, row.domain_allowlist)) or '[yellow]none: no page can use the key[/]'}"
+    yield f"  created    {legible(row.created_at or 'unknown')}, last used {legible(row.last_used_at or 'never')}"
+
+
+def _tag(created: CreatedWidgetKey, widget_url: str) -> Iterator[str]:
+    yield ""
+    yield "Paste this into the pages:"
+    tag = f'<script src="{widget_url}" data-client-key="{created.public_key}" async></script>'
+    yield f"  {escape(tag)}"
+    yield ""
+
+
+def _state(row: WidgetKey) -> str:
+    return f"[red]disabled[/] since {legible(str(row.disabled_at))}" if row.disabled else "[green]enabled[/]"
+
+
+def _named(row: WidgetKey) -> str:
+    return f"the key {mask(row.last8)} ({plain(row.name or row.id)})"
+
+
+def _changes(event: KeyEvent) -> Iterator[str]:
+    for field, change in event.changes.items():
+        yield f"{legible(field)}: {legible(str(change.before))} -> {legible(str(change.after))}"

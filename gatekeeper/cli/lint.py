@@ -1,0 +1,80 @@
+"""gatekeeper lint: what allowlist entries mean."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from gatekeeper.allowlist import Allowlist, Pattern
+from gatekeeper.cli.console import REFUSED, USAGE, console, legible, stop, warn
+from gatekeeper.errors import InvalidList
+from gatekeeper.keys import RowReader, mask
+
+__all__ = ("explained", "lint")
+
+
+def lint(
+    entries: Annotated[list[str] | None, typer.Argument(help="Allowlist entries.", show_default=False)] = None,
+    *,
+    file: Annotated[Path | None, typer.Option(help="A file with one entry a line, or a JSON file of rows.")] = None,
+    https_only: Annotated[bool, typer.Option("--https-only", help="Read them as a gate with https_only=True does.")] = False,
+) -> None:
+    """Say what each entry means, how it is normalised, or why it is rejected."""
+    if bool(entries) == (file is not None):
+        stop(USAGE, "give entries, or --file with a file of them")
+    out = console()
+    rejected = False
+    lists = [("", tuple(entries or ()))] if file is None else _lists_in(file)
+    for title, written in lists:
+        if title:
+            out.print(f"[bold]{legible(title)}[/]")
+        allowlist = Allowlist.parse(written, https_only=https_only)
+        rejected = rejected or bool(allowlist.rejected)
+        for line in explained(written, allowlist, https_only=https_only):
+            out.print(line)
+    raise typer.Exit(REFUSED if rejected else 0)
+
+
+def explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool = False) -> Iterator[str]:
+    """Say what each entry means, a line or two for each.
+
+    Args:
+        written: the entries.
+        allowlist: the list that they are part of, whose other entries count for warnings and suggestions.
+        https_only: as for the allowlist.
+
+    Yields:
+        Lines of markup.
+    """
+    rejected = {entry.entry: entry for entry in allowlist.rejected}
+    warnings, suggestions = allowlist.warnings, allowlist.suggestions
+    if not allowlist:
+        yield "[yellow]blocked[/]   without an entry that is right no page can use the key"
+    for entry in written:
+        if entry in rejected:
+            yield f"[red]rejected[/]  {legible(entry)}  ({rejected[entry].reason})\n          {escape(rejected[entry].hint)}"
+            continue
+        pattern = Pattern.parse(entry, https_only=https_only)
+        normalised = "" if str(pattern) == entry else f" -> {escape(str(pattern))}"
+        yield f"[green]ok[/]        {legible(entry)}{normalised}\n          {escape(pattern.meaning)}"
+        for warning in warnings:
+            if warning.entry == entry:
+                yield f"          [yellow]warning[/] {escape(warning.hint)}"
+        for suggestion in suggestions:
+            if suggestion.entry == entry:
+                yield f"          [cyan]tip[/] {escape(suggestion.hint)}"
+
+
+def _lists_in(file: Path) -> list[tuple[str, tuple[str, ...]]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        rows, rejected = RowReader().read_all(text.encode())
+    except (OSError, UnicodeDecodeError) as error:
+        stop(USAGE, f"cannot read {str(file)!r}: {error}")
+    except InvalidList:
+        return [("", tuple(line for line in text.splitlines() if line.strip()))]
+    for problem in rejected:
+        warn(f"left out: {problem}")
+    return [(f"{row.name or row.id} ({mask(row.last8)})", row.domain_allowlist) for row in rows]

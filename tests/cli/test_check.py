@@ -1,0 +1,133 @@
+"""gatekeeper check, as its users call it: what it prints and how it exits."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from gatekeeper.demo import Demo, running_demo
+
+from .support import KEY, ROWS, gatekeeper
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(running_demo(fixed_ports=False)) as running,
+    ):
+        yield running
+
+
+def test_check_of_an_allowed_page_names_the_row_and_the_entry_that_matched(rows: Path) -> None:
+    done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(rows))
+    assert done.returncode == 0
+    assert "allowed" in done.stdout
+    assert "…abcd1234 'Shop', id wk_1" in done.stdout
+    assert "agent_7" in done.stdout
+    assert "matched  *.acme.com" in done.stdout
+
+
+def test_check_of_a_refused_page_names_the_nearest_entries_what_to_add_and_what_is_ignored(rows: Path) -> None:
+    done = gatekeeper("check", KEY, "https://acme.com", "--file", str(rows))
+    assert done.returncode == 1
+    assert "refused  origin_not_allowed (403)" in done.stdout
+    assert "nearest  *.acme.com, shop.acme.co" in done.stdout
+    assert "add      acme.com" in done.stdout
+    assert "'acme.com/x' has a path" in done.stdout
+
+
+def test_check_takes_the_address_of_a_page_for_the_page(rows: Path) -> None:
+    done = gatekeeper("check", KEY, "https://Shop.acme.com/cart?item=7#top", "--file", str(rows))
+    assert done.returncode == 0
+    assert "https://shop.acme.com" in done.stdout
+
+
+def test_check_of_a_page_without_a_scheme_says_how_to_name_it(rows: Path) -> None:
+    done = gatekeeper("check", KEY, "shop.acme.com", "--file", str(rows))
+    assert done.returncode == 1
+    assert "origin_malformed" in done.stdout
+    assert "such as https://shop.acme.com" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("pk_live_acme_0000efgh5678", "key_disabled"),
+        ("pk_live_acme_0000nobodys0", "key_unknown"),
+        ("sk_live_acme_0000abcd1234", "key_malformed"),
+        ("", "key_missing"),
+    ],
+)
+def test_check_says_what_is_wrong_with_the_key_and_never_prints_it(rows: Path, key: str, reason: str) -> None:
+    done = gatekeeper("check", key, "https://acme.com", "--file", str(rows))
+    assert done.returncode == 1
+    assert f"refused  {reason}" in done.stdout
+    assert not key or key not in done.stdout + done.stderr
+
+
+def test_check_asks_a_hub_with_a_token_from_the_environment(demo: Demo) -> None:
+    token = demo.headers_file.read_text().splitlines()[0].removeprefix("authorization: Bearer ")
+    environment = {"GATEKEEPER_HUB": demo.hub_url, "GATEKEEPER_TOKEN": token}
+    allowed = gatekeeper("check", demo.key.public_key, demo.allowed_url, **environment)
+    assert allowed.returncode == 0, allowed.stderr
+    refused = gatekeeper("check", demo.key.public_key, demo.refused_url, **environment)
+    assert refused.returncode == 1
+    assert "add      127.0.0.1:*" in refused.stdout
+    assert token not in refused.stdout + refused.stderr
+
+
+def test_check_with_a_token_that_the_hub_does_not_know_says_so_and_does_not_print_it(demo: Demo) -> None:
+    token = "sk_live_acme_aTokenThatNobodyMinted"
+    done = gatekeeper("check", KEY, "https://acme.com", "--hub", demo.hub_url, GATEKEEPER_TOKEN=token)
+    assert done.returncode == 2
+    assert "401" in done.stderr
+    assert token not in done.stdout + done.stderr
+
+
+def test_check_of_a_hub_that_is_not_there_exits_with_3() -> None:
+    done = gatekeeper("check", KEY, "https://acme.com", "--hub", "http://127.0.0.1:1", GATEKEEPER_TOKEN="sk_live_acme_x")
+    assert done.returncode == 3
+    assert "http://127.0.0.1:1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[", "not JSON"),
+        ('{"data": []}', "expected a JSON array"),
+        (None, "cannot read"),
+    ],
+)
+def test_check_of_a_file_that_is_no_list_of_rows_says_why(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "rows.json"
+    if content is not None:
+        path.write_text(content)
+    done = gatekeeper("check", KEY, "https://acme.com", "--file", str(path))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_check_says_which_row_of_a_file_is_bad_and_why_and_uses_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": "bad", "last8": "short", "domain_allowlist": []}, *ROWS]))
+    done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(path))
+    assert done.returncode == 0
+    assert "row 0 (id 'bad')" in done.stderr
+    assert "'last8'" in done.stderr
+
+
+def test_check_warns_of_a_list_that_a_gate_would_not_trust(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*ROWS, {"id": "bad"}]))
+    done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(path))
+    assert done.returncode == 0
+    assert "does not trust a list with so many bad rows" in done.stderr
+
+
+def test_check_without_a_token_says_where_to_put_it() -> None:
+    done = gatekeeper("check", KEY, "https://acme.com", "--hub", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "GATEKEEPER_TOKEN" in done.stderr

@@ -1,0 +1,167 @@
+"""gatekeeper keys import, against the reference hub over real sockets, and against hubs that misbehave."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_hub import Answer, FakeHub, json_answer
+from tests.support.rows import row
+
+from .support import Keys
+
+
+def write(directory: Path, *lines: str) -> Path:
+    file = directory / "rows.csv"
+    file.write_text("\n".join(["name,domain_allowlist,agent_id", *lines, ""]), encoding="utf-8", errors="surrogateescape")
+    return file
+
+
+def minted(file: Path) -> list[list[str]]:
+    header, *lines = [line.split(",") for line in file.read_text().splitlines()]
+    assert header == ["line", "name", "id", "public_key"]
+    return lines
+
+
+def test_import_mints_a_key_for_each_line_and_writes_them_where_only_the_owner_reads(keys: Keys, tmp_path: Path) -> None:
+    file = write(tmp_path, "Shop,acme.com *.acme.com,agent-7", '"Blog ""x""",blog.acme.com;www.acme.com,', "Bare,,")
+    done = keys("import", str(file))
+    assert done.code == 0, done.err
+    target = tmp_path / "rows.keys.csv"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert [(listed["name"], listed["domain_allowlist"], listed["agent_id"]) for listed in keys.rows()] == [
+        ("Shop", ["acme.com", "*.acme.com"], "agent-7"),
+        ('Blog "x"', ["blog.acme.com", "www.acme.com"], None),
+        ("Bare", [], None),
+    ]
+    for (line, *_, key_id, public_key), listed, number in zip(minted(target), keys.rows(), (2, 3, 4), strict=True):
+        assert (line, key_id) == (str(number), listed["id"])
+        assert public_key.endswith(listed["last8"])
+        assert public_key not in done.out + done.err
+
+
+def test_a_bad_line_is_named_and_disturbs_no_other(keys: Keys, tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "Shop,acme.com,",
+        "Path,acme.com/shop,",
+        '"Open,acme.com,',
+        "Few,acme.com",
+        "Many,acme.com,,,",
+        ",acme.com,",
+        "",
+        "Caf\udce9,acme.com,",
+        "x" * 201 + ",acme.com,",
+        "Last,acme.com,",
+    )
+    done = keys("import", str(file))
+    assert done.code == 1
+    assert [listed["name"] for listed in keys.rows()] == ["Shop", "Last"]
+    for line, said in (
+        (3, "'acme.com/shop' has a path"),
+        (4, ""),
+        (5, "it has 2 fields, and the first line has 3"),
+        (6, "it has 5 fields"),
+        (7, "it has no name"),
+        (9, "not UTF-8"),
+        (10, "200"),
+    ):
+        assert [text for text in done.err.splitlines() if f"line {line}: " in text and said in text], (line, done.err)
+    assert "7 lines brought no key" in done.err
+    assert "--resume" in done.err
+
+
+def test_an_import_goes_on_where_it_ended(keys: Keys, tmp_path: Path) -> None:
+    file = write(tmp_path, "Shop,acme.com,", "Path,acme.com/shop,", "Last,acme.com,")
+    assert keys("import", str(file)).code == 1
+    write(tmp_path, "Shop,acme.com,", "Path,acme.com,", "Last,acme.com,")
+    done = keys("import", str(file), "--resume")
+    assert done.code == 0, done.err
+    assert [listed["name"] for listed in keys.rows()] == ["Shop", "Last", "Path"]
+    assert [line for line, *_ in minted(tmp_path / "rows.keys.csv")] == ["2", "4", "3"]
+    assert keys("import", str(file), "--resume").code == 0
+    assert len(keys.rows()) == 3
+
+
+def test_an_import_never_writes_over_a_file(keys: Keys, tmp_path: Path) -> None:
+    file = write(tmp_path, "Shop,acme.com,")
+    target = tmp_path / "rows.keys.csv"
+    target.write_text("the only copy")
+    done = keys("import", str(file))
+    assert done.code == 2
+    assert "is there already" in done.err
+    assert target.read_text() == "the only copy"
+    assert keys("import", str(file), "--resume").code == 2
+    assert keys.rows() == []
+    assert target.read_text() == "the only copy"
+
+
+def test_an_import_does_not_follow_a_link_that_lies_in_its_way(keys: Keys, tmp_path: Path) -> None:
+    file = write(tmp_path, "Shop,acme.com,")
+    (tmp_path / "rows.keys.csv").symlink_to(tmp_path / "elsewhere")
+    assert keys("import", str(file)).code == 2
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_import_that_a_hub_stops_keeps_what_was_minted_and_says_how_to_go_on(
+    fake: FakeHub, at_fake: Keys, tmp_path: Path
+) -> None:
+    created = json_answer({**row(1), "public_key": "pk_live_acme_00000001"}, 201)
+    fake.then(created, Answer(503))
+    file = write(tmp_path, "Shop,acme.com,", "Blog,acme.com,", "Last,acme.com,")
+    done = at_fake("import", str(file))
+    assert done.code == 3
+    assert "1 keys are minted" in done.err
+    assert f"gatekeeper keys import {file} --out {tmp_path / 'rows.keys.csv'} --resume" in done.err
+    assert minted(tmp_path / "rows.keys.csv") == [["2", "Shop", "key-1", "pk_live_acme_00000001"]]
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 1), (403, 1), (404, 3), (429, 3), (500, 3)])
+def test_an_import_that_cannot_go_on_stops_at_once(
+    fake: FakeHub, at_fake: Keys, tmp_path: Path, status: int, code: int
+) -> None:
+    fake.always(Answer(status))
+    assert at_fake("import", str(write(tmp_path, "Shop,acme.com,", "Blog,acme.com,"))).code == code
+    assert len(fake.requests) == 1
+
+
+def test_each_key_is_on_the_disk_before_the_next_is_minted(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def create(_: object) -> Answer:
+        seen.append(len((tmp_path / "rows.keys.csv").read_text().splitlines()))
+        return json_answer({**row(len(seen)), "public_key": f"pk_live_acme_{len(seen):08d}"}, 201)
+
+    fake.always(create)
+    assert at_fake("import", str(write(tmp_path, *(f"Key {number},acme.com," for number in range(5))))).code == 0
+    assert seen == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("header", ["", "name", "name,allowlist", "name;domain_allowlist", "name,domain_allowlist,name"])
+def test_a_file_with_other_columns_is_refused(keys: Keys, tmp_path: Path, header: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f"{header}\nShop,acme.com\n")
+    done = keys("import", str(file))
+    assert done.code == 2
+    assert "expected the columns name,domain_allowlist,agent_id" in done.err
+    assert not (tmp_path / "rows.keys.csv").exists()
+
+
+def test_a_file_with_a_byte_order_mark_and_without_the_last_column_is_fine(keys: Keys, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes("\ufeffname,domain_allowlist\r\nBücher,bücher.example\r\n".encode())
+    assert keys("import", str(file), "--out", str(tmp_path / "keys")).code == 0
+    assert [listed["name"] for listed in keys.rows()] == ["Bücher"]
+
+
+def test_a_file_that_is_not_there_exits_with_2(keys: Keys, tmp_path: Path) -> None:
+    assert keys("import", str(tmp_path / "nothing.csv")).code == 2
+    assert keys("import", str(write(tmp_path, "Shop,,")), "--resume").code == 2
+
+
+def test_a_file_of_keys_that_was_cut_short_is_not_gone_on_with(keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "rows.keys.csv").write_text("line,name,id,public_key\n2,Shop,key-1,pk_live_")
+    done = keys("import", str(write(tmp_path, "Shop,,")), "--resume")
+    assert (done.code, "cut short" in done.err) == (2, True)
+    assert keys.rows() == []

@@ -1,0 +1,341 @@
+"""gatekeeper keys, against the reference hub over real sockets, and against hubs that misbehave."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fake_hub import Answer, FakeHub, json_answer
+from tests.support.real_hub import Served
+from tests.support.rows import TOKEN, row
+
+from .support import Keys, gatekeeper
+
+UNREACHABLE = {"GATEKEEPER_HUB": "http://127.0.0.1:1", "GATEKEEPER_TOKEN": TOKEN}
+
+
+def mint(keys: Keys, *arguments: str) -> dict[str, Any]:
+    created: dict[str, Any] = keys("create", "shop", "--json", *arguments).json
+    return created
+
+
+# What each command does
+
+
+def test_create_prints_the_script_tag_and_says_that_the_key_is_told_once(keys: Keys) -> None:
+    done = keys("create", "Shop", "--allow", "acme.com", "--allow", "*.acme.com", "--agent", "agent-7")
+    assert done.code == 0
+    (listed,) = keys.rows()
+    assert (listed["name"], listed["domain_allowlist"], listed["agent_id"]) == (
+        "Shop",
+        ["acme.com", "*.acme.com"],
+        "agent-7",
+    )
+    (tag,) = [line for line in done.out.splitlines() if "<script" in line]
+    assert tag.strip().startswith('<script src="https://widgets.example/widget.js" data-client-key="pk_live_acme_')
+    assert f'{listed["last8"]}" async></script>' in tag
+    assert "will not be shown again" in done.err
+
+
+def test_create_names_the_widget_s_own_script(keys: Keys) -> None:
+    done = keys("create", "Shop", "--widget-url", "https://w.acme.com/w.js")
+    assert '<script src="https://w.acme.com/w.js" data-client-key="pk_live_' in done.out
+
+
+def test_create_with_json_prints_nothing_but_the_row_and_its_plaintext(keys: Keys) -> None:
+    done = keys("create", "Shop", "--json")
+    assert done.json["public_key"].endswith(done.json["last8"])
+    assert "will not be shown again" in done.err
+
+
+def test_no_other_command_ever_prints_the_plaintext(keys: Keys) -> None:
+    created = mint(keys, "--allow", "acme.com")
+    for arguments in (
+        ("list",),
+        ("list", "--json"),
+        ("show", created["id"]),
+        ("show", created["id"], "--json"),
+        ("allow", created["id"], "*.acme.com"),
+        ("pin", created["id"], "agent-7"),
+        ("disable", created["id"], "--yes"),
+        ("delete", created["id"], "--yes"),
+    ):
+        done = keys(*arguments)
+        assert done.code == 0, done.err
+        assert created["public_key"] not in done.out + done.err
+
+
+def test_list_shows_every_key_and_its_state_in_full(keys: Keys) -> None:
+    first = mint(keys, "--allow", "acme.com", "--allow", "*.acme.com")
+    second = mint(keys)
+    keys("disable", second["id"], "--yes")
+    done = keys("list")
+    assert done.code == 0
+    assert [
+        line for line in done.out.splitlines() if f"…{first['last8']}" in line and first["id"] in line and "enabled" in line
+    ]
+    assert [line for line in done.out.splitlines() if f"…{second['last8']}" in line and "disabled since" in line]
+    assert "none: blocked" in done.out
+
+
+def test_list_as_json_is_a_list_that_check_reads(keys: Keys, tmp_path: Path) -> None:
+    created = mint(keys, "--allow", "acme.com")
+    file = tmp_path / "rows.json"
+    file.write_text(keys("list", "--json").out)
+    done = gatekeeper("check", created["public_key"], "https://acme.com", "--file", str(file))
+    assert done.returncode == 0, done.stdout
+
+
+def test_list_of_no_keys_is_an_empty_list(keys: Keys) -> None:
+    assert keys.rows() == []
+    assert keys("list").code == 0
+
+
+def test_show_says_what_the_entries_mean(keys: Keys) -> None:
+    created = mint(keys, "--allow", "*.acme.com")
+    done = keys("show", created["last8"])
+    assert created["id"] in done.out
+    assert "every subdomain of acme.com (not acme.com itself)" in done.out
+    assert keys("show", created["last8"], "--json").json["id"] == created["id"]
+
+
+def test_allow_adds_what_is_not_there_yet_and_disallow_takes_it_off(keys: Keys) -> None:
+    created = mint(keys, "--allow", "acme.com")
+    assert keys("allow", created["last8"], "*.acme.com", "ACME.com", "https://globex.com").code == 0
+    assert keys.rows()[0]["domain_allowlist"] == ["acme.com", "*.acme.com", "https://globex.com"]
+    assert keys("disallow", created["last8"], "HTTPS://globex.com:443/", "acme.com", "--yes").code == 0
+    assert keys.rows()[0]["domain_allowlist"] == ["*.acme.com"]
+
+
+def test_allow_of_what_is_there_already_sends_nothing(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1))
+    assert at_fake("allow", "key-1", "Acme.com").code == 0
+    assert {request.method for request in fake.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("command", [("create", "shop", "--allow"), ("allow", "key-1")])
+def test_entries_are_looked_at_before_they_are_sent(fake: FakeHub, at_fake: Keys, command: tuple[str, ...]) -> None:
+    fake.lists(row(1))
+    done = at_fake(*command, "https://acme.com/shop")
+    assert done.code == 2
+    assert "rejected  https://acme.com/shop  (path)" in done.err
+    assert "nothing was sent" in done.err
+    assert {request.method for request in fake.requests} <= {"GET"}
+
+
+def test_warnings_and_tips_are_shown_and_change_nothing(keys: Keys) -> None:
+    created = mint(keys)
+    done = keys("allow", created["id"], "*.acme.com", "shop.example")
+    assert done.code == 0
+    assert "warning '*.acme.com' does not allow acme.com itself" in done.err
+    assert "tip 'shop.example' allows no subdomain" in done.err
+    assert keys.rows()[0]["domain_allowlist"] == ["*.acme.com", "shop.example"]
+
+
+def test_disallow_of_an_entry_that_is_not_there_names_those_that_are(keys: Keys) -> None:
+    created = mint(keys, "--allow", "acme.com")
+    done = keys("disallow", created["id"], "globex.com", "--yes")
+    assert done.code == 2
+    assert "has no globex.com; its entries are: acme.com" in done.err
+
+
+def test_pin_and_unpin(keys: Keys) -> None:
+    created = mint(keys)
+    assert keys("pin", created["id"], "agent-7", "--json").json["agent_id"] == "agent-7"
+    assert keys("unpin", created["id"], "--json").json["agent_id"] is None
+
+
+def test_disable_and_enable(keys: Keys) -> None:
+    created = mint(keys)
+    assert keys("disable", created["id"], "--yes", "--json").json["disabled_at"] is not None
+    assert keys("enable", created["id"], "--json").json["disabled_at"] is None
+
+
+def test_delete_of_a_key_that_was_never_used_removes_it(keys: Keys) -> None:
+    created = mint(keys)
+    done = keys("delete", created["last8"], "--yes")
+    assert (done.code, "is gone" in done.out) == (0, True)
+    assert keys.rows() == []
+
+
+def test_delete_of_a_key_that_was_used_says_that_it_stays(fake: FakeHub, at_fake: Keys) -> None:
+    fake.then(json_answer([row(1)]), json_answer(row(1, disabled_at="2026-02-02T00:00:00Z")))
+    done = at_fake("delete", "key-1", "--yes")
+    assert (done.code, "its row stays" in done.out) == (0, True)
+
+
+def test_events_shows_who_changed_what_and_when(fake: FakeHub, at_fake: Keys) -> None:
+    event = {"id": 1, "key_id": "key-1", "action": "updated", "token_name": "ci", "at": "2026-01-02T12:00:00Z"}
+    event["changes"] = {"agent_id": {"before": None, "after": "agent-7"}}
+    fake.then(json_answer([row(1)]), json_answer([event]))
+    done = at_fake("events", "00000001")
+    assert done.code == 0
+    (line,) = [line for line in done.out.splitlines() if "updated" in line]
+    assert "2026-01-02 12:00:00+00:00" in line
+    assert "ci" in line
+    assert "agent_id: None -> agent-7" in line
+    assert fake.requests[1].target.endswith("/key-1/events")
+
+
+def test_events_of_a_key_that_is_gone_are_asked_for_by_its_id(fake: FakeHub, at_fake: Keys) -> None:
+    assert at_fake("events", "key-9", "--json").json == []
+    assert fake.requests[1].target.endswith("/key-9/events")
+
+
+# Which key is meant
+
+
+def test_a_key_can_be_named_as_it_is_shown(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1), row(2))
+    for named in ("key-2", "00000002", "…00000002"):
+        assert at_fake("show", named, "--json").json["id"] == "key-2"
+
+
+def test_the_last_8_characters_of_two_keys_name_neither(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1), row(2, last8="00000001"))
+    done = at_fake("disable", "00000001", "--yes")
+    assert done.code == 2
+    assert "name one by its id: key-1, key-2" in done.err
+    assert {request.method for request in fake.requests} == {"GET"}
+
+
+def test_an_id_goes_before_the_last_8_characters_of_another_key(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1), row(2, id="00000001"))
+    assert at_fake("show", "00000001", "--json").json["last8"] == "00000002"
+
+
+@pytest.mark.parametrize("command", ["show", "enable", "unpin", "delete"])
+def test_a_key_that_is_not_there_is_refused(fake: FakeHub, at_fake: Keys, command: str) -> None:
+    fake.lists(row(1))
+    done = at_fake(command, "nothing!")
+    assert done.code == 1
+    assert "no key with the id, or the last 8 characters, 'nothing!'" in done.err
+
+
+def test_a_bad_row_is_named_and_hides_no_other(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1), {"id": "key-2"})
+    done = at_fake("list", "--json")
+    assert [listed["id"] for listed in done.json] == ["key-1"]
+    assert "left out: row 1 (id 'key-2')" in done.err
+
+
+# Questions
+
+
+@pytest.mark.parametrize("command", [("disable",), ("delete",), ("disallow", "acme.com")])
+@pytest.mark.parametrize(
+    ("answer", "code", "said"), [("n\n", 1, "nothing was changed"), ("\n", 1, "nothing was changed"), ("", 2, "add --yes")]
+)
+def test_what_takes_something_away_asks_first(
+    fake: FakeHub, at_fake: Keys, command: tuple[str, ...], answer: str, code: int, said: str
+) -> None:
+    fake.lists(row(1))
+    name, *entries = command
+    done = at_fake(name, "key-1", *entries, answer=answer)
+    assert done.code == code
+    assert "the key …00000001 (shop)" in done.err
+    assert said in done.err
+    assert {request.method for request in fake.requests} == {"GET"}
+
+
+def test_who_answers_yes_is_obeyed(keys: Keys) -> None:
+    created = mint(keys)
+    assert keys("delete", created["id"], answer="y\n").code == 0
+    assert keys.rows() == []
+
+
+def test_who_takes_the_last_entry_off_is_told_what_that_means(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1))
+    assert "No entry is left then, which blocks the key." in at_fake("disallow", "key-1", "acme.com", answer="n\n").err
+
+
+# How a command ends
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (json_answer("no", 400), 1),
+        (json_answer("no", 401), 1),
+        (json_answer("no", 403), 1),
+        (json_answer("no", 404), 1),
+        (json_answer("no", 429, retry_after="100"), 3),
+        (json_answer("no", 503, retry_after="100"), 3),
+        (Answer(302, headers={"location": "https://elsewhere.example"}), 2),
+        (Answer(200, b"<html>"), 2),
+    ],
+)
+def test_the_exit_code_says_whether_it_was_refused_or_could_not_be_asked(
+    fake: FakeHub, at_fake: Keys, answer: Answer, code: int
+) -> None:
+    fake.always(answer)
+    done = at_fake("list")
+    assert done.code == code
+    assert fake.url in done.err or "JSON array" in done.err
+
+
+def test_a_hub_that_is_not_there_exits_with_3_and_says_where_it_was_looked_for() -> None:
+    done = Keys(UNREACHABLE)("create", "shop")
+    assert done.code == 3
+    assert "http://127.0.0.1:1" in done.err
+
+
+def test_the_hubs_own_list_of_errors_is_shown(fake: FakeHub, at_fake: Keys) -> None:
+    problem = {"detail": "1 entry is wrong", "errors": [{"entry": "acme.com", "reason": "shared", "hint": "\x1b[2Jno"}]}
+    fake.always(json_answer(problem, 400))
+    done = at_fake("create", "shop", "--allow", "acme.com")
+    assert done.code == 1
+    assert "1 entry is wrong" in done.err
+    assert "reason: shared" in done.err
+    assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"GATEKEEPER_HUB": "", "GATEKEEPER_TOKEN": TOKEN}, "GATEKEEPER_HUB"),
+        ({"GATEKEEPER_HUB": "http://127.0.0.1:1", "GATEKEEPER_TOKEN": ""}, "GATEKEEPER_TOKEN"),
+        ({"GATEKEEPER_HUB": "hub.example", "GATEKEEPER_TOKEN": TOKEN}, "base_url"),
+    ],
+)
+def test_without_a_hub_or_a_token_it_says_where_to_put_them(environment: dict[str, str], said: str) -> None:
+    done = Keys(environment)("list")
+    assert done.code == 2
+    assert said in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("create",), ("nonsense",), ("list", "--nonsense"), ("allow", "key-1"), ("import",)]
+)
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
+    assert Keys(UNREACHABLE)(*arguments).code == 2
+
+
+def test_options_go_before_the_environment(fake: FakeHub) -> None:
+    assert Keys(UNREACHABLE)("list", "--json", "--hub", fake.url, "--token", "other", "--account", "globex").json == []
+    headers = fake.requests[0].headers
+    assert (headers["authorization"], headers["x-account-id"]) == ("Bearer other", "globex")
+
+
+def test_the_token_is_never_printed(fake: FakeHub, at_fake: Keys) -> None:
+    fake.always(json_answer({"detail": f"no such token: {TOKEN}"}, 401))
+    done = at_fake("list")
+    assert TOKEN not in done.out + done.err
+
+
+def test_names_play_no_tricks_on_the_terminal(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1, name="\x1b[31m[red]shop[/]\r\nkey", agent_id="\x1b[2J", domain_allowlist=["\x1b[2J"]))
+    for arguments in (("list",), ("show", "key-1"), ("disable", "key-1")):
+        done = at_fake(*arguments, answer="n\n")
+        assert "\x1b" not in done.out + done.err
+        assert "[red]shop[/]" in done.out + done.err
+
+
+def test_the_command_runs_as_a_process_of_its_own(served: Served) -> None:
+    environment = {"GATEKEEPER_HUB": served.url, "GATEKEEPER_TOKEN": served.token}
+    created = gatekeeper("keys", "create", "Shop", "--allow", "acme.com", "--json", **environment)
+    assert created.returncode == 0, created.stderr
+    listed = gatekeeper("keys", "list", "--json", **environment)
+    assert [each["id"] for each in json.loads(listed.stdout)] == [json.loads(created.stdout)["id"]]
+    assert gatekeeper("keys", "show", "nothing!", **environment).returncode == 1
