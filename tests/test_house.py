@@ -39,7 +39,7 @@ ONLY = {
     "tenacity": ("client",),
     "sqlalchemy": ("hub",),
     "alembic": ("hub",),
-    "uvicorn": ("demo",),
+    "uvicorn": ("demo", "cli"),
     "typer": ("cli",),
 }
 

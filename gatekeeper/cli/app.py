@@ -4,6 +4,7 @@ import typer
 
 from gatekeeper.cli.check import check
 from gatekeeper.cli.demo import demo
+from gatekeeper.cli.hub import hub
 from gatekeeper.cli.keys import keys
 from gatekeeper.cli.lint import lint
 
@@ -19,3 +20,4 @@ app = typer.Typer(
 for command in (demo, check, lint):
     app.command()(command)
 app.add_typer(keys, name="keys")
+app.add_typer(hub, name="hub")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.support.fake_hub import FakeHub
+from tests.support.postgres import PostgresCluster
 from tests.support.real_hub import Served, served_hub
 from tests.support.rows import TOKEN
 
@@ -40,3 +42,10 @@ def fake() -> Iterator[FakeHub]:
 @pytest.fixture
 def at_fake(fake: FakeHub) -> Keys:
     return Keys({"GATEKEEPER_HUB": fake.url, "GATEKEEPER_TOKEN": TOKEN})
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    with PostgresCluster(needs.postgres()) as cluster:
+        cluster.start()
+        yield cluster

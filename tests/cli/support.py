@@ -28,6 +28,7 @@ def gatekeeper(*arguments: str, **environment: str) -> subprocess.CompletedProce
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEKEEPER_")}
     return subprocess.run(
         [sys.executable, "-m", "gatekeeper", *arguments],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         env={**kept, **environment},

@@ -1,0 +1,206 @@
+"""gatekeeper hub: run the reference hub, bring its database to the newest schema, and look after its tokens."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+
+import anyio
+import typer
+from rich.table import Table
+
+from gatekeeper.cli.console import (
+    REFUSED,
+    UNREACHABLE,
+    USAGE,
+    ask,
+    console,
+    legible,
+    plain,
+    print_json,
+    print_table,
+    stop,
+    warn,
+)
+from gatekeeper.cli.pepper import find_pepper, is_file
+from gatekeeper.cli.serving import read_address, require_free, require_server, serve
+from gatekeeper.errors import ConfigError, DatabaseDown
+
+if TYPE_CHECKING:
+    from gatekeeper.hub import Hub
+
+__all__ = ("hub",)
+
+DEFAULT_DATABASE = "gatekeeper-hub.sqlite"
+
+hub = typer.Typer(invoke_without_command=True)
+tokens = typer.Typer(help="The tokens that clients ask the hub with.", no_args_is_help=True)
+hub.add_typer(tokens, name="token")
+
+Database = Annotated[
+    str | None,
+    typer.Option(help="A SQLite file, or postgresql://user:password@host:port/name; as for `gatekeeper hub`."),
+]
+PepperFile = Annotated[Path | None, typer.Option(help="A file with the pepper; as for `gatekeeper hub`.")]
+
+Result = TypeVar("Result")
+
+
+class Place(NamedTuple):
+    """What every command needs to know.
+
+    Attributes:
+        database: the path of a SQLite file, or the URL of a PostgreSQL database.
+        pepper_file: the file with the pepper, if one was named.
+    """
+
+    database: str
+    pepper_file: Path | None
+
+
+@hub.callback()
+def run(
+    context: typer.Context,
+    *,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="GATEKEEPER_DATABASE",
+            show_envvar=True,
+            help="A SQLite file, or postgresql://user:password@host:port/name, which belongs into the environment.",
+        ),
+    ] = DEFAULT_DATABASE,
+    pepper_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the secret that keys the hashes of keys and tokens; else GATEKEEPER_PEPPER in the "
+            "environment, else a file beside the SQLite database, which is made with it."
+        ),
+    ] = None,
+    listen: Annotated[str, typer.Option(help="Where to listen: host:port.")] = "127.0.0.1:8700",
+    workers: Annotated[int, typer.Option(min=1, help="Processes; more than one needs PostgreSQL.")] = 1,
+) -> None:
+    """Run a hub, widget keys and their tokens over HTTP, until SIGTERM or Ctrl-C; what has begun by then is answered."""
+    context.obj = place = Place(database, pepper_file)
+    if context.invoked_subcommand is not None:
+        return
+    require_server()
+    address = read_address(listen)
+    with _problems():
+        from gatekeeper.hub import migrate  # noqa: PLC0415 - an extra of its own
+
+        if workers > 1 and is_file(database):
+            stop(USAGE, f"{workers} workers need a PostgreSQL database: a SQLite file has one writer at a time")
+        require_free(address)
+        pepper = _pepper(place)
+        try:
+            migrate(database)
+        except DatabaseDown:
+            warn("the hub's database does not answer; until it does, the hub answers 503")
+    serve(place.database, pepper, address, workers=workers)
+
+
+@hub.command("migrate")
+def bring_up(context: typer.Context, *, database: Database = None, pepper_file: PepperFile = None) -> None:
+    """Bring the database to the newest schema, as every start of a hub does."""
+    place = _place(context, database, pepper_file)
+    with _problems():
+        from gatekeeper.hub import migrate  # noqa: PLC0415 - an extra of its own
+
+        if is_file(place.database):
+            # A new file gets its pepper at once: later, one that has none has lost it.
+            _pepper(place)
+        migrate(place.database)
+    console().print("the database has the newest schema")
+
+
+@tokens.command("create")
+def create(
+    context: typer.Context,
+    *,
+    account: Annotated[str, typer.Option(help="Whose keys it may touch; made where it is new.", show_default=False)],
+    name: Annotated[str, typer.Option(help="What to call it; events name it.", show_default=False)],
+    database: Database = None,
+    pepper_file: PepperFile = None,
+) -> None:
+    """Mint a token, and print it this once."""
+    plaintext = _with_hub(_place(context, database, pepper_file), lambda hub: hub.mint_token(account, name=name))
+    typer.echo(plaintext)
+    console(stderr=True).print("The token is told this once and will not be shown again.")
+
+
+@tokens.command("list")
+def list_tokens(
+    context: typer.Context,
+    *,
+    account: Annotated[str | None, typer.Option(help="Whose; everybody's without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    database: Database = None,
+    pepper_file: PepperFile = None,
+) -> None:
+    """List the tokens, without their plaintexts."""
+    rows = _with_hub(_place(context, database, pepper_file), lambda hub: hub.list_tokens(account))
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("id", "account", "name", "created")
+    for row in rows:
+        table.add_row(row.id, legible(row.account), legible(row.name), str(row.created_at))
+    print_table(table)
+
+
+@tokens.command("revoke")
+def revoke(
+    context: typer.Context,
+    *,
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `token list` has it.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    database: Database = None,
+    pepper_file: PepperFile = None,
+) -> None:
+    """Make the hub forget a token, from its next request on."""
+    place = _place(context, database, pepper_file)
+    ask(f"Revoke the token {plain(token_id)}? Whoever uses it is locked out.", yes=yes)
+    revoked = _with_hub(place, lambda hub: hub.revoke_token(token_id))
+    if revoked is None:
+        stop(REFUSED, f"there is no token with the id {token_id!r}; `gatekeeper hub token list` lists them")
+    console().print(f"the token {legible(revoked.name)} of {legible(revoked.account)} is revoked")
+
+
+def _place(context: typer.Context, database: str | None, pepper_file: Path | None) -> Place:
+    """What the command itself was told, or else the group before it."""
+    group: Place = context.obj
+    return Place(database or group.database, pepper_file or group.pepper_file)
+
+
+def _pepper(place: Place) -> str:
+    from gatekeeper.hub.database import find_place  # noqa: PLC0415 - an extra of its own
+
+    # First of all, so that a database that cannot be meant gets no pepper.
+    find_place(place.database)
+    return find_pepper(place.database, place.pepper_file)
+
+
+def _with_hub(place: Place, act: "Callable[[Hub], Awaitable[Result]]") -> Result:
+    async def open_and_act() -> Result:
+        async with app.router.lifespan_context(app):
+            return await act(app.state.hub)
+
+    with _problems():
+        from gatekeeper.hub import create_hub  # noqa: PLC0415 - an extra of its own
+
+        app = create_hub(place.database, pepper=_pepper(place))
+        return anyio.run(open_and_act)
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    try:
+        yield
+    except DatabaseDown as error:
+        stop(UNREACHABLE, str(error))
+    except (ConfigError, ImportError) as error:
+        stop(USAGE, str(error))
+    except sqlite3.DatabaseError as error:
+        stop(USAGE, f"{'; '.join(getattr(error, '__notes__', ())) or 'the hub has a database'}: {error}")

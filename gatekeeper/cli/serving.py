@@ -1,0 +1,94 @@
+"""Serving a hub by uvicorn, in one process or several."""
+
+import os
+import signal
+import socket
+import sys
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from starlette.applications import Starlette
+
+from gatekeeper.cli.console import USAGE, stop
+from gatekeeper.cli.pepper import PEPPER_VARIABLE
+from gatekeeper.origins import MAX_PORT
+
+__all__ = ("Address", "hub_from_environment", "read_address", "require_free", "require_server", "serve")
+
+DATABASE_VARIABLE = "GATEKEEPER_DATABASE"
+GRACE = 10  # seconds that a request may take to end; an orchestrator kills after 10 (Docker) to 30 (Kubernetes)
+
+
+class Address(NamedTuple):
+    """Where to listen.
+
+    Attributes:
+        host: a name or an IP address, without brackets.
+        port: 0 for any free one.
+    """
+
+    host: str
+    port: int
+
+
+def require_server() -> None:
+    """End with the pip command where there is no uvicorn."""
+    if find_spec("uvicorn") is None:
+        stop(USAGE, "serving a hub needs the extra `hub`: pip install 'widget-gatekeeper[cli,hub]'")
+
+
+def read_address(text: str) -> Address:
+    """Read host:port, or end with what is expected."""
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not bare or (":" in bare) != host.startswith("[") or not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
+        stop(USAGE, f"--listen is {text!r}: expected host:port, such as 127.0.0.1:8700 or [::1]:8700")
+    return Address(bare, int(port))
+
+
+def require_free(address: Address) -> None:
+    """End with a sentence where nobody can listen there."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        stop(USAGE, f"cannot listen on {address.host}:{address.port}: {error.strerror}")
+
+
+def serve(database: str, pepper: str, address: Address, *, workers: int) -> None:
+    """Serve a hub until SIGTERM or SIGINT; what has begun by then is answered.
+
+    Args:
+        database: the path of a SQLite file, or the URL of a PostgreSQL database.
+        pepper: its pepper.
+        address: where to listen.
+        workers: processes.
+    """
+    import uvicorn  # noqa: PLC0415 - an extra of its own
+
+    # The workers are told by their environment: what stands in the arguments of a process, everybody on the machine sees.
+    os.environ[DATABASE_VARIABLE] = database
+    os.environ[PEPPER_VARIABLE] = pepper
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises the signal once more when everything is closed; it was asked for, and has succeeded.
+        signal.signal(ending, lambda *_: sys.exit(0))
+    uvicorn.run(
+        f"{__name__}:{hub_from_environment.__name__}",
+        factory=True,
+        host=address.host,
+        port=address.port,
+        workers=workers,
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+def hub_from_environment() -> Starlette:
+    """Make the hub that `serve` has put into the environment of this process."""
+    from gatekeeper.hub import create_hub  # noqa: PLC0415 - an extra of its own
+
+    return create_hub(os.environ[DATABASE_VARIABLE], pepper=os.environ[PEPPER_VARIABLE])

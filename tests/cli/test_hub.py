@@ -1,0 +1,381 @@
+"""gatekeeper hub, as its operators run it: processes, signals, files and databases."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from gatekeeper import HubAuthenticationError, HubClient, HubServerError
+from tests.client.support import free_port
+from tests.support.postgres import PostgresCluster
+
+from .support import gatekeeper
+
+PEPPER = "the pepper of these tests"
+
+
+class Running(NamedTuple):
+    """A hub that serves.
+
+    Attributes:
+        url: where it is.
+        process: the process, or the parent of several.
+        logged: what it has logged until it served.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+    logged: str
+
+    def end(self, ending: signal.Signals = signal.SIGTERM) -> str:
+        """End it, and say what it has logged since."""
+        self.process.send_signal(ending)
+        _, logged = self.process.communicate(timeout=30)
+        return logged
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[Running]:
+    """Run `gatekeeper hub` on a free port until the block ends."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEKEEPER_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gatekeeper", "hub", "--listen", "127.0.0.1:0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**kept, **environment},
+    )
+    try:
+        yield Running(*_wait_until_served(process))
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def _wait_until_served(process: subprocess.Popen[str]) -> tuple[str, subprocess.Popen[str], str]:
+    assert process.stderr is not None
+    logged, url, complete = "", "", False
+    while not (url and complete):
+        line = process.stderr.readline()
+        assert line, logged
+        logged += line
+        complete = complete or "startup complete" in line
+        found = re.search(r"running on (http://\S+)", line)
+        url = found[1] if found else url
+    return url, process, logged
+
+
+def mint(database: Path | str, *, account: str = "acme", **environment: str) -> str:
+    done = gatekeeper(
+        "hub", "token", "create", "--account", account, "--name", "ci", GATEKEEPER_DATABASE=str(database), **environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "will not be shown again" in done.stderr
+    return done.stdout.strip()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    # Beside them runs a process of the standard library that tidies up after them.
+    return [int(child) for child in children if "spawn_main" in shown_to_everybody([int(child)])]
+
+
+def shown_to_everybody(pids: list[int]) -> str:
+    return "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids)
+
+
+# Serving
+
+
+def test_a_hub_serves_a_file_ends_in_order_and_goes_on_with_its_keys(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    token = mint(database)
+    with running("--database", str(database)) as hub, HubClient(hub.url, token) as client:
+        created = client.widget_keys.create("shop", domain_allowlist=["acme.com"])
+        logged = hub.logged + hub.end()
+        assert hub.process.returncode == 0
+    assert token not in logged
+    assert created.public_key not in logged
+    with running("--database", str(database)) as hub, HubClient(hub.url, token) as client:
+        assert [key.id for key in client.widget_keys.list()] == [created.id]
+        hub.end(signal.SIGINT)
+        assert hub.process.returncode == 0
+
+
+def test_a_request_that_has_begun_is_answered_before_the_hub_ends(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    token = mint(database)
+    body = json.dumps({"name": "shop"}).encode()
+    head = (
+        "POST /api/v1/widget-keys HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with running("--database", str(database)) as hub:
+        with socket.create_connection(("127.0.0.1", httpx.URL(hub.url).port or 0), timeout=20) as connection:
+            connection.sendall(head.encode())
+            # The hub asks for the body once the request has begun.
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+            hub.process.send_signal(signal.SIGTERM)
+            assert hub.process.stderr is not None
+            assert any("Shutting down" in line for line in iter(hub.process.stderr.readline, ""))
+            connection.sendall(body)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 201")
+        assert hub.process.wait(20) == 0
+
+
+def test_the_pepper_is_in_no_log_and_in_no_list_of_processes(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    with running("--database", str(database), GATEKEEPER_PEPPER=PEPPER) as hub:
+        assert PEPPER not in shown_to_everybody([hub.process.pid])
+        assert PEPPER not in hub.logged + hub.end()
+    assert not (tmp_path / "hub.sqlite.pepper").exists()
+
+
+def test_several_workers_share_a_postgresql_database_and_end_together(postgres: PostgresCluster) -> None:
+    database = postgres.create_schema()
+    environment = {"GATEKEEPER_DATABASE": database, "GATEKEEPER_PEPPER": PEPPER}
+    token = mint(database, GATEKEEPER_PEPPER=PEPPER)
+    with running("--workers", "2", **environment) as hub:
+        workers = workers_of(hub.process)
+        assert len(workers) == 2
+        shown = shown_to_everybody([hub.process.pid, *workers])
+        assert PEPPER not in shown
+        assert database not in shown
+        # Every connection may reach another worker.
+        for number in range(8):
+            with HubClient(hub.url, token) as client:
+                client.widget_keys.create(f"shop {number}")
+        with HubClient(hub.url, token) as client:
+            assert [key.name for key in client.widget_keys.list()] == [f"shop {number}" for number in range(8)]
+        logged = hub.logged + hub.end()
+        assert hub.process.returncode == 0
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert PEPPER not in logged
+    assert token not in logged
+
+
+def test_several_workers_on_a_file_are_refused(tmp_path: Path) -> None:
+    done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--workers", "2")
+    assert done.returncode == 2
+    assert "2 workers need a PostgreSQL database" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hub_whose_postgresql_server_is_down_says_so_and_answers_503() -> None:
+    environment = {
+        "GATEKEEPER_DATABASE": f"postgresql://hub:secret@127.0.0.1:{free_port()}/hub",
+        "GATEKEEPER_PEPPER": PEPPER,
+    }
+    with running(**environment) as hub:
+        with HubClient(hub.url, "sk_live_acme_abc", max_attempts=1) as client, pytest.raises(HubServerError) as caught:
+            client.widget_keys.list()
+        assert caught.value.status == 503
+        logged = hub.logged + hub.end()
+    assert "does not answer" in logged
+    assert "secret" not in logged
+
+
+@pytest.mark.parametrize("listen", ["", "8700", ":8700", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:8700", "h:p"])
+def test_an_address_is_a_host_and_a_port(tmp_path: Path, listen: str) -> None:
+    done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--listen", listen)
+    assert done.returncode == 2
+    assert "expected host:port" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--listen", address)
+    assert done.returncode == 2
+    assert f"cannot listen on {address}: Address already in use" in done.stderr
+
+
+# The database
+
+
+def test_migrate_makes_a_file_and_its_pepper_and_can_be_repeated(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    for _ in range(2):
+        done = gatekeeper("hub", "migrate", "--database", str(database))
+        assert done.returncode == 0, done.stderr
+        assert "newest schema" in done.stdout
+    assert database.exists()
+    assert mint(database).startswith("sk_live_acme_")
+
+
+def test_migrate_prepares_a_postgresql_database_without_a_pepper(postgres: PostgresCluster) -> None:
+    database = postgres.create_schema()
+    done = gatekeeper("hub", "migrate", GATEKEEPER_DATABASE=database)
+    assert done.returncode == 0, done.stderr
+    assert mint(database, GATEKEEPER_PEPPER=PEPPER).startswith("sk_live_acme_")
+
+
+@pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
+def test_what_is_no_database_is_refused_in_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    database = tmp_path / "hub.sqlite"
+    database.write_text("this is a letter, and no database; " * 100)
+    done = gatekeeper("hub", *command, GATEKEEPER_DATABASE=str(database), GATEKEEPER_PEPPER=PEPPER)
+    assert done.returncode == 2
+    assert str(database) in done.stderr.replace("\n", "")
+    assert "file is not a database" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("database", ["mysql://hub@127.0.0.1/hub", ":memory:", ""])
+@pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
+def test_a_database_of_another_kind_is_refused_and_gets_no_pepper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = gatekeeper("hub", "--database", database, *command)
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_postgresql_server_that_is_not_there_exits_with_3_and_the_password_stays_secret() -> None:
+    database = f"postgresql://hub:secret@127.0.0.1:{free_port()}/hub"
+    for command in (("migrate",), ("token", "list")):
+        done = gatekeeper("hub", *command, GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER)
+        assert done.returncode == 3
+        assert "does not answer" in done.stderr
+        assert "secret" not in done.stderr
+
+
+# The pepper
+
+
+def test_a_new_file_gets_a_pepper_beside_it_that_only_its_owner_reads(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    done = gatekeeper("hub", "token", "create", "--account", "acme", "--name", "ci", "--database", str(database))
+    pepper = tmp_path / "hub.sqlite.pepper"
+    assert stat.S_IMODE(pepper.stat().st_mode) == 0o600
+    assert len(pepper.read_text().strip()) == 64
+    assert str(pepper) in done.stderr
+    assert pepper.read_text().strip() not in done.stdout + done.stderr
+
+
+def test_a_file_whose_pepper_is_lost_is_not_given_another_one(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    mint(database)
+    (tmp_path / "hub.sqlite.pepper").unlink()
+    done = gatekeeper("hub", "token", "list", "--database", str(database))
+    assert done.returncode == 2
+    assert "--pepper-file" in done.stderr
+    assert not (tmp_path / "hub.sqlite.pepper").exists()
+
+
+def test_a_pepper_may_come_from_a_file_or_from_the_environment_and_the_file_goes_first(tmp_path: Path) -> None:
+    database, pepper = tmp_path / "hub.sqlite", tmp_path / "pepper"
+    pepper.write_text(f"{PEPPER}\n")
+    pepper.chmod(0o600)
+    token = mint(database, GATEKEEPER_PEPPER=PEPPER)
+    arguments = ("--database", str(database), "--pepper-file", str(pepper))
+    with running(*arguments, GATEKEEPER_PEPPER="another") as hub, HubClient(hub.url, token) as client:
+        assert client.widget_keys.list() == []
+        hub.end()
+    with running("--database", str(database), GATEKEEPER_PEPPER="another") as hub, HubClient(hub.url, token) as client:
+        with pytest.raises(HubAuthenticationError):
+            client.widget_keys.list()
+        hub.end()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "not text"), (None, "cannot read")]
+)
+def test_a_pepper_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    pepper = tmp_path / "pepper"
+    if content is not None:
+        pepper.write_bytes(content)
+    done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--pepper-file", str(pepper))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_pepper_that_others_may_read_is_warned_about(tmp_path: Path) -> None:
+    pepper = tmp_path / "pepper"
+    pepper.write_text(PEPPER)
+    pepper.chmod(0o644)
+    done = gatekeeper("hub", "token", "list", "--database", str(tmp_path / "hub.sqlite"), "--pepper-file", str(pepper))
+    assert done.returncode == 0
+    assert f"chmod 600 {pepper}" in done.stderr
+
+
+def test_a_postgresql_database_needs_a_pepper_of_the_operators_own() -> None:
+    done = gatekeeper("hub", GATEKEEPER_DATABASE="postgresql://hub@127.0.0.1:1/hub")
+    assert done.returncode == 2
+    assert "GATEKEEPER_PEPPER" in done.stderr
+    assert "openssl rand -hex 32" in done.stderr
+
+
+# Tokens
+
+
+def tokens(environment: Mapping[str, str], *arguments: str) -> list[dict[str, str]]:
+    done = gatekeeper("hub", "token", "list", "--json", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    listed: list[dict[str, str]] = json.loads(done.stdout)
+    return listed
+
+
+def test_tokens_are_listed_without_their_plaintexts(tmp_path: Path) -> None:
+    environment = {"GATEKEEPER_DATABASE": str(tmp_path / "hub.sqlite")}
+    plaintexts = [mint(tmp_path / "hub.sqlite", account=account) for account in ("acme", "globex")]
+    assert [(token["account"], token["name"]) for token in tokens(environment)] == [("acme", "ci"), ("globex", "ci")]
+    assert [token["account"] for token in tokens(environment, "--account", "globex")] == ["globex"]
+    shown = gatekeeper("hub", "token", "list", **environment).stdout
+    assert tokens(environment)[0]["id"] in shown
+    assert not [plaintext for plaintext in plaintexts if plaintext in shown]
+
+
+def test_a_revoked_token_is_unknown_from_the_next_request_on(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    environment = {"GATEKEEPER_DATABASE": str(database)}
+    token = mint(database)
+    (listed,) = tokens(environment)
+    with running(**environment) as hub, HubClient(hub.url, token) as client:
+        assert client.widget_keys.list() == []
+        done = gatekeeper("hub", "token", "revoke", listed["id"], "--yes", **environment)
+        assert (done.returncode, "the token ci of acme is revoked" in done.stdout) == (0, True)
+        with pytest.raises(HubAuthenticationError):
+            client.widget_keys.list()
+        hub.end()
+    again = gatekeeper("hub", "token", "revoke", listed["id"], "--yes", **environment)
+    assert (again.returncode, "there is no token" in again.stderr) == (1, True)
+
+
+def test_a_token_is_not_revoked_before_somebody_says_yes(tmp_path: Path) -> None:
+    environment = {"GATEKEEPER_DATABASE": str(tmp_path / "hub.sqlite")}
+    mint(tmp_path / "hub.sqlite")
+    (listed,) = tokens(environment)
+    done = gatekeeper("hub", "token", "revoke", listed["id"], **environment)
+    assert (done.returncode, "--yes" in done.stderr) == (2, True)
+    assert tokens(environment) == [listed]
+
+
+def test_an_account_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    done = gatekeeper("hub", "token", "create", "--account", "Acme!", "--name", "ci", "--database", str(tmp_path / "hub"))
+    assert done.returncode == 2
+    assert "account 'Acme!'" in done.stderr
+
+
+def test_options_before_the_command_count_unless_the_command_has_its_own(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    named = ("token", "create", "--account", "acme", "--name", "ci")
+    assert gatekeeper("hub", "--database", str(first), *named).returncode == 0
+    assert gatekeeper("hub", "--database", str(first), *named, "--database", str(second)).returncode == 0
+    assert len(tokens({"GATEKEEPER_DATABASE": str(first)})) == 1
+    assert len(tokens({"GATEKEEPER_DATABASE": str(second)})) == 1
