@@ -178,6 +178,17 @@ def test_events_shows_who_changed_what_and_when(fake: FakeHub, at_fake: Keys) ->
     assert fake.requests[1].target.endswith("/key-1/events")
 
 
+def test_events_of_the_reference_hub_name_the_token_and_the_change(keys: Keys) -> None:
+    created = mint(keys, "--allow", "acme.com")
+    keys("pin", created["id"], "agent-7")
+    assert [event["action"] for event in keys("events", created["last8"], "--json").json] == ["created", "updated"]
+    (line,) = [line for line in keys("events", created["last8"]).out.splitlines() if "updated" in line]
+    assert "tests" in line
+    assert "agent_id: None -> agent-7" in line
+    keys("delete", created["id"], "--yes")
+    assert keys("events", created["id"], "--json").json[-1]["action"] == "deleted"
+
+
 def test_events_of_a_key_that_is_gone_are_asked_for_by_its_id(fake: FakeHub, at_fake: Keys) -> None:
     assert at_fake("events", "key-9", "--json").json == []
     assert fake.requests[1].target.endswith("/key-9/events")

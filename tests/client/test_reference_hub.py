@@ -9,10 +9,11 @@ from gatekeeper import (
     HubInvalidRequestError,
     HubNotFoundError,
 )
+from gatekeeper.client import FieldChange, KeyUsage
 from tests.support.real_hub import served_hub
 from tests.support.rows import TOKEN
 
-from .support import Connect
+from .support import NOON, Connect
 
 
 def test_a_key_lives_from_create_to_delete_at_the_reference_hub(connect: Connect, tmp_path: Path) -> None:
@@ -48,3 +49,31 @@ def test_the_reference_hubs_refusals_are_errors_that_say_what_to_do(connect: Con
             connect(served.url, TOKEN)("list")
         with pytest.raises(HubNotFoundError, match="/v1/widget-keys"):
             connect(f"{served.url}/elsewhere", served.token)("list")
+
+
+def test_what_was_done_to_a_key_is_told_also_when_it_is_gone(connect: Connect, tmp_path: Path) -> None:
+    with served_hub(tmp_path) as served:
+        call = connect(served.url, served.token)
+        created = call("create", "shop", agent_id="agent-7")
+        call("update", created.id, agent_id=None)
+        call("update", created.id, disabled=True)
+        call("update", created.id, disabled=False)
+        call("delete", created.id)
+        events = call("events", created.id)
+        assert [event.action for event in events] == ["created", "updated", "disabled", "enabled", "deleted"]
+        assert {(event.key_id, event.token_name) for event in events} == {(created.id, "tests")}
+        assert events[1].changes["agent_id"] == FieldChange("agent-7", None)
+        assert [event.id for event in events] == sorted(event.id for event in events)
+        assert all(event.at.utcoffset() is not None for event in events)
+        with pytest.raises(HubNotFoundError):
+            call("events", "no-such-key")
+
+
+def test_a_key_whose_use_was_reported_is_kept_when_it_is_deleted(connect: Connect, tmp_path: Path) -> None:
+    with served_hub(tmp_path) as served:
+        call = connect(served.url, served.token)
+        used, unused = call("create", "used"), call("create", "unused")
+        call("report_usage", {used.id: KeyUsage(3, NOON)})
+        assert [key.last_used_at for key in call("list")] == ["2026-01-02T12:00:00Z", None]
+        assert call("delete", used.id).disabled
+        assert call("delete", unused.id) is None
