@@ -1,5 +1,6 @@
 """What the commands print, and how they end."""
 
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import msgspec
@@ -15,9 +16,11 @@ __all__ = (
     "ask",
     "console",
     "legible",
+    "moment",
     "plain",
     "print_json",
     "print_table",
+    "several",
     "stop",
     "warn",
 )
@@ -70,6 +73,16 @@ def plain(text: str) -> str:
 def legible(text: str) -> str:
     """Text of somebody else as markup, which shows it as it is."""
     return escape(plain(text))
+
+
+def moment(at: datetime) -> str:
+    """A moment to the second, in UTC."""
+    return at.astimezone(UTC).isoformat(sep=" ", timespec="seconds")
+
+
+def several(count: int, noun: str) -> str:
+    """So many of something, such as "1 key" and "2 keys"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def warn(message: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import anyio
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from gatekeeper.cli.console import (
     REFUSED,
@@ -17,6 +17,7 @@ from gatekeeper.cli.console import (
     ask,
     console,
     legible,
+    moment,
     plain,
     print_json,
     print_table,
@@ -144,9 +145,9 @@ def list_tokens(
     if as_json:
         print_json(rows)
         return
-    table = Table("id", "account", "name", "created")
+    table = Table(Column("id", overflow="fold"), "account", "name", "created")
     for row in rows:
-        table.add_row(row.id, legible(row.account), legible(row.name), str(row.created_at))
+        table.add_row(row.id, legible(row.account), legible(row.name), moment(row.created_at))
     print_table(table)
 
 

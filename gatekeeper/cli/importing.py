@@ -11,7 +11,7 @@ from rich.progress import track
 
 from gatekeeper.allowlist import Allowlist
 from gatekeeper.cli.connection import with_client
-from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, stop, warn
+from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, several, stop, warn
 from gatekeeper.client import CreatedWidgetKey, HubClient
 from gatekeeper.errors import (
     ConfigError,
@@ -81,10 +81,10 @@ def import_keys(
                 _give_up(draft, error, minted, file, target)
             keys.add(draft, created)
             minted += 1
-    console().print(f"{minted} keys minted; they are in {target}, which only you can read")
+    console().print(f"{several(minted, 'key')} minted and written to {target}, which only you can read")
     if bad:
         again = f"mend them in their places and run: gatekeeper keys import {file} --out {target} --resume"
-        stop(REFUSED, f"{len(bad)} lines brought no key; {again}")
+        stop(REFUSED, f"{several(len(bad), 'line')} brought no key; {again}")
 
 
 class KeysFile:
@@ -154,7 +154,7 @@ def _draft(number: int, line: str, header: list[str]) -> Iterator[Draft]:
     if not any(field.strip() for field in fields):
         return
     if len(fields) != len(header):
-        raise BadLine(f"it has {len(fields)} fields, and the first line has {len(header)}")
+        raise BadLine(f"it has {several(len(fields), 'field')}, and the first line has {len(header)}")
     if not line.replace("\t", " ").isprintable():
         raise BadLine("it holds characters that are not UTF-8, or that cannot be printed")
     row = dict(zip(header, (field.strip() for field in fields), strict=True))
@@ -190,4 +190,4 @@ def _give_up(draft: Draft, error: Exception, minted: int, file: Path, target: Pa
     code = REFUSED if refused else USAGE if isinstance(error, ConfigError | HubProtocolError) else UNREACHABLE
     unsure = "" if refused else f" Whether line {draft.line} has its key, `gatekeeper keys list` tells."
     again = f"gatekeeper keys import {file} --out {target} --resume"
-    stop(code, f"{error}. {minted} keys are minted and in {target}.{unsure} To go on: {again}")
+    stop(code, f"{error}. Minted and written to {target}: {several(minted, 'key')}.{unsure} To go on: {again}")

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from gatekeeper.allowlist import Allowlist, Pattern
 from gatekeeper.cli.connection import with_client
-from gatekeeper.cli.console import REFUSED, USAGE, ask, console, legible, plain, print_json, print_table, stop, warn
+from gatekeeper.cli.console import REFUSED, USAGE, ask, console, legible, moment, plain, print_json, print_table, stop, warn
 from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.lint import explained
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
@@ -35,7 +35,7 @@ def list_keys(client: HubClient, *, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("key", "name", "allowlist", "agent", "state", "last used", "id")
+    table = Table("key", "name", "allowlist", "agent", "state", "last used", Column("id", overflow="fold"))
     for row in rows:
         entries = "\n".join(map(legible, row.domain_allowlist)) or "[yellow]none: blocked[/]"
         agent = legible(row.agent_id or "")
@@ -174,7 +174,7 @@ def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
         return
     table = Table("when", "what", "by token", "changes")
     for event in trail:
-        table.add_row(str(event.at), legible(event.action), legible(event.token_name), "\n".join(_changes(event)))
+        table.add_row(moment(event.at), legible(event.action), legible(event.token_name), "\n".join(_changes(event)))
     print_table(table)
 
 

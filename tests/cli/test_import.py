@@ -1,12 +1,15 @@
 """gatekeeper keys import, against the reference hub over real sockets, and against hubs that misbehave."""
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_hub import Answer, FakeHub, json_answer
-from tests.support.rows import row
+from tests.support.rows import client_key, row
 
 from .support import Keys
 
@@ -111,7 +114,7 @@ def test_an_import_that_a_hub_stops_keeps_what_was_minted_and_says_how_to_go_on(
     file = write(tmp_path, "Shop,acme.com,", "Blog,acme.com,", "Last,acme.com,")
     done = at_fake("import", str(file))
     assert done.code == 3
-    assert "1 keys are minted" in done.err
+    assert f"Minted and written to {tmp_path / 'rows.keys.csv'}: 1 key." in done.err
     assert f"gatekeeper keys import {file} --out {tmp_path / 'rows.keys.csv'} --resume" in done.err
     assert minted(tmp_path / "rows.keys.csv") == [["2", "Shop", "key-1", "pk_live_acme_00000001"]]
     assert len(fake.requests) == 2
@@ -136,6 +139,26 @@ def test_each_key_is_on_the_disk_before_the_next_is_minted(fake: FakeHub, at_fak
     fake.always(create)
     assert at_fake("import", str(write(tmp_path, *(f"Key {number},acme.com," for number in range(5))))).code == 0
     assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_kill_in_the_middle_loses_no_key_that_the_hub_has_told(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
+    file = write(tmp_path, "First,,", "Second,,", "Third,,")
+
+    def created(number: int) -> Answer:
+        return json_answer({**row(number), "public_key": client_key(number)}, 201)
+
+    hold = fake.hold()
+    fake.then(created(1), created(2), Answer(500, hold=hold))
+    command = [sys.executable, "-m", "gatekeeper", "keys", "import", str(file)]
+    with subprocess.Popen(command, env={**os.environ, **at_fake.environment}, stderr=subprocess.DEVNULL) as importing:
+        fake.wait_for_requests(3)
+        importing.kill()
+    hold.release()
+    assert [key for *_, key in minted(tmp_path / "rows.keys.csv")] == [client_key(1), client_key(2)]
+    fake.then(created(3))
+    assert at_fake("import", str(file), "--resume").code == 0
+    assert [key for *_, key in minted(tmp_path / "rows.keys.csv")] == [client_key(1), client_key(2), client_key(3)]
+    assert [request.json["name"] for request in fake.requests] == ["First", "Second", "Third", "Third"]
 
 
 @pytest.mark.parametrize("header", ["", "name", "name,allowlist", "name;domain_allowlist", "name,domain_allowlist,name"])
