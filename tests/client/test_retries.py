@@ -251,3 +251,12 @@ def test_an_invalid_request_keeps_its_errors_through_the_attempts(call: Caller, 
     with pytest.raises(HubInvalidRequestError) as caught:
         call("update", "key-1", domain_allowlist=["*"])
     assert caught.value.errors == ({"entry": "*"},)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.anyio
+async def test_a_call_is_repeated_on_every_event_loop(hub: FakeHub) -> None:
+    hub.then(HANG_UP, success("list"))
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        assert await client.widget_keys.list() == []
+    assert len(hub.requests) == 2
