@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn, Self
 
@@ -113,7 +114,9 @@ class KeysFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        # What could be written has been; a full disk would have its say here once more.
+        with suppress(OSError):
+            self._file.close()
 
     def add(self, draft: Draft, created: CreatedWidgetKey) -> None:
         """Write a key down for good."""

@@ -8,16 +8,15 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 
-from gatekeeper import HubAuthenticationError, HubClient, HubServerError, HubTransportError
+from gatekeeper import HubAuthenticationError, HubClient, HubServerError
 from tests.client.support import free_port
 from tests.support.postgres import PostgresCluster
 
@@ -135,36 +134,6 @@ def test_a_request_that_has_begun_is_answered_before_the_hub_ends(tmp_path: Path
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 201")
         assert hub.process.wait(20) == 0
-
-
-def test_every_key_that_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
-    database = tmp_path / "hub.sqlite"
-    token = mint(database)
-    acknowledged: list[str] = []
-    halfway = threading.Event()
-
-    def create(numbers: range) -> None:
-        with HubClient(hub.url, token, max_attempts=1) as client, suppress(HubTransportError):
-            for number in numbers:
-                acknowledged.append(client.widget_keys.create(f"shop {number}").id)
-                if len(acknowledged) >= 300:
-                    halfway.set()
-
-    with running("--database", str(database)) as hub:
-        writers = [threading.Thread(target=create, args=(range(first, 1000, 4),)) for first in range(4)]
-        for writer in writers:
-            writer.start()
-        assert halfway.wait(60)
-        hub.process.kill()
-        for writer in writers:
-            writer.join()
-    assert 300 <= len(acknowledged) < 1000
-    with running("--database", str(database)) as hub, HubClient(hub.url, token) as client:
-        listed = [key.id for key in client.widget_keys.list()]
-        hub.end()
-    assert set(acknowledged) <= set(listed)
-    # Of each writer, one create may have been done and not told.
-    assert len(listed) <= len(acknowledged) + len(writers)
 
 
 def test_the_pepper_is_in_no_log_and_in_no_list_of_processes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """gatekeeper keys import, against the reference hub over real sockets, and against hubs that misbehave."""
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -188,3 +189,49 @@ def test_a_file_of_keys_that_was_cut_short_is_not_gone_on_with(keys: Keys, tmp_p
     done = keys("import", str(write(tmp_path, "Shop,,")), "--resume")
     assert (done.code, "cut short" in done.err) == (2, True)
     assert keys.rows() == []
+
+
+def test_a_key_that_cannot_be_written_down_is_named_and_no_other_is_minted(
+    fake: FakeHub, at_fake: Keys, tmp_path: Path
+) -> None:
+    fake.always(lambda _: json_answer({**row(1), "public_key": client_key(1)}, 201))
+    file = write(tmp_path, "First,,", "Second,,")
+
+    def fill_the_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "gatekeeper", "keys", "import", str(file)],
+        env={**os.environ, **at_fake.environment},
+        capture_output=True,
+        text=True,
+        preexec_fn=fill_the_disk,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "File too large; the key key-1 of line 2 was minted and could not be written down: delete it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert client_key(1) not in done.stdout + done.stderr
+    assert len(fake.requests) == 1
+
+
+def test_a_place_where_no_file_can_be_made_is_named_before_anything_is_minted(
+    fake: FakeHub, at_fake: Keys, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "Shop,,")
+    done = at_fake("import", str(file), "--out", str(tmp_path / "nowhere" / "keys"))
+    assert (done.code, "cannot write" in done.err) == (2, True)
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"name,key\n", None])
+def test_what_no_import_has_written_is_not_gone_on_with(
+    fake: FakeHub, at_fake: Keys, tmp_path: Path, content: bytes | None
+) -> None:
+    target = tmp_path / "rows.keys.csv"
+    target.mkdir() if content is None else target.write_bytes(content)
+    done = at_fake("import", str(write(tmp_path, "Shop,,")), "--resume")
+    assert done.code == 2
+    assert str(target) in done.err
+    assert fake.requests == []
