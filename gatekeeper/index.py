@@ -1,19 +1,35 @@
-"""KeyIndex: every widget key of the account, in memory, resolved by the last 8 characters of a client key."""
+"""KeyIndex: every widget key of the account, in memory, resolved by the last 8 characters of a client key.
 
+Rows are kept packed, as bytes that the garbage collector never visits, and unpacked when a page asks for one: that takes
+half the memory of typed rows (DESIGN 11). Whatever walks over all of them does so in steps of about a millisecond.
+"""
+
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Literal, TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from threading import Lock
+from typing import Any, Literal, TypeVar
 
 import msgspec
+from cachetools import FIFOCache
 
 from gatekeeper.allowlist import Allowlist, find_entry, is_secure
 from gatekeeper.decisions import Reason
+from gatekeeper.errors import InvalidRow
 from gatekeeper.keys import ClientKey, WidgetKey
 from gatekeeper.origins import Origin
 
 __all__ = ("Difference", "EnabledOrigins", "IndexedKey", "KeyIndex")
 
-Counted = TypeVar("Counted")
+# Keys that are kept unpacked and compiled, at about 2 KB each: as many as the memo of decisions can hold twice over.
+READY = 4096
+STEP = 512  # keys
+SLOT = 4  # bytes that number a key, before its packed row
+BUCKETS = 256  # of ids, each small enough to be looked through in one step
+MAX_PACKED = 64 * 1024  # bytes; 100 entries of the usual length take 3 KB
+
+Item = TypeVar("Item")
 
 
 class IndexedKey(msgspec.Struct, frozen=True):
@@ -34,24 +50,29 @@ class KeyIndex:
     Args:
         account: the account that client keys have to name; None where it is not known.
         https_only: allow no page over http, except on loopback names.
+
+    Attributes:
+        slots: how many numbers have been given to keys; the next new key gets this one, or a free one below it.
     """
 
     def __init__(self, *, account: str | None = None, https_only: bool = False) -> None:
         self.account = account
+        self.slots = 0
         self._https_only = https_only
-        self._by_id: dict[str, IndexedKey] = {}
-        self._by_last8: dict[str, tuple[IndexedKey, ...]] = {}
+        self._packed: dict[str, bytes] = {}
+        # Apart from the others, so that the garbage collector has nothing to visit there.
+        self._namesakes: dict[str, tuple[bytes, ...]] = {}
+        self._free_slots: list[int] = []
+        self._count = 0
+        self._ready: FIFOCache[bytes, IndexedKey] = FIFOCache(READY)
+        self._ready_lock = Lock()
         self._enabled_origins: EnabledOrigins | None = None
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return self._count
 
-    def __iter__(self) -> Iterator[IndexedKey]:
-        return iter(self._by_id.values())
-
-    def get(self, row_id: str) -> IndexedKey | None:
-        """The key with this id."""
-        return self._by_id.get(row_id)
+    def __iter__(self) -> Iterator[WidgetKey]:
+        return (_unpack(packed) for step in self.walk() for _, packed in step)
 
     def resolve(self, client_key: ClientKey) -> IndexedKey | Literal[Reason.KEY_UNKNOWN, Reason.KEY_AMBIGUOUS]:
         """Find out whose key this is.
@@ -65,114 +86,371 @@ class KeyIndex:
         """
         if self.account not in (None, client_key.account):
             return Reason.KEY_UNKNOWN
-        candidates = self._by_last8.get(client_key.last8, ())
+        candidates = [self._make_ready(packed) for packed in self.with_last8(client_key.last8)]
         if any(known.widget_key.key_sha256 for known in candidates):
             digest = client_key.sha256()
-            proven = tuple(known for known in candidates if known.widget_key.key_sha256 == digest)
-            candidates = proven or tuple(known for known in candidates if known.widget_key.key_sha256 is None)
+            proven = [known for known in candidates if known.widget_key.key_sha256 == digest]
+            candidates = proven or [known for known in candidates if known.widget_key.key_sha256 is None]
         if not candidates:
             return Reason.KEY_UNKNOWN
         return candidates[0] if len(candidates) == 1 else Reason.KEY_AMBIGUOUS
 
+    def get(self, widget_key: WidgetKey) -> IndexedKey | None:
+        """The key as it is now; None if it is gone.
+
+        Args:
+            widget_key: how it once was.
+        """
+        packed = self.find(widget_key.last8, widget_key.id)
+        return None if packed is None else self._make_ready(packed)
+
     def ambiguous(self) -> tuple[str, ...]:
         """The last 8 characters of the client keys that `resolve` cannot tell apart."""
-        return tuple(last8 for last8, known in self._by_last8.items() if len(known) > 1 and _collide(known))
-
-    def compile(self, widget_key: WidgetKey) -> IndexedKey:
-        """Make a row ready for the index, which takes much longer than anything that is done with it afterwards."""
-        return IndexedKey(widget_key, Allowlist.parse(widget_key.domain_allowlist, https_only=self._https_only))
-
-    def apply(self, difference: "Difference") -> None:
-        """Change what a complete list changes, and touch nothing else."""
-        for known in difference.removed:
-            self._remove(known)
-        for fresh in difference.put.values():
-            if (known_before := self._by_id.get(fresh.widget_key.id)) is not None:
-                self._remove(known_before)
-            self._add(fresh)
+        return tuple(last8 for last8, packed in self._namesakes.items() if _collide(packed))
 
     def enabled_origins(self) -> "EnabledOrigins":
         """What the enabled keys allow between them, kept up to date from the first call on."""
         if self._enabled_origins is None:
             self._enabled_origins = EnabledOrigins(https_only=self._https_only)
-            for known in self:
-                self._enabled_origins.count(known, +1)
+            for key in self:
+                self._enabled_origins.count(self._compile(key), +1)
         return self._enabled_origins
 
-    def _add(self, fresh: IndexedKey) -> None:
-        last8 = fresh.widget_key.last8
-        self._by_id[fresh.widget_key.id] = fresh
-        self._by_last8[last8] = (*self._by_last8.get(last8, ()), fresh)
-        if self._enabled_origins is not None:
-            self._enabled_origins.count(fresh, +1)
+    def with_last8(self, last8: str) -> tuple[bytes, ...]:
+        """The keys with these last 8 characters, each as the number of its slot and its packed row."""
+        packed = self._packed.get(last8)
+        return self._namesakes.get(last8, ()) if packed is None else (packed,)
 
-    def _remove(self, known: IndexedKey) -> None:
-        last8 = known.widget_key.last8
-        del self._by_id[known.widget_key.id]
-        others = tuple(other for other in self._by_last8[last8] if other is not known)
-        if others:
-            self._by_last8[last8] = others
+    def find(self, last8: str, row_id: str) -> bytes | None:
+        """The key with these last 8 characters and this id, packed; None if there is none."""
+        return next((packed for packed in self.with_last8(last8) if _unpack(packed).id == row_id), None)
+
+    def walk(self) -> Iterator[list[tuple[str, bytes]]]:
+        """Every key's last 8 characters and packed row, in steps.
+
+        Raises:
+            RuntimeError: if keys come or go before the last step.
+        """
+        yield from _steps(self._packed.items())
+        yield from _steps([(last8, packed) for last8, packed_ones in self._namesakes.items() for packed in packed_ones])
+
+    def load(self, rows: Iterable[WidgetKey]) -> None:
+        """Put a complete list into an index, all at once.
+
+        Args:
+            rows: the list.
+        """
+        difference = Difference(self)
+        difference.see(rows)
+        for steps in (difference.finish(), self.apply(difference)):
+            for _ in steps:
+                pass
+
+    def restore(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Add keys that `walk` gave, of this index or of another process's.
+
+        Args:
+            rows: the last 8 characters and the packed row of each.
+        """
+        for last8, packed in rows:
+            self._add(last8, packed[SLOT:])
+
+    def apply(self, difference: "Difference") -> Iterator[None]:
+        """Change what a complete list changes, and touch nothing else.
+
+        Args:
+            difference: a finished one; it is empty afterwards.
+
+        Returns:
+            Steps. Whoever begins has to take them all, for between two of them part of the list is applied.
+        """
+        for step in _steps(difference.removed):
+            for last8, packed in step:
+                self._remove(last8, packed)
+            yield
+        for changes in (difference.used, difference.changed):
+            while changes:
+                # Each row is freed when it has been applied, and not all of them at once.
+                for _ in range(min(STEP, len(changes))):
+                    self._replace(changes.popitem()[1])
+                yield
+        difference.new.reverse()
+        while difference.new:
+            for _ in range(min(STEP, len(difference.new))):
+                row = difference.new.pop()
+                self._add(_head(row).last8, row)
+            yield
+
+    def after_fork(self) -> None:
+        """Make a lock anew that another thread of the parent process may have held."""
+        self._ready_lock = Lock()
+
+    def _add(self, last8: str, row: bytes) -> None:
+        if self._free_slots:
+            slot = self._free_slots.pop()
         else:
-            del self._by_last8[last8]
+            slot = self.slots
+            self.slots += 1
+        packed = slot.to_bytes(SLOT) + row
+        others = self.with_last8(last8)
+        if others:
+            self._packed.pop(last8, None)
+            self._namesakes[last8] = (*others, packed)
+        else:
+            self._packed[last8] = packed
+        self._count += 1
+        self._count_origins(packed, +1)
+
+    def _remove(self, last8: str, packed: bytes) -> None:
+        others = tuple(other for other in self.with_last8(last8) if other is not packed)
+        self._packed.pop(last8, None)
+        self._namesakes.pop(last8, None)
+        if len(others) == 1:
+            self._packed[last8] = others[0]
+        elif others:
+            self._namesakes[last8] = others
+        self._free_slots.append(_slot(packed))
+        self._count -= 1
+        self._count_origins(packed, -1)
+
+    def _replace(self, packed: bytes) -> None:
+        last8 = _head(packed[SLOT:]).last8
+        known = next(known for known in self.with_last8(last8) if known[:SLOT] == packed[:SLOT])
+        if last8 in self._packed:
+            self._packed[last8] = packed
+        else:
+            others = self._namesakes[last8]
+            self._namesakes[last8] = tuple(packed if other is known else other for other in others)
+        self._count_origins(known, -1)
+        self._count_origins(packed, +1)
+
+    def _count_origins(self, packed: bytes, by: Literal[1, -1]) -> None:
         if self._enabled_origins is not None:
-            self._enabled_origins.count(known, -1)
+            self._enabled_origins.count(self._compile(_unpack(packed)), by)
+
+    def _make_ready(self, packed: bytes) -> IndexedKey:
+        try:
+            return self._ready[packed]
+        except KeyError:
+            known = self._compile(_unpack(packed))
+        # Tools decide in threads, and to evict is not atomic. Whoever would have to wait does without.
+        if self._ready_lock.acquire(blocking=False):
+            try:
+                self._ready[packed] = known
+            finally:
+                self._ready_lock.release()
+        return known
+
+    def _compile(self, key: WidgetKey) -> IndexedKey:
+        return IndexedKey(key, Allowlist.parse(key.domain_allowlist, https_only=self._https_only))
 
 
 class Difference:
     """What a list changes in an index, worked out row by row before anything is changed.
 
+    See all rows, then finish, and then apply it. Of two rows with one id a disabled one stands, else the first.
+
     Args:
         index: the index that the list will be applied to.
+        lapsed: ids of keys that are not kept any longer for a row that cannot be read.
 
     Attributes:
-        put: the keys that are new or have changed, by id.
+        new: the packed rows of keys that the index lacks.
+        changed: the packed rows of keys of which something is new, by slot, the slot's number before each.
+        used: the same of those of which nothing is new but when they were used.
+        removed: the last 8 characters and packed row of the keys that the list no longer has; known when it is finished.
+        kept: the ids of keys that stay as they are because the list has a row for them that cannot be read.
         duplicate_ids: the ids that came more than once.
+        rejected: what is wrong with the rows that cannot be read.
+        count: how many rows there were.
     """
 
-    def __init__(self, index: KeyIndex) -> None:
+    def __init__(self, index: KeyIndex, *, lapsed: Collection[str] = ()) -> None:
         self._index = index
-        self._seen: dict[str, WidgetKey] = {}
-        self.put: dict[str, IndexedKey] = {}
+        self._lapsed = lapsed
+        self._seen = bytearray(index.slots)
+        self._seen_count = 0
+        self._late: dict[int, int] = {}
+        self._new_places = array("I")
+        self._new_ids = [array("q") for _ in range(BUCKETS)]
+        self._spoiled: dict[str, object] = {}
+        self.new: list[bytes] = []
+        self.changed: dict[int, bytes] = {}
+        self.used: dict[int, bytes] = {}
+        self.removed: list[tuple[str, bytes]] = []
+        self.kept: list[str] = []
         self.duplicate_ids: set[str] = set()
+        self.rejected: list[InvalidRow] = []
+        self.count = 0
 
-    def see(self, row: WidgetKey) -> None:
-        """Take the next row into account. Of two rows with one id a disabled one stands, else the first."""
-        before = self._seen.get(row.id)
-        if before is not None:
-            self.duplicate_ids.add(row.id)
-            if before.disabled or not row.disabled:
-                return
-        self._seen[row.id] = row
-        known = self._index.get(row.id)
-        if known is not None and known.widget_key == row:
-            self.put.pop(row.id, None)
-        else:
-            self.put[row.id] = self._index.compile(row)
+    @property
+    def is_empty(self) -> bool:
+        """Whether to apply it would change no decision."""
+        return not (self.new or self.changed or self.removed)
 
-    def keep(self, row_id: str, disabled_at: object = None) -> None:
-        """Leave a key as it is, because the list has a row for it that cannot be read.
+    def see(self, rows: Iterable[Any]) -> "array[int] | None":
+        """Take the next rows into account.
 
         Args:
-            row_id: whose row it is.
-            disabled_at: what can be read of it; a revocation counts, whatever else is wrong with the row.
+            rows: objects with the attributes of a WidgetKey in its order, or InvalidRows.
+
+        Returns:
+            The slots of the rows' keys if the index has all of these rows just as they are, for `see_slots`.
         """
-        known = self._index.get(row_id)
-        if known is None or row_id in self._seen:
+        with_last8, seen = self._index.with_last8, self._seen
+        slots = array("I")
+        before = self.count
+        for row in rows:
+            self.count += 1
+            if isinstance(row, InvalidRow):
+                self._spoil(row)
+                continue
+            packed_row = _pack(row)
+            for known in with_last8(row.last8):
+                if len(known) == SLOT + len(packed_row) and known.endswith(packed_row):
+                    slot = _slot(known)
+                    if not seen[slot]:
+                        self._see_slot(slot)
+                        slots.append(slot)
+                        break
+            else:
+                self._see_other(row, packed_row)
+        return slots if len(slots) == self.count - before else None
+
+    def see_slots(self, slots: "array[int]") -> bool:
+        """Take rows into account of which it is known that the index has them just as they are.
+
+        Args:
+            slots: what `see` returned for them.
+
+        Returns:
+            False, and nothing is taken into account, if one of them has come before.
+        """
+        seen = self._seen
+        if any(seen[slot] for slot in slots):
+            return False
+        for slot in slots:
+            self.count += 1
+            self._see_slot(slot)
+        return True
+
+    def finish(self) -> Iterator[None]:
+        """Find out what the list no longer has, and which ids it has twice, once all of it was seen.
+
+        Returns:
+            Steps, to be taken while the index does not change.
+        """
+        yield from self._compare_new_with_each_other()
+        if self._seen_count < len(self._index) or self.new or self._spoiled:
+            yield from self._compare_known()
+
+    def _see_slot(self, slot: int) -> None:
+        self._seen[slot] = 1
+        self._seen_count += 1
+        if self.new:
+            self._late[slot] = self.count
+
+    def _see_other(self, row: Any, packed_row: bytes) -> None:
+        if len(packed_row) > MAX_PACKED:
+            problem = f"Expected at most {MAX_PACKED} bytes in a row, got {len(packed_row)}"
+            self._spoil(InvalidRow(self.count - 1, problem, row_id=row.id[:200], disabled_at=row.disabled_at))
             return
-        self._seen[row_id] = known.widget_key
-        if disabled_at is not None and not known.widget_key.disabled:
-            revoked = msgspec.structs.replace(known.widget_key, disabled_at=disabled_at)
-            self.put[row_id] = IndexedKey(revoked, known.allowlist)
+        known = self._index.find(row.last8, row.id)
+        if known is None:
+            self._new_places.append(self.count)
+            self._new_ids[hash(row.id) % BUCKETS].append(hash(row.id))
+            self.new.append(packed_row)
+            return
+        slot = _slot(known)
+        if self._seen[slot]:
+            self.duplicate_ids.add(row.id)
+            first = self.changed.get(slot, known)[SLOT:]
+            if _standing(first, packed_row) is packed_row:
+                self.changed[slot] = known[:SLOT] + packed_row
+            return
+        self._see_slot(slot)
+        is_only_used = _pack(msgspec.structs.replace(_unpack(known), last_used_at=row.last_used_at)) == packed_row
+        (self.used if is_only_used else self.changed)[slot] = known[:SLOT] + packed_row
 
-    @property
-    def removed(self) -> list[IndexedKey]:
-        """The keys that the list no longer has; true once it is complete."""
-        return [known for known in self._index if known.widget_key.id not in self._seen]
+    def _spoil(self, row: InvalidRow) -> None:
+        self.rejected.append(row)
+        if row.row_id is not None:
+            self._spoiled[row.row_id] = row.disabled_at if self._spoiled.get(row.row_id) is None else True
 
-    @property
-    def added(self) -> int:
-        """How many keys are new."""
-        return sum(self._index.get(row_id) is None for row_id in self.put)
+    def _compare_new_with_each_other(self) -> Iterator[None]:
+        repeated: set[int] = set()
+        for ids in self._new_ids:
+            if len(set(ids)) < len(ids):
+                repeated.update(each for each, times in Counter(ids).items() if times > 1)
+            yield
+        if not repeated and not self._spoiled:
+            return
+        first_at: dict[str, int] = {}
+        for place, row in enumerate(self.new):
+            row_id = _head(row).id
+            if self._spoiled.get(row_id) is not None:
+                self.new[place] = _revoked(row, self._spoiled[row_id])
+            if hash(row_id) in repeated and (first := first_at.setdefault(row_id, place)) != place:
+                self.duplicate_ids.add(row_id)
+                self.new[first] = _standing(self.new[first], self.new[place])
+                self.new[place] = b""
+        self._drop_empty()
+
+    def _compare_known(self) -> Iterator[None]:
+        new_ids = set().union(*self._new_ids)
+        twins = []
+        for step in self._index.walk():
+            for last8, packed in step:
+                seen = self._seen[_slot(packed)]
+                if seen and not new_ids and not self._spoiled:
+                    continue
+                row_id = _head(packed[SLOT:]).id
+                if row_id in self._spoiled:
+                    self._compare_spoiled(last8, packed, row_id)
+                elif not seen:
+                    self.removed.append((last8, packed))
+                if seen and hash(row_id) in new_ids:
+                    twins.append((last8, packed, row_id))
+            yield
+        if twins:
+            self._compare_twins(twins)
+
+    def _compare_spoiled(self, last8: str, packed: bytes, row_id: str) -> None:
+        """A key for which the list has a row that cannot be read, and maybe one that can."""
+        slot, disabled_at = _slot(packed), self._spoiled[row_id]
+        if not self._seen[slot]:
+            if any(_head(row).id == row_id for row in self.new) or (row_id in self._lapsed and disabled_at is None):
+                self.removed.append((last8, packed))
+                return
+            self.kept.append(row_id)
+        row = self.changed.get(slot, packed)[SLOT:]
+        if _revoked(row, disabled_at) is not row:
+            self.changed[slot] = packed[:SLOT] + _revoked(row, disabled_at)
+
+    def _compare_twins(self, twins: list[tuple[str, bytes, str]]) -> None:
+        """Keys that the list has twice, once as they are known and once with other last characters."""
+        places = {_head(row).id: place for place, row in enumerate(self.new)}
+        for last8, packed, row_id in twins:
+            place = places.get(row_id)
+            if place is None:
+                continue
+            self.duplicate_ids.add(row_id)
+            slot = _slot(packed)
+            rows = [self.changed.get(slot, packed)[SLOT:], self.new[place]]
+            if self._late.get(slot, 0) > self._new_places[place]:
+                rows.reverse()
+            if _standing(*rows) is self.new[place]:
+                self.removed.append((last8, packed))
+                self.changed.pop(slot, None)
+                self.used.pop(slot, None)
+            else:
+                self.new[place] = b""
+        self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        kept = [place for place, row in enumerate(self.new) if row]
+        self.new = [self.new[place] for place in kept]
+        self._new_places = array("I", (self._new_places[place] for place in kept))
 
 
 class EnabledOrigins:
@@ -204,13 +482,93 @@ class EnabledOrigins:
         return find_entry(origin, self._patterns, self._bases, self._base_lengths) is not None
 
 
-def _count(counter: Counter[Counted], values: Iterable[Counted], by: int) -> None:
+class _PackedKey(msgspec.Struct, array_like=True):
+    """A WidgetKey, field by field, without the names of the fields."""
+
+    id: str
+    name: str | None
+    last8: str
+    domain_allowlist: tuple[str, ...] | None
+    agent_id: str | None
+    disabled_at: Any
+    created_at: str | None
+    updated_at: str | None
+    last_used_at: str | None
+    key_sha256: str | None
+
+
+class _Head(msgspec.Struct, array_like=True, gc=False):
+    """The fields that a packed row begins with."""
+
+    id: str
+    name: str | None
+    last8: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_fields = msgspec.msgpack.Decoder(_PackedKey).decode
+_as_tuple = msgspec.structs.astuple
+
+
+def _pack(row: Any) -> bytes:
+    try:
+        return _encode(_as_tuple(row))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # What cannot be packed is what says that the key is disabled, where it could be anything. It still says so.
+        return _encode(
+            tuple(True if field == "disabled_at" else getattr(row, field) for field in WidgetKey.__struct_fields__)
+        )
+
+
+def _decode(row: bytes | memoryview) -> WidgetKey:
+    key = _decode_fields(row)
+    return WidgetKey(
+        key.id,
+        key.name,
+        key.last8,
+        key.domain_allowlist or (),
+        key.agent_id,
+        key.disabled_at,
+        key.created_at,
+        key.updated_at,
+        key.last_used_at,
+        key.key_sha256,
+    )
+
+
+def _standing(first: bytes, second: bytes) -> bytes:
+    """Which of two rows with one id counts."""
+    return second if _decode(second).disabled and not _decode(first).disabled else first
+
+
+def _revoked(row: bytes, disabled_at: object) -> bytes:
+    """A row after a revocation, which counts whatever else is wrong with the row that brings it."""
+    key = _decode(row)
+    return row if disabled_at is None or key.disabled else _pack(msgspec.structs.replace(key, disabled_at=disabled_at))
+
+
+def _unpack(packed: bytes) -> WidgetKey:
+    return _decode(memoryview(packed)[SLOT:])
+
+
+def _slot(packed: bytes) -> int:
+    return int.from_bytes(packed[:SLOT])
+
+
+def _steps(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while step := list(islice(iterator, STEP)):
+        yield step
+
+
+def _count(counter: Counter[Item], values: Iterable[Item], by: int) -> None:
     for value in values:
         counter[value] += by
         if not counter[value]:
             del counter[value]
 
 
-def _collide(known: tuple[IndexedKey, ...]) -> bool:
-    digests = [key.widget_key.key_sha256 for key in known]
+def _collide(packed: tuple[bytes, ...]) -> bool:
+    digests = [_unpack(each).key_sha256 for each in packed]
     return len(set(digests)) < len(digests)

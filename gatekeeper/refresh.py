@@ -34,7 +34,8 @@ import msgspec
 from gatekeeper.client import Listing
 from gatekeeper.errors import HubError, InvalidList, InvalidRow, SourceError
 from gatekeeper.index import Difference, KeyIndex
-from gatekeeper.keys import RowReader, mask
+from gatekeeper.keys import mask
+from gatekeeper.rows import RowReader
 from gatekeeper.sources import Fetch, Source
 
 __all__ = ("Clock", "Freshness", "RefreshReport", "Refresher", "State", "Status", "boot_clock")

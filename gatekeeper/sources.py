@@ -11,7 +11,8 @@ import anyio
 
 from gatekeeper.client import AsyncHubClient, Listing, account_of, require_hub
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
-from gatekeeper.keys import RowReader, WidgetKey
+from gatekeeper.keys import WidgetKey
+from gatekeeper.rows import RowReader
 
 __all__ = ("Fetch", "FileSource", "HubSource", "Source", "StaticSource")
 

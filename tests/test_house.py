@@ -15,6 +15,7 @@ HOUSE = (
     "origins",
     "allowlist",
     "keys",
+    "rows",
     "decisions",
     "index",
     "client",
@@ -29,7 +30,7 @@ HOUSE = (
     "cli",
     "__main__",
 )
-PURE = ("origins", "allowlist", "keys", "decisions", "index")
+PURE = ("origins", "allowlist", "keys", "rows", "decisions", "index")
 OPTIONAL = ("fastapi", "hub", "demo", "cli", "__main__")
 
 # What only one room may import.

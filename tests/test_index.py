@@ -61,9 +61,10 @@ def row(
 def apply(index: KeyIndex, rows: Iterable[WidgetKey]) -> Difference:
     """Apply a list to an index."""
     difference = Difference(index)
-    for each in rows:
-        difference.see(each)
-    index.apply(difference)
+    difference.see(rows)
+    for steps in (difference.finish(), index.apply(difference)):
+        for _ in steps:
+            pass
     return difference
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
 from gatekeeper import ConfigError, InvalidClientKey, InvalidList, InvalidRow, WidgetKey
-from gatekeeper.keys import ClientKey, RowReader, mask
+from gatekeeper.keys import ClientKey, mask
+from gatekeeper.rows import RowReader
 
 KEY = "pk_live_acme_Zb3xQ9-LmN0pRsTuVwXyZ"
 ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
@@ -422,8 +423,9 @@ def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field:
     row = json.dumps(ROW)[:-1].encode() + f', "{field}": '.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(InvalidRow, match="row 0: "):
         RowReader().read(0, row)
-    with pytest.raises(InvalidList, match="recursion"):
-        RowReader().read_all(b"[" + row + b"]")
+    keys, rejected = RowReader().read_all(b"[" + row + b"," + json.dumps(ROW).encode() + b"]")
+    assert [key.id for key in keys] == [ROW["id"]]
+    assert [error.index for error in rejected] == [0]
 
 
 # Another name for the field with the last 8 characters.
@@ -458,11 +460,6 @@ def test_a_row_that_has_the_suffix_is_not_told_to_rename_it() -> None:
 # Whole lists.
 
 
-def test_a_list_is_cut_into_rows_that_nobody_has_looked_into() -> None:
-    raws = RowReader().split(b' [ {"id": 7} ,null, [1, {}] , "x" ] ')
-    assert [bytes(raw).strip() for raw in raws] == [b'{"id": 7}', b"null", b"[1, {}]", b'"x"']
-
-
 @pytest.mark.parametrize("text", [b"[]", b" [ ] \n", b"\xef\xbb\xbf[]"])
 def test_an_empty_list_has_no_rows(text: bytes) -> None:
     assert RowReader().read_all(text) == ([], [])
@@ -476,39 +473,38 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param(b"{}", "got `object`", id="an object"),
-        pytest.param(b'{"data": []}', "got `object`", id="an object around a list"),
-        pytest.param(b"null", "got `null`", id="null"),
-        pytest.param(b'"[]"', "got `str`", id="a string"),
-        pytest.param(b"7", "got `int`", id="a number"),
-        pytest.param(b"true", "got `bool`", id="a boolean"),
-        pytest.param(b"", "not JSON", id="nothing"),
-        pytest.param(b" \n", "not JSON", id="white space"),
-        pytest.param(b"[", "not JSON", id="cut after the bracket"),
-        pytest.param(body(ROW)[:-1], "not JSON", id="cut after a row"),
-        pytest.param(body(ROW)[:-9], "not JSON", id="cut in a string"),
-        pytest.param(body(ROW)[:-1] + b",]", "not JSON", id="a trailing comma"),
-        pytest.param(body(ROW) * 2, "not JSON", id="two lists"),
-        pytest.param(body(ROW) + b"\x00", "not JSON", id="a NUL after it"),
+        pytest.param(b"{}", "got an object", id="an object"),
+        pytest.param(b'{"data": []}', "got an object with the fields 'data'", id="an object around a list"),
+        pytest.param(b"null", "got null", id="null"),
+        pytest.param(b'"[]"', "got a string", id="a string"),
+        pytest.param(b"7", "got a number", id="a number"),
+        pytest.param(b"true", "got true", id="a boolean"),
+        pytest.param(b"", "nothing at all", id="nothing"),
+        pytest.param(b" \n", "nothing at all", id="white space"),
+        pytest.param(b"[", "breaks off after 0 rows", id="cut after the bracket"),
+        pytest.param(body(ROW)[:-1], "breaks off after 0 rows", id="cut after a row"),
+        pytest.param(body(ROW)[:-9], "breaks off after 0 rows", id="cut in a string"),
+        pytest.param(body(ROW)[:-1] + b",]", "nothing beside a comma", id="a trailing comma"),
+        pytest.param(body(ROW) * 2, "something follows, after 1 rows", id="two lists"),
+        pytest.param(body(ROW) + b"\x00", "breaks off after 0 rows", id="a NUL after it"),
         pytest.param(b"NaN", "not JSON", id="NaN"),
-        pytest.param(b'[{"id": NaN}]', "not JSON", id="NaN in a row"),
-        pytest.param(b"[Infinity]", "not JSON", id="Infinity"),
-        pytest.param(b"<!doctype html><title>Log in</title>", "not JSON", id="a web page"),
-        pytest.param("[]".encode("utf-16"), "not JSON", id="UTF-16"),
-        pytest.param("[]".encode("utf-32-le"), "not JSON", id="UTF-32"),
+        pytest.param(b"<!doctype html><title>Log in</title>", "HTML", id="a web page"),
+        pytest.param("[]".encode("utf-16"), "UTF-16", id="UTF-16"),
+        pytest.param("[]".encode("utf-32-le"), "breaks off", id="UTF-32"),
         pytest.param(b"\xef\xbb\xbf" * 2 + b"[]", "not JSON", id="two byte order marks"),
-        pytest.param(b"\x1f\x8b\x08", "not JSON", id="gzip"),
-        pytest.param(b"[" * 100_000, "not JSON", id="100,000 brackets"),
-        pytest.param(b"[" * 100_000 + b"]" * 100_000, "not JSON", id="100,000 pairs of brackets"),
+        pytest.param(b"\x1f\x8b\x08", "gzip", id="gzip"),
+        pytest.param(b"[" * 100_000, "breaks off", id="100,000 brackets"),
+        pytest.param(b"[" * 100_001 + b"]" * 100_000, "breaks off inside row 0", id="100,000 pairs of brackets and one"),
+        pytest.param(b"[{}]]", "something follows", id="a bracket too many"),
+        pytest.param(b"[,{}]", "nothing beside a comma", id="a leading comma"),
     ],
 )
 def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> None:
-    for read in (RowReader().split, RowReader().read_all):
-        with pytest.raises(InvalidList) as refused:
-            read(text)
-        assert "expected a JSON array of rows" in str(refused.value)
-        assert said in str(refused.value)
-        assert not refused.value.lasting
+    with pytest.raises(InvalidList) as refused:
+        RowReader().read_all(text)
+    assert "expected a JSON array of rows" in str(refused.value)
+    assert said in str(refused.value)
+    assert not refused.value.lasting
 
 
 # Rows that are Python objects already.
@@ -640,16 +636,13 @@ def test_a_rejected_row_is_explained_in_these_words(row: object, sentence: str) 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"{}", "expected a JSON array of rows: Expected `array`, got `object`"),
-        (
-            b"x",
-            "expected a JSON array of rows, got something that is not JSON: JSON is malformed: invalid character (byte 0)",
-        ),
+        (b"{}", "expected a JSON array of rows, got an object"),
+        (b"x", "expected a JSON array of rows, got something that is not JSON"),
     ],
 )
 def test_an_invalid_list_is_explained_in_these_words(text: bytes, sentence: str) -> None:
     with pytest.raises(InvalidList) as refused:
-        RowReader().split(text)
+        RowReader().read_all(text)
     assert str(refused.value) == sentence
 
 
@@ -658,8 +651,8 @@ def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> 
         RowReader("id")
     assert refused.value.problems == (
         (
-            "suffix_field is 'id': expected a name, and none of 'domain_allowlist', 'agent_id', 'key_sha256', "
-            "'disabled_at', 'name', 'created_at', 'updated_at', 'last_used_at'"
+            "suffix_field is 'id': expected a name, and none of 'name', 'domain_allowlist', 'agent_id', "
+            "'disabled_at', 'created_at', 'updated_at', 'last_used_at', 'key_sha256'"
         ),
     )
 

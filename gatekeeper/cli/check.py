@@ -21,9 +21,10 @@ from gatekeeper.errors import (
     SourceError,
 )
 from gatekeeper.gate import Gatekeeper
-from gatekeeper.keys import RowReader, WidgetKey, mask
+from gatekeeper.keys import WidgetKey, mask
 from gatekeeper.origins import Origin
 from gatekeeper.refresh import MAX_REJECTED_SHARE
+from gatekeeper.rows import RowReader
 from gatekeeper.sources import FileSource
 
 __all__ = ("check",)

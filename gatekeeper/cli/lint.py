@@ -10,7 +10,8 @@ from rich.markup import escape
 from gatekeeper.allowlist import Allowlist, Pattern
 from gatekeeper.cli.console import REFUSED, USAGE, console, legible, stop, warn
 from gatekeeper.errors import InvalidList
-from gatekeeper.keys import RowReader, mask
+from gatekeeper.keys import mask
+from gatekeeper.rows import RowReader
 
 __all__ = ("explained", "lint")
 

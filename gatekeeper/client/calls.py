@@ -15,7 +15,8 @@ from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, Widg
 from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidRow
-from gatekeeper.keys import RowReader, WidgetKey
+from gatekeeper.keys import WidgetKey
+from gatekeeper.rows import RowReader
 
 __all__ = ("Answer", "Call", "Calls", "KeyEvents")
 
