@@ -22,13 +22,14 @@ from gatekeeper.errors import (
     InvalidList,
     InvalidOrigin,
     InvalidRow,
+    SnapshotError,
     SourceError,
 )
+from gatekeeper.freshness import RefreshReport, Status
 from gatekeeper.gate import Gatekeeper
 from gatekeeper.keys import WidgetKey
 from gatekeeper.middleware import GatekeeperMiddleware, decision_from
 from gatekeeper.origins import Origin
-from gatekeeper.refresh import RefreshReport, Status
 from gatekeeper.sources import FileSource, HubSource, Source, StaticSource
 
 __all__ = (
@@ -65,6 +66,7 @@ __all__ = (
     "Reason",
     "RefreshReport",
     "RejectedEntry",
+    "SnapshotError",
     "Source",
     "SourceError",
     "StaticSource",

@@ -8,6 +8,7 @@ GatekeeperError                  the root: catch this to catch them all
 ├── InvalidClientKey             a client key does not have the form <prefix><account>_<random>
 ├── InvalidRow                   one row of the hub's list is not a widget key
 ├── DatabaseDown                 the database of a reference hub does not answer
+├── SnapshotError                the list on disk cannot be used, or not be written
 └── SourceError                  the list of widget keys could not be had
     ├── InvalidList              it came, and is not a JSON array of rows
     └── HubError                 the hub did not do what it was asked for
@@ -45,6 +46,7 @@ __all__ = (
     "InvalidOrigin",
     "InvalidRow",
     "OriginReason",
+    "SnapshotError",
     "SourceError",
 )
 
@@ -164,6 +166,10 @@ class DatabaseDown(GatekeeperError):
 
     def __init__(self) -> None:
         super().__init__("gatekeeper: the hub's database does not answer; try again")
+
+
+class SnapshotError(GatekeeperError):
+    """The list on disk cannot be used, or not be written; the gate goes on without it."""
 
 
 class SourceError(GatekeeperError):

@@ -4,9 +4,11 @@ import asyncio
 import contextvars
 import os
 import random
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,10 +20,12 @@ from cachetools import FIFOCache
 from gatekeeper.allowlist import Allowlist
 from gatekeeper.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.errors import ConfigError, InvalidClientKey, InvalidOrigin
-from gatekeeper.index import Difference, EnabledOrigins, IndexedKey, KeyIndex
+from gatekeeper.freshness import Clock, Freshness, RefreshReport, Status, boot_clock, boot_sleep
+from gatekeeper.index import EnabledOrigins, IndexedKey, KeyIndex
 from gatekeeper.keys import ClientKey, WidgetKey
 from gatekeeper.origins import MAX_ORIGIN_LENGTH, Origin
-from gatekeeper.refresh import Clock, Freshness, Refresher, RefreshReport, Status, boot_clock
+from gatekeeper.refresh import Refresher
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import Source, StaticSource
 
 __all__ = ("Gatekeeper", "Page", "read_page")
@@ -43,6 +47,8 @@ class Gatekeeper:
     Args:
         source: where the list of widget keys comes from.
         refresh_interval: seconds between two fetches of the list, ± 20 %.
+        snapshot_path: the file that keeps the list for the next start; several processes may share it. Nothing is kept
+            without.
         https_only: allow no page over http, except on loopback names.
         account: the account that client keys have to name; by default the one that the source knows.
         key_prefix: what every client key begins with.
@@ -52,6 +58,7 @@ class Gatekeeper:
         hard_stale: seconds after which the list decides nothing any more; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         clock: gives seconds that never run backwards.
+        wall_clock: gives seconds since 1970.
         sleep: waits for seconds, between two fetches.
         jitter: gives a number from 0 to 1, to spread fetches.
 
@@ -68,6 +75,7 @@ class Gatekeeper:
         source: Source | StaticSource,
         *,
         refresh_interval: float = 10.0,
+        snapshot_path: str | Path | None = None,
         https_only: bool = False,
         account: str | None = None,
         key_prefix: str = "pk_live_",
@@ -77,7 +85,8 @@ class Gatekeeper:
         hard_stale: float = 86_400.0,
         fetch_timeout: float = 30.0,
         clock: Clock = boot_clock,
-        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        wall_clock: Clock = time.time,
+        sleep: Callable[[float], Awaitable[None]] = boot_sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         positive = {"refresh_interval": refresh_interval, "fetch_timeout": fetch_timeout, "soft_stale": soft_stale}
@@ -104,14 +113,24 @@ class Gatekeeper:
             self._load(source.rows)
             return
         live = source
+        snapshot = None
+        if snapshot_path is not None:
+            snapshot = Snapshot(
+                snapshot_path,
+                account=self._index.account,
+                fingerprint=lambda: live.fingerprint,
+                wall_clock=wall_clock,
+            )
         self._new_refresher = lambda: Refresher(
             live,
             self._index,
             self._freshness,
             self.forget,
+            snapshot=snapshot,
             interval=refresh_interval,
             timeout=fetch_timeout,
             clock=clock,
+            wall_clock=wall_clock,
             sleep=sleep,
             jitter=jitter,
         )
@@ -207,22 +226,11 @@ class Gatekeeper:
     @property
     def status(self) -> Status:
         """How fresh the list is, and what has happened to it."""
-        freshness = self._freshness
-        return Status(
-            freshness.state,
-            freshness.age,
-            len(self._index),
-            freshness.generation,
-            freshness.validator,
-            freshness.last_error,
-            freshness.ambiguous,
-            freshness.rejected,
-            dict(freshness.counters),
-        )
+        return self._freshness.status(len(self._index))
 
     def allowlist(self, key: WidgetKey) -> Allowlist | None:
         """The compiled allowlist of a key; None if the key is gone."""
-        known = self._index.get(key.id)
+        known = self._index.get(key)
         return None if known is None else known.allowlist
 
     def enabled_origins(self) -> EnabledOrigins:
@@ -359,13 +367,12 @@ class Gatekeeper:
         self._running_refreshers = 0
         self._memo_lock = Lock()
         self._freshness.lock = Lock()
+        self._freshness.is_applying = False
+        self._index.after_fork()
         self.forget()
 
     def _load(self, rows: Iterable[WidgetKey]) -> None:
-        difference = Difference(self._index)
-        for row in rows:
-            difference.see(row)
-        self._index.apply(difference)
+        self._index.load(rows)
         self._freshness.pin(self._index.ambiguous())
 
     def _decide(self, key: bytes | Conflict | None, page: "Page") -> Decision:

@@ -146,6 +146,12 @@ class KeyIndex:
             for _ in steps:
                 pass
 
+    def clear(self) -> None:
+        """Drop every key."""
+        for step in list(self.walk()):
+            for last8, packed in step:
+                self._remove(last8, packed)
+
     def restore(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Add keys that `walk` gave, of this index or of another process's.
 
@@ -261,6 +267,7 @@ class Difference:
         removed: the last 8 characters and packed row of the keys that the list no longer has; known when it is finished.
         kept: the ids of keys that stay as they are because the list has a row for them that cannot be read.
         duplicate_ids: the ids that came more than once.
+        revoked_at: what the rows say that newly revoke a key.
         rejected: what is wrong with the rows that cannot be read.
         count: how many rows there were.
     """
@@ -280,6 +287,7 @@ class Difference:
         self.removed: list[tuple[str, bytes]] = []
         self.kept: list[str] = []
         self.duplicate_ids: set[str] = set()
+        self.revoked_at: list[object] = []
         self.rejected: list[InvalidRow] = []
         self.count = 0
 
@@ -369,7 +377,10 @@ class Difference:
                 self.changed[slot] = known[:SLOT] + packed_row
             return
         self._see_slot(slot)
-        is_only_used = _pack(msgspec.structs.replace(_unpack(known), last_used_at=row.last_used_at)) == packed_row
+        key = _unpack(known)
+        if row.disabled_at is not None and not key.disabled:
+            self.revoked_at.append(row.disabled_at)
+        is_only_used = _pack(msgspec.structs.replace(key, last_used_at=row.last_used_at)) == packed_row
         (self.used if is_only_used else self.changed)[slot] = known[:SLOT] + packed_row
 
     def _spoil(self, row: InvalidRow) -> None:

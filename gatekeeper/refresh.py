@@ -1,198 +1,76 @@
-"""Refresher: keeps an index as fresh as its source, and says how fresh that is.
+"""Refresher: keeps an index as fresh as its source, through every fault of it.
 
 States. A list is `never_loaded` until the first one was accepted, then `fresh`. It is `degraded` once the last accepted
-list is older than `soft_stale` seconds: every decision still stands. It is `expired` once that list is older than
-`hard_stale` seconds: no key is trusted any more. Whichever list is accepted next makes it fresh again.
+list is older than `soft_stale` seconds, and while it comes from the snapshot on disk: every decision still stands. It is
+`expired` once that list is older than `hard_stale` seconds: no key is trusted any more. Whichever list is accepted next
+makes it fresh again.
 
-Rules.
+When a list is asked for.
 - One loop makes every fetch, so two never overlap. Whoever wants a fresher list wakes the loop and waits for the fetch
   that begins next; a hundred who wait at once wait for the same one.
-- After a list, the next fetch comes after `interval` ± 20 %, so that processes that start together drift apart. After a
-  failure it comes after a full-jittered backoff, 0.25 to 2 s while there is no list and 1 to 30 s with one, 60 s where only
-  a person can help (401, 403, 404), or when the other side asked for (Retry-After, 1 to 300 s). One success ends that.
-- A failure changes no decision: the last accepted list stays, with its age, which runs from the moment it was asked for.
-- A list that the source calls unchanged, or whose bytes are those of the last one, is accepted without being read.
-- Any other list is read row by row, with a pause for the event loop in between, and only when it is complete and more than
-  80 % of its rows are good is its difference to the index applied. A row that cannot be read leaves its key as it is.
+- After a list, the next fetch comes after `interval` ± 20 %, so that processes that start together drift apart, and not
+  before five times what it took to read and apply the last one. After a failure it comes after a full-jittered backoff,
+  0.25 to 2 s while there is no list and 1 to 30 s with one, 60 s where only a person can help (401, 403, 404), or when the
+  other side asked for (Retry-After, 1 to 300 s). One success ends that.
+- Every 10 minutes the list is asked for without its validator, in case the validator is stuck.
 - Nothing but cancellation ends the loop.
+
+What becomes of it.
+- A failure changes no decision: the last accepted list stays, with its age, which runs from the moment it was asked for.
+- A list is read in slices as it arrives, with a pause for the event loop after each. A slice that the last list had, too,
+  byte for byte, is not read again. What is new is collected beside the index.
+- It is accepted when it is complete, no older than the last one by the source's own clock, and more than 80 % of its rows
+  are good. Then its difference is applied in place, in slices again; whoever began that ends it, even when cancelled.
+- A row that cannot be read leaves its key as it is, for as long as a list may be old; a revocation in it counts.
+- A list that lacks more than half of ten keys or more may be a mistake: what it lacks is dropped only when two more lists
+  lack as much, or after 60 s. The rest of it is applied at once, and nobody is told "unchanged" about it meanwhile.
+- A list that changed something is written to the snapshot on disk, and one that did not when that is getting old.
 """
 
-import hashlib
 import logging
-import math
 import time
-from collections import Counter
+from array import array
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
-from threading import Lock
-from typing import Literal
+from typing import NamedTuple
 
 import anyio
 import anyio.lowlevel
 import msgspec
 
 from gatekeeper.client import Listing
-from gatekeeper.errors import HubError, InvalidList, InvalidRow, SourceError
+from gatekeeper.errors import HubError, InvalidList, SnapshotError, SourceError
+from gatekeeper.freshness import Clock, Freshness, RefreshReport
 from gatekeeper.index import Difference, KeyIndex
 from gatekeeper.keys import mask
-from gatekeeper.rows import RowReader
+from gatekeeper.rows import ListReader, RowReader, Slice
+from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import Fetch, Source
 
-__all__ = ("Clock", "Freshness", "RefreshReport", "Refresher", "State", "Status", "boot_clock")
+__all__ = ("Refresher",)
 
 JITTER = 0.2
 BACKOFF = (1.0, 30.0)
 BACKOFF_WITHOUT_LIST = (0.25, 2.0)
 LASTING_FAILURE_CEILING = 60.0
 RETRY_AFTER = (1.0, 300.0)
+INTERVAL_PER_WORK = 5  # seconds between two fetches for every second that it takes to read and apply a list
+UNCONDITIONAL_AFTER = 600.0  # seconds (FAULTS row 10)
+CLOCK_SKEW = 5.0  # seconds that the clocks of two machines of one hub may differ by
 MAX_REJECTED_SHARE = 0.2
+MAX_ROWS = 2_000_000  # FAULTS row 12
+HELD_FROM = 10  # keys; of fewer, any number may go at once
+HELD_LISTS = 2
+HELD_FOR = 60.0  # seconds
 BUCKET = 3  # fetches that unknown keys can cause at once
 BUCKET_PERIOD = 5.0  # seconds until they can cause one more, or
 BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever is longer
-SLICE = 256  # rows read before the event loop gets its turn: about 1 ms of work
-
-Clock = Callable[[], float]
-State = Literal["never_loaded", "fresh", "degraded", "expired"]
+ATTEMPTS = 3  # at applying a list while the refreshers of other event loops apply theirs
+RENEWALS = 10  # of the snapshot in the time after which it would be too old
+SNAPSHOT_RETRY = 60.0  # seconds
 
 logger = logging.getLogger("gatekeeper")
-
-
-def boot_clock() -> float:
-    """Seconds that never run backwards and count a suspended machine's sleep, where the system has such a clock."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-class RefreshReport(msgspec.Struct, frozen=True):
-    """What one fetch of the list came to.
-
-    Attributes:
-        outcome: "changed", "unchanged" or "failed".
-        added, changed, removed: how many keys the list brought, altered and dropped.
-        rejected: how many of its rows could not be read.
-        duration: seconds that it took.
-        error: why it failed, as a sentence without secrets.
-        retry_after: seconds after which the source wants to be asked again, where it said so.
-        lasting: whether only a person can mend the failure.
-    """
-
-    outcome: Literal["changed", "unchanged", "failed"]
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    rejected: int = 0
-    duration: float = 0.0
-    error: str | None = None
-    retry_after: float | None = None
-    lasting: bool = False
-
-
-class Status(msgspec.Struct, frozen=True):
-    """How fresh the gate's list is.
-
-    Attributes:
-        state: never_loaded, fresh, degraded or expired.
-        age: seconds since the last accepted list was asked for; None before the first.
-        keys: how many keys there are.
-        generation: how many lists have changed something.
-        etag: what the source calls the list, where it does.
-        last_error: why the last fetch failed, as a sentence; None if it did not.
-        ambiguous: the last 8 characters of keys that cannot be told apart and are refused.
-        rejected: what is wrong with the rows of the last list that could not be read, at most 10 of them.
-        counters: refreshes by outcome, rows rejected, ids that came twice, since the start.
-    """
-
-    state: State
-    age: float | None
-    keys: int
-    generation: int
-    etag: str | None
-    last_error: str | None
-    ambiguous: tuple[str, ...]
-    rejected: tuple[str, ...]
-    counters: dict[str, int]
-
-
-class Freshness:
-    """How fresh a list is, whoever fetches it.
-
-    Args:
-        soft_stale: seconds after which the list is degraded.
-        hard_stale: seconds after which it is expired; 0 for never.
-        clock: seconds; see `boot_clock`.
-    """
-
-    def __init__(self, *, soft_stale: float, hard_stale: float, clock: Clock) -> None:
-        self._soft_stale = soft_stale
-        self._hard_stale = hard_stale
-        self._clock = clock
-        self._accepted_at: float | None = None
-        self.lock = Lock()
-        self.generation = 0
-        self.validator: str | None = None
-        self.digest: bytes | None = None
-        self.last_error: str | None = None
-        self.ambiguous: tuple[str, ...] = ()
-        self.rejected: tuple[str, ...] = ()
-        self.counters: Counter[str] = Counter()
-
-    @property
-    def age(self) -> float | None:
-        """Seconds since the last accepted list was asked for; None before the first."""
-        return None if self._accepted_at is None else max(0.0, self._clock() - self._accepted_at)
-
-    @property
-    def state(self) -> State:
-        """How fresh the list is now."""
-        age = self.age
-        if age is None:
-            return "never_loaded"
-        if self._hard_stale and age >= self._hard_stale:
-            return "expired"
-        return "degraded" if age > self._soft_stale else "fresh"
-
-    @property
-    def expires_in(self) -> float | None:
-        """Seconds until the list expires; None if it never will, or already has."""
-        age = self.age
-        if age is None or not self._hard_stale or age >= self._hard_stale:
-            return None
-        return self._hard_stale - age
-
-    def pin(self, ambiguous: tuple[str, ...]) -> None:
-        """Note that there is a list, and that it is always fresh because it never changes.
-
-        Args:
-            ambiguous: as in `Status`.
-        """
-        self._soft_stale = self._hard_stale = math.inf
-        self.ambiguous = ambiguous
-        self.accept(self._clock())
-
-    def is_superseded(self, asked_at: float) -> bool:
-        """Whether a list that was asked for later has been accepted already, by the refresher of another event loop.
-
-        Args:
-            asked_at: when the list at hand was asked for, by the clock.
-        """
-        return self._accepted_at is not None and asked_at < self._accepted_at
-
-    def accept(self, asked_at: float) -> None:
-        """Note that a list was accepted.
-
-        Args:
-            asked_at: when it was asked for, by the clock.
-        """
-        self.supersede(asked_at)
-        self.last_error = None
-
-    def supersede(self, asked_at: float) -> None:
-        """Let no list that was asked for earlier be applied from now on.
-
-        Args:
-            asked_at: when the list at hand was asked for, by the clock.
-        """
-        if not self.is_superseded(asked_at):
-            self._accepted_at = asked_at
 
 
 class _Round:
@@ -208,6 +86,20 @@ class _Round:
         self.done.set()
 
 
+class _Reading(NamedTuple):
+    """A complete list, read."""
+
+    difference: Difference
+    slices: dict[bytes, "array[int]"]
+    validator: str | None
+    dated_at: float | None
+    generation: int
+
+
+class _OvertakenError(Exception):
+    """Another event loop's refresher has changed the index since a list was read."""
+
+
 class Refresher:
     """Keeps an index fresh, in one event loop.
 
@@ -216,9 +108,11 @@ class Refresher:
         index: what it is applied to.
         freshness: where the outcome is noted.
         on_change: called after decisions may have changed.
+        snapshot: where the list is kept on disk; None for nowhere.
         interval: seconds between two fetches, ± 20 %.
         timeout: seconds that one fetch may take in all.
         clock: seconds; see `boot_clock`.
+        wall_clock: seconds since 1970.
         sleep: waits for seconds.
         jitter: gives a number from 0 to 1.
     """
@@ -230,9 +124,11 @@ class Refresher:
         freshness: Freshness,
         on_change: Callable[[], None],
         *,
+        snapshot: Snapshot | None = None,
         interval: float,
         timeout: float,
         clock: Clock,
+        wall_clock: Clock = time.time,
         sleep: Callable[[float], Awaitable[None]],
         jitter: Callable[[], float],
     ) -> None:
@@ -240,19 +136,26 @@ class Refresher:
         self._index = index
         self._freshness = freshness
         self._on_change = on_change
+        self._snapshot = snapshot
         self._interval = interval
         self._timeout = timeout
         self._clock = clock
+        self._wall_clock = wall_clock
         self._sleep = sleep
         self._jitter = jitter
-        self._reader = RowReader(source.suffix_field)
+        self._rows = RowReader(source.suffix_field)
         self._current = self._next = _Round()
         self._pausing: anyio.CancelScope | None = None
         self._loaded = anyio.Event()
         self._failures = 0
         self._last_duration = 0.0
+        self._work = 0.0
+        self._whole_list_at = self._made_at = clock()
+        self._dates_back_since: float | None = None
+        self._unsaved_since: float | None = None
+        self._save_not_before = self._made_at
         self._tokens = float(BUCKET)
-        self._tokens_counted_at = self._made_at = clock()
+        self._tokens_counted_at = self._made_at
 
     async def refresh(self) -> RefreshReport:
         """Fetch the list once more, beginning after this call.
@@ -278,7 +181,7 @@ class Refresher:
                 await self.refresh()
 
     async def first_list(self, within: float) -> None:
-        """Wait until a list was accepted.
+        """Wait until there is a list.
 
         Args:
             within: seconds after the refresher was made that this takes at most.
@@ -289,16 +192,18 @@ class Refresher:
     async def run(self) -> None:
         """Fetch the list, again and again, until cancelled."""
         try:
+            await self._restore()
             while True:
                 try:
                     async with self._source.connect() as fetch:
                         while True:
                             await self._round(fetch)
                 except Exception as error:
-                    logger.exception("gatekeeper: the source of the list of widget keys could not be opened")
                     report = RefreshReport(
                         "failed", error=f"the source could not be opened: {type(error).__name__}: {error}"
                     )
+                    if self._freshness.last_error != report.error:
+                        logger.exception("gatekeeper: the source of the list of widget keys could not be opened")
                     self._note(report, self._clock())
                     self._begin().finish(report)
                     await self._pause(self._delay(report))
@@ -310,6 +215,7 @@ class Refresher:
         current = self._begin()
         report = await self._once(fetch)
         current.finish(report)
+        await self._save()
         await self._pause(self._delay(report))
 
     def _begin(self) -> _Round:
@@ -319,9 +225,7 @@ class Refresher:
     async def _once(self, fetch: Fetch) -> RefreshReport:
         asked_at = self._clock()
         try:
-            with anyio.fail_after(self._timeout):
-                listing = await fetch(self._freshness.validator)
-                report = await self._accept(listing, asked_at)
+            report = await self._fetch_and_apply(fetch)
         except TimeoutError:
             report = RefreshReport("failed", error=f"the list did not come within {self._timeout:g} s")
         except SourceError as error:
@@ -335,72 +239,176 @@ class Refresher:
         self._note(report, asked_at)
         return msgspec.structs.replace(report, duration=self._last_duration)
 
-    async def _accept(self, listing: Listing | None, asked_at: float) -> RefreshReport:
+    async def _fetch_and_apply(self, fetch: Fetch) -> RefreshReport:
+        for _ in range(ATTEMPTS):
+            asked_at = self._clock()
+            with anyio.fail_after(self._timeout):
+                reading = await self._read(fetch)
+            if reading is None:
+                return RefreshReport("unchanged")
+            try:
+                return await self._apply(reading, asked_at)
+            except _OvertakenError:
+                continue
+        raise SourceError(f"the lists of other event loops were applied {ATTEMPTS} times while this one was read")
+
+    async def _read(self, fetch: Fetch) -> _Reading | None:
+        """Read a list to its end, and change nothing; None if the source says that nothing has changed."""
         freshness = self._freshness
-        if listing is None:
-            if freshness.age is None:
-                raise SourceError("the source says that nothing has changed, and has not given a list yet")
-            return RefreshReport("unchanged")
-        digest = hashlib.blake2b(listing.body).digest()
-        if digest == freshness.digest:
-            freshness.validator = listing.validator
-            return RefreshReport("unchanged")
-        while True:
-            generation = freshness.generation
-            difference, rejected = await self._read(listing.body)
-            with freshness.lock:
-                if freshness.is_superseded(asked_at):
-                    return RefreshReport("unchanged")
-                # What the refresher of another event loop has applied meanwhile makes it another difference.
-                if generation == freshness.generation:
-                    report = self._apply(difference, len(rejected))
-                    ambiguous = self._index.ambiguous()
-                    # Here, so that no other refresher sees the new rows beside what was known of the old list.
-                    freshness.digest, freshness.validator = digest, listing.validator
-                    freshness.supersede(asked_at)
-                    break
-        self._tell(difference, rejected, ambiguous)
+        generation = freshness.generation
+        is_due = self._clock() - self._whole_list_at >= UNCONDITIONAL_AFTER
+        async with fetch(None if is_due else freshness.validator) as listing:
+            if listing is None:
+                if freshness.age is None:
+                    raise SourceError("the source says that nothing has changed, and has not given a list yet")
+                return None
+            self._require_no_old_copy(listing)
+            difference = Difference(self._index, lapsed=freshness.lapsed)
+            slices: dict[bytes, array[int]] = {}
+            reader = ListReader(self._rows)
+            self._work = 0.0
+            async for chunk in listing.chunks:
+                reader.feed(chunk)
+                await self._see(reader, difference, slices)
+            reader.end()
+            await self._see(reader, difference, slices)
+        _require_trustworthy(difference)
+        try:
+            for _ in difference.finish():
+                await anyio.lowlevel.checkpoint()
+        except RuntimeError as error:
+            raise _OvertakenError from error
+        self._whole_list_at = self._clock()
+        return _Reading(difference, slices, listing.validator, listing.dated_at, generation)
+
+    async def _see(self, reader: ListReader, difference: Difference, slices: dict[bytes, "array[int]"]) -> None:
+        for piece in reader:
+            began = self._clock()
+            self._see_slice(piece, difference, slices)
+            self._work += self._clock() - began
+            await anyio.lowlevel.checkpoint()
+            if difference.count > MAX_ROWS:
+                raise InvalidList(f"the list has more than {MAX_ROWS} rows: expected those of one account")
+
+    def _see_slice(self, piece: Slice, difference: Difference, slices: dict[bytes, "array[int]"]) -> None:
+        digest = piece.digest()
+        slots = self._freshness.slices.get(digest)
+        if slots is not None and difference.see_slots(slots):
+            piece.skip(len(slots))
+        else:
+            slots = difference.see(piece.rows())
+        if slots is not None:
+            slices[digest] = slots
+
+    def _require_no_old_copy(self, listing: Listing) -> None:
+        """Refuse a list from before the last one, as a cache on the way may give it."""
+        freshness = self._freshness
+        if listing.dated_at is None or freshness.dated_at is None:
+            return
+        behind = freshness.dated_at - listing.dated_at
+        if behind <= (0 if listing.is_copy else CLOCK_SKEW):
+            self._dates_back_since = None
+            return
+        now = self._clock()
+        if self._dates_back_since is None:
+            self._dates_back_since = now
+        # Unless a cache says that it is one, the clock of the source may have been set back, which must not last for ever.
+        if listing.is_copy or now - self._dates_back_since < UNCONDITIONAL_AFTER:
+            raise SourceError(
+                f"the list was made {behind:.0f} s before the last one, by its Date and Age: expected a fresh one; "
+                "let no cache between here and the hub keep the list"
+            )
+
+    async def _apply(self, reading: _Reading, asked_at: float) -> RefreshReport:
+        freshness, difference = self._freshness, reading.difference
+        rejected = len(difference.rejected)
+        with freshness.lock:
+            if freshness.is_superseded(asked_at):
+                return RefreshReport("unchanged", rejected=rejected)
+            # Another event loop's refresher may have applied its list since this one was compared with the index.
+            if freshness.is_applying or freshness.generation != reading.generation:
+                raise _OvertakenError
+            freshness.is_applying = True
+            self._hold(difference, asked_at)
+        report = RefreshReport(
+            "unchanged" if difference.is_empty else "changed",
+            len(difference.new),
+            len(difference.changed),
+            len(difference.removed),
+            freshness.held,
+            rejected,
+        )
+        await self._change(reading, asked_at, report)
+        self._tell(difference)
         return report
 
-    def _apply(self, difference: Difference, rejected: int) -> RefreshReport:
-        removed, put, added = len(difference.removed), len(difference.put), difference.added
-        if not put and not removed:
-            return RefreshReport("unchanged", rejected=rejected)
-        self._index.apply(difference)
-        self._freshness.generation += 1
-        self._on_change()
-        return RefreshReport("changed", added, put - added, removed, rejected)
-
-    async def _read(self, body: bytes) -> tuple[Difference, list[InvalidRow]]:
-        difference = Difference(self._index)
-        rejected: list[InvalidRow] = []
-        rows = self._reader.split(body)
-        for number, raw in enumerate(rows):
-            try:
-                difference.see(self._reader.read(number, raw))
-            except InvalidRow as error:
-                rejected.append(error)
-                if error.row_id is not None:
-                    difference.keep(error.row_id, error.disabled_at)
-            if number % SLICE == SLICE - 1:
+    async def _change(self, reading: _Reading, asked_at: float, report: RefreshReport) -> None:
+        freshness, difference = self._freshness, reading.difference
+        steps = self._index.apply(difference)
+        began = self._clock()
+        try:
+            for _ in steps:
+                if report.outcome == "changed":
+                    self._on_change()
                 await anyio.lowlevel.checkpoint()
-        if len(rejected) > MAX_REJECTED_SHARE * len(rows):
-            problem = f"{len(rejected)} of {len(rows)} rows are not widget keys, so the list is not trusted: {rejected[0]}"
-            raise InvalidList(problem)
-        return difference, rejected
+        finally:
+            # Even when cancelled, or when the event loop is gone: no list stays half applied.
+            for _ in steps:
+                pass
+            with freshness.lock:
+                freshness.is_applying = False
+                freshness.supersede(asked_at)
+                freshness.dated_at = reading.dated_at
+                is_settled = not freshness.held and not difference.duplicate_ids
+                freshness.validator = None if freshness.held else reading.validator
+                freshness.slices = reading.slices if is_settled else {}
+                freshness.kept_since = {row_id: freshness.kept_since.get(row_id, asked_at) for row_id in difference.kept}
+                if report.outcome == "changed":
+                    freshness.generation += 1
+                    self._on_change()
+                    self._unsaved_since = asked_at
+            self._work += self._clock() - began
 
-    def _tell(self, difference: Difference, rejected: list[InvalidRow], ambiguous: tuple[str, ...]) -> None:
+    def _hold(self, difference: Difference, asked_at: float) -> None:
+        """Do not drop most of the keys at once, unless two more lists lack as many or some time has passed."""
+        freshness, missing = self._freshness, len(difference.removed)
+        freshness.held = 0
+        if len(self._index) < HELD_FROM or 2 * missing <= len(self._index):
+            freshness.held_since = None
+            return
+        if freshness.held_since is None:
+            freshness.held_since, freshness.held_lists = asked_at, 0
+        else:
+            freshness.held_lists += 1
+        if freshness.held_lists >= HELD_LISTS or asked_at - freshness.held_since >= HELD_FOR:
+            freshness.held_since = None
+            return
+        freshness.held = missing
+        freshness.counters["removals_held"] += 1
+        logger.error(
+            "gatekeeper: the list lacks %d of %d widget keys; they stay until two more lists lack as many, or for 60 s",
+            missing,
+            len(self._index),
+        )
+        difference.removed.clear()
+
+    def _tell(self, difference: Difference) -> None:
         freshness = self._freshness
-        freshness.rejected = tuple(str(error) for error in rejected[:10])
-        freshness.counters["rows_rejected"] += len(rejected)
+        before, freshness.rejected = freshness.rejected, tuple(str(error) for error in difference.rejected[:10])
+        freshness.counters["rows_rejected"] += len(difference.rejected)
         freshness.counters["duplicate_ids"] += len(difference.duplicate_ids)
         for problem in freshness.rejected:
-            logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
+            if problem not in before:
+                logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
         for row_id in sorted(difference.duplicate_ids)[:10]:
             logger.warning("gatekeeper: the list has id %r more than once; a disabled row stands, else the first", row_id)
+        ambiguous = self._index.ambiguous()
         for last8 in set(ambiguous).difference(freshness.ambiguous):
             logger.error("gatekeeper: several widget keys end with %s and are refused, for they look alike", mask(last8))
         freshness.ambiguous = ambiguous
+        lags = [self._wall_clock() - since for since in map(_seconds, difference.revoked_at) if since is not None]
+        if lags:
+            freshness.revocation_lag = max(0.0, *lags)
 
     def _note(self, report: RefreshReport, asked_at: float) -> None:
         freshness = self._freshness
@@ -421,16 +429,71 @@ class Refresher:
         freshness.accept(asked_at)
         self._loaded.set()
 
+    async def _restore(self) -> None:
+        """Serve what the last process served, until the source gives a list."""
+        freshness, snapshot = self._freshness, self._snapshot
+        if snapshot is None:
+            return
+        with freshness.lock:
+            if freshness.is_applying or freshness.age is not None:
+                return
+            freshness.is_applying = True
+        try:
+            age = await snapshot.load(self._index, max_age=freshness.hard_stale)
+        except SnapshotError as error:
+            self._note_snapshot_failure(error)
+        else:
+            if age is not None:
+                freshness.restore(age)
+                freshness.ambiguous = self._index.ambiguous()
+                freshness.generation += 1
+                self._on_change()
+                self._loaded.set()
+                logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", len(self._index), age)
+        finally:
+            freshness.is_applying = False
+
+    async def _save(self) -> None:
+        snapshot, now = self._snapshot, self._clock()
+        if snapshot is None or now < self._save_not_before:
+            return
+        age, saved_at = self._freshness.age, snapshot.saved_at
+        if age is None or self._freshness.from_snapshot:
+            return
+        wall_now = self._wall_clock()
+        renew_after = self._freshness.hard_stale / RENEWALS
+        is_old = saved_at is None or (renew_after and wall_now - saved_at >= renew_after)
+        if self._unsaved_since is None and not is_old:
+            return
+        self._unsaved_since = None
+        try:
+            await snapshot.save(self._index, wall_now - age)
+        except SnapshotError as error:
+            self._unsaved_since = now
+            self._save_not_before = now + SNAPSHOT_RETRY
+            self._note_snapshot_failure(error)
+        else:
+            self._freshness.counters["snapshot_saved"] += 1
+
+    def _note_snapshot_failure(self, error: SnapshotError) -> None:
+        self._freshness.counters["snapshot_failed"] += 1
+        logger.warning("gatekeeper: %s", error)
+
     def _delay(self, report: RefreshReport) -> float:
         if report.outcome != "failed":
-            return self._interval * (1 + JITTER * (2 * self._jitter() - 1))
+            interval = max(self._interval, INTERVAL_PER_WORK * self._work)
+            return interval * (1 + JITTER * (2 * self._jitter() - 1))
         if report.retry_after is not None:
             least, most = RETRY_AFTER
             return min(max(report.retry_after, least), most)
-        first, ceiling = BACKOFF_WITHOUT_LIST if self._freshness.age is None else BACKOFF
-        if report.lasting and self._freshness.age is not None:
+        first, ceiling = BACKOFF_WITHOUT_LIST if self._lacks_list else BACKOFF
+        if report.lasting and not self._lacks_list:
             ceiling = LASTING_FAILURE_CEILING
         return backoff(self._failures, first, ceiling) * self._jitter()
+
+    @property
+    def _lacks_list(self) -> bool:
+        return self._freshness.age is None or self._freshness.from_snapshot
 
     def _take_token(self) -> bool:
         now = self._clock()
@@ -474,3 +537,21 @@ def backoff(failures: int, first: float, ceiling: float) -> float:
     """
     # Beyond 2**32 the ceiling has long been reached, and a float would overflow some day.
     return min(ceiling, first * 2.0 ** min(failures - 1, 32))
+
+
+def _require_trustworthy(difference: Difference) -> None:
+    rejected = difference.rejected
+    if len(rejected) > MAX_REJECTED_SHARE * difference.count:
+        problem = (
+            f"{len(rejected)} of {difference.count} rows are not widget keys, so the list is not trusted: {rejected[0]}"
+        )
+        raise InvalidList(problem)
+
+
+def _seconds(disabled_at: object) -> float | None:
+    """What a row says about when its key was revoked, in seconds since 1970; None where that is no time."""
+    try:
+        at = datetime.fromisoformat(disabled_at) if isinstance(disabled_at, str) else None
+    except ValueError:
+        return None
+    return None if at is None else (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

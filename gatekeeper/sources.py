@@ -1,7 +1,8 @@
 """Source: where the list of widget keys comes from."""
 
+import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -9,15 +10,15 @@ from typing import Any, Protocol
 
 import anyio
 
-from gatekeeper.client import AsyncHubClient, Listing, account_of, require_hub
+from gatekeeper.client import MAX_LIST, AsyncHubClient, KeyUsage, Listing, MakeHttp, account_of, require_hub
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
 from gatekeeper.keys import WidgetKey
 from gatekeeper.rows import RowReader
 
 __all__ = ("Fetch", "FileSource", "HubSource", "Source", "StaticSource")
 
-Fetch = Callable[[str | None], Awaitable[Listing | None]]
-"""Get the list, if it is another one than the validator names. Raises SourceError."""
+Fetch = Callable[[str | None], AbstractAsyncContextManager[Listing | None]]
+"""Ask for the list, if it is another one than the validator names. The context, and reading in it, raise SourceError."""
 
 
 class Source(Protocol):
@@ -26,6 +27,8 @@ class Source(Protocol):
     Attributes:
         account: the account whose keys these are; None where it is not known.
         suffix_field: the field of a row that holds the last 8 characters of its key.
+        fingerprint: text that tells this source's lists from any other's, and from those for another credential, without
+            giving it away; a snapshot on disk carries it.
     """
 
     @property
@@ -35,6 +38,11 @@ class Source(Protocol):
 
     @property
     def suffix_field(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
         """See the class."""
         ...
 
@@ -48,10 +56,13 @@ class HubSource:
 
     Args:
         base_url: where the hub is, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
-        token: a bearer token, `sk_live_<account>_…`.
+        token: a bearer token, `sk_live_<account>_…`, or what returns it whenever the list is fetched, so that it can be
+            replaced without a restart.
         account: the account, where the token does not carry one.
         timeout: seconds that connecting, and every wait for bytes, may take.
         suffix_field: the field of a row that holds the last 8 characters of its key.
+        max_list: bytes that the list may have, unzipped.
+        http: makes the httpx client of an event loop, with proxies, certificates, a transport; closed with it.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -60,23 +71,66 @@ class HubSource:
     def __init__(
         self,
         base_url: str,
-        token: str,
+        token: str | Callable[[], str],
         *,
         account: str | None = None,
         timeout: float = 5.0,
         suffix_field: str = "last8",
+        max_list: int = MAX_LIST,
+        http: MakeHttp | None = None,
     ) -> None:
-        self.account = account or account_of(token)
+        self._token = token if callable(token) else lambda: token
+        self.account = account or account_of(self._token())
         self.suffix_field = suffix_field
-        require_hub(base_url, token, account)
+        require_hub(base_url, self._token(), account)
         RowReader(suffix_field)
-        self._client = partial(AsyncHubClient, base_url, token, account=account, timeout=timeout, suffix_field=suffix_field)
+        self._base_url = base_url
+        self._max_list = max_list
+        self._http = http
+        self._client = partial(AsyncHubClient, base_url, account=account, timeout=timeout, suffix_field=suffix_field)
+
+    @property
+    def fingerprint(self) -> str:
+        """See Source."""
+        return hashlib.blake2b(f"{self._base_url}\n{self._token()}".encode(), digest_size=16).hexdigest()
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Fetch]:
         """Open a pool of connections to the hub."""
-        async with self._client() as client:
-            yield client.widget_keys.fetch
+        async with self._connected() as client:
+
+            def fetch(validator: str | None) -> AbstractAsyncContextManager[Listing | None]:
+                return self._with_token(client).widget_keys.fetch(validator, max_list=self._max_list)
+
+            yield fetch
+
+    async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
+        """Tell the hub which keys were used.
+
+        Args:
+            usage: what is new since the last report, by the row's id.
+
+        Raises:
+            HubError: of the kind that fits; its `status` is 404 or 405 where the hub has no place for reports.
+        """
+        async with self._connected() as client:
+            await self._with_token(client).widget_keys.report_usage(usage)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncHubClient]:
+        http = None if self._http is None else self._http()
+        client = self._client(self._token(), http=http)
+        try:
+            yield client
+        finally:
+            await client.http.aclose()
+
+    def _with_token(self, client: AsyncHubClient) -> AsyncHubClient:
+        """A client over the same connections, with the token of this moment."""
+        try:
+            return self._client(self._token(), http=client.http)
+        except ConfigError as error:
+            raise SourceError(f"the hub's token cannot be used: {error}") from error
 
 
 class FileSource:
@@ -94,22 +148,29 @@ class FileSource:
         self.account = account
         self.suffix_field = suffix_field
 
+    @property
+    def fingerprint(self) -> str:
+        """See Source."""
+        return hashlib.blake2b(os.fsencode(self.path.absolute()), digest_size=16).hexdigest()
+
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Fetch]:
         """Nothing is kept open between two readings."""
         yield self._fetch
 
-    async def _fetch(self, validator: str | None) -> Listing | None:
-        return await anyio.to_thread.run_sync(self.read, validator, abandon_on_cancel=True)
+    @asynccontextmanager
+    async def _fetch(self, validator: str | None) -> AsyncIterator[Listing | None]:
+        read = await anyio.to_thread.run_sync(self.read, validator, abandon_on_cancel=True)
+        yield None if read is None else Listing.whole(*read)
 
-    def read(self, validator: str | None = None) -> Listing | None:
+    def read(self, validator: str | None = None) -> tuple[bytes, str] | None:
         """Read the file, if it is another one than the validator names.
 
         Args:
-            validator: that of the listing that is known; None to read in any case.
+            validator: that of the reading that is known; None to read in any case.
 
         Returns:
-            The listing; None if the file has not changed since.
+            What the file holds, and its validator; None if the file has not changed since.
 
         Raises:
             SourceError: if the file cannot be read.
@@ -119,7 +180,7 @@ class FileSource:
                 # Taken before the bytes, of the very file that is open: a write or a swap in between is seen next time.
                 stat = os.fstat(file.fileno())
                 current = f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
-                return None if current == validator else Listing(file.read(), current)
+                return None if current == validator else (file.read(), current)
         except OSError as error:
             problem = f"cannot read the rows in {str(self.path)!r}: {error.strerror or error}"
             raise SourceError(problem) from error

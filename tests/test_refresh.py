@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper import HubSource, Reason, Source
+from gatekeeper.freshness import Freshness, RefreshReport, boot_clock
 from gatekeeper.index import KeyIndex
 from gatekeeper.keys import ClientKey
-from gatekeeper.refresh import Freshness, Refresher, RefreshReport, backoff, boot_clock
+from gatekeeper.refresh import Refresher, backoff
 
 from .support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from .support.fake_time import FakeTime
@@ -91,7 +92,7 @@ class Running:
 
     @property
     def ids(self) -> list[str]:
-        return sorted(known.widget_key.id for known in self.index)
+        return sorted(key.id for key in self.index)
 
     def resolve(self, number: int) -> object:
         return self.index.resolve(ClientKey.parse(client_key(number)))

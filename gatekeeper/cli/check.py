@@ -65,7 +65,7 @@ def _rows(
     try:
         if file is not None:
             listing = FileSource(file).read()
-            rows, rejected = RowReader(suffix_field).read_all(b"" if listing is None else listing.body)
+            rows, rejected = RowReader(suffix_field).read_all(b"" if listing is None else listing[0])
         else:
             with HubClient(hub or "", token or "", account=account, suffix_field=suffix_field) as client:
                 listed = client.widget_keys.list()

@@ -8,12 +8,13 @@ records.py, and the list as it came, for sources, in listing.py.
 from msgspec import UNSET
 
 from gatekeeper.client.address import account_of, require_hub
-from gatekeeper.client.async_hub_client import AsyncHubClient
+from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp
 from gatekeeper.client.hub_client import HubClient
-from gatekeeper.client.listing import Listing
+from gatekeeper.client.listing import MAX_LIST, Listing
 from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, WidgetKeyList
 
 __all__ = (
+    "MAX_LIST",
     "UNSET",
     "AsyncHubClient",
     "CreatedWidgetKey",
@@ -22,6 +23,7 @@ __all__ = (
     "KeyEvent",
     "KeyUsage",
     "Listing",
+    "MakeHttp",
     "WidgetKeyList",
     "account_of",
     "require_hub",

@@ -1,6 +1,7 @@
 """AsyncHubClient: the hub's methods, for programs with an event loop."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -11,12 +12,14 @@ from msgspec import UNSET, UnsetType
 from tenacity import AsyncRetrying
 
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents
-from gatekeeper.client.listing import Listing, fetch
+from gatekeeper.client.listing import MAX_LIST, Listing, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys import WidgetKey
 
-__all__ = ("AsyncHubClient", "AsyncWidgetKeys")
+__all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp")
+
+MakeHttp = Callable[[], httpx.AsyncClient]
 
 
 class AsyncHubClient:
@@ -34,6 +37,7 @@ class AsyncHubClient:
         sleep: waits for seconds, between two attempts.
 
     Attributes:
+        http: the httpx client that it uses.
         widget_keys: list, create, update, delete, events, report_usage.
 
     Raises:
@@ -56,13 +60,13 @@ class AsyncHubClient:
         retries = Retries(max_attempts, retry_within)
         calls = Calls(base_url, token, account, suffix_field, other_problems=retries.problems)
         self._owns_http = http is None
-        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False) if http is None else http
-        self.widget_keys = AsyncWidgetKeys(calls, self._http, partial(retries.awaiting, sleep=sleep))
+        self.http = httpx.AsyncClient(timeout=timeout, trust_env=False) if http is None else http
+        self.widget_keys = AsyncWidgetKeys(calls, self.http, partial(retries.awaiting, sleep=sleep))
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._owns_http:
-            await self._http.aclose()
+            await self.http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,19 +97,20 @@ class AsyncWidgetKeys:
         """
         return await self._send(self._calls.list())
 
-    async def fetch(self, validator: str | None = None) -> Listing | None:
-        """The account's list as it came, if it has changed.
+    def fetch(
+        self, validator: str | None = None, *, max_list: int = MAX_LIST
+    ) -> AbstractAsyncContextManager[Listing | None]:
+        """The account's list while it comes, if it has changed.
 
         Args:
             validator: the one of the listing that is known; None to get the list in any case.
+            max_list: bytes that the list may have, unzipped.
 
         Returns:
-            The listing; None if the hub says that nothing has changed since.
-
-        Raises:
-            HubError: of the kind that fits.
+            A context with the listing, which comes while the context is open; None if the hub says that nothing has
+            changed since. To enter the context, and to read the listing, raises a HubError of the kind that fits.
         """
-        return await self._send(fetch(self._calls, validator))
+        return fetch(self._calls, self._http, validator, max_list)
 
     async def create(
         self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None

@@ -1,40 +1,173 @@
-"""Listing: the account's list as it came, for sources; the refresher reads it, and repeats what fails by itself."""
+"""Listing: the account's list while it comes, for sources; the refresher reads it, and repeats what fails by itself."""
+
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import Self
 
 import httpx
-import msgspec
 
 from gatekeeper.client.calls import Call, Calls
 from gatekeeper.client.retries import never
 from gatekeeper.errors import HubProtocolError
 
-__all__ = ("Listing", "fetch")
+__all__ = ("MAX_LIST", "Listing", "fetch")
+
+# Bytes of JSON: room for two million rows of 246 bytes (FAULTS row 12). A gzip bomb has more.
+MAX_LIST = 512 * 1024 * 1024
+_PIECE = 64 * 1024  # bytes that are unzipped before the event loop gets its turn
+_MAX_REFUSAL = 64 * 1024  # bytes of a refusal that are read; only its beginning is shown
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's own way to say that the format is gzip's
 
 
-class Listing(msgspec.Struct, frozen=True):
-    """The account's list as it came.
+class Listing:
+    """The account's list, which comes piece by piece.
 
-    Attributes:
-        body: a JSON array of rows.
+    Args:
+        chunks: the bytes of a JSON array of rows.
         validator: what to send along next time, to be told if nothing has changed since.
+        dated_at: when the list was made, in seconds since 1970, by the clock of whoever made it; None where nobody says.
+        is_copy: whether a cache on the way says that this is its copy.
     """
 
-    body: bytes
-    validator: str | None = None
+    def __init__(
+        self,
+        chunks: AsyncIterable[bytes],
+        validator: str | None = None,
+        *,
+        dated_at: float | None = None,
+        is_copy: bool = False,
+    ) -> None:
+        self.chunks = chunks
+        self.validator = validator
+        self.dated_at = dated_at
+        self.is_copy = is_copy
+
+    @classmethod
+    def whole(cls, body: bytes, validator: str | None = None) -> Self:
+        """A list that is there already.
+
+        Args:
+            body: a JSON array of rows.
+            validator: as for the class.
+
+        Returns:
+            The listing.
+        """
+        return cls(_pieces(body), validator)
+
+    async def read(self) -> bytes:
+        """All of it, as one; once.
+
+        Raises:
+            SourceError: if it breaks off.
+        """
+        return b"".join([chunk async for chunk in self.chunks])
 
 
-def fetch(calls: Calls, validator: str | None) -> Call[Listing | None]:
-    """The call for the list, if it is another one than the validator names."""
-    headers = {"cache-control": "no-cache"}
+@asynccontextmanager
+async def fetch(
+    calls: Calls, http: httpx.AsyncClient, validator: str | None, max_list: int
+) -> AsyncIterator[Listing | None]:
+    """Ask for the list, if it is another one than the validator names; it comes while the context is open."""
+    headers = {"cache-control": "no-cache", "accept-encoding": "gzip"}
     if validator is not None:
         headers["if-none-match"] = validator
-
-    def read(response: httpx.Response) -> Listing | None:
+    call = Call("GET", "", lambda _: None, never, headers=headers)
+    with calls.transport_errors():
+        response = await http.send(calls.request(http, call), stream=True, follow_redirects=False)
+    try:
+        chunks = _decoded(calls, response, max_list)
         if response.status_code == httpx.codes.NOT_MODIFIED:
-            etag = response.headers.get("etag", validator)
-            if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
-                problem = f"the hub at {calls.url} answered 304 about another list ({etag}) than it was asked for"
-                raise HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
-            return None
-        return Listing(response.content, response.headers.get("etag"))
+            _require_same(calls, response, validator)
+            yield None
+        elif response.is_success:
+            etag, dated_at = response.headers.get("etag"), _dated_at(response)
+            yield Listing(chunks, etag, dated_at=dated_at, is_copy="age" in response.headers)
+        else:
+            raise calls.refusals.refusal(await _beginning(response, chunks))
+    finally:
+        await response.aclose()
 
-    return Call("GET", "", read, never, headers=headers)
+
+async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> AsyncIterator[bytes]:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    pieces = {"identity": _as_they_are, "": _as_they_are, "gzip": _unzipped, "x-gzip": _unzipped}.get(encoding)
+    if pieces is None:
+        raise _unusable(calls, response, f"in the content encoding {encoding!r}, and only gzip was asked for")
+    size = 0
+    with calls.transport_errors():
+        try:
+            async for piece in pieces(response.aiter_raw()):
+                size += len(piece)
+                if size > max_list:
+                    raise _unusable(calls, response, f"of more than {max_list} bytes, unzipped")
+                yield piece
+        except (zlib.error, EOFError) as error:
+            raise _unusable(calls, response, f"that is not the gzip that it says it is ({error})") from error
+
+
+async def _as_they_are(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _unzipped(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Unzip in pieces, so that a small chunk that unzips to a gigabyte is noticed before it has."""
+    unzip = zlib.decompressobj(_GZIP)
+    async for chunk in chunks:
+        rest = chunk
+        while rest:
+            if unzip.eof:  # a file of gzip may be several, one after another (RFC 1952 section 2.2)
+                unzip = zlib.decompressobj(_GZIP)
+            yield unzip.decompress(rest, _PIECE)
+            rest = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
+    while piece := unzip.decompress(b"", _PIECE):
+        yield piece
+    if not unzip.eof:
+        raise EOFError("it breaks off")
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
+
+
+async def _beginning(response: httpx.Response, chunks: AsyncIterator[bytes]) -> httpx.Response:
+    """The same answer with no more of its body than is needed to say what it says."""
+    said = bytearray()
+    try:
+        async for chunk in chunks:
+            said += chunk
+            if len(said) >= _MAX_REFUSAL:
+                break
+    except HubProtocolError:
+        pass  # its status says enough
+    headers = [(name, value) for name, value in response.headers.multi_items() if name not in _ABOUT_THE_BODY]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(said), request=response.request)
+
+
+_ABOUT_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
+
+
+def _require_same(calls: Calls, response: httpx.Response, validator: str | None) -> None:
+    etag = response.headers.get("etag", validator)
+    if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
+        problem = f"the hub at {calls.url} answered 304 about another list ({etag}) than it was asked for"
+        raise HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
+
+
+def _unusable(calls: Calls, response: httpx.Response, what: str) -> HubProtocolError:
+    problem = f"the hub at {calls.url} answered {response.status_code} with a list {what}"
+    return HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
+
+
+def _dated_at(response: httpx.Response) -> float | None:
+    """When an answer was made (RFC 9110 section 6.6.1, RFC 9111 section 5.1), in seconds since 1970."""
+    try:
+        date = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    age = response.headers.get("age", "")
+    return date - float(age[:9]) if age.isascii() and age.isdigit() else date

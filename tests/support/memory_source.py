@@ -25,6 +25,7 @@ class MemorySource:
     def __init__(self, *rows: Any) -> None:
         self.account: str | None = ACCOUNT
         self.suffix_field = "last8"
+        self.fingerprint = "memory"
         self.rows = list(rows)
         self.broken: BaseException | None = None
         self.unopenable: str | None = None
@@ -40,10 +41,11 @@ class MemorySource:
             raise OSError(self.unopenable)
         yield self.fetch
 
-    async def fetch(self, validator: str | None) -> Listing | None:
+    @asynccontextmanager
+    async def fetch(self, validator: str | None) -> AsyncIterator[Listing | None]:
         """Give the rows, or what stands for them."""
         self.validators.append(validator)
         self.on_fetch()
         if self.broken is not None:
             raise self.broken
-        return Listing(as_json(*self.rows))
+        yield Listing.whole(as_json(*self.rows))
