@@ -108,6 +108,7 @@ class Freshness:
         generation: how many lists have changed something.
         validator: the source's own name for the list.
         dated_at: when the list was made, by the source's clock.
+        digest: what tells the last list's bytes from any others.
         slices: the slots of the rows in slices of the list of which the index has every row, by the slices' digests.
         kept_since: when keys were first kept as they are for a row that cannot be read, by id.
         held_since, held_lists: when so many keys were first missing that they were not dropped, and how many more lists
@@ -126,6 +127,7 @@ class Freshness:
         self.generation = 0
         self.validator: str | None = None
         self.dated_at: float | None = None
+        self.digest: bytes | None = None
         self.slices: dict[bytes, array[int]] = {}
         self.kept_since: dict[str, float] = {}
         self.held_since: float | None = None

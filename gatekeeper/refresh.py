@@ -27,6 +27,7 @@ What becomes of it.
 - A list that changed something is written to the snapshot on disk, and one that did not when that is getting old.
 """
 
+import hashlib
 import logging
 import time
 from array import array
@@ -66,7 +67,7 @@ HELD_FOR = 60.0  # seconds
 BUCKET = 3  # fetches that unknown keys can cause at once
 BUCKET_PERIOD = 5.0  # seconds until they can cause one more, or
 BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever is longer
-ATTEMPTS = 3  # at applying a list while the refreshers of other event loops apply theirs
+ATTEMPTS = 10  # at applying a list while the refreshers of other event loops apply theirs
 RENEWALS = 10  # of the snapshot in the time after which it would be too old
 SNAPSHOT_RETRY = 60.0  # seconds
 
@@ -91,6 +92,7 @@ class _Reading(NamedTuple):
 
     difference: Difference
     slices: dict[bytes, "array[int]"]
+    digest: bytes
     validator: str | None
     dated_at: float | None
     generation: int
@@ -265,13 +267,14 @@ class Refresher:
             self._require_no_old_copy(listing)
             difference = Difference(self._index, lapsed=freshness.lapsed)
             slices: dict[bytes, array[int]] = {}
+            digest = hashlib.blake2b()
             reader = ListReader(self._rows)
             self._work = 0.0
             async for chunk in listing.chunks:
                 reader.feed(chunk)
-                await self._see(reader, difference, slices)
+                await self._see(reader, difference, slices, digest)
             reader.end()
-            await self._see(reader, difference, slices)
+            await self._see(reader, difference, slices, digest)
         _require_trustworthy(difference)
         try:
             for _ in difference.finish():
@@ -279,11 +282,17 @@ class Refresher:
         except RuntimeError as error:
             raise _OvertakenError from error
         self._whole_list_at = self._clock()
-        return _Reading(difference, slices, listing.validator, listing.dated_at, generation)
+        if digest.digest() == freshness.digest and not freshness.lapsed:
+            freshness.validator, freshness.dated_at = listing.validator, listing.dated_at
+            return None
+        return _Reading(difference, slices, digest.digest(), listing.validator, listing.dated_at, generation)
 
-    async def _see(self, reader: ListReader, difference: Difference, slices: dict[bytes, "array[int]"]) -> None:
+    async def _see(
+        self, reader: ListReader, difference: Difference, slices: dict[bytes, "array[int]"], digest: "hashlib.blake2b"
+    ) -> None:
         for piece in reader:
             began = self._clock()
+            digest.update(piece.digest())
             self._see_slice(piece, difference, slices)
             self._work += self._clock() - began
             await anyio.lowlevel.checkpoint()
@@ -362,6 +371,7 @@ class Refresher:
                 is_settled = not freshness.held and not difference.duplicate_ids
                 freshness.validator = None if freshness.held else reading.validator
                 freshness.slices = reading.slices if is_settled else {}
+                freshness.digest = None if freshness.held else reading.digest
                 freshness.kept_since = {row_id: freshness.kept_since.get(row_id, asked_at) for row_id in difference.kept}
                 if report.outcome == "changed":
                     freshness.generation += 1
@@ -378,6 +388,11 @@ class Refresher:
             return
         if freshness.held_since is None:
             freshness.held_since, freshness.held_lists = asked_at, 0
+            logger.error(
+                "gatekeeper: the list lacks %d of %d widget keys; they stay until two more lists lack as many, or for 60 s",
+                missing,
+                len(self._index),
+            )
         else:
             freshness.held_lists += 1
         if freshness.held_lists >= HELD_LISTS or asked_at - freshness.held_since >= HELD_FOR:
@@ -385,11 +400,6 @@ class Refresher:
             return
         freshness.held = missing
         freshness.counters["removals_held"] += 1
-        logger.error(
-            "gatekeeper: the list lacks %d of %d widget keys; they stay until two more lists lack as many, or for 60 s",
-            missing,
-            len(self._index),
-        )
         difference.removed.clear()
 
     def _tell(self, difference: Difference) -> None:

@@ -1112,7 +1112,7 @@ def test_a_late_list_undoes_no_revocation_that_another_loop_has_applied_and_is_s
 
 def test_event_loops_in_threads_that_refresh_at_once_never_fail_each_other() -> None:
     lists = [
-        [row(number, disabled_at=number % 3 == which or None) for number in range(100 * which + 50)] for which in range(3)
+        [row(number, disabled_at=number % 3 == which or None) for number in range(20 * which + 50)] for which in range(3)
     ]
     source = MemorySource(*lists[0])
     source.on_fetch = lambda: setattr(source, "rows", lists[len(source.validators) % 3])

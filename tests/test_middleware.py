@@ -573,13 +573,16 @@ class SilentSource:
 
     account = "acme"
     suffix_field = "last8"
+    fingerprint = "silent"
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Fetch]:
         """Open nothing."""
 
-        async def fetch(_validator: str | None) -> None:
+        @asynccontextmanager
+        async def fetch(_validator: str | None) -> AsyncIterator[None]:
             await anyio.sleep_forever()
+            yield
 
         yield fetch
 

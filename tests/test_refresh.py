@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper import HubSource, Reason, Source
+from gatekeeper import HubSource, Reason, Source, WidgetKey
 from gatekeeper.freshness import Freshness, RefreshReport, boot_clock
 from gatekeeper.index import KeyIndex
 from gatekeeper.keys import ClientKey
@@ -93,6 +93,10 @@ class Running:
     @property
     def ids(self) -> list[str]:
         return sorted(key.id for key in self.index)
+
+    def get(self, row_id: str) -> WidgetKey:
+        (key,) = [key for key in self.index if key.id == row_id]
+        return key
 
     def resolve(self, number: int) -> object:
         return self.index.resolve(ClientKey.parse(client_key(number)))
@@ -381,8 +385,10 @@ async def test_not_modified_about_another_list_than_the_known_one_says_nothing(h
 
 async def test_a_source_that_gives_nothing_to_whoever_has_no_list_has_failed() -> None:
     class Empty(MemorySource):
-        async def fetch(self, validator: str | None) -> None:
+        @asynccontextmanager
+        async def fetch(self, validator: str | None) -> AsyncIterator[None]:
             self.validators.append(validator)
+            yield None
 
     async with running(Empty()) as it:
         assert it.freshness.state == "never_loaded"
@@ -547,7 +553,7 @@ async def test_a_bad_row_that_says_disabled_revokes_its_key_all_the_same(hub: Fa
     async with running(hub) as it:
         hub.lists(bad_row(1, disabled_at="now"), bad_row(2), *neighbours)
         assert (await it.refresh()).changed == 1
-        disabled = [known.widget_key.disabled_at for known in (it.index.get("key-1"), it.index.get("key-2")) if known]
+        disabled = [it.get(row_id).disabled_at for row_id in ("key-1", "key-2")]
         assert disabled == ["now", "before"]
 
 
@@ -563,9 +569,7 @@ async def test_an_id_that_comes_twice_is_counted_and_told(hub: FakeHub, caplog: 
     hub.lists(row(1), row(1, disabled_at="now"), row(2))
     async with running(hub) as it:
         assert it.freshness.counters["duplicate_ids"] == 1
-        known = it.index.get("key-1")
-        assert known is not None
-        assert known.widget_key.disabled
+        assert it.get("key-1").disabled
     assert "'key-1' more than once" in caplog.text
 
 
@@ -951,6 +955,4 @@ async def test_a_revocation_counts_even_in_a_row_that_is_otherwise_bad(hub: Fake
         hub.lists(*rows[1:], {**rows[0], "disabled_at": "2026-11-22", "agent_id": 7})
         report = await it.refresh()
         assert (report.outcome, report.changed, report.rejected) == ("changed", 1, 1)
-        revoked = it.index.get(rows[0]["id"])
-        assert revoked is not None
-        assert revoked.widget_key.disabled
+        assert it.get(rows[0]["id"]).disabled

@@ -23,7 +23,7 @@ from gatekeeper import (
     StaticSource,
     WidgetKey,
 )
-from gatekeeper.client import Listing
+from gatekeeper.sources import Fetch
 
 from .support.fake_hub import PATH, FakeHub
 from .support.rows import TOKEN, as_json, bad_row, client_key, row
@@ -47,6 +47,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+async def read(fetch: Fetch, validator: str | None) -> tuple[bytes, str | None] | None:
+    """Fetch a list and read it whole, with its validator."""
+    async with fetch(validator) as listing:
+        return None if listing is None else (await listing.read(), listing.validator)
+
+
 # HubSource
 
 
@@ -54,10 +60,10 @@ def file(tmp_path: Path) -> Path:
 async def test_a_hub_is_asked_for_its_list(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"1"')
     async with HubSource(hub.url, TOKEN).connect() as fetch:
-        assert await fetch(None) == Listing(as_json(row(1)), '"1"')
-        assert await fetch('"1"') is None
+        assert await read(fetch, None) == (as_json(row(1)), '"1"')
+        assert await read(fetch, '"1"') is None
         hub.lists(row(2), etag='"2"')
-        assert await fetch('"1"') == Listing(as_json(row(2)), '"2"')
+        assert await read(fetch, '"1"') == (as_json(row(2)), '"2"')
     first = hub.requests[0]
     assert (first.method, first.target, first.headers["authorization"]) == ("GET", PATH, f"Bearer {TOKEN}")
     assert [request.headers.get("if-none-match") for request in hub.requests] == [None, '"1"', '"1"']
@@ -71,14 +77,14 @@ async def test_a_hub_that_fails_is_a_source_error(hub: FakeHub) -> None:
     nowhere = HubSource(f"http://127.0.0.1:{port}", TOKEN)
     async with source.connect(), nowhere.connect() as fetch:
         with pytest.raises(HubTransportError):
-            await fetch(None)
+            await read(fetch, None)
 
 
 @pytest.mark.anyio
 async def test_a_hub_source_waits_no_longer_than_its_timeout_for_bytes(hub: FakeHub) -> None:
     async with HubSource(hub.url, TOKEN, timeout=0.05).connect() as fetch:
         with hub.held(), pytest.raises(HubTransportError, match="ReadTimeout"):
-            await fetch(None)
+            await read(fetch, None)
 
 
 @pytest.mark.anyio
@@ -86,16 +92,16 @@ async def test_each_connection_of_a_hub_source_is_its_own(hub: FakeHub) -> None:
     source = HubSource(hub.url, TOKEN)
     async with source.connect() as kept:
         async with source.connect() as closed:
-            assert await closed(None) is not None
-        assert await kept(None) is not None
+            assert await read(closed, None) is not None
+        assert await read(kept, None) is not None
         with pytest.raises(RuntimeError):
-            await closed(None)
+            await read(closed, None)
 
 
 @pytest.mark.anyio
 async def test_a_hub_source_sends_the_account_that_it_was_given(hub: FakeHub) -> None:
     async with HubSource(hub.url, "another-bearer", account="globex").connect() as fetch:
-        await fetch(None)
+        await read(fetch, None)
     assert hub.requests[0].headers["x-account-id"] == "globex"
 
 
@@ -139,10 +145,10 @@ def test_a_hub_source_does_not_show_its_token() -> None:
 @pytest.mark.anyio
 async def test_a_file_is_read_through_its_connection(file: Path) -> None:
     async with FileSource(file).connect() as fetch:
-        listing = await fetch(None)
+        listing = await read(fetch, None)
         assert listing is not None
-        assert listing.body == as_json(row(1))
-        assert await fetch(listing.validator) is None
+        assert listing[0] == as_json(row(1))
+        assert await read(fetch, listing[1]) is None
 
 
 @pytest.mark.parametrize("form", [str, Path])
@@ -150,7 +156,7 @@ def test_a_file_that_has_not_changed_is_not_read_again(file: Path, form: type[st
     source = FileSource(form(file))
     listing = source.read()
     assert listing is not None
-    assert source.read(listing.validator) is None
+    assert source.read(listing[1]) is None
     assert source.read() == listing
     assert source.read("another") == listing
 
@@ -164,10 +170,10 @@ def test_a_file_that_was_replaced_is_read_again_even_if_it_is_as_long_and_as_old
     swap.write_bytes(as_json(row(2)))
     os.utime(swap, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     swap.replace(file)
-    after = source.read(before.validator)
+    after = source.read(before[1])
     assert after is not None
-    assert after.body == as_json(row(2))
-    assert len(after.body) == len(before.body)
+    assert after[0] == as_json(row(2))
+    assert len(after[0]) == len(before[0])
 
 
 def test_a_file_that_was_rewritten_in_place_is_read_again(file: Path) -> None:
@@ -176,10 +182,10 @@ def test_a_file_that_was_rewritten_in_place_is_read_again(file: Path) -> None:
     assert before is not None
     file.write_bytes(as_json(row(2)))
     os.utime(file, ns=(0, 0))  # another time than before, however coarse the clock of the file system is
-    after = source.read(before.validator)
+    after = source.read(before[1])
     assert after is not None
-    assert after.body == as_json(row(2))
-    assert source.read(after.validator) is None
+    assert after[0] == as_json(row(2))
+    assert source.read(after[1]) is None
 
 
 def test_a_file_that_grew_within_one_tick_of_its_clock_is_read_again(file: Path) -> None:
@@ -189,7 +195,7 @@ def test_a_file_that_grew_within_one_tick_of_its_clock_is_read_again(file: Path)
     stat = file.stat()
     file.write_bytes(as_json(row(1), row(2)))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert source.read(before.validator) is not None
+    assert source.read(before[1]) is not None
 
 
 def test_a_missing_file_is_a_source_error_that_names_it(tmp_path: Path) -> None:
@@ -210,9 +216,9 @@ def test_a_file_may_come_and_go(file: Path) -> None:
     assert listing is not None
     moved = file.rename(file.with_suffix(".moved"))
     with pytest.raises(SourceError):
-        source.read(listing.validator)
+        source.read(listing[1])
     moved.rename(file)
-    assert source.read(listing.validator) is None
+    assert source.read(listing[1]) is None
 
 
 @pytest.mark.anyio
@@ -231,7 +237,7 @@ async def test_a_file_that_never_answers_keeps_nobody_waiting_beyond_the_deadlin
     began = time.monotonic()
     async with FileSource(pipe).connect() as fetch:
         with anyio.move_on_after(0.05):
-            await fetch(None)
+            await read(fetch, None)
     seconds = time.monotonic() - began
     is_over.set()
     await anyio.to_thread.run_sync(unblocking.join)

@@ -1,10 +1,10 @@
 """Listing: the account's list while it comes, for sources; the refresher reads it, and repeats what fails by itself."""
 
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import Self
+from typing import Self, cast
 
 import httpx
 
@@ -55,7 +55,7 @@ class Listing:
         Returns:
             The listing.
         """
-        return cls(_pieces(body), validator)
+        return cls(_Pieces(body), validator)
 
     async def read(self) -> bytes:
         """All of it, as one; once.
@@ -77,8 +77,8 @@ async def fetch(
     call = Call("GET", "", lambda _: None, never, headers=headers)
     with calls.transport_errors():
         response = await http.send(calls.request(http, call), stream=True, follow_redirects=False)
+    chunks = _decoded(calls, response, max_list)
     try:
-        chunks = _decoded(calls, response, max_list)
         if response.status_code == httpx.codes.NOT_MODIFIED:
             _require_same(calls, response, validator)
             yield None
@@ -88,10 +88,11 @@ async def fetch(
         else:
             raise calls.refusals.refusal(await _beginning(response, chunks))
     finally:
+        await chunks.aclose()
         await response.aclose()
 
 
-async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> AsyncIterator[bytes]:
+async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> AsyncGenerator[bytes, None]:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     pieces = {"identity": _as_they_are, "": _as_they_are, "gzip": _unzipped, "x-gzip": _unzipped}.get(encoding)
     if pieces is None:
@@ -99,21 +100,35 @@ async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> Asy
     size = 0
     with calls.transport_errors():
         try:
-            async for piece in pieces(response.aiter_raw()):
-                size += len(piece)
-                if size > max_list:
-                    raise _unusable(calls, response, f"of more than {max_list} bytes, unzipped")
-                yield piece
+            async with aclosing(_raw(response)) as raw, aclosing(pieces(raw)) as unpacked:
+                async for piece in unpacked:
+                    size += len(piece)
+                    if size > max_list:
+                        raise _unusable(calls, response, f"of more than {max_list} bytes, unzipped")
+                    yield piece
         except (zlib.error, EOFError) as error:
             raise _unusable(calls, response, f"that is not the gzip that it says it is ({error})") from error
 
 
-async def _as_they_are(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    length = response.headers.get("content-length", "")
+    is_small = length.isascii() and length.isdigit() and len(length) < len(str(_PIECE))
+    # It is a generator, and says that it is less.
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as raw:
+        if is_small:
+            # To its end, so that its connection can be used again even if nobody wants the rest.
+            yield b"".join([chunk async for chunk in raw])
+            return
+        async for chunk in raw:
+            yield chunk
+
+
+async def _as_they_are(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         yield chunk
 
 
-async def _unzipped(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _unzipped(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """Unzip in pieces, so that a small chunk that unzips to a gigabyte is noticed before it has."""
     unzip = zlib.decompressobj(_GZIP)
     async for chunk in chunks:
@@ -129,9 +144,19 @@ async def _unzipped(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         raise EOFError("it breaks off")
 
 
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), _PIECE):
-        yield body[start : start + _PIECE]
+class _Pieces:
+    """A body in pieces. Not a generator, for those want closing."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 async def _beginning(response: httpx.Response, chunks: AsyncIterator[bytes]) -> httpx.Response:

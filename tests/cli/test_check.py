@@ -96,7 +96,7 @@ def test_check_of_a_hub_that_is_not_there_exits_with_3() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[", "not JSON"),
+        ("[", "breaks off"),
         ('{"data": []}', "expected a JSON array"),
         (None, "cannot read"),
     ],

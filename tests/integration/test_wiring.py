@@ -204,6 +204,7 @@ class HeldSource:
 
     account = None
     suffix_field = "last8"
+    fingerprint = "held"
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -213,9 +214,11 @@ class HeldSource:
     async def connect(self) -> AsyncIterator[Fetch]:
         """Open nothing."""
 
-        async def fetch(_validator: str | None) -> None:
+        @asynccontextmanager
+        async def fetch(_validator: str | None) -> AsyncIterator[None]:
             self.asked.set()
             await self.let_go.wait()
+            yield
 
         yield fetch
 
