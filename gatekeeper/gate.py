@@ -1,11 +1,8 @@
 """Gatekeeper: owns the index, the memo of decisions and the refreshers, and decides."""
 
-import asyncio
-import contextvars
-import os
 import random
 import time
-import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,30 +10,24 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import anyio
-from anyio.lowlevel import RunVar
-from cachetools import FIFOCache
-
 from gatekeeper.allowlist import Allowlist
 from gatekeeper.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.errors import ConfigError, InvalidClientKey, InvalidOrigin
 from gatekeeper.freshness import Clock, Freshness, RefreshReport, Status, boot_clock, boot_sleep
 from gatekeeper.index import EnabledOrigins, IndexedKey, KeyIndex
 from gatekeeper.keys import ClientKey, WidgetKey
-from gatekeeper.origins import MAX_ORIGIN_LENGTH, Origin
+from gatekeeper.lifecycle import Lifecycle
+from gatekeeper.memo import Memo, Remembered, Tally, memo_key
+from gatekeeper.origins import Origin
 from gatekeeper.refresh import Refresher
 from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import Source, StaticSource
+from gatekeeper.usage import Report, UsageReporter
 
 __all__ = ("Gatekeeper", "Page", "read_page")
 
-# An entry takes about 0.5 KB, and a flood of origins fills the memo: 4 MB.
-MEMO_SIZE = 8192
 RETRY_AFTER_NOT_READY = 2  # seconds: the refresher's own ceiling while there is no list
 RETRY_AFTER_EXPIRED = 30  # seconds: its ceiling with one
-
-# (client key, origin), or (client key, None, referer)
-MemoKey = tuple[bytes | Conflict | None, bytes | Conflict | None] | tuple[bytes, None, bytes]
 
 
 class Gatekeeper:
@@ -57,6 +48,7 @@ class Gatekeeper:
         soft_stale: seconds after which the list counts as degraded; it still decides.
         hard_stale: seconds after which the list decides nothing any more; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
+        usage_interval: seconds between two reports to the hub on which keys were used, at least; 0 for none.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
         sleep: waits for seconds, between two fetches.
@@ -84,6 +76,7 @@ class Gatekeeper:
         soft_stale: float = 60.0,
         hard_stale: float = 86_400.0,
         fetch_timeout: float = 30.0,
+        usage_interval: float = 30.0,
         clock: Clock = boot_clock,
         wall_clock: Clock = time.time,
         sleep: Callable[[float], Awaitable[None]] = boot_sleep,
@@ -94,21 +87,19 @@ class Gatekeeper:
             "unknown_key_wait": unknown_key_wait,
             "start_timeout": start_timeout,
             "hard_stale": hard_stale,
+            "usage_interval": usage_interval,
         }
         if problems := tuple(_problems(source, key_prefix, positive, not_negative)):
             raise ConfigError(problems)
         self.https_only = https_only
-        self.memo = _new_memo()
+        self._tally = Tally()
+        self.memo = Memo(self._tally)
         self._key_prefix = key_prefix
         self._unknown_key_wait = unknown_key_wait
         self._start_timeout = start_timeout
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
-        self._memo_lock = Lock()
-        self._running_refreshers = 0
-        self._forks_are_watched = False
-        self._here: RunVar[_Running | None] = RunVar("gatekeeper: the refresher of this event loop", None)
-        self._new_refresher: Callable[[], Refresher] | None = None
+        self._lifecycle: Lifecycle | None = None
         if isinstance(source, StaticSource):
             self._load(source.rows)
             return
@@ -121,18 +112,30 @@ class Gatekeeper:
                 fingerprint=lambda: live.fingerprint,
                 wall_clock=wall_clock,
             )
-        self._new_refresher = lambda: Refresher(
-            live,
-            self._index,
-            self._freshness,
-            self.forget,
-            snapshot=snapshot,
-            interval=refresh_interval,
-            timeout=fetch_timeout,
-            clock=clock,
-            wall_clock=wall_clock,
-            sleep=sleep,
-            jitter=jitter,
+        reporter = self._usage_reporter(live, usage_interval, clock, wall_clock)
+
+        def new_refresher() -> Refresher:
+            return Refresher(
+                live,
+                self._index,
+                self._freshness,
+                self.forget,
+                snapshot=snapshot,
+                after_list=None if reporter is None else reporter.report_if_due,
+                interval=refresh_interval,
+                timeout=fetch_timeout,
+                clock=clock,
+                wall_clock=wall_clock,
+                sleep=sleep,
+                jitter=jitter,
+            )
+
+        self._lifecycle = Lifecycle(
+            new_refresher,
+            on_end=self.forget,
+            on_fork=self._after_fork,
+            last_words=_nothing if reporter is None else reporter.report,
+            counters=self._freshness.counters,
         )
 
     @classmethod
@@ -177,18 +180,8 @@ class Gatekeeper:
         Returns:
             The decision, whatever was given; nothing raises.
         """
-        key, origin = _bytes(client_key), _bytes(origin)
-        referer = _bytes(referer) if origin is None else None
-        memo = self.memo
-        memo_key = _memo_key(key, origin, referer)
-        if memo_key is not None:
-            with suppress(KeyError):
-                return memo[memo_key]
-        decision = self._decide(key, read_page(origin, referer))
-        # Only what some key's row decided is kept, or strangers could fill the memo; and only while somebody empties it.
-        if memo_key is not None and decision.key is not None and self._is_kept_fresh:
-            self._remember(memo, memo_key, decision)
-        return decision
+        remembered = self._remembered(_bytes(client_key), _bytes(origin), _bytes(referer))
+        return self._count(remembered)
 
     async def check(
         self,
@@ -208,11 +201,13 @@ class Gatekeeper:
             The decision, whatever was given.
         """
         refresher = await self._started()
-        decision = self.decide(client_key, origin, referer=referer)
-        if decision.reason is Reason.KEY_UNKNOWN and refresher is not None and self._may_become_known(client_key):
+        key, origin, referer = _bytes(client_key), _bytes(origin), _bytes(referer)
+        remembered = self._remembered(key, origin, referer)
+        is_unknown = remembered.decision.reason is Reason.KEY_UNKNOWN
+        if is_unknown and refresher is not None and self._may_become_known(client_key):
             await refresher.refresh_for_stranger(self._unknown_key_wait)
-            decision = self.decide(client_key, origin, referer=referer)
-        return decision
+            remembered = self._remembered(key, origin, referer)
+        return self._count(remembered)
 
     async def refresh(self) -> RefreshReport:
         """Fetch the list once more, beginning after this call; start if need be.
@@ -222,6 +217,12 @@ class Gatekeeper:
         """
         refresher = await self._started()
         return RefreshReport("unchanged") if refresher is None else await refresher.refresh()
+
+    @property
+    def decisions(self) -> Counter[Reason]:
+        """How many requests were decided for which reason, since the start."""
+        self.memo.count()
+        return Counter(self._tally.reasons)
 
     @property
     def status(self) -> Status:
@@ -239,7 +240,8 @@ class Gatekeeper:
 
     def forget(self) -> None:
         """Drop the memo, because what was decided may not hold any more."""
-        self.memo = _new_memo()
+        forgotten, self.memo = self.memo, Memo(self._tally)
+        forgotten.count()
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - it is called with the app
@@ -248,29 +250,20 @@ class Gatekeeper:
             yield
 
     async def __aenter__(self) -> Self:
-        running = await self._running()
-        if running is not None:
-            running.users += 1
+        if self._lifecycle is not None:
+            refresher = await self._lifecycle.enter()
             try:
-                await running.refresher.first_list(self._start_timeout)
+                await refresher.first_list(self._start_timeout)
             except BaseException:
-                await self._leave(running)
+                await self._lifecycle.leave()
                 raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        running = self._here.get()
-        if running is not None:
-            await self._leave(running)
-
-    async def _leave(self, running: "_Running") -> None:
-        running.users -= 1
-        if running.users <= 0:
-            # Whoever enters from now on starts another one.
-            self._here.set(None)
-            await running.stop()
+        if self._lifecycle is not None:
+            await self._lifecycle.leave()
 
     def _may_become_known(self, client_key: str | bytes | Conflict | None) -> bool:
         if not self._unknown_key_wait or not isinstance(client_key, str | bytes):
@@ -278,98 +271,61 @@ class Gatekeeper:
         # No list of ours ever has another account's key, so that strangers cannot use up what minted keys need.
         return self._index.account in (None, ClientKey.parse(client_key, prefix=self._key_prefix).account)
 
-    def _remember(self, memo: FIFOCache[MemoKey, Decision], memo_key: MemoKey, decision: Decision) -> None:
-        # Tools decide in threads, and to evict is not atomic. Whoever would have to wait does without: a fork may have
-        # left the lock taken for ever.
-        if self._memo_lock.acquire(blocking=False):
-            try:
-                memo[memo_key] = decision
-            finally:
-                self._memo_lock.release()
+    def _remembered(
+        self, key: bytes | Conflict | None, origin: bytes | Conflict | None, referer: bytes | Conflict | None
+    ) -> Remembered:
+        referer = referer if origin is None else None
+        memo = self.memo
+        what = memo_key(key, origin, referer)
+        if what is not None:
+            with suppress(KeyError):
+                return memo[what]
+        remembered = Remembered(self._decide(key, read_page(origin, referer)))
+        # Only what some key's row decided is kept, or strangers could fill the memo; and only while somebody empties it.
+        is_kept_fresh = self._lifecycle is None or self._lifecycle.is_running
+        if what is not None and remembered.decision.key is not None and is_kept_fresh:
+            memo.remember(what, remembered)
+        return remembered
 
-    @property
-    def _is_kept_fresh(self) -> bool:
-        return self._new_refresher is None or self._running_refreshers > 0
+    def _count(self, remembered: Remembered) -> Decision:
+        remembered.uses += 1
+        if not remembered.is_kept:
+            self._tally.add(remembered)
+        return remembered.decision
 
     async def _started(self) -> Refresher | None:
         """The refresher of this event loop, started if need be and with its first list; None where there is none."""
-        running = self._here.get()
-        if running is None:
-            running = await self._running(in_background=True)
-            if running is None:
-                return None
-        if self._freshness.age is None:
-            await running.refresher.first_list(self._start_timeout)
-        return running.refresher
-
-    async def _running(self, *, in_background: bool = False) -> "_Running | None":
-        if self._new_refresher is None:
+        if self._lifecycle is None:
             return None
-        running = self._here.get()
-        if running is None:
-            refresher = self._new_refresher()
-            stop = self._in_task(refresher) or (None if in_background else await self._in_task_group(refresher))
-            if stop is None:
-                return None
-            running = _Running(refresher, stop)
-            self._here.set(running)
-        return running
+        refresher = await self._lifecycle.refresher(in_background=True)
+        if refresher is not None and self._freshness.age is None:
+            await refresher.first_list(self._start_timeout)
+        return refresher
 
-    def _in_task(self, refresher: Refresher) -> Callable[[], Awaitable[None]] | None:
-        """Run a refresher in a task of its own, which may be stopped from any other; None where there is no asyncio."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+    def _usage_reporter(self, source: Source, interval: float, clock: Clock, wall_clock: Clock) -> UsageReporter | None:
+        report: Report | None = getattr(source, "report_usage", None)
+        if report is None or not interval:
             return None
-        # In a context of its own, because it outlives the request that happened to come first.
-        task = loop.create_task(self._run(refresher), context=contextvars.Context())
+        return UsageReporter(
+            report,
+            self._take_used_keys,
+            interval=interval,
+            clock=clock,
+            wall_clock=wall_clock,
+            counters=self._freshness.counters,
+        )
 
-        async def stop() -> None:
-            task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([task])
-
-        return stop
-
-    async def _in_task_group(self, refresher: Refresher) -> Callable[[], Awaitable[None]]:
-        """Run a refresher under trio, where whoever starts a task has to stop it."""
-        group = anyio.create_task_group()
-        await group.__aenter__()
-        group.start_soon(self._run, refresher)
-
-        async def stop() -> None:
-            group.cancel_scope.cancel()
-            await group.__aexit__(None, None, None)
-
-        return stop
-
-    async def _run(self, refresher: Refresher) -> None:
-        self._watch_forks()
-        self._running_refreshers += 1
-        try:
-            await refresher.run()
-        finally:
-            # First what works without an event loop: one that was closed under way ends its tasks when they are collected.
-            self._running_refreshers -= 1
-            self.forget()
-            running = self._here.get()
-            if running is not None and running.refresher is refresher:
-                self._here.set(None)
-
-    def _watch_forks(self) -> None:
-        if self._forks_are_watched or not hasattr(os, "register_at_fork"):
-            return
-        self._forks_are_watched = True
-        in_child = weakref.WeakMethod(self._after_fork)
-        os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
+    def _take_used_keys(self) -> Counter[str]:
+        self.memo.count()
+        return self._tally.take_keys()
 
     def _after_fork(self) -> None:
-        self._running_refreshers = 0
-        self._memo_lock = Lock()
         self._freshness.lock = Lock()
         self._freshness.is_applying = False
         self._index.after_fork()
-        self.forget()
+        # What the parent counted is the parent's to report.
+        self._tally = Tally()
+        self.memo = Memo(self._tally)
 
     def _load(self, rows: Iterable[WidgetKey]) -> None:
         self._index.load(rows)
@@ -393,15 +349,6 @@ class Gatekeeper:
         if isinstance(known, Reason):
             return Decision(known, last8=client_key.last8, origin=page.seen)
         return _decide_page(known, client_key.last8, page)
-
-
-class _Running:
-    """A refresher that runs in this event loop, and those who entered the gate here; the last one to leave stops it."""
-
-    def __init__(self, refresher: Refresher, stop: Callable[[], Awaitable[None]]) -> None:
-        self.refresher = refresher
-        self.stop = stop
-        self.users = 0
 
 
 class Page(NamedTuple):
@@ -457,21 +404,8 @@ def _bytes(value: str | bytes | Conflict | None) -> bytes | Conflict | None:
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
-def _memo_key(
-    key: bytes | Conflict | None, origin: bytes | Conflict | None, referer: bytes | Conflict | None
-) -> MemoKey | None:
-    """What to remember a decision by; None for what is too long, or too odd, to be worth it."""
-    if not isinstance(key, bytes):
-        return None
-    if isinstance(origin, bytes):
-        return (key, origin) if len(origin) <= MAX_ORIGIN_LENGTH else None
-    if isinstance(referer, bytes):
-        return (key, None, referer) if len(referer) <= MAX_ORIGIN_LENGTH else None
-    return None
-
-
-def _new_memo() -> FIFOCache[MemoKey, Decision]:
-    return FIFOCache(MEMO_SIZE)
+async def _nothing() -> None:
+    pass
 
 
 def _problems(

@@ -78,7 +78,7 @@ class GatekeeperMiddleware:
         self._readable_denials = readable_denials
         self._frame_ancestors = frame_ancestors
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - every request's path
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - every request's path
         """Guard one connection, as ASGI has it."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
@@ -101,10 +101,13 @@ class GatekeeperMiddleware:
         if scope["query_string"]:
             key = self._with_query(key, scope["query_string"])
         try:
-            decision = self._gate.memo[key, origin]
+            remembered = self._gate.memo[key, origin]
         except KeyError:
             referer = None if origin is not None else _single(scope, b"referer")
             decision = await self._gate.check(key, origin, referer=referer)
+        else:
+            remembered.uses += 1
+            decision = remembered.decision
         if decision.matched is None:
             await self._refuse(send, decision, origin)
             return

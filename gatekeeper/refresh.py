@@ -95,7 +95,6 @@ class _Reading(NamedTuple):
     digest: bytes
     validator: str | None
     dated_at: float | None
-    generation: int
 
 
 class _OvertakenError(Exception):
@@ -111,6 +110,7 @@ class Refresher:
         freshness: where the outcome is noted.
         on_change: called after decisions may have changed.
         snapshot: where the list is kept on disk; None for nowhere.
+        after_list: awaited after a list was had, before the pause.
         interval: seconds between two fetches, ± 20 %.
         timeout: seconds that one fetch may take in all.
         clock: seconds; see `boot_clock`.
@@ -127,6 +127,7 @@ class Refresher:
         on_change: Callable[[], None],
         *,
         snapshot: Snapshot | None = None,
+        after_list: Callable[[], Awaitable[None]] | None = None,
         interval: float,
         timeout: float,
         clock: Clock,
@@ -139,6 +140,7 @@ class Refresher:
         self._freshness = freshness
         self._on_change = on_change
         self._snapshot = snapshot
+        self._after_list = after_list
         self._interval = interval
         self._timeout = timeout
         self._clock = clock
@@ -218,6 +220,8 @@ class Refresher:
         report = await self._once(fetch)
         current.finish(report)
         await self._save()
+        if self._after_list is not None and report.outcome != "failed":
+            await self._after_list()
         await self._pause(self._delay(report))
 
     def _begin(self) -> _Round:
@@ -243,21 +247,20 @@ class Refresher:
 
     async def _fetch_and_apply(self, fetch: Fetch) -> RefreshReport:
         for _ in range(ATTEMPTS):
-            asked_at = self._clock()
-            with anyio.fail_after(self._timeout):
-                reading = await self._read(fetch)
-            if reading is None:
-                return RefreshReport("unchanged")
+            asked_at, generation = self._clock(), self._freshness.generation
             try:
-                return await self._apply(reading, asked_at)
-            except _OvertakenError:
-                continue
+                with anyio.fail_after(self._timeout):
+                    reading = await self._read(fetch)
+                return RefreshReport("unchanged") if reading is None else await self._apply(reading, asked_at, generation)
+            except (_OvertakenError, RuntimeError, LookupError):
+                # An index that changes while it is read does not hold together.
+                if not self._is_overtaken(generation):
+                    raise
         raise SourceError(f"the lists of other event loops were applied {ATTEMPTS} times while this one was read")
 
     async def _read(self, fetch: Fetch) -> _Reading | None:
         """Read a list to its end, and change nothing; None if the source says that nothing has changed."""
         freshness = self._freshness
-        generation = freshness.generation
         is_due = self._clock() - self._whole_list_at >= UNCONDITIONAL_AFTER
         async with fetch(None if is_due else freshness.validator) as listing:
             if listing is None:
@@ -276,16 +279,13 @@ class Refresher:
             reader.end()
             await self._see(reader, difference, slices, digest)
         _require_trustworthy(difference)
-        try:
-            for _ in difference.finish():
-                await anyio.lowlevel.checkpoint()
-        except RuntimeError as error:
-            raise _OvertakenError from error
+        for _ in difference.finish():
+            await anyio.lowlevel.checkpoint()
         self._whole_list_at = self._clock()
         if digest.digest() == freshness.digest and not freshness.lapsed:
             freshness.validator, freshness.dated_at = listing.validator, listing.dated_at
             return None
-        return _Reading(difference, slices, digest.digest(), listing.validator, listing.dated_at, generation)
+        return _Reading(difference, slices, digest.digest(), listing.validator, listing.dated_at)
 
     async def _see(
         self, reader: ListReader, difference: Difference, slices: dict[bytes, "array[int]"], digest: "hashlib.blake2b"
@@ -328,14 +328,17 @@ class Refresher:
                 "let no cache between here and the hub keep the list"
             )
 
-    async def _apply(self, reading: _Reading, asked_at: float) -> RefreshReport:
+    def _is_overtaken(self, generation: int) -> bool:
+        """Whether another event loop's refresher has applied a list since, or is about to."""
+        return self._freshness.is_applying or self._freshness.generation != generation
+
+    async def _apply(self, reading: _Reading, asked_at: float, generation: int) -> RefreshReport:
         freshness, difference = self._freshness, reading.difference
         rejected = len(difference.rejected)
         with freshness.lock:
             if freshness.is_superseded(asked_at):
                 return RefreshReport("unchanged", rejected=rejected)
-            # Another event loop's refresher may have applied its list since this one was compared with the index.
-            if freshness.is_applying or freshness.generation != reading.generation:
+            if self._is_overtaken(generation):
                 raise _OvertakenError
             freshness.is_applying = True
             self._hold(difference, asked_at)

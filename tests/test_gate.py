@@ -19,7 +19,6 @@ from typing import Any
 
 import anyio
 import pytest
-from cachetools import FIFOCache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -27,7 +26,7 @@ from starlette.applications import Starlette
 
 from gatekeeper import ConfigError, Decision, FileSource, Gatekeeper, HubClient, HubSource, Origin, Reason, StaticSource
 from gatekeeper.decisions import CONFLICT
-from gatekeeper.gate import MEMO_SIZE
+from gatekeeper.memo import MEMO_SIZE, Memo, Tally
 from gatekeeper.sources import Fetch
 
 from .support.fake_hub import Answer, FakeHub, json_answer
@@ -529,7 +528,7 @@ async def test_a_gate_starts_itself_at_its_first_request(hub: FakeHub) -> None:
     assert hub.requests == []
     assert (await gate.check(client_key(1), ORIGIN)).allowed
     assert (await gate.check(client_key(1), ORIGIN)).allowed
-    assert len(hub.requests) == 1
+    assert len(hub.fetches) == 1
 
 
 @asyncio_only
@@ -547,7 +546,7 @@ async def test_a_hundred_first_requests_start_it_once(hub: FakeHub) -> None:
     gate = gate_of(hub)
     decisions = await asyncio.gather(*(gate.check(client_key(1), ORIGIN) for _ in range(100)))
     assert {decision.reason for decision in decisions} == {Reason.ALLOWED}
-    assert len(hub.requests) == 1
+    assert len(hub.fetches) == 1
 
 
 @asyncio_only
@@ -568,7 +567,7 @@ async def test_a_first_request_that_is_cancelled_leaves_the_gate_starting(hub: F
         with anyio.move_on_after(0.05):
             await gate.check(client_key(1), ORIGIN)
     assert (await gate.check(client_key(1), ORIGIN)).allowed
-    assert len(hub.requests) == 1
+    assert len(hub.fetches) == 1
 
 
 @pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")
@@ -587,7 +586,7 @@ async def test_a_key_minted_a_moment_ago_works_at_its_first_request(hub: FakeHub
     async with gate_of(hub) as gate:
         hub.lists(row(1), row(2))
         assert (await gate.check(client_key(2), ORIGIN)).allowed
-        assert len(hub.requests) == 2
+        assert len(hub.fetches) == 2
 
 
 @pytest.mark.anyio
@@ -595,7 +594,7 @@ async def test_a_key_of_another_account_or_of_no_form_at_all_causes_no_fetch(hub
     async with gate_of(hub) as gate:
         for key in ("nonsense", None, CONFLICT, b"\xff" * 1000):
             assert not (await gate.check(key, ORIGIN)).allowed
-        assert len(hub.requests) == 1
+        assert len(hub.fetches) == 1
 
 
 @pytest.mark.anyio
@@ -603,7 +602,7 @@ async def test_known_keys_never_wait_for_the_hub_whatever_is_decided(hub: FakeHu
     async with gate_of(hub) as gate:
         for origin in (ORIGIN, "https://evil.com", "null", None):
             await gate.check(client_key(1), origin)
-        assert len(hub.requests) == 1
+        assert len(hub.fetches) == 1
 
 
 @pytest.mark.anyio
@@ -613,10 +612,10 @@ async def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds(
         await fake.asleep()
 
         async def ask() -> int:
-            before = len(hub.requests)
+            before = len(hub.fetches)
             for number in range(20, 30):
                 assert (await gate.check(client_key(number), ORIGIN)).reason is Reason.KEY_UNKNOWN
-            return len(hub.requests) - before
+            return len(hub.fetches) - before
 
         assert [await ask(), await ask()] == [3, 0]
         fake.now += 5
@@ -630,7 +629,7 @@ async def test_a_flood_of_unknown_keys_at_once_shares_one_fetch(hub: FakeHub) ->
             group.start_soon(gate.check, client_key(number), ORIGIN)
         await hub.asked(2)
         await anyio.wait_all_tasks_blocked()
-    assert len(hub.requests) == 2
+    assert len(hub.fetches) == 2
 
 
 @pytest.mark.anyio
@@ -640,7 +639,7 @@ async def test_beyond_that_an_unknown_key_is_answered_at_once(hub: FakeHub) -> N
             await gate.check(STRANGERS_KEY, ORIGIN)
         with hub.held(), anyio.fail_after(15):
             assert (await gate.check(STRANGERS_KEY, ORIGIN)).reason is Reason.KEY_UNKNOWN
-    assert len(hub.requests) == 4
+    assert len(hub.fetches) == 4
 
 
 @pytest.mark.anyio
@@ -757,10 +756,10 @@ async def test_a_gate_that_started_itself_before_it_was_entered_asks_the_hub_no_
     await fake.asleep()
     async with gate:
         await fake.asleep()
-        before = len(hub.requests)
+        before = len(hub.fetches)
         assert before <= 2
         await fake.advance(100)
-        assert len(hub.requests) - before <= 10
+        assert len(hub.fetches) - before <= 10
 
 
 @pytest.mark.anyio
@@ -774,7 +773,7 @@ async def test_a_gate_that_was_left_asks_the_hub_no_more_and_says_how_old_its_li
     fake.now += 2
     assert gate.decide(client_key(1), ORIGIN).reason is Reason.EXPIRED
     assert (gate.status.state, gate.status.age) == ("expired", 101)
-    assert len(hub.requests) == 1
+    assert len(hub.fetches) == 1
 
 
 @pytest.mark.anyio
@@ -784,7 +783,7 @@ async def test_a_gate_can_be_entered_again(hub: FakeHub) -> None:
         async with gate:
             await gate.refresh()
             assert gate.decide(client_key(1), ORIGIN).allowed
-        assert len(hub.requests) == 2 * number
+        assert len(hub.fetches) == 2 * number
 
 
 @pytest.mark.anyio
@@ -873,11 +872,11 @@ async def test_a_gate_that_is_entered_twice_runs_once_and_until_it_is_left_twice
         await fake.asleep()
         async with gate:
             assert gate.decide(client_key(1), ORIGIN).allowed
-            assert len(hub.requests) == 1
+            assert len(hub.fetches) == 1
         hub.lists(row(1, disabled_at="now"))
         await fake.advance(10)
         assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_DISABLED
-    assert len(hub.requests) == 2
+    assert len(hub.fetches) == 2
 
 
 @pytest.mark.parametrize("first_to_leave", [0, 1])
@@ -902,7 +901,7 @@ async def test_two_tasks_may_use_a_gate_at_once_whoever_leaves_first(hub: FakeHu
             for number in (first_to_leave, 1 - first_to_leave):
                 may_leave[number].set()
                 await have_left[number].wait()
-    assert len(hub.requests) == 1
+    assert len(hub.fetches) == 1
 
 
 @pytest.mark.anyio
@@ -921,7 +920,7 @@ async def test_an_app_runs_the_gate_as_its_lifespan(hub: FakeHub) -> None:
     app = Starlette(lifespan=gate.lifespan)
     async with app.router.lifespan_context(app):
         assert gate.status.state == "fresh"
-    assert len(hub.requests) == 1
+    assert len(hub.fetches) == 1
 
 
 @pytest.mark.anyio
@@ -1054,7 +1053,7 @@ def test_a_late_list_of_one_loop_does_not_undo_a_revocation_that_another_has_see
     async def be_late() -> None:
         await check_once(gate)
         hub.then(Answer(200, as_json(row(1), row(2)), hold=hold))
-        asked = len(hub.requests)
+        asked = len(hub.fetches)
         late = asyncio.create_task(gate.refresh())
         await hub.asked(asked + 1)
         hub.lists(row(1, disabled_at="now"))
@@ -1087,7 +1086,7 @@ def test_a_late_list_undoes_no_revocation_that_another_loop_has_applied_and_is_s
     async def be_late() -> None:
         await check_once(gate)
         hub.then(Answer(200, as_json(row(1), row(2)), hold=hold))
-        asked = len(hub.requests)
+        asked = len(hub.fetches)
         late = asyncio.create_task(gate.refresh())
         await hub.asked(asked + 1)
         hub.lists(row(1, disabled_at="now"), *(row(number) for number in range(10, 20)), bad_row(20))
@@ -1176,7 +1175,7 @@ def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
     gate = Gatekeeper(MemorySource(row(1)))
     is_deciding, may_go_on = threading.Event(), threading.Event()
 
-    class Slow(FIFOCache[Any, Any]):
+    class Slow(Memo):
         def __setitem__(self, *entry: Any) -> None:
             is_deciding.set()
             may_go_on.wait(5)
@@ -1193,7 +1192,7 @@ def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
 
     async def fork_while_deciding() -> str:
         await check_once(gate)
-        gate.memo = Slow(1)
+        gate.memo = Slow(Tally())
         thread = threading.Thread(target=gate.decide, args=(client_key(1), ORIGIN))
         thread.start()
         is_deciding.wait(5)
@@ -1395,8 +1394,8 @@ def test_rows_that_are_no_widget_keys_are_named_at_once() -> None:
 async def test_a_key_of_another_account_never_makes_the_gate_ask_the_hub(hub: FakeHub) -> None:
     gate = Gatekeeper(HubSource(hub.url, "sk_live_acme_x"), refresh_interval=3600)
     async with gate:
-        asked = len(hub.requests)
+        asked = len(hub.fetches)
         for number in range(5):
             decision = await gate.check(f"pk_live_other_{number:08}", ORIGIN)
             assert decision.reason is Reason.KEY_UNKNOWN
-        assert len(hub.requests) == asked
+        assert len(hub.fetches) == asked

@@ -136,6 +136,11 @@ class FakeHub:
             self._hold = None
             hold.release()
 
+    @property
+    def fetches(self) -> list[Request]:
+        """What it was asked for lists."""
+        return [request for request in self.requests if request.method == "GET"]
+
     def wait_for_requests(self, count: int) -> None:
         """Wait until it was asked so often."""
         with self._asked:
