@@ -6,7 +6,7 @@ half the memory of typed rows (DESIGN 11). Whatever walks over all of them does 
 
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from threading import Lock
 from typing import Any, Literal, TypeVar
@@ -28,6 +28,9 @@ STEP = 512  # keys
 SLOT = 4  # bytes that number a key, before its packed row
 BUCKETS = 256  # of ids, each small enough to be looked through in one step
 MAX_PACKED = 64 * 1024  # bytes; 100 entries of the usual length take 3 KB
+# Two of a million random keys have the same last 8 of 64 characters with a chance of 0.2 %. Where more than these have
+# them, they are no random characters, and to look at all of them at every page would take long.
+MAX_NAMESAKES = 16
 
 Item = TypeVar("Item")
 
@@ -60,8 +63,8 @@ class KeyIndex:
         self.slots = 0
         self._https_only = https_only
         self._packed: dict[str, bytes] = {}
-        # Apart from the others, so that the garbage collector has nothing to visit there.
-        self._namesakes: dict[str, tuple[bytes, ...]] = {}
+        # Apart from the others, so that the garbage collector has nothing to visit there; by last 8, and then by id.
+        self._namesakes: dict[str, dict[str, bytes]] = {}
         self._free_slots: list[int] = []
         self._count = 0
         self._ready: FIFOCache[bytes, IndexedKey] = FIFOCache(READY)
@@ -82,11 +85,15 @@ class KeyIndex:
 
         Returns:
             The one row that it can be. A row that tells its key's digest is it, or is not; of rows that tell none,
-            one with the same last 8 characters is taken for it, and several cannot be told apart.
+            one with the same last 8 characters is taken for it, and several cannot be told apart, nor can more than 16
+            of whatever kind.
         """
         if self.account not in (None, client_key.account):
             return Reason.KEY_UNKNOWN
-        candidates = [self._make_ready(packed) for packed in self.with_last8(client_key.last8)]
+        namesakes = self.with_last8(client_key.last8)
+        if len(namesakes) > MAX_NAMESAKES:
+            return Reason.KEY_AMBIGUOUS
+        candidates = [self._make_ready(packed) for packed in namesakes]
         if any(known.widget_key.key_sha256 for known in candidates):
             digest = client_key.sha256()
             proven = [known for known in candidates if known.widget_key.key_sha256 == digest]
@@ -106,7 +113,7 @@ class KeyIndex:
 
     def ambiguous(self) -> tuple[str, ...]:
         """The last 8 characters of the client keys that `resolve` cannot tell apart."""
-        return tuple(last8 for last8, packed in self._namesakes.items() if _collide(packed))
+        return tuple(last8 for last8, namesakes in self._namesakes.items() if _collide(namesakes.values()))
 
     def enabled_origins(self) -> "EnabledOrigins":
         """What the enabled keys allow between them, kept up to date from the first call on."""
@@ -116,14 +123,20 @@ class KeyIndex:
                 self._enabled_origins.count(self._compile(key), +1)
         return self._enabled_origins
 
-    def with_last8(self, last8: str) -> tuple[bytes, ...]:
+    def with_last8(self, last8: str) -> Collection[bytes]:
         """The keys with these last 8 characters, each as the number of its slot and its packed row."""
         packed = self._packed.get(last8)
-        return self._namesakes.get(last8, ()) if packed is None else (packed,)
+        return self._namesakes.get(last8, {}).values() if packed is None else (packed,)
+
+    def candidate(self, last8: str, row_id: str) -> bytes | None:
+        """The only key with these last 8 characters, or of several the one with this id, packed; None if there is none."""
+        packed = self._packed.get(last8)
+        return self._namesakes.get(last8, {}).get(row_id) if packed is None else packed
 
     def find(self, last8: str, row_id: str) -> bytes | None:
         """The key with these last 8 characters and this id, packed; None if there is none."""
-        return next((packed for packed in self.with_last8(last8) if _unpack(packed).id == row_id), None)
+        packed = self.candidate(last8, row_id)
+        return None if packed is None or _id(packed) != row_id else packed
 
     def walk(self) -> Iterator[list[tuple[str, bytes]]]:
         """Every key's last 8 characters and packed row, in steps.
@@ -132,7 +145,7 @@ class KeyIndex:
             RuntimeError: if keys come or go before the last step.
         """
         yield from _steps(self._packed.items())
-        yield from _steps([(last8, packed) for last8, packed_ones in self._namesakes.items() for packed in packed_ones])
+        yield from _steps((last8, packed) for last8, others in self._namesakes.items() for packed in others.values())
 
     def load(self, rows: Iterable[WidgetKey]) -> None:
         """Put a complete list into an index, all at once.
@@ -170,10 +183,6 @@ class KeyIndex:
         Returns:
             Steps. Whoever begins has to take them all, for between two of them part of the list is applied.
         """
-        for step in _steps(difference.removed):
-            for last8, packed in step:
-                self._remove(last8, packed)
-            yield
         for changes in (difference.used, difference.changed):
             while changes:
                 # Each row is freed when it has been applied, and not all of them at once.
@@ -185,6 +194,11 @@ class KeyIndex:
             for _ in range(min(STEP, len(difference.new))):
                 row = difference.new.pop()
                 self._add(_head(row).last8, row)
+            yield
+        # At last, so that of several keys that cannot be told apart none stands alone until its own change is there.
+        while difference.removed:
+            for _ in range(min(STEP, len(difference.removed))):
+                self._remove(*difference.removed.pop())
             yield
 
     def after_fork(self) -> None:
@@ -198,35 +212,34 @@ class KeyIndex:
             slot = self.slots
             self.slots += 1
         packed = slot.to_bytes(SLOT) + row
-        others = self.with_last8(last8)
-        if others:
-            self._packed.pop(last8, None)
-            self._namesakes[last8] = (*others, packed)
+        if last8 in self._namesakes:
+            self._namesakes[last8][_id(packed)] = packed
+        elif last8 in self._packed:
+            self._namesakes[last8] = {_id(each): each for each in (self._packed.pop(last8), packed)}
         else:
             self._packed[last8] = packed
         self._count += 1
         self._count_origins(packed, +1)
 
     def _remove(self, last8: str, packed: bytes) -> None:
-        others = tuple(other for other in self.with_last8(last8) if other is not packed)
-        self._packed.pop(last8, None)
-        self._namesakes.pop(last8, None)
-        if len(others) == 1:
-            self._packed[last8] = others[0]
-        elif others:
-            self._namesakes[last8] = others
+        namesakes = self._namesakes.get(last8)
+        if namesakes is None:
+            del self._packed[last8]
+        else:
+            del namesakes[_id(packed)]
+            if len(namesakes) == 1:
+                self._packed[last8] = self._namesakes.pop(last8).popitem()[1]
         self._free_slots.append(_slot(packed))
         self._count -= 1
         self._count_origins(packed, -1)
 
     def _replace(self, packed: bytes) -> None:
-        last8 = _head(packed[SLOT:]).last8
-        known = next(known for known in self.with_last8(last8) if known[:SLOT] == packed[:SLOT])
-        if last8 in self._packed:
-            self._packed[last8] = packed
+        head = _head(memoryview(packed)[SLOT:])
+        if head.last8 in self._packed:
+            known, self._packed[head.last8] = self._packed[head.last8], packed
         else:
-            others = self._namesakes[last8]
-            self._namesakes[last8] = tuple(packed if other is known else other for other in others)
+            namesakes = self._namesakes[head.last8]
+            known, namesakes[head.id] = namesakes[head.id], packed
         self._count_origins(known, -1)
         self._count_origins(packed, +1)
 
@@ -254,7 +267,8 @@ class KeyIndex:
 class Difference:
     """What a list changes in an index, worked out row by row before anything is changed.
 
-    See all rows, then finish, and then apply it. Of two rows with one id a disabled one stands, else the first.
+    See all rows, then finish, and then apply it. Of rows with one id the first disabled one stands, else the first; if one
+    that cannot be read says that the key is disabled, then it is, whatever stands.
 
     Args:
         index: the index that the list will be applied to.
@@ -270,6 +284,8 @@ class Difference:
         revoked_at: what the rows say that newly revoke a key.
         rejected: what is wrong with the rows that cannot be read.
         count: how many rows there were.
+        slots_hold: whether what `see` returned will be true of the next list, once this one is applied: no later row has
+            touched a key that was as it is known.
     """
 
     def __init__(self, index: KeyIndex, *, lapsed: Collection[str] = ()) -> None:
@@ -290,6 +306,7 @@ class Difference:
         self.revoked_at: list[object] = []
         self.rejected: list[InvalidRow] = []
         self.count = 0
+        self.slots_hold = True
 
     @property
     def is_empty(self) -> bool:
@@ -305,7 +322,7 @@ class Difference:
         Returns:
             The slots of the rows' keys if the index has all of these rows just as they are, for `see_slots`.
         """
-        with_last8, seen = self._index.with_last8, self._seen
+        candidate, seen = self._index.candidate, self._seen
         slots = array("I")
         before = self.count
         for row in rows:
@@ -314,13 +331,11 @@ class Difference:
                 self._spoil(row)
                 continue
             packed_row = _pack(row)
-            for known in with_last8(row.last8):
-                if len(known) == SLOT + len(packed_row) and known.endswith(packed_row):
-                    slot = _slot(known)
-                    if not seen[slot]:
-                        self._see_slot(slot)
-                        slots.append(slot)
-                        break
+            known = candidate(row.last8, row.id)
+            if known is not None and _has_row(known, packed_row) and not seen[_slot(known)]:
+                slot = _slot(known)
+                self._see_slot(slot)
+                slots.append(slot)
             else:
                 self._see_other(row, packed_row)
         return slots if len(slots) == self.count - before else None
@@ -329,7 +344,7 @@ class Difference:
         """Take rows into account of which it is known that the index has them just as they are.
 
         Args:
-            slots: what `see` returned for them.
+            slots: what `see` returned for them when the list was seen that was applied last, and whose `slots_hold`.
 
         Returns:
             False, and nothing is taken into account, if one of them has come before.
@@ -348,120 +363,163 @@ class Difference:
         Returns:
             Steps, to be taken while the index does not change.
         """
-        yield from self._compare_new_with_each_other()
-        if self._seen_count < len(self._index) or self.new or self._spoiled:
-            yield from self._compare_known()
+        repeated = yield from self._find_repeated()
+        known = yield from self._compare_known()
+        if repeated or known or self._spoiled:
+            new = yield from self._compare_new(repeated, known)
+            yield from self._settle_known(known, new)
+            yield from self._settle_new(new)
 
     def _see_slot(self, slot: int) -> None:
         self._seen[slot] = 1
         self._seen_count += 1
+        self._note_place(slot)
+
+    def _note_place(self, slot: int) -> None:
         if self.new:
             self._late[slot] = self.count
 
     def _see_other(self, row: Any, packed_row: bytes) -> None:
         if len(packed_row) > MAX_PACKED:
             problem = f"Expected at most {MAX_PACKED} bytes in a row, got {len(packed_row)}"
-            self._spoil(InvalidRow(self.count - 1, problem, row_id=row.id[:200], disabled_at=row.disabled_at))
+            self._spoil(InvalidRow(self.count - 1, problem, row_id=row.id, disabled_at=row.disabled_at))
             return
         known = self._index.find(row.last8, row.id)
         if known is None:
             self._new_places.append(self.count)
             self._new_ids[hash(row.id) % BUCKETS].append(hash(row.id))
             self.new.append(packed_row)
-            return
-        slot = _slot(known)
-        if self._seen[slot]:
+        elif not self._seen[_slot(known)]:
+            self._see_slot(_slot(known))
+            self._change(known, packed_row)
+        else:
             self.duplicate_ids.add(row.id)
-            first = self.changed.get(slot, known)[SLOT:]
-            if _standing(first, packed_row) is packed_row:
-                self.changed[slot] = known[:SLOT] + packed_row
-            return
-        self._see_slot(slot)
-        key = _unpack(known)
-        if row.disabled_at is not None and not key.disabled:
-            self.revoked_at.append(row.disabled_at)
-        is_only_used = _pack(msgspec.structs.replace(key, last_used_at=row.last_used_at)) == packed_row
-        (self.used if is_only_used else self.changed)[slot] = known[:SLOT] + packed_row
+            if _standing(self._row_of(known), packed_row) is packed_row:
+                self._note_place(_slot(known))
+                self._change(known, packed_row)
+                self.slots_hold = False
+
+    def _row_of(self, known: bytes) -> bytes:
+        """The row that a known key will have, as far as the list was seen."""
+        slot = _slot(known)
+        return (self.changed.get(slot) or self.used.get(slot) or known)[SLOT:]
+
+    def _change(self, known: bytes, packed_row: bytes) -> None:
+        slot = _slot(known)
+        self.changed.pop(slot, None)
+        self.used.pop(slot, None)
+        if not _has_row(known, packed_row):
+            before, after = _unpack(known), _decode(packed_row)
+            if after.disabled and not before.disabled:
+                self.revoked_at.append(after.disabled_at)
+            used_now = msgspec.structs.replace(before, last_used_at=after.last_used_at)
+            (self.used if _pack(used_now) == packed_row else self.changed)[slot] = known[:SLOT] + packed_row
 
     def _spoil(self, row: InvalidRow) -> None:
         self.rejected.append(row)
-        if row.row_id is not None:
-            self._spoiled[row.row_id] = row.disabled_at if self._spoiled.get(row.row_id) is None else True
+        if row.row_id is not None and self._spoiled.get(row.row_id) is None:
+            self._spoiled[row.row_id] = row.disabled_at
 
-    def _compare_new_with_each_other(self) -> Iterator[None]:
+    def _find_repeated(self) -> Generator[None, None, set[int]]:
+        """The hashes that several new ids have."""
         repeated: set[int] = set()
         for ids in self._new_ids:
             if len(set(ids)) < len(ids):
                 repeated.update(each for each, times in Counter(ids).items() if times > 1)
             yield
-        if not repeated and not self._spoiled:
-            return
-        first_at: dict[str, int] = {}
-        for place, row in enumerate(self.new):
-            row_id = _head(row).id
-            if self._spoiled.get(row_id) is not None:
-                self.new[place] = _revoked(row, self._spoiled[row_id])
-            if hash(row_id) in repeated and (first := first_at.setdefault(row_id, place)) != place:
-                self.duplicate_ids.add(row_id)
-                self.new[first] = _standing(self.new[first], self.new[place])
-                self.new[place] = b""
-        self._drop_empty()
+        return repeated
 
-    def _compare_known(self) -> Iterator[None]:
-        new_ids = set().union(*self._new_ids)
-        twins = []
+    def _compare_known(self) -> Generator[None, None, dict[str, tuple[str, bytes]]]:
+        """The known keys whose id another row of the list has, too, by that id; the others are seen or removed."""
+        known: dict[str, tuple[str, bytes]] = {}
+        is_plain = not self.new and not self._spoiled
+        if is_plain and self._seen_count == len(self._index):
+            return known
+        new_ids: list[set[int]] = []
+        for ids in self._new_ids if self._seen_count else ():
+            new_ids.append(set(ids))
+            yield
         for step in self._index.walk():
             for last8, packed in step:
                 seen = self._seen[_slot(packed)]
-                if seen and not new_ids and not self._spoiled:
+                if seen and is_plain:
                     continue
-                row_id = _head(packed[SLOT:]).id
-                if row_id in self._spoiled:
-                    self._compare_spoiled(last8, packed, row_id)
+                row_id = _id(packed)
+                if row_id in self._spoiled or (seen and hash(row_id) in new_ids[hash(row_id) % BUCKETS]):
+                    known[row_id] = (last8, packed)
                 elif not seen:
                     self.removed.append((last8, packed))
-                if seen and hash(row_id) in new_ids:
-                    twins.append((last8, packed, row_id))
             yield
-        if twins:
-            self._compare_twins(twins)
+        return known
 
-    def _compare_spoiled(self, last8: str, packed: bytes, row_id: str) -> None:
-        """A key for which the list has a row that cannot be read, and maybe one that can."""
-        slot, disabled_at = _slot(packed), self._spoiled[row_id]
+    def _compare_new(self, repeated: set[int], known: Collection[str]) -> Generator[None, None, dict[str, int]]:
+        """The places of the new rows whose id another row of the list has, too; of several, the one that stands."""
+        places: dict[str, int] = {}
+        for step in _steps(enumerate(self.new)):
+            for place, row in step:
+                row_id = _head(row).id
+                if hash(row_id) not in repeated and row_id not in known and row_id not in self._spoiled:
+                    continue
+                first = places.setdefault(row_id, place)
+                if first == place:
+                    continue
+                self.duplicate_ids.add(row_id)
+                if _standing(self.new[first], row) is row:
+                    places[row_id] = place
+                    self.new[first] = b""
+                else:
+                    self.new[place] = b""
+            yield
+        return places
+
+    def _settle_known(self, known: Mapping[str, tuple[str, bytes]], new: dict[str, int]) -> Iterator[None]:
+        for step in _steps(known.items()):
+            for row_id, (last8, packed) in step:
+                slot, place = _slot(packed), new.get(row_id)
+                seen, disabled_at = self._seen[slot], self._spoiled.get(row_id)
+                if seen and place is not None:
+                    self.duplicate_ids.add(row_id)
+                if not self._stays(packed, place) or (
+                    not seen and place is None and row_id in self._lapsed and disabled_at is None
+                ):
+                    self.removed.append((last8, packed))
+                    self.changed.pop(slot, None)
+                    self.used.pop(slot, None)
+                    self.slots_hold = self.slots_hold and not seen
+                    continue
+                if place is not None:
+                    self.new[place] = b""
+                    del new[row_id]
+                if not seen:
+                    self.kept.append(row_id)
+                row = self._row_of(packed)
+                revoked = _revoked(row, disabled_at)
+                if revoked is not row:
+                    self._change(packed, revoked)
+                    self.slots_hold = self.slots_hold and not seen
+            yield
+
+    def _stays(self, packed: bytes, place: int | None) -> bool:
+        """Whether a known key does, and not the new row with its id and other last characters."""
+        if place is None:
+            return True
+        slot, new = _slot(packed), self.new[place]
         if not self._seen[slot]:
-            if any(_head(row).id == row_id for row in self.new) or (row_id in self._lapsed and disabled_at is None):
-                self.removed.append((last8, packed))
-                return
-            self.kept.append(row_id)
-        row = self.changed.get(slot, packed)[SLOT:]
-        if _revoked(row, disabled_at) is not row:
-            self.changed[slot] = packed[:SLOT] + _revoked(row, disabled_at)
+            return False
+        row = self._row_of(packed)
+        is_first = self._late.get(slot, 0) < self._new_places[place]
+        return (_standing(row, new) if is_first else _standing(new, row)) is row
 
-    def _compare_twins(self, twins: list[tuple[str, bytes, str]]) -> None:
-        """Keys that the list has twice, once as they are known and once with other last characters."""
-        places = {_head(row).id: place for place, row in enumerate(self.new)}
-        for last8, packed, row_id in twins:
-            place = places.get(row_id)
-            if place is None:
-                continue
-            self.duplicate_ids.add(row_id)
-            slot = _slot(packed)
-            rows = [self.changed.get(slot, packed)[SLOT:], self.new[place]]
-            if self._late.get(slot, 0) > self._new_places[place]:
-                rows.reverse()
-            if _standing(*rows) is self.new[place]:
-                self.removed.append((last8, packed))
-                self.changed.pop(slot, None)
-                self.used.pop(slot, None)
-            else:
-                self.new[place] = b""
-        self._drop_empty()
-
-    def _drop_empty(self) -> None:
-        kept = [place for place, row in enumerate(self.new) if row]
-        self.new = [self.new[place] for place in kept]
-        self._new_places = array("I", (self._new_places[place] for place in kept))
+    def _settle_new(self, new: Mapping[str, int]) -> Iterator[None]:
+        for step in _steps(new.items()):
+            for row_id, place in step:
+                self.new[place] = _revoked(self.new[place], self._spoiled.get(row_id))
+            yield
+        standing: list[bytes] = []
+        for rows in _steps(self.new):
+            standing.extend(filter(None, rows))
+            yield
+        self.new = standing
 
 
 class EnabledOrigins:
@@ -499,7 +557,7 @@ class _PackedKey(msgspec.Struct, array_like=True):
     id: str
     name: str | None
     last8: str
-    domain_allowlist: tuple[str, ...] | None
+    domain_allowlist: tuple[str, ...]
     agent_id: str | None
     disabled_at: Any
     created_at: str | None
@@ -520,16 +578,19 @@ _encode = msgspec.msgpack.Encoder().encode
 _head = msgspec.msgpack.Decoder(_Head).decode
 _decode_fields = msgspec.msgpack.Decoder(_PackedKey).decode
 _as_tuple = msgspec.structs.astuple
+_ALLOWLIST = WidgetKey.__struct_fields__.index("domain_allowlist")
+_DISABLED_AT = WidgetKey.__struct_fields__.index("disabled_at")
 
 
 def _pack(row: Any) -> bytes:
+    fields = _as_tuple(row)
+    if fields[_ALLOWLIST] is None:
+        fields = (*fields[:_ALLOWLIST], (), *fields[_ALLOWLIST + 1 :])
     try:
-        return _encode(_as_tuple(row))
+        return _encode(fields)
     except (TypeError, ValueError, OverflowError, RecursionError):
         # What cannot be packed is what says that the key is disabled, where it could be anything. It still says so.
-        return _encode(
-            tuple(True if field == "disabled_at" else getattr(row, field) for field in WidgetKey.__struct_fields__)
-        )
+        return _encode((*fields[:_DISABLED_AT], True, *fields[_DISABLED_AT + 1 :]))
 
 
 def _decode(row: bytes | memoryview) -> WidgetKey:
@@ -538,7 +599,7 @@ def _decode(row: bytes | memoryview) -> WidgetKey:
         key.id,
         key.name,
         key.last8,
-        key.domain_allowlist or (),
+        key.domain_allowlist,
         key.agent_id,
         key.disabled_at,
         key.created_at,
@@ -563,6 +624,14 @@ def _unpack(packed: bytes) -> WidgetKey:
     return _decode(memoryview(packed)[SLOT:])
 
 
+def _id(packed: bytes) -> str:
+    return _head(memoryview(packed)[SLOT:]).id
+
+
+def _has_row(packed: bytes, row: bytes) -> bool:
+    return len(packed) == SLOT + len(row) and packed.endswith(row)
+
+
 def _slot(packed: bytes) -> int:
     return int.from_bytes(packed[:SLOT])
 
@@ -580,6 +649,8 @@ def _count(counter: Counter[Item], values: Iterable[Item], by: int) -> None:
             del counter[value]
 
 
-def _collide(packed: tuple[bytes, ...]) -> bool:
+def _collide(packed: Collection[bytes]) -> bool:
+    if len(packed) > MAX_NAMESAKES:
+        return True
     digests = [_unpack(each).key_sha256 for each in packed]
     return len(set(digests)) < len(digests)
