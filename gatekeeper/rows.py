@@ -25,9 +25,10 @@ _SPACE = b" \t\r\n"
 _EXPECTED_ARRAY = "expected a JSON array of rows"
 _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
 _EXPECTED_TEXT = {"key_sha256": "Expected 64 hexadecimal digits in lower case", "id": "Expected at least 1 character"}
+_EXPECTED_UNICODE = "Expected text, got half a surrogate pair in what decides"
 _BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 # Strings whole, since they may hold what looks like structure. A quotation mark alone begins one that has not arrived yet.
-_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 _KINDS = {
     b"{": "an object",
     b'"': "a string",
@@ -65,6 +66,7 @@ class RowReader:
         self._decoder = msgspec.json.Decoder(row_type)
         self._row_type = row_type
         self._list_decoder = msgspec.json.Decoder(types.GenericAlias(list, tidy_row_type))
+        self._raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
     def read(self, index: int, raw: msgspec.Raw | bytes) -> WidgetKey:
         """Read one row of a list.
@@ -85,10 +87,9 @@ class RowReader:
             raise self._invalid(index, _leniently(bytes(raw)), error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             row = _leniently(bytes(raw))
-            # What people read may be garbled; what the gate decides by may not.
-            if not isinstance(row, dict) or not all(_is_clean(row.get(name)) for name in self._deciding):
+            if not isinstance(row, dict) or not self._can_decide(row):
                 raise self._invalid(index, row, error) from error
-            return self.convert(index, {name: _legible(value) for name, value in row.items()})
+            return self.convert(index, row)
 
     def convert(self, index: int, row: WidgetKey | Mapping[str, Any]) -> WidgetKey:
         """Read one row that is a Python object already.
@@ -103,13 +104,16 @@ class RowReader:
         Raises:
             InvalidRow: saying which row, which field and why.
         """
-        if isinstance(row, WidgetKey):
-            return row
+        fields = dict(zip(self._names, msgspec.structs.astuple(row), strict=True)) if isinstance(row, WidgetKey) else row
         try:
-            known = {name: row[name] for name in self._names if name in row}
-            return _widget_key(msgspec.convert(known, self._row_type))
+            known = {name: fields[name] for name in self._names if name in fields}
+            if not self._can_decide(known):
+                raise msgspec.ValidationError(_EXPECTED_UNICODE)
+            legible = {name: _legible(value) for name, value in known.items()}
+            key = _widget_key(msgspec.convert(legible, self._row_type))
         except (msgspec.ValidationError, TypeError) as error:
-            raise self._invalid(index, row, error) from error
+            raise self._invalid(index, fields, error) from error
+        return row if isinstance(row, WidgetKey) and row == key else key
 
     def read_all(self, body: bytes) -> tuple[list[WidgetKey], list[InvalidRow]]:
         """Read a whole list at once.
@@ -154,6 +158,24 @@ class RowReader:
             return None
         return rows
 
+    def split(self, array: bytes) -> list[msgspec.Raw] | None:
+        """Tell apart the elements of an array without reading them.
+
+        Args:
+            array: JSON in UTF-8.
+
+        Returns:
+            Each one's bytes; None if this is not JSON.
+        """
+        try:
+            return self._raw_decoder.decode(array)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def _can_decide(self, row: Mapping[str, Any]) -> bool:
+        """What people read may be garbled; what the gate decides by may not."""
+        return all(_is_encodable(row.get(name)) for name in self._deciding)
+
     def _invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
         if not isinstance(row, Mapping):
             return InvalidRow(index, f"expected an object with the fields of a widget key: {error}")
@@ -186,22 +208,23 @@ class ListReader:
     """Cuts a list into slices of whole rows while it arrives. Feed it, and see what it has; end it, and do so once more.
 
     A slice ends where "},{" looks like the end of a row. Where that stood inside a string or a nested value, which shows
-    when the slice is read, its rows are told apart byte by byte instead.
+    when the slice is read, the part of a row at its end comes again with the next slice.
 
     Args:
         rows: reads the rows.
 
     Attributes:
+        rows: as given.
         count: how many rows have been read or skipped.
     """
 
     def __init__(self, rows: RowReader) -> None:
-        self._rows = rows
+        self.rows = rows
         self._buffer = bytearray()
         self._is_open = False
         self._is_closed = False
         self._has_ended = False
-        self._wanted = SLICE
+        self._cut_from = self._wanted = SLICE
         self.count = 0
 
     def feed(self, data: bytes) -> None:
@@ -220,84 +243,105 @@ class ListReader:
         """
         if not self._is_open and not self._open():
             return
-        while len(self._buffer) >= self._wanted and (cut := _BETWEEN_ROWS.search(self._buffer, self._wanted)):
-            raw = bytes(self._buffer[: cut.start() + 1])
-            del self._buffer[: cut.end() - 1]
-            yield Slice(self, raw)
-        if self._has_ended and not self._is_closed:
-            yield from self._last()
-        if self._is_closed and self._buffer.strip(_SPACE):
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that something follows, after {self.count} rows")
+        while not self._is_closed and (piece := self._next()):
+            yield piece
 
     def _open(self) -> bool:
         """Find the bracket that begins the list; False if it has not arrived yet."""
-        start = bytes(self._buffer[: len(_BOM)])
-        if _BOM.startswith(start) and len(start) < len(_BOM) and not self._has_ended:
+        if len(self._buffer) < len(_BOM) and not self._has_ended:
             return False
-        list_begins = bytes(self._buffer).removeprefix(_BOM).lstrip(_SPACE)
-        if not list_begins and not self._has_ended:
+        begins = bytes(self._buffer).removeprefix(_BOM).lstrip(_SPACE)
+        if not begins and not self._has_ended:
+            # However much space comes, it is looked at once.
+            self._buffer = bytearray(len(_BOM) * b" ")
             return False
-        if not list_begins.startswith(b"["):
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got {_kind(list_begins)}")
-        self._buffer = bytearray(list_begins[1:])
+        if not begins.startswith(b"["):
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got {_kind(begins)}")
+        self._buffer = bytearray(begins[1:])
         self._is_open = True
         return True
 
-    def _last(self) -> Iterator["Slice"]:
+    def _next(self) -> "Slice | None":
+        if len(self._buffer) < self._wanted and not self._has_ended:
+            return None
+        if cut := _BETWEEN_ROWS.search(self._buffer, self._cut_from):
+            return Slice(self, bytes(self._buffer[: cut.start() + 1]), cut.end() - 1)
+        if self._has_ended:
+            return self._last()
+        # Twice as much has to arrive before it is worth another look, so that no byte is looked at again and again.
+        self._wanted = 2 * len(self._buffer)
+        return None
+
+    def _last(self) -> "Slice | None":
         raw = bytes(self._buffer).rstrip(_SPACE)
-        self._buffer.clear()
         if not raw.endswith(b"]"):
             raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off after {self.count} rows")
         raw = raw[:-1]
+        if raw.strip(_SPACE):
+            return Slice(self, raw, None)
         self._is_closed = True
-        if raw.strip(_SPACE) or self.count:
-            yield Slice(self, raw)
+        return None
 
-    def one_by_one(self, raw: bytes) -> list[bytes]:
-        """Tell apart the rows of a slice that cannot be read as a whole, and take back what is only part of a row.
+    def take(self, piece: "Slice", count: int, size: int) -> None:
+        """Go on behind the rows of a slice.
 
         Args:
-            raw: the slice.
-
-        Returns:
-            The bytes of each row.
+            piece: the last slice that was given.
+            count: how many rows it has.
+            size: how many bytes they take; what follows them is part of a row.
 
         Raises:
-            InvalidList: if no list can have such a slice.
+            InvalidList: if nothing can follow that part.
         """
-        self._buffer[:0] = raw + (b"]" if self._is_closed else b",")
-        elements, end, is_closed = _elements(self._buffer, len(raw))
-        del self._buffer[:end]
-        if self._is_closed and not is_closed:
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off inside row {self.count + len(elements)}")
-        self._is_closed = is_closed
-        # Of a row that is longer than everything so far, twice as much has to arrive before it is worth another look.
-        self._wanted = SLICE if elements else 2 * len(self._buffer)
-        return elements
+        self.count += count
+        if size < len(piece.raw):
+            if piece.rest_at is None:
+                raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off inside row {self.count}")
+            del self._buffer[:size]
+        elif piece.rest_at is None:
+            self._buffer.clear()
+            self._is_closed = True
+        else:
+            del self._buffer[: piece.rest_at]
+        # A row that is longer than a slice is looked at again when there is twice as much of it.
+        self._cut_from = self._wanted = SLICE if size else 2 * len(piece.raw)
 
 
 class Slice:
     """Some rows of a list, one after another.
 
+    Args:
+        reader: whose slice it is.
+        raw: see below.
+        rest_at: where the reader has what follows; None for a list's last slice.
+
     Attributes:
-        raw: their bytes, without the list's brackets.
+        raw: their bytes, without the list's brackets; at the end there may be part of a row.
+        size: how many of the bytes are whole rows, once they were read.
+        rest_at: as given.
     """
 
-    def __init__(self, reader: ListReader, raw: bytes) -> None:
+    def __init__(self, reader: ListReader, raw: bytes, rest_at: int | None) -> None:
         self._reader = reader
         self.raw = raw
+        self.size = len(raw)
+        self.rest_at = rest_at
 
     def digest(self) -> bytes:
         """What tells these bytes from any others."""
         return hashlib.blake2b(self.raw, digest_size=16).digest()
 
-    def skip(self, count: int) -> None:
+    def skip(self, count: int, size: int) -> None:
         """Take no look at the rows, because they are known.
 
         Args:
             count: how many there are.
+            size: the `size` of the slice with these bytes that was read.
+
+        Raises:
+            InvalidList: if no list can have such a slice here.
         """
-        self._reader.count += count
+        self._reader.take(self, count, size)
 
     def rows(self) -> list[Any]:
         """Read the rows.
@@ -308,42 +352,53 @@ class Slice:
         Raises:
             InvalidList: if no list can have such a slice.
         """
-        reader, rows = self._reader, self._reader._rows  # noqa: SLF001 - the two are one
-        tidy = rows.tidy(b"[" + self.raw + b"]") if self.raw else None
-        if tidy is None:
-            tidy = [_read(rows, reader.count + place, raw) for place, raw in enumerate(reader.one_by_one(self.raw))]
-        reader.count += len(tidy)
-        return tidy
+        reader = self._reader
+        array = b"[" + self.raw + b"]"
+        rows = reader.rows.tidy(array)
+        if rows is None:
+            elements: list[Any] | None = reader.rows.split(array)
+            if elements is None:
+                elements, self.size = _elements(self.raw, reader.count)
+            rows = [_read(reader.rows, reader.count + place, raw) for place, raw in enumerate(elements)]
+        reader.take(self, len(rows), self.size)
+        return rows
 
 
-def _read(rows: RowReader, index: int, raw: bytes) -> WidgetKey | InvalidRow:
+def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | InvalidRow:
     try:
         return rows.read(index, raw)
     except InvalidRow as error:
         return error
 
 
-def _elements(text: bytearray, enough: int) -> tuple[list[bytes], int, bool]:
-    """The elements that fill so many bytes of an array's inside, where they end, and whether the array does, too."""
+def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
+    """The whole rows of a slice, also where they are no JSON, and how many bytes they take."""
     elements: list[bytes] = []
     start = depth = 0
-    for token in _STRUCTURE.finditer(text):
+    for token in _STRUCTURE.finditer(raw):
         mark = token.group()
         if mark == b'"':
-            break
+            return elements, start
         if mark in b"[{":
             depth += 1
-        elif mark in b"]}" and depth:
+        elif depth and mark in b"]}":
             depth -= 1
-        elif not depth and mark in b",]}":
-            element = bytes(text[start : token.start()]).strip(_SPACE)
-            if not element:
-                raise InvalidList(f"{_EXPECTED_ARRAY}, got one with nothing beside a comma")
-            elements.append(element)
+        elif not depth and mark == b",":
+            elements.append(_element(raw[start : token.start()], count + len(elements)))
             start = token.end()
-            if mark != b"," or start > enough:
-                return elements, start, mark != b","
-    return elements, start, False
+        elif not depth and mark in b"]}":
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that something follows, after {count + len(elements) + 1} rows")
+    if depth:
+        return elements, start
+    elements.append(_element(raw[start:], count + len(elements)))
+    return elements, len(raw)
+
+
+def _element(raw: bytes, count: int) -> bytes:
+    element = raw.strip(_SPACE)
+    if not element:
+        raise InvalidList(f"{_EXPECTED_ARRAY}, got one with nothing beside a comma, after {count} rows")
+    return element
 
 
 def _kind(text: bytes) -> str:
@@ -401,7 +456,7 @@ def _leniently(text: bytes) -> object:
         return None
 
 
-def _is_clean(value: object) -> bool:
+def _is_encodable(value: object) -> bool:
     try:
         msgspec.json.encode(value)
     except (UnicodeEncodeError, RecursionError):
