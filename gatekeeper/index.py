@@ -291,10 +291,10 @@ class Difference:
     def __init__(self, index: KeyIndex, *, lapsed: Collection[str] = ()) -> None:
         self._index = index
         self._lapsed = lapsed
-        self._seen = bytearray(index.slots)
+        # What `count` was when the row came that stands, by slot, where one has come, and by place in `new`.
+        self._seen_at = array("I", bytes(array("I").itemsize * index.slots))
+        self._new_at = array("I")
         self._seen_count = 0
-        self._late: dict[int, int] = {}
-        self._new_places = array("I")
         self._new_ids = [array("q") for _ in range(BUCKETS)]
         self._spoiled: dict[str, object] = {}
         self.new: list[bytes] = []
@@ -322,7 +322,7 @@ class Difference:
         Returns:
             The slots of the rows' keys if the index has all of these rows just as they are, for `see_slots`.
         """
-        candidate, seen = self._index.candidate, self._seen
+        candidate, seen_at = self._index.candidate, self._seen_at
         slots = array("I")
         before = self.count
         for row in rows:
@@ -332,7 +332,7 @@ class Difference:
                 continue
             packed_row = _pack(row)
             known = candidate(row.last8, row.id)
-            if known is not None and _has_row(known, packed_row) and not seen[_slot(known)]:
+            if known is not None and _has_row(known, packed_row) and not seen_at[_slot(known)]:
                 slot = _slot(known)
                 self._see_slot(slot)
                 slots.append(slot)
@@ -349,8 +349,8 @@ class Difference:
         Returns:
             False, and nothing is taken into account, if one of them has come before.
         """
-        seen = self._seen
-        if any(seen[slot] for slot in slots):
+        seen_at = self._seen_at
+        if any(seen_at[slot] for slot in slots):
             return False
         for slot in slots:
             self.count += 1
@@ -371,13 +371,8 @@ class Difference:
             yield from self._settle_new(new)
 
     def _see_slot(self, slot: int) -> None:
-        self._seen[slot] = 1
+        self._seen_at[slot] = self.count
         self._seen_count += 1
-        self._note_place(slot)
-
-    def _note_place(self, slot: int) -> None:
-        if self.new:
-            self._late[slot] = self.count
 
     def _see_other(self, row: Any, packed_row: bytes) -> None:
         if len(packed_row) > MAX_PACKED:
@@ -386,16 +381,16 @@ class Difference:
             return
         known = self._index.find(row.last8, row.id)
         if known is None:
-            self._new_places.append(self.count)
+            self._new_at.append(self.count)
             self._new_ids[hash(row.id) % BUCKETS].append(hash(row.id))
             self.new.append(packed_row)
-        elif not self._seen[_slot(known)]:
+        elif not self._seen_at[_slot(known)]:
             self._see_slot(_slot(known))
             self._change(known, packed_row)
         else:
             self.duplicate_ids.add(row.id)
             if _standing(self._row_of(known), packed_row) is packed_row:
-                self._note_place(_slot(known))
+                self._seen_at[_slot(known)] = self.count
                 self._change(known, packed_row)
                 self.slots_hold = False
 
@@ -441,7 +436,7 @@ class Difference:
             yield
         for step in self._index.walk():
             for last8, packed in step:
-                seen = self._seen[_slot(packed)]
+                seen = self._seen_at[_slot(packed)]
                 if seen and is_plain:
                     continue
                 row_id = _id(packed)
@@ -476,7 +471,7 @@ class Difference:
         for step in _steps(known.items()):
             for row_id, (last8, packed) in step:
                 slot, place = _slot(packed), new.get(row_id)
-                seen, disabled_at = self._seen[slot], self._spoiled.get(row_id)
+                seen, disabled_at = self._seen_at[slot], self._spoiled.get(row_id)
                 if seen and place is not None:
                     self.duplicate_ids.add(row_id)
                 if not self._stays(packed, place) or (
@@ -503,11 +498,11 @@ class Difference:
         """Whether a known key does, and not the new row with its id and other last characters."""
         if place is None:
             return True
-        slot, new = _slot(packed), self.new[place]
-        if not self._seen[slot]:
+        seen_at = self._seen_at[_slot(packed)]
+        if not seen_at:
             return False
-        row = self._row_of(packed)
-        is_first = self._late.get(slot, 0) < self._new_places[place]
+        row, new = self._row_of(packed), self.new[place]
+        is_first = seen_at < self._new_at[place]
         return (_standing(row, new) if is_first else _standing(new, row)) is row
 
     def _settle_new(self, new: Mapping[str, int]) -> Iterator[None]:

@@ -15,6 +15,7 @@ from gatekeeper import InvalidRow, Origin, Reason, WidgetKey
 from gatekeeper.allowlist import Allowlist
 from gatekeeper.index import MAX_NAMESAKES, MAX_PACKED, READY, SLOT, STEP, Difference, EnabledOrigins, IndexedKey, KeyIndex
 from gatekeeper.keys import ClientKey
+from gatekeeper.rows import RowReader
 
 FIRST = ClientKey.parse("pk_live_acme_first-0123456789")
 SECOND = ClientKey.parse("pk_live_acme_second-0123456789")
@@ -424,6 +425,14 @@ def test_whatever_says_that_a_key_is_disabled_it_is_and_another_list_with_it_cha
     index = index_of(row("a"))
     apply(index, [unreadable("a", disabled_at)])
     assert [each.disabled for each in index] == [True]
+
+
+def test_a_row_without_an_allowlist_is_the_same_however_it_was_read() -> None:
+    raw = b'{"id":"a","last8":"abcdefgh","domain_allowlist":null}'
+    index = KeyIndex()
+    index.load(RowReader().tidy(b"[" + raw + b"]") or ())
+    assert [each.domain_allowlist for each in index] == [()]
+    assert Difference(index).see([RowReader().read(0, raw)]) is not None
 
 
 def test_a_row_that_takes_too_much_room_is_one_that_cannot_be_read() -> None:
