@@ -90,10 +90,9 @@ class KeyIndex:
         """
         if self.account not in (None, client_key.account):
             return Reason.KEY_UNKNOWN
-        namesakes = self.with_last8(client_key.last8)
-        if len(namesakes) > MAX_NAMESAKES:
+        if len(self._namesakes.get(client_key.last8, ())) > MAX_NAMESAKES:
             return Reason.KEY_AMBIGUOUS
-        candidates = [self._make_ready(packed) for packed in namesakes]
+        candidates = [self._make_ready(packed) for packed in self.with_last8(client_key.last8)]
         if any(known.widget_key.key_sha256 for known in candidates):
             digest = client_key.sha256()
             proven = [known for known in candidates if known.widget_key.key_sha256 == digest]
@@ -123,10 +122,10 @@ class KeyIndex:
                 self._enabled_origins.count(self._compile(key), +1)
         return self._enabled_origins
 
-    def with_last8(self, last8: str) -> Collection[bytes]:
+    def with_last8(self, last8: str) -> tuple[bytes, ...]:
         """The keys with these last 8 characters, each as the number of its slot and its packed row."""
         packed = self._packed.get(last8)
-        return self._namesakes.get(last8, {}).values() if packed is None else (packed,)
+        return tuple(self._namesakes.get(last8, {}).values()) if packed is None else (packed,)
 
     def candidate(self, last8: str, row_id: str) -> bytes | None:
         """The only key with these last 8 characters, or of several the one with this id, packed; None if there is none."""
@@ -215,7 +214,9 @@ class KeyIndex:
         if last8 in self._namesakes:
             self._namesakes[last8][_id(packed)] = packed
         elif last8 in self._packed:
-            self._namesakes[last8] = {_id(each): each for each in (self._packed.pop(last8), packed)}
+            # In this order, so that a thread that decides meanwhile finds either what was or what is.
+            self._namesakes[last8] = {_id(each): each for each in (self._packed[last8], packed)}
+            del self._packed[last8]
         else:
             self._packed[last8] = packed
         self._count += 1
@@ -228,7 +229,8 @@ class KeyIndex:
         else:
             del namesakes[_id(packed)]
             if len(namesakes) == 1:
-                self._packed[last8] = self._namesakes.pop(last8).popitem()[1]
+                (self._packed[last8],) = namesakes.values()
+                del self._namesakes[last8]
         self._free_slots.append(_slot(packed))
         self._count -= 1
         self._count_origins(packed, -1)

@@ -249,6 +249,14 @@ def test_more_rows_with_one_suffix_than_chance_explains_are_ambiguous_whatever_t
     assert [resolved(index, key) for key in keys] == ["key_unknown", *map(str, range(1, MAX_NAMESAKES + 1))]
 
 
+def test_whoever_looks_at_keys_with_one_suffix_is_not_disturbed_by_those_that_come_and_go() -> None:
+    """Tools decide in threads, while a list is applied."""
+    index = index_of(row("a"), row("b"), row("c"))
+    found = index.with_last8(LAST8)
+    apply(index, [row("b", OTHER), row("d")])
+    assert ids(packed[SLOT:] for packed in found) == ["a", "b", "c"]
+
+
 def test_a_list_whose_suffixes_are_all_alike_is_loaded_without_comparing_each_row_with_each() -> None:
     index = KeyIndex()
     rows = [row(str(number)) for number in range(20_000)]
