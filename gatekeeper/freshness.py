@@ -6,12 +6,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import anyio
 import msgspec
 
-__all__ = ("Clock", "Freshness", "RefreshReport", "State", "Status", "boot_clock", "boot_sleep")
+__all__ = ("Clock", "Freshness", "KnownSlice", "RefreshReport", "State", "Status", "boot_clock", "boot_sleep")
 
 TICK = 1.0  # seconds after which a sleeper looks at the clock again, so that it notices that the machine was suspended
 
@@ -94,6 +94,18 @@ class Status(msgspec.Struct, frozen=True):
     revocation_lag: float | None = None
 
 
+class KnownSlice(NamedTuple):
+    """A slice of a list whose rows need not be read again.
+
+    Attributes:
+        slots: where the index has them.
+        size: see `Slice`.
+    """
+
+    slots: "array[int]"
+    size: int
+
+
 class Freshness:
     """How fresh a list is, and what is known of it; shared by the refreshers of all event loops.
 
@@ -109,7 +121,7 @@ class Freshness:
         validator: the source's own name for the list.
         dated_at: when the list was made, by the source's clock.
         digest: what tells the last list's bytes from any others.
-        slices: the slots of the rows in slices of the list of which the index has every row, by the slices' digests.
+        slices: the slices of the last list of which the index has every row as it is there, by their digests.
         kept_since: when keys were first kept as they are for a row that cannot be read, by id.
         held_since, held_lists: when so many keys were first missing that they were not dropped, and how many more lists
             have lacked as many since.
@@ -128,7 +140,7 @@ class Freshness:
         self.validator: str | None = None
         self.dated_at: float | None = None
         self.digest: bytes | None = None
-        self.slices: dict[bytes, array[int]] = {}
+        self.slices: dict[bytes, KnownSlice] = {}
         self.kept_since: dict[str, float] = {}
         self.held_since: float | None = None
         self.held_lists = 0

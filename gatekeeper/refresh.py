@@ -30,7 +30,6 @@ What becomes of it.
 import hashlib
 import logging
 import time
-from array import array
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -42,7 +41,7 @@ import msgspec
 
 from gatekeeper.client import Listing
 from gatekeeper.errors import HubError, InvalidList, SnapshotError, SourceError
-from gatekeeper.freshness import Clock, Freshness, RefreshReport
+from gatekeeper.freshness import Clock, Freshness, KnownSlice, RefreshReport
 from gatekeeper.index import Difference, KeyIndex
 from gatekeeper.keys import mask
 from gatekeeper.rows import ListReader, RowReader, Slice
@@ -91,7 +90,7 @@ class _Reading(NamedTuple):
     """A complete list, read."""
 
     difference: Difference
-    slices: dict[bytes, "array[int]"]
+    slices: dict[bytes, KnownSlice]
     digest: bytes
     validator: str | None
     dated_at: float | None
@@ -269,7 +268,7 @@ class Refresher:
                 return None
             self._require_no_old_copy(listing)
             difference = Difference(self._index, lapsed=freshness.lapsed)
-            slices: dict[bytes, array[int]] = {}
+            slices: dict[bytes, KnownSlice] = {}
             digest = hashlib.blake2b()
             reader = ListReader(self._rows)
             self._work = 0.0
@@ -288,7 +287,7 @@ class Refresher:
         return _Reading(difference, slices, digest.digest(), listing.validator, listing.dated_at)
 
     async def _see(
-        self, reader: ListReader, difference: Difference, slices: dict[bytes, "array[int]"], digest: "hashlib.blake2b"
+        self, reader: ListReader, difference: Difference, slices: dict[bytes, KnownSlice], digest: "hashlib.blake2b"
     ) -> None:
         for piece in reader:
             began = self._clock()
@@ -299,15 +298,14 @@ class Refresher:
             if difference.count > MAX_ROWS:
                 raise InvalidList(f"the list has more than {MAX_ROWS} rows: expected those of one account")
 
-    def _see_slice(self, piece: Slice, difference: Difference, slices: dict[bytes, "array[int]"]) -> None:
+    def _see_slice(self, piece: Slice, difference: Difference, slices: dict[bytes, KnownSlice]) -> None:
         digest = piece.digest()
-        slots = self._freshness.slices.get(digest)
-        if slots is not None and difference.see_slots(slots):
-            piece.skip(len(slots))
-        else:
-            slots = difference.see(piece.rows())
-        if slots is not None:
-            slices[digest] = slots
+        known = self._freshness.slices.get(digest)
+        if known is not None and difference.see_slots(known.slots):
+            piece.skip(len(known.slots), known.size)
+            slices[digest] = known
+        elif (slots := difference.see(piece.rows())) is not None:
+            slices[digest] = KnownSlice(slots, piece.size)
 
     def _require_no_old_copy(self, listing: Listing) -> None:
         """Refuse a list from before the last one, as a cache on the way may give it."""
@@ -371,7 +369,7 @@ class Refresher:
                 freshness.is_applying = False
                 freshness.supersede(asked_at)
                 freshness.dated_at = reading.dated_at
-                is_settled = not freshness.held and not difference.duplicate_ids
+                is_settled = not freshness.held and difference.slots_hold
                 freshness.validator = None if freshness.held else reading.validator
                 freshness.slices = reading.slices if is_settled else {}
                 freshness.digest = None if freshness.held else reading.digest

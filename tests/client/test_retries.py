@@ -223,7 +223,8 @@ async def test_fetch_is_not_repeated_because_the_refresher_does_that(hub: FakeHu
     hub.always(Answer(503))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubServerError):
-            await client.widget_keys.fetch()
+            async with client.widget_keys.fetch():
+                pass
     assert len(hub.requests) == 1
 
 
