@@ -12,7 +12,9 @@ from starlette.requests import ClientDisconnect
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.database import Database, find_place
 from gatekeeper.hub.endpoints import Endpoints
+from gatekeeper.hub.health import health_routes
 from gatekeeper.hub.minting import Draw, Mint, random_text
+from gatekeeper.hub.openapi import openapi_route
 from gatekeeper.hub.problems import (
     Problem,
     answer_database_down,
@@ -137,7 +139,7 @@ def create_hub(
             await opened.close()
 
     app = Starlette(
-        routes=Endpoints(hub.keys, hub.tokens).routes,
+        routes=[*Endpoints(hub.keys, hub.tokens).routes, *health_routes(opened), openapi_route()],
         exception_handlers={
             Problem: answer_problem,
             UnknownKey: answer_unknown_key,

@@ -8,19 +8,20 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from gatekeeper.allowlist import Allowlist
+from gatekeeper.allowlist import MAX_ENTRIES, Allowlist
 from gatekeeper.hub.problems import EntryError, Problem
 
 __all__ = ("KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
 
 MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries are a tenth of it.
 
+MAX_ANSWERED: Final = 1000  # Entries that are answered one by one, although a key has 100 at most.
 MAX_COUNT: Final = 1_000_000_000  # Uses in one report; 9 billion reports of that many still fit into 64 bits.
 
 # PostgreSQL has no NUL in its texts, and a name that only some databases can hold is no name.
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-# An allowlist has 100 entries; the rest are answered one by one up to a number that still costs next to nothing.
-_Entries = Annotated[list[str], msgspec.Meta(max_length=1000)]
+_Entry = Annotated[str, msgspec.Meta(extra_json_schema={"format": "gatekeeper-allowlist-entry"})]
+_Entries = Annotated[list[_Entry], msgspec.Meta(extra_json_schema={"maxItems": MAX_ENTRIES})]
 
 
 class KeyDraft(msgspec.Struct, frozen=True):
@@ -148,6 +149,9 @@ def _what_is_malformed(error: Exception, length: int) -> str:
 
 
 def _require_entries(entries: Sequence[str]) -> None:
+    if len(entries) > MAX_ANSWERED:
+        detail = f"Expected `array` of length <= {MAX_ENTRIES} - at `$.domain_allowlist`."
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid_request", detail)
     rejected = Allowlist.parse(entries).rejected
     if rejected:
         errors = [EntryError(bad.entry, bad.reason, bad.hint) for bad in rejected]

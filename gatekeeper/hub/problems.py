@@ -169,7 +169,8 @@ async def refuse_path(request: Request, error: Exception) -> Response:
     status = HTTPStatus(raised.status_code)
     detail = (
         f"There is no {request.method} on this path. A hub has GET and POST on /api/v1/widget-keys, POST on "
-        "/api/v1/widget-keys/usage, PATCH and DELETE on /api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events."
+        "/api/v1/widget-keys/usage, PATCH and DELETE on /api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events; "
+        "GET /openapi.json describes them."
     )
     return problem_response(Problem(status, status.name.lower(), detail, headers=raised.headers))
 

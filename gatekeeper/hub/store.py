@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
@@ -35,6 +35,10 @@ _CHOSEN_FIELDS: Final = ("name", "domain_allowlist", "agent_id")  # What create 
 
 # As uuid4 writes them. No database is asked about anything else: PostgreSQL would not take all of it for text.
 _KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
+
+
+# What is said to lie before it cannot be true, and not all of it can be written in UTC.
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UnknownKey(LookupError):
@@ -182,7 +186,7 @@ class KeyStore:
             await lock_account(connection, account)
             now = self._clock()
             added = [
-                {"used_id": key_id, "used_count": use.count, "used_at": min(use.last_used_at, now)}
+                {"used_id": key_id, "used_count": use.count, "used_at": min(max(use.last_used_at, _EARLIEST), now)}
                 for key_id, use in uses.items()
                 if _KEY_ID.fullmatch(key_id)
             ]

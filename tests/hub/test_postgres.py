@@ -82,12 +82,15 @@ async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
             answer = await stranger.get(PATH)
             assert_problem(answer, 503, "database_down")
             assert int(answer.headers["Retry-After"]) >= 1
+        assert_problem(await stranger.get("/readyz"), 503, "database_down")
+        assert (await stranger.get("/healthz")).status_code == httpx.codes.OK
         with pytest.raises(DatabaseDown):
             await running.hub.mint_token("acme", name="ci")
         assert [record.levelname for record in caplog.records if record.name == "gatekeeper.hub.database"] == ["WARNING"]
         cluster.start()
         assert await list_rows(await running.client("acme")) == []
         assert_problem(await stranger.get(PATH), 401, "token_unknown")
+        assert (await stranger.get("/readyz")).status_code == httpx.codes.OK
     cluster.stop()
 
 

@@ -49,6 +49,15 @@ async def test_last_used_at_never_lies_in_the_hubs_future(hub: RunningHub, acme:
     assert (await list_rows(acme))[0]["last_used_at"] == later
 
 
+async def test_a_moment_before_there_were_widgets_is_no_crash(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    for moment in ("0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00-23:59", "9999-12-31T23:59:59-23:59"):
+        answer = await acme.post(USAGE, json={row["id"]: {"count": 1, "last_used_at": moment}})
+        assert answer.status_code == httpx.codes.NO_CONTENT
+    (used,) = await list_rows(acme)
+    assert (used["last_used_at"], used["use_count"]) == (written(hub.clock.now), 3)
+
+
 async def test_moments_of_any_time_zone_are_understood(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     hub.clock.advance(86_400)

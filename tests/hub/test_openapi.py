@@ -1,0 +1,90 @@
+"""The OpenAPI document, and whether the hub is as it says."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from gatekeeper.hub.openapi import openapi_document
+from tests.support.real_hub import Served, served_hub
+
+from .support import PATH, RunningHub
+
+PATHS = {
+    "/api/v1/widget-keys": {"get", "post"},
+    "/api/v1/widget-keys/usage": {"post"},
+    "/api/v1/widget-keys/{key_id}": {"patch", "delete"},
+    "/api/v1/widget-keys/{key_id}/events": {"get"},
+    "/healthz": {"get"},
+    "/readyz": {"get"},
+}
+ENTRIES = ("acme.com", "*.acme.com", "localhost:*", "https://www.acme.com", "192.168.0.10:3000", "[::1]:*", "bücher.example")
+
+described = schemathesis.openapi.from_dict(openapi_document())
+schemathesis.openapi.format("gatekeeper-allowlist-entry", st.sampled_from(ENTRIES))
+
+
+@described.hook
+def filter_body(_context: schemathesis.HookContext, body: Any) -> bool:
+    """Leave out counts like 3.0: to JSON Schema they are integers, to the hub they are not."""
+    uses = body.values() if isinstance(body, dict) else ()
+    return not any(isinstance(use, dict) and isinstance(use.get("count"), float) for use in uses)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve a hub over a socket."""
+    with served_hub(tmp_path_factory.mktemp("served")) as served:
+        yield served
+
+
+@described.parametrize()
+@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+def test_the_hub_is_as_the_document_says(case: schemathesis.Case[Any], served: Served) -> None:
+    # With the account, a token that is no token is a 401, and no 400 about the missing account.
+    headers = {"Authorization": f"Bearer {served.token}", "X-Account-ID": "acme"}
+    case.call_and_validate(base_url=served.url, headers=headers)
+
+
+def test_every_answer_in_the_life_of_a_key_is_as_the_document_says(served: Served) -> None:
+    key = "/api/v1/widget-keys/{key_id}"
+    fine = {"count": 1, "last_used_at": "2026-01-02T03:04:05Z"}
+    with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.token}"}, trust_env=False) as client:
+
+        def ask(method: str, path: str, status: int, body: Any = None) -> Any:
+            answer = client.request(method, path.format(key_id=key_id), json=body)
+            assert answer.status_code == status
+            described[path][method].validate_response(answer)
+            return answer.json() if answer.content else None
+
+        key_id = ""
+        for used in (False, True):
+            key_id = ask("POST", PATH, 201, {"name": "shop", "domain_allowlist": ["http://acme.com"]})["id"]
+            ask("PATCH", key, 200, {"disabled": True, "agent_id": "agent-7"})
+            ask("POST", f"{PATH}/usage", 204, {key_id: fine} if used else {})
+            ask("GET", PATH, 200)
+            ask("DELETE", key, 200 if used else 204)
+            ask("GET", f"{key}/events", 200)
+        ask("POST", PATH, 400, {"name": "shop", "domain_allowlist": ["*"]})
+        ask("POST", f"{PATH}/usage", 400, {"used": {}})
+        key_id = "nothing"
+        for method, path in (("PATCH", key), ("DELETE", key), ("GET", f"{key}/events")):
+            ask(method, path, 404, {} if method == "PATCH" else None)
+
+
+@pytest.mark.anyio
+async def test_the_document_describes_every_path_and_needs_no_token(hub: RunningHub) -> None:
+    stranger = await hub.client_with({})
+    answer = await stranger.get("/openapi.json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (httpx.codes.OK, "application/json")
+    document = answer.json()
+    assert document == msgspec.json.decode(msgspec.json.encode(openapi_document()))
+    assert document["openapi"] == "3.1.0"
+    assert {path: set(methods) for path, methods in document["paths"].items()} == PATHS
+    public = {path for path, methods in document["paths"].items() for method in methods.values() if "security" not in method}
+    assert public == {"/healthz", "/readyz"}
