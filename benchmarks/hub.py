@@ -1,6 +1,6 @@
 """What the reference hub takes: the list of 100,000 keys, the answer that nothing has changed, creates.
 
-    python -m benchmarks.hub [--rows 100000] [--rounds 7] [--json]
+    python -m benchmarks.hub [--rows 100000] [--rounds 7] [--creates 100] [--json]
 
 A hub with one uvicorn worker runs in a process of its own, over a SQLite file and, where PostgreSQL is installed, over a
 server that is started with its defaults (so that commits are synced). It is asked over loopback by http.client, which
@@ -33,7 +33,6 @@ from tests.support.postgres import PostgresCluster, find_postgres
 PEPPER = "the pepper of this benchmark"
 PATH = "/api/v1/widget-keys"
 UNCHANGED = 100  # questions in a round
-CREATES = 100  # creates of each connection in a round
 CONNECTIONS = 8
 SLICE = 5000  # rows that are inserted at a time
 WORKER = """
@@ -136,13 +135,13 @@ def measure_unchanged(connection: HTTPConnection, served: Served, etag: str) -> 
     return (time.perf_counter() - begun) / UNCHANGED
 
 
-def measure_creates(served: Served) -> float:
+def measure_creates(served: Served, creates: int) -> float:
     """Creates in a second, over several connections at once."""
 
     def create_many(number: int) -> None:
         connection = HTTPConnection("127.0.0.1", served.port)
         body = json.dumps({"name": f"Customer {number}", "domain_allowlist": [f"customer{number}.example"]})
-        for _ in range(CREATES):
+        for _ in range(creates):
             connection.request("POST", PATH, body, served.headers | {"Content-Type": "application/json"})
             answer = connection.getresponse()
             answer.read()
@@ -153,7 +152,7 @@ def measure_creates(served: Served) -> float:
     begun = time.perf_counter()
     with ThreadPoolExecutor(CONNECTIONS) as threads:
         list(threads.map(create_many, range(CONNECTIONS)))
-    return CREATES * CONNECTIONS / (time.perf_counter() - begun)
+    return creates * CONNECTIONS / (time.perf_counter() - begun)
 
 
 def peak_memory(process: int) -> float:
@@ -162,7 +161,7 @@ def peak_memory(process: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measure(database: str | Path, rows: int, rounds: int) -> dict[str, list[float]]:
+def measure(database: str | Path, rows: int, rounds: int, creates: int) -> dict[str, list[float]]:
     """Every figure, once a round; creates last, because they change the list."""
     figures: dict[str, list[float]] = {}
 
@@ -183,7 +182,7 @@ def measure(database: str | Path, rows: int, rounds: int) -> dict[str, list[floa
         note("memory gained by lists (MiB)", peak_memory(served.process) - before)
         connection.close()
         for _ in range(rounds):
-            note("creates (1/s)", measure_creates(served))
+            note("creates (1/s)", measure_creates(served, creates))
     return figures
 
 
@@ -214,10 +213,14 @@ def main(argv: list[str] | None = None, print_line: Callable[[str], None] = prin
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--creates", type=int, default=100, help="creates of each of the connections in a round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     with databases() as found:
-        figures = {kind: summary(measure(database, options.rows, options.rounds)) for kind, database in found.items()}
+        figures = {
+            kind: summary(measure(database, options.rows, options.rounds, options.creates))
+            for kind, database in found.items()
+        }
     if options.json:
         print_line(json.dumps({"rows": options.rows, "rounds": options.rounds, "figures": figures}, indent=2))
         return

@@ -2,10 +2,12 @@
 
 import re
 import secrets
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.tables import accounts
@@ -23,10 +25,11 @@ async def add_account(connection: AsyncConnection, name: str, now: datetime) -> 
         name: matches ACCOUNT_NAME in full.
         now: when it is added.
     """
-    known = await connection.scalar(select(accounts.c.name).where(accounts.c.name == name))
-    if known is None:
-        row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
-        await connection.execute(insert(accounts).values(row))
+    row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
+    # Tried and not looked up, because others may add it at the same time.
+    with suppress(IntegrityError):
+        async with connection.begin_nested():
+            await connection.execute(insert(accounts).values(row))
 
 
 async def lock_account(connection: AsyncConnection, name: str) -> None:

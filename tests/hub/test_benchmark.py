@@ -9,7 +9,7 @@ from tests import needs
 def test_the_benchmark_measures_both_kinds_of_database() -> None:
     needs.postgres()
     printed: list[str] = []
-    main(["--rows", "1200", "--rounds", "1", "--json"], printed.append)
+    main(["--rows", "1200", "--rounds", "1", "--creates", "3", "--json"], printed.append)
     report = json.loads("".join(printed))
     assert report["rows"] == 1200
     for figures in (report["figures"]["SQLite"], report["figures"]["PostgreSQL"]):

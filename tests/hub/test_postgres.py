@@ -12,7 +12,7 @@ from gatekeeper.hub import create_hub, database, migrate
 from tests import needs
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, PEPPER, RunningHub, ask, assert_problem, create, fill, list_rows, running_hub
+from .support import PATH, PEPPER, START, RunningHub, ask, assert_problem, create, fill, list_rows, running_hub, written
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +64,14 @@ async def test_both_of_its_schemes_and_its_parameters_are_known(postgres: Postgr
     url = postgres.create_schema().replace("postgresql://", "postgres://") + "&application_name=hub&connect_timeout=9"
     async with running_hub(url) as running:
         assert await list_rows(await running.client("acme")) == []
+
+
+async def test_the_time_zone_of_the_server_does_not_matter(postgres: PostgresCluster) -> None:
+    async with running_hub(f"{postgres.create_schema()}%20-ctimezone%3DAsia/Kolkata") as running:
+        client = await running.client("acme")
+        row = await create(client)
+        assert row["created_at"] == written(START)
+        assert await list_rows(client) == [row]
 
 
 def test_a_missing_driver_is_an_import_error_that_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:

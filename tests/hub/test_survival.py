@@ -49,6 +49,11 @@ async def test_workers_on_one_database_serve_the_same_keys(workers: list[Running
     assert (answer.status_code, answer.json()) == (httpx.codes.OK, [])
 
 
+async def test_workers_may_mint_tokens_of_a_new_account_at_the_same_time(workers: list[RunningHub]) -> None:
+    tokens = await asyncio.gather(*(worker.hub.mint_token("acme", name="ci") for _ in range(10) for worker in workers))
+    assert len(await workers[0].hub.list_tokens("acme")) == len(set(tokens)) == 20
+
+
 async def test_workers_that_draw_alike_at_the_same_time_never_give_out_the_same_last_8(workers: list[RunningHub]) -> None:
     clients = [await worker.client("acme") for worker in workers]
     for worker in workers:
