@@ -193,7 +193,8 @@ class AsyncWidgetKeys:
         """Tell the hub which keys were used; what comes back with an error is never sent again by itself.
 
         Args:
-            usage: what is new since the last report, by the row's id.
+            usage: what is new since the last report, by the row's id; some thousands of rows at once, since a hub may
+                refuse more than 1 MB.
 
         Raises:
             HubError: of the kind that fits; its `status` is 404 or 405 where the hub has no place for reports.
