@@ -21,7 +21,6 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from starlette.applications import Starlette
 
 from gatekeeper import ConfigError, Decision, FileSource, Gatekeeper, HubClient, HubSource, Origin, Reason, StaticSource
@@ -402,107 +401,6 @@ async def test_what_is_decided_at_the_very_moment_of_expiry_does_not_outlive_it(
         gate.decide(client_key(1), ORIGIN)
         await fake.advance(1)
         assert gate.decide(client_key(1), ORIGIN).reason is Reason.EXPIRED
-
-
-class Memory(RuleBasedStateMachine):
-    """A gate over a hub that changes, fails and lies, beside what an attentive reader of its lists would decide."""
-
-    numbers = st.integers(1, 3)
-    allowlists = st.sampled_from([[], ["acme.com"], ["*.acme.com"], ["https://acme.com", "localhost:*"]])
-    origins = st.sampled_from([None, "null", ORIGIN, "http://acme.com", "https://a.acme.com", "http://localhost:5173"])
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.time = FakeTime()
-        self.source = MemorySource()
-        self.hub: dict[int, dict[str, Any]] = {}
-        self.known: dict[str, dict[str, Any]] = {}
-        self.accepted_at = 0.0
-        self.gate = Gatekeeper(
-            self.source, clock=self.time.clock, sleep=self.time.sleep, jitter=self.time.dice, hard_stale=100
-        )
-        self.source.on_fetch = self.note_fetch
-
-    @initialize()
-    def start(self) -> None:
-        self.runner.run(self.gate.check(None, None))
-        self.runner.run(self.time.asleep())
-
-    def note_fetch(self) -> None:
-        """Read the list as the gate should."""
-        if self.source.broken is not None:
-            return
-        bad = [fields for fields in self.source.rows if len(fields["last8"]) != 8]
-        if len(bad) > 0.2 * len(self.source.rows):
-            return
-        kept = {fields["id"]: {**self.known[fields["id"]]} for fields in bad if fields["id"] in self.known}
-        for fields in bad:
-            if fields["id"] in kept and fields["disabled_at"]:
-                kept[fields["id"]]["disabled_at"] = "now"  # a revocation counts, whatever else is wrong with its row
-        self.known = kept | {fields["id"]: fields for fields in self.source.rows if fields not in bad}
-        self.accepted_at = self.time.now
-
-    def put(self, number: int, **fields: Any) -> None:
-        self.hub[number] = {**self.hub.get(number, row(number)), **fields}
-        self.source.rows = [*self.hub.values(), *(row(100 + filler) for filler in range(8))]
-
-    @rule(number=numbers, allowlist=allowlists, disabled=st.booleans())
-    def write(self, number: int, allowlist: list[str], *, disabled: bool) -> None:
-        self.put(number, last8=f"{number:08d}", domain_allowlist=allowlist, disabled_at="now" if disabled else None)
-
-    @rule(number=numbers)
-    def spoil(self, number: int) -> None:
-        self.put(number, last8="short")
-
-    @rule(number=numbers, other=numbers)
-    def collide(self, number: int, other: int) -> None:
-        self.put(number, last8=f"{other:08d}")
-
-    @rule(number=numbers)
-    def drop(self, number: int) -> None:
-        if len(self.hub) > 1:
-            self.hub.pop(number, None)
-            self.source.rows = [*self.hub.values(), *(row(100 + filler) for filler in range(8))]
-
-    @rule(broken=st.sampled_from([None, None, OSError("no route to host")]))
-    def fail(self, broken: Exception | None) -> None:
-        self.source.broken = broken
-
-    @rule()
-    def refresh(self) -> None:
-        slept = len(self.time.sleeps)
-        self.runner.run(self.gate.refresh())
-        self.runner.run(self.time.asleep(slept + 1))
-
-    @rule(seconds=st.sampled_from([1, 5, 20, 99, 101]))
-    def let_time_pass(self, seconds: float) -> None:
-        self.runner.run(self.time.advance(seconds))
-
-    @rule(number=st.integers(1, 4), origin=origins, referer=st.sampled_from([None, "https://acme.com/page"]))
-    def ask(self, number: int, origin: str | None, referer: str | None) -> None:
-        self.compare(number, origin, referer)
-
-    @invariant()
-    def every_decision_is_that_of_a_gate_without_a_past(self) -> None:
-        for number in (1, 2, 3):
-            self.compare(number, ORIGIN, None)
-
-    def compare(self, number: int, origin: str | None, referer: str | None) -> None:
-        decision = self.gate.decide(client_key(number), origin, referer=referer)
-        age = self.time.now - self.accepted_at
-        if age > 100:
-            assert decision.reason in (Reason.EXPIRED, Reason.NOT_READY)
-        elif age < 100:
-            fresh = Gatekeeper.from_rows(self.known.values(), account="acme")
-            assert decision == fresh.decide(client_key(number), origin, referer=referer)
-
-    def teardown(self) -> None:
-        self.runner.close()
-
-
-Memory.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-test_no_decision_survives_the_change_that_makes_it_wrong = Memory.TestCase
 
 
 # check: starting at the first request, and keys that were minted a moment ago

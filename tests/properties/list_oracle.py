@@ -1,0 +1,103 @@
+"""Say, naively and from the design alone, what a list of rows leaves of the keys that were known, and what they decide.
+
+As in `oracle`, nothing here is shared with the package. A row is what the hub's JSON has for it.
+"""
+
+import hashlib
+from typing import Any
+
+from . import oracle
+
+SUFFIX = oracle.LABEL + oracle.LABEL.upper()
+LONGEST_SUFFIX = 8
+LONGEST_DIGEST = 64
+PREFIX = "pk_live_"
+
+Row = dict[str, Any]
+
+
+def read_list(known: dict[str, Row], rows: list[Any]) -> dict[str, Row]:
+    """Return the rows by id after a list has come, given those before it."""
+    bad = [row for row in rows if not is_widget_key(row)]
+    if len(bad) * 5 > len(rows):
+        return known  # a hub that says so much nonsense is not trusted with the rest
+    after: dict[str, Row] = {}
+    for row in rows:
+        reading = row if row not in bad else last_good_version(known, row)
+        if reading is None:
+            continue
+        before = after.get(reading["id"])
+        if before is None or (not is_disabled(before) and is_disabled(reading)):
+            after[reading["id"]] = reading
+    return after
+
+
+def decide(rows: list[Row], account: str, client_key: str, origin: str | None) -> str:
+    """Return the reason that is given for a well-formed client key on a page."""
+    if client_key.removeprefix(PREFIX).rpartition("_")[0] != account:
+        return "key_unknown"
+    row = find_row(rows, client_key)
+    if isinstance(row, str):
+        return row
+    if is_disabled(row):
+        return "key_disabled"
+    entries = row["domain_allowlist"] or []
+    if all(oracle.read_entry(entry) is None for entry in entries):
+        return "allowlist_empty"
+    if origin is None:
+        return "origin_missing"
+    if origin == "null":
+        return "origin_null"
+    if oracle.read_origin(origin) is None:
+        return "origin_malformed"
+    return "allowed" if oracle.allows(entries, origin) else "origin_not_allowed"
+
+
+def find_row(rows: list[Row], client_key: str) -> Row | str:
+    """Return the row of a client key, or the reason why there is none."""
+    alike = [row for row in rows if row["last8"] == client_key[-8:]]
+    digest = hashlib.sha256(client_key.encode()).hexdigest()
+    proven = [row for row in alike if row["key_sha256"] == digest]
+    possible = proven or [row for row in alike if row["key_sha256"] is None]
+    if len(possible) == 1:
+        return possible[0]
+    return "key_ambiguous" if possible else "key_unknown"
+
+
+def is_allowed_by_some_key(rows: list[Row], origin: str) -> bool:
+    """Tell whether any enabled key allows an origin."""
+    return any(not is_disabled(row) and oracle.allows(row["domain_allowlist"] or [], origin) for row in rows)
+
+
+def is_disabled(row: Row) -> bool:
+    """Tell whether a row is revoked."""
+    return row["disabled_at"] is not None
+
+
+def is_widget_key(row: Any) -> bool:
+    """Tell whether a row has what the gate decides by, as it should be."""
+    if not isinstance(row, dict):
+        return False
+    entries, digest = row["domain_allowlist"], row["key_sha256"]
+    return (
+        _is_text(row["id"])
+        and _is_text(row["last8"], LONGEST_SUFFIX, SUFFIX)
+        and (entries is None or (isinstance(entries, list) and all(isinstance(entry, str) for entry in entries)))
+        and (digest is None or _is_text(digest, LONGEST_DIGEST, oracle.HEX))
+        and (row["agent_id"] is None or isinstance(row["agent_id"], str))
+    )
+
+
+def last_good_version(known: dict[str, Row], row: Any) -> Row | None:
+    """Return what was known of a row that cannot be read; a revocation counts, whatever else is wrong with it."""
+    row_id = row["id"] if isinstance(row, dict) else None
+    before = known.get(row_id) if isinstance(row_id, str) else None
+    if before is None or is_disabled(before) or not is_disabled(row):
+        return before
+    return {**before, "disabled_at": row["disabled_at"]}
+
+
+def _is_text(value: Any, length: int | None = None, alphabet: str | None = None) -> bool:
+    if not isinstance(value, str) or not value:
+        return False
+    return length in (None, len(value)) and (alphabet is None or all(character in alphabet for character in value))
