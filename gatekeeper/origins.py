@@ -138,13 +138,7 @@ def _require_host(host: str) -> None:
 def is_port(text: str) -> bool:
     """Whether a text is a port as URLs serialise it: 1 to 65535 in ASCII digits, without leading zeros."""
     # The length comes first: int() of a long text takes quadratic time (CVE-2020-10735).
-    return (
-        0 < len(text) <= len(str(MAX_PORT))
-        and text.isascii()
-        and text.isdigit()
-        and text[0] != "0"
-        and int(text) <= MAX_PORT
-    )
+    return len(text) <= len(str(MAX_PORT)) and text.isascii() and text.isdigit() and text[0] != "0" and int(text) <= MAX_PORT
 
 
 def is_host_name(host: str) -> bool:

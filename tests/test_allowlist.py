@@ -761,6 +761,11 @@ def test_nothing_is_suggested_where_nothing_seems_forgotten(entries: list[str]) 
     assert Allowlist.parse(entries).suggestions == ()
 
 
+def test_the_suggestions_have_every_reason_that_there_is() -> None:
+    suggested = Allowlist.parse(["www.acme.com", "globex.com", "localhost"]).suggestions
+    assert [suggestion.reason for suggestion in suggested] == list(get_args(SuggestionReason))
+
+
 # What is warned of.
 
 
@@ -948,6 +953,9 @@ def test_the_entry_to_write_for_a_page_is_the_narrowest_that_allows_it(origin: s
         ),
         ("::1", "'::1' has several colons: write an IPv6 address in brackets, such as '[::1]:8080'."),
         ("shop.test.", "'shop.test.' ends with a dot, which browsers take for another site: write 'shop.test'."),
+        ("ACMEX.", "'ACMEX.' ends with a dot, which browsers take for another site: write 'ACMEX'."),
+        ("X.", "'X.' ends with a dot, which browsers take for another site: write 'X'."),
+        ("*.X..", "'*.X..' ends with a dot, which browsers take for another site: write '*.X'."),
         ("*...", "'*...' ends with a dot, which browsers take for another site: write 'acme.com'."),
         ("acme.com:0", "':0' is not a port: write ':' and a number from 1 to 65535, or ':*' for any port."),
         ("a" * 1025, "An entry has at most 1024 characters; this one has 1025."),

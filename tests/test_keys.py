@@ -663,11 +663,34 @@ def test_half_an_emoji_or_a_stray_byte_in_a_name_is_replaced_and_the_row_lives()
         assert key == msgspec.structs.replace(read_one(ROW), name="caf?!")
 
 
+def test_what_is_no_text_is_left_alone_where_a_name_is_replaced() -> None:
+    row = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": None, "agent_id": None}
+    key = RowReader().read(0, json.dumps(row | {"name": "caf\ud83d!"}).encode())
+    assert key == msgspec.structs.replace(read_one(row), name="caf?!")
+
+
+@pytest.mark.parametrize("disabled_at", ["2026\ud83d", ["\ud83d"], {"by": "\ud83d"}], ids=ascii)
+def test_a_revocation_that_is_garbled_is_one(disabled_at: object) -> None:
+    assert RowReader().read(0, json.dumps(ROW | {"disabled_at": disabled_at}).encode()).disabled
+
+
+@pytest.mark.parametrize("disabled_at", [None, "2026-11-22", "", 0, False, {"by": "the owner"}])
+@pytest.mark.parametrize("spoiled", [{"last8": "short"}, {"agent_id": 7}, {"last8": "\ud83d"}], ids=ascii)
+def test_a_rejected_row_tells_whether_it_says_that_its_key_is_revoked(
+    spoiled: dict[str, object], disabled_at: object
+) -> None:
+    row = ROW | spoiled | {"disabled_at": disabled_at}
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().read(0, json.dumps(row).encode())
+    assert (refused.value.row_id, refused.value.disabled_at) == (ROW["id"], disabled_at)
+
+
 @pytest.mark.parametrize(
     ("extra", "problem"),
     [
         ({"last8": "\ud83d"}, "(JSON is malformed|Input data was truncated)"),
         ({"agent_id": 7, "name": "\ud83d"}, r"Expected `str \| null`, got `int` in 'agent_id'$"),
+        ({"name": "\ud83d", "last8": "short"}, r"Expected 8 characters of .* in 'last8', got text of 5 characters$"),
     ],
 )
 def test_a_rejected_row_with_half_an_emoji_is_named_and_explained(extra: dict[str, object], problem: str) -> None:
