@@ -76,7 +76,7 @@ class Lists(RuleBasedStateMachine):
         self.gate = Gatekeeper(self.source, clock=time.clock, sleep=time.sleep, jitter=time.dice)
         self.enabled_origins = self.gate.enabled_origins()
 
-    @initialize(numbers=st.sets(NUMBERS))
+    @initialize(numbers=st.sets(NUMBERS, min_size=5))
     def begin(self, numbers: set[int]) -> None:
         self.send([row(number, key_sha256=None) for number in sorted(numbers)])
 
@@ -97,9 +97,9 @@ class Lists(RuleBasedStateMachine):
     def enable(self, place: int) -> None:
         self.rewrite(place, {"disabled_at": None})
 
-    @rule(place=PLACES, fields=SPOILED)
-    def spoil(self, place: int, fields: dict[str, Any]) -> None:
-        self.rewrite(place, fields)
+    @rule(place=PLACES, fields=SPOILED, revoked=st.just({}) | st.fixed_dictionaries({"disabled_at": DISABLED_AT}))
+    def spoil(self, place: int, fields: dict[str, Any], revoked: dict[str, object]) -> None:
+        self.rewrite(place, fields | revoked)
 
     @rule(place=PLACES, row=st.sampled_from([None, 7, "key-1", ["key-1"]]))
     def replace_by_nonsense(self, place: int, row: object) -> None:
@@ -172,5 +172,5 @@ class Lists(RuleBasedStateMachine):
         self.runner.close()
 
 
-Lists.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Lists.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 test_list_after_list_decides_as_the_last_one_would_alone = Lists.TestCase
