@@ -500,7 +500,7 @@ def _normal_host(host: str) -> str:
 
 
 def _normal_ipv6(host: str) -> str:
-    compressed = compress_ipv6(host.lower())
+    compressed = compress_ipv6(host)
     if compressed is None or is_ipv4_mapped(compressed):
         hint = f"{_shown(host)} is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'."
         raise InvalidEntry("ipv6", hint)
@@ -571,7 +571,7 @@ def _require_wildcard_base(base: str) -> None:
 
 def _is_registrable(host: str) -> bool:
     """Whether a host stands directly below a public suffix, as acme.com and acme.co.uk do."""
-    if ends_in_number(host) or host.startswith("[") or is_loopback(host) or "." not in host:
+    if ends_in_number(host) or is_loopback(host) or "." not in host:
         return False
     parent = host.partition(".")[2]
     return not is_public_suffix(host) and ("." not in parent or is_public_suffix(parent))
