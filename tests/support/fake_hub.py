@@ -7,6 +7,7 @@ import asyncio
 import json
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,12 +25,19 @@ PATIENCE = 15.0
 
 
 class Request(NamedTuple):
-    """What the hub was asked. The names of headers are in lower case."""
+    """What the hub was asked. The names of headers are in lower case.
+
+    Attributes:
+        port: the one that the other side asked from, which tells connections apart.
+        at: when, by the hub's clock.
+    """
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
+    port: int
+    at: float
 
     @property
     def json(self) -> Any:
@@ -94,11 +102,13 @@ class FakeHub:
 
     Attributes:
         requests: what it was asked, in order.
+        clock: tells when.
         url: where it is.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
+        self.clock: Callable[[], float] = time.monotonic
         self.url = ""
         self._tls = tls
         self._next: deque[Answer] = deque()
@@ -193,7 +203,7 @@ class FakeHub:
             writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        request = await _read_request(reader)
+        request = await self._read_request(reader, writer)
         answer = self._next.popleft() if self._next else self._otherwise(request)
         hold = answer.hold or self._hold
         with self._asked:
@@ -208,6 +218,14 @@ class FakeHub:
         await writer.drain()
         return not answer.hang_up
 
+    async def _read_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip("\r\n")
+        request_line, *lines = head.split("\r\n")
+        method, target, _ = request_line.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        return Request(method, target, headers, body, writer.get_extra_info("peername")[1], self.clock())
+
     @staticmethod
     def _list(request: Request, body: bytes, etag: str | None) -> Answer:
         if etag is None:
@@ -215,14 +233,6 @@ class FakeHub:
         if request.headers.get("if-none-match") == etag:
             return Answer(304, b"", {"etag": etag})
         return Answer(200, body, {"content-type": "application/json", "etag": etag})
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip("\r\n")
-    request_line, *lines = head.split("\r\n")
-    method, target, _ = request_line.split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return Request(method, target, headers, await reader.readexactly(int(headers.get("content-length", 0))))
 
 
 async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:

@@ -1,0 +1,394 @@
+"""What lies between the gate and its hub: nobody there, silence, cut cables, drips, strange certificates, proxies."""
+
+import asyncio
+import datetime
+import inspect
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+import trustme
+
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource, Reason
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.fault_proxy import Ending, FaultProxy, mute_address
+from tests.support.guarded import guarded
+from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+LONG = 15.0  # seconds of patience with a busy machine, for what takes next to none
+LIST = as_json(*(row(number) for number in range(200)))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def app(scope: object, receive: object, send: Callable[..., object]) -> None:  # noqa: ARG001, RUF029 - an ASGI app
+    raise AssertionError("a request got through")
+
+
+# 2, 3: nobody there
+
+
+@pytest.mark.parametrize("key", [None, client_key(1), "pk_live_other_12345678", "nonsense", "pk_live_acme_" + "x" * 5000])
+async def test_row_2_without_a_list_every_request_is_told_to_come_back_and_none_that_it_is_not_allowed(
+    key: str | None,
+) -> None:
+    async with guarded(f"http://127.0.0.1:{free_port()}") as it:
+        transport = httpx.ASGITransport(GatekeeperMiddleware(app, gatekeeper=it.gate))
+        async with httpx.AsyncClient(transport=transport, base_url="http://widgets.test") as browser:
+            headers = {"origin": ORIGIN} if key is None else {"origin": ORIGIN, "data-client-key": key}
+            answer = await browser.get("/", headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (503, "not_ready")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert it.status.state == "never_loaded"
+
+
+async def test_row_2_the_hub_is_asked_again_within_two_seconds_until_it_is_there(hub: FakeHub, proxy: FaultProxy) -> None:
+    proxy.refuse()
+    async with guarded(proxy.url, jitter=1.0) as it:
+        await it.time.advance(60)
+        assert it.reason() is Reason.NOT_READY
+        assert it.status.counters["refresh_failed"] >= 30
+        proxy.heal()
+        await it.time.advance(2)
+        assert it.allows(1)
+        assert len(hub.requests) == 1
+
+
+async def test_row_3_a_hub_that_is_gone_changes_no_decision(hub: FakeHub, proxy: FaultProxy) -> None:
+    async with guarded(proxy.url) as it:
+        proxy.refuse()
+        for _ in range(3):
+            assert "127.0.0.1" in await it.fail()
+            assert it.allows(1)
+        it.time.now += 61
+        assert it.status.age == 61
+        assert (it.status.state, it.allows(1)) == ("degraded", True)
+        proxy.heal()
+        hub.lists(row(1), row(2))
+        await it.refresh()
+        assert it.allows(1, 2)
+        assert it.status.state == "fresh"
+
+
+async def test_row_3_an_address_that_cannot_be_reached_changes_no_decision(hub: FakeHub, proxy: FaultProxy) -> None:
+    # The address that is for documentation (RFC 5737), from a socket that is bound to where no packet leaves the machine.
+    def unroutable() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address="127.0.0.1"), timeout=2)
+
+    async with guarded("http://192.0.2.1:9", source={"http": unroutable}) as it:
+        assert it.reason() is Reason.NOT_READY
+        assert "192.0.2.1" in it.last_error
+        assert hub.requests == []
+        assert proxy.connections == 0
+
+
+async def test_row_3_a_connection_that_is_neither_made_nor_refused_is_given_up() -> None:
+    with mute_address() as url:
+        began = time.monotonic()
+        async with guarded(url, source={"timeout": 0.5}) as it:
+            assert 0.5 <= time.monotonic() - began < LONG
+            assert "ConnectTimeout" in it.last_error
+            assert it.reason() is Reason.NOT_READY
+
+
+def test_row_3_by_default_a_connection_is_given_up_after_5_seconds_and_a_fetch_after_30() -> None:
+    assert inspect.signature(HubSource).parameters["timeout"].default == 5.0
+    assert inspect.signature(Gatekeeper).parameters["fetch_timeout"].default == 30.0
+
+
+async def test_row_3_no_request_with_a_known_key_waits_for_a_hub_that_is_silent(hub: FakeHub, proxy: FaultProxy) -> None:
+    async with guarded(proxy.url) as it, anyio.create_task_group() as group:
+        proxy.be_silent()
+        asked = len(hub.requests)
+        group.start_soon(it.gate.refresh)
+        await hub.asked(asked + 1)
+        with anyio.fail_after(LONG):
+            for _ in range(100):
+                assert (await it.gate.check(client_key(1), ORIGIN)).allowed
+        assert it.status.last_error is None  # the fetch has not even failed yet
+        group.cancel_scope.cancel()
+
+
+# 13, 18: answers that are cut, or never end
+
+
+@pytest.mark.parametrize("ending", ["fin", "reset"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+async def test_row_13_a_list_that_is_cut_changes_nothing(
+    hub: FakeHub, proxy: FaultProxy, ending: Ending, share: float
+) -> None:
+    async with guarded(proxy.url) as it:
+        hub.always(Answer(200, LIST))
+        proxy.cut(int(share * len(LIST)), ending)
+        assert await it.fail()
+        assert (it.status.keys, it.allows(1)) == (1, True)
+        proxy.heal()
+        await it.refresh()
+        assert it.allows(*range(200))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, LIST[:-100]),
+        Answer(200, LIST[: LIST.index(b"},") + 1] + b"]", {"content-length": str(len(LIST))}, hang_up=True),
+        Answer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[{}, \r\n", hang_up=True),
+        Answer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n[]\r\n0\r\n\r\n", hang_up=True),
+        Answer(raw=b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n[]", hang_up=True),
+        Answer(raw=b"HTTP/1.1 200 OK\r\n\r\n" + LIST[:-3], hang_up=True),
+        Answer(raw=b"HTTP/1.1 200", hang_up=True),
+    ],
+    ids=["truncated", "Content-Length too long", "chunks end", "no chunk", "length", "no length", "head"],
+)
+async def test_row_13_a_list_that_is_short_of_bytes_changes_nothing(hub: FakeHub, answer: Answer) -> None:
+    async with guarded(hub) as it:
+        hub.then(answer)
+        assert await it.fail()
+        assert (it.status.keys, it.allows(1)) == (1, True)
+
+
+async def test_row_18_a_list_that_drips_is_cut_at_the_deadline_and_its_connection_is_not_used_again(hub: FakeHub) -> None:
+    async with guarded(hub, fetch_timeout=1.0) as it:
+        hub.then(Answer(200, LIST, drip=0.05))
+        began = time.monotonic()
+        assert "within 1 s" in await it.fail()
+        assert time.monotonic() - began < LONG
+        await it.refresh()
+        dripping, after = hub.requests[-2:]
+        assert dripping.port != after.port
+        assert it.allows(1)
+
+
+async def test_row_18_headers_that_drip_are_cut_at_the_deadline(hub: FakeHub, proxy: FaultProxy) -> None:
+    async with guarded(proxy.url, fetch_timeout=1.0) as it:
+        proxy.drip(0.25)
+        assert "within 1 s" in await it.fail()
+        proxy.heal()
+        await it.refresh()
+        assert hub.requests[-2].port != hub.requests[-1].port
+        assert it.allows(1)
+
+
+# 19: certificates
+
+
+class Certificates:
+    """An authority, and what it signs."""
+
+    def __init__(self) -> None:
+        self.authority = trustme.CA()
+        self.now = datetime.datetime.now(datetime.UTC)
+
+    def server(self, name: str = "127.0.0.1", authority: trustme.CA | None = None, **options: datetime.datetime) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        (authority or self.authority).issue_cert(name, **options).configure_cert(context)
+        return context
+
+    def client(self) -> httpx.AsyncClient:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        return httpx.AsyncClient(verify=context, trust_env=False, timeout=60)
+
+    def expired(self) -> ssl.SSLContext:
+        day = datetime.timedelta(days=1)
+        return self.server(not_before=self.now - 2 * day, not_after=self.now - day)
+
+    def of_tomorrow(self) -> ssl.SSLContext:
+        day = datetime.timedelta(days=1)
+        return self.server(not_before=self.now + day, not_after=self.now + 2 * day)
+
+    def of_somebody_else(self) -> ssl.SSLContext:
+        return self.server("hub.example")
+
+    def of_an_unknown_authority(self) -> ssl.SSLContext:
+        return self.server(authority=trustme.CA())
+
+    def of_yesteryear(self) -> ssl.SSLContext:
+        context = self.server()
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+        with pytest.warns(DeprecationWarning):
+            context.maximum_version = ssl.TLSVersion.TLSv1
+        return context
+
+
+@contextmanager
+def renewed(tls: ssl.SSLContext) -> Iterator[FakeHub]:
+    with FakeHub(tls=tls) as hub:
+        hub.lists(row(1))
+        yield hub
+
+
+async def test_row_19_a_hub_with_an_authority_of_its_own_is_trusted_by_whoever_says_so() -> None:
+    certificates = Certificates()
+    with renewed(certificates.server()) as hub:
+        async with guarded(hub.url, source={"http": certificates.client}) as it:
+            assert it.allows(1)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("expired", "certificate has expired"),
+        ("of_tomorrow", "not yet valid"),
+        ("of_somebody_else", "IP address mismatch"),
+        ("of_an_unknown_authority", "unable to get local issuer certificate|self.signed certificate"),
+        ("of_yesteryear", "(?i)protocol|alert|version"),
+    ],
+)
+async def test_row_19_a_certificate_that_is_not_right_is_named_and_nothing_is_sent(mistake: str, said: str) -> None:
+    certificates = Certificates()
+    with renewed(getattr(certificates, mistake)()) as hub:
+        async with guarded(hub.url, source={"http": certificates.client}) as it:
+            assert it.reason() is Reason.NOT_READY
+            assert re.search(said, it.last_error), it.last_error
+            assert await it.fail()
+        assert hub.requests == []
+
+
+async def test_row_19_a_list_survives_the_expiry_of_the_hubs_certificate() -> None:
+    certificates = Certificates()
+    good, expired = certificates.server(), certificates.expired()
+    with renewed(good) as first, renewed(expired) as second, FaultProxy(first.url) as proxy:
+        async with guarded(proxy.url, source={"http": certificates.client}) as it:
+            assert it.allows(1)
+            proxy.lead_to(second.url)
+            assert "expired" in await it.fail()
+            assert it.allows(1)
+            assert second.requests == []
+
+
+async def test_row_19_a_hub_that_speaks_plain_http_is_not_spoken_to_over_https(hub: FakeHub) -> None:
+    async with guarded(hub.url.replace("http://", "https://"), source={"timeout": 1.0}) as it:
+        assert it.reason() is Reason.NOT_READY
+        assert "https://" in it.last_error
+        assert hub.requests == []
+
+
+# 22: proxies of the operator's own
+
+
+async def test_row_22_a_proxy_that_wants_a_password_or_is_down_is_named_and_changes_nothing(hub: FakeHub) -> None:
+    with FakeHub() as proxy:
+        proxy.lists(row(1))
+        used = {"url": proxy.url}
+
+        def client() -> httpx.AsyncClient:
+            return httpx.AsyncClient(proxy=used["url"], timeout=60)
+
+        async with guarded(hub.url, source={"http": client}) as it:
+            assert it.allows(1)
+            proxy.always(Answer(407, b"who are you?"))
+            assert "407" in await it.fail()
+            assert it.allows(1)
+            proxy.always(Answer(raw=b"", hang_up=True))
+            assert await it.fail()
+            assert it.allows(1)
+        assert hub.requests == []
+
+
+async def test_row_22_a_tunnel_that_a_proxy_refuses_is_named() -> None:
+    with FakeHub() as proxy:
+        proxy.always(Answer(407, b"", {"proxy-authenticate": "Basic"}, hang_up=True))
+
+        def client() -> httpx.AsyncClient:
+            return httpx.AsyncClient(proxy=proxy.url, timeout=60)
+
+        async with guarded("https://hub.example", source={"http": client}) as it:
+            assert "407" in it.last_error
+            assert [request.method for request in proxy.requests] == ["CONNECT"]
+            assert TOKEN not in str(proxy.requests)
+
+
+async def test_row_22_a_proxy_that_is_down_is_named() -> None:
+    port = free_port()
+
+    def client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(proxy=f"http://127.0.0.1:{port}", timeout=60)
+
+    async with guarded("http://hub.example", source={"http": client}) as it:
+        assert "ConnectError" in it.last_error
+        assert it.reason() is Reason.NOT_READY
+
+
+async def test_row_22_proxies_of_the_environment_are_not_used(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    async with guarded(hub) as it:
+        assert it.allows(1)
+
+
+# P18: stopping while the hub keeps us waiting
+
+
+@pytest.mark.parametrize("fault", ["silent", "dripping", "mute"])
+async def test_p18_a_gate_stops_within_a_second_whatever_its_fetch_is_waiting_for(
+    hub: FakeHub, proxy: FaultProxy, fault: str
+) -> None:
+    hub.always(Answer(200, LIST))
+    with mute_address() as mute:
+        if fault == "silent":
+            proxy.be_silent()
+        else:
+            proxy.drip(0.05)
+        gate = Gatekeeper(HubSource(mute if fault == "mute" else proxy.url, TOKEN, timeout=60), start_timeout=0.3)
+        before = asyncio.all_tasks()
+        async with gate:
+            assert gate.status.state == "never_loaded"
+            began = time.monotonic()
+        assert time.monotonic() - began < 1
+        assert asyncio.all_tasks() == before
+        assert gate.status.keys == 0
+
+
+def run_until_asked(script: Path, how: str, hub: FakeHub) -> str:
+    """Run a script until the hub was asked once more; then let it end, and give what it said."""
+    asked = len(hub.requests)
+    command = [sys.executable, "-X", "dev", "-W", "error", str(script), how]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    ) as process:
+        hub.wait_for_requests(asked + 1)
+        said, _ = process.communicate("\n", timeout=LONG)
+        assert process.returncode == 0, said
+        return said
+
+
+def test_p18_a_process_that_ends_in_mid_fetch_says_nothing(hub: FakeHub, tmp_path: Path) -> None:
+    script = tmp_path / "ending.py"
+    script.write_text(
+        f"""
+import asyncio, sys
+from gatekeeper import Gatekeeper, HubSource
+gate = Gatekeeper(HubSource({hub.url!r}, {TOKEN!r}, timeout=60), start_timeout=0.1)
+async def entered():
+    async with gate:
+        await asyncio.to_thread(sys.stdin.readline)
+async def left_running():
+    await gate.check("pk_live_acme_00000001", "https://acme.com")
+    await asyncio.to_thread(sys.stdin.readline)
+asyncio.run(globals()[sys.argv[1]]())
+""",
+        encoding="utf-8",
+    )
+    for how in ("entered", "left_running"):
+        with hub.held():
+            said = run_until_asked(script, how, hub)
+        assert said == ""
