@@ -1,7 +1,6 @@
 """What lies between the gate and its hub: nobody there, silence, cut cables, drips, strange certificates, proxies."""
 
 import asyncio
-import datetime
 import inspect
 import re
 import socket
@@ -16,9 +15,9 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-import trustme
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource, Reason
+from tests.support.certificates import Certificates
 from tests.support.fake_hub import Answer, FakeHub
 from tests.support.fault_proxy import Ending, FaultProxy, mute_address
 from tests.support.guarded import guarded
@@ -188,49 +187,8 @@ async def test_row_18_headers_that_drip_are_cut_at_the_deadline(hub: FakeHub, pr
 # 19: certificates
 
 
-class Certificates:
-    """An authority, and what it signs."""
-
-    def __init__(self) -> None:
-        self.authority = trustme.CA()
-        self.now = datetime.datetime.now(datetime.UTC)
-
-    def server(self, name: str = "127.0.0.1", authority: trustme.CA | None = None, **options: datetime.datetime) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        (authority or self.authority).issue_cert(name, **options).configure_cert(context)
-        return context
-
-    def client(self) -> httpx.AsyncClient:
-        context = ssl.create_default_context()
-        self.authority.configure_trust(context)
-        return httpx.AsyncClient(verify=context, trust_env=False, timeout=60)
-
-    def expired(self) -> ssl.SSLContext:
-        day = datetime.timedelta(days=1)
-        return self.server(not_before=self.now - 2 * day, not_after=self.now - day)
-
-    def of_tomorrow(self) -> ssl.SSLContext:
-        day = datetime.timedelta(days=1)
-        return self.server(not_before=self.now + day, not_after=self.now + 2 * day)
-
-    def of_somebody_else(self) -> ssl.SSLContext:
-        return self.server("hub.example")
-
-    def of_an_unknown_authority(self) -> ssl.SSLContext:
-        return self.server(authority=trustme.CA())
-
-    def of_yesteryear(self) -> ssl.SSLContext:
-        context = self.server()
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning):
-            context.minimum_version = ssl.TLSVersion.TLSv1
-        with pytest.warns(DeprecationWarning):
-            context.maximum_version = ssl.TLSVersion.TLSv1
-        return context
-
-
 @contextmanager
-def renewed(tls: ssl.SSLContext) -> Iterator[FakeHub]:
+def served(tls: ssl.SSLContext) -> Iterator[FakeHub]:
     with FakeHub(tls=tls) as hub:
         hub.lists(row(1))
         yield hub
@@ -238,7 +196,7 @@ def renewed(tls: ssl.SSLContext) -> Iterator[FakeHub]:
 
 async def test_row_19_a_hub_with_an_authority_of_its_own_is_trusted_by_whoever_says_so() -> None:
     certificates = Certificates()
-    with renewed(certificates.server()) as hub:
+    with served(certificates.right()) as hub:
         async with guarded(hub.url, source={"http": certificates.client}) as it:
             assert it.allows(1)
 
@@ -250,12 +208,12 @@ async def test_row_19_a_hub_with_an_authority_of_its_own_is_trusted_by_whoever_s
         ("of_tomorrow", "not yet valid"),
         ("of_somebody_else", "IP address mismatch"),
         ("of_an_unknown_authority", "unable to get local issuer certificate|self.signed certificate"),
-        ("of_yesteryear", "(?i)protocol|alert|version"),
+        ("of_old", "(?i)protocol|alert|version"),
     ],
 )
 async def test_row_19_a_certificate_that_is_not_right_is_named_and_nothing_is_sent(mistake: str, said: str) -> None:
     certificates = Certificates()
-    with renewed(getattr(certificates, mistake)()) as hub:
+    with served(getattr(certificates, mistake)()) as hub:
         async with guarded(hub.url, source={"http": certificates.client}) as it:
             assert it.reason() is Reason.NOT_READY
             assert re.search(said, it.last_error), it.last_error
@@ -265,8 +223,8 @@ async def test_row_19_a_certificate_that_is_not_right_is_named_and_nothing_is_se
 
 async def test_row_19_a_list_survives_the_expiry_of_the_hubs_certificate() -> None:
     certificates = Certificates()
-    good, expired = certificates.server(), certificates.expired()
-    with renewed(good) as first, renewed(expired) as second, FaultProxy(first.url) as proxy:
+    good, expired = certificates.right(), certificates.expired()
+    with served(good) as first, served(expired) as second, FaultProxy(first.url) as proxy:
         async with guarded(proxy.url, source={"http": certificates.client}) as it:
             assert it.allows(1)
             proxy.lead_to(second.url)
@@ -361,7 +319,7 @@ async def test_p18_a_gate_stops_within_a_second_whatever_its_fetch_is_waiting_fo
 def run_until_asked(script: Path, how: str, hub: FakeHub) -> str:
     """Run a script until the hub was asked once more; then let it end, and give what it said."""
     asked = len(hub.requests)
-    command = [sys.executable, "-X", "dev", "-W", "error", str(script), how]
+    command = [sys.executable, "-W", "error", str(script), how]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     ) as process:

@@ -1,0 +1,336 @@
+"""The refresher itself: cancelled anywhere, killed, asked by a hundred at once, flooded, told about another time."""
+
+import asyncio
+import email.utils
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.types import Message, Scope
+
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason, RefreshReport
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.guarded import guarded, hub_source
+from tests.support.rows import ORIGIN, as_json, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 15.0
+MANY = 3000  # rows: enough for a dozen pauses while they are read
+
+# 39: cancelled anywhere
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.integers(0, 60) | st.integers(0, 1500))
+def test_row_39_a_refresh_that_is_cancelled_anywhere_leaves_the_list_before_or_the_one_after(hub: FakeHub, steps: int) -> None:
+    before = [row(number) for number in range(MANY)]
+    after = [row(number, disabled_at="now") for number in range(0, MANY, 2)] + [row(number) for number in range(1, MANY, 2)]
+
+    async def cancel() -> None:
+        others = asyncio.all_tasks()
+        gate = Gatekeeper(hub_source(hub.url))
+        hub.lists(*before)
+        await gate.check(client_key(1), ORIGIN)
+        hub.lists(*after)
+        ours = asyncio.all_tasks() - others
+        refreshing = asyncio.create_task(gate.refresh())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for task in ours:
+            task.cancel()
+        await asyncio.wait(ours)
+        refused = {number for number in range(MANY) if not gate.decide(client_key(number), ORIGIN).allowed}
+        assert refused in (set(), set(range(0, MANY, 2)))
+        await refreshing
+        assert (await gate.refresh()).outcome in {"changed", "unchanged"}
+        assert {number for number in range(MANY) if not gate.decide(client_key(number), ORIGIN).allowed} == set(
+            range(0, MANY, 2)
+        )
+
+    asyncio.run(cancel())
+
+
+# 40: killed
+
+
+class Broken(httpx.AsyncHTTPTransport):
+    """A transport that raises once what it is told to raise."""
+
+    raises: BaseException | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, or raise."""
+        if (raises := self.raises) is not None:
+            self.raises = None
+            raise raises
+        return await super().handle_async_request(request)
+
+
+class Unforeseen(BaseException):
+    """What nobody catches."""
+
+
+async def asked_again(hub: FakeHub, asked: int) -> float:
+    """How many seconds it takes until the hub is asked again."""
+    began = time.monotonic()
+    await hub.asked(asked + 1)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("raised", [Unforeseen(), MemoryError(), GeneratorExit(), RecursionError()], ids=repr)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_row_40_a_refresher_that_dies_is_back_within_a_second(hub: FakeHub, raised: BaseException) -> None:
+    transport = Broken()
+    client: Callable[[], httpx.AsyncClient] = lambda: httpx.AsyncClient(transport=transport)  # noqa: E731
+    gate = Gatekeeper(hub_source(hub.url, http=client))
+    async with gate:
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        asked = len(hub.requests)
+        transport.raises = raised
+        with anyio.move_on_after(PATIENCE):
+            report = await gate.refresh()
+            assert report.outcome == "failed"
+        hub.lists(row(1, disabled_at="now"))
+        # A second until it is back, and as much for a busy machine; a failure that is none of the above backs off up to one.
+        assert await asked_again(hub, asked) <= 1 + 2
+        with anyio.fail_after(PATIENCE):
+            while gate.decide(client_key(1), ORIGIN).allowed:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(0.01)
+
+
+async def test_row_40_a_task_that_somebody_cancels_is_back_within_a_second(hub: FakeHub) -> None:
+    others = asyncio.all_tasks()
+    gate = Gatekeeper(hub_source(hub.url))
+    async with gate:
+        asked = len(hub.requests)
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
+        await anyio.sleep(0)
+        assert (await gate.check(client_key(1), ORIGIN)).allowed
+        assert await asked_again(hub, asked) <= 1 + 2
+
+
+async def test_row_40_the_garbage_collector_does_not_take_the_refresher(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        for number in range(2, 5):
+            gc.collect()
+            hub.lists(*(row(other) for other in range(number)))
+            await it.time.advance(10)
+            assert it.status.keys == number
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_row_40_who_wants_to_end_the_process_is_not_kept_from_it(hub: FakeHub, raised: type[BaseException]) -> None:
+    transport = Broken()
+    client: Callable[[], httpx.AsyncClient] = lambda: httpx.AsyncClient(transport=transport)  # noqa: E731
+
+    async def end() -> None:
+        async with Gatekeeper(hub_source(hub.url, http=client)) as gate:
+            transport.raises = raised()
+            await gate.refresh()
+            await anyio.sleep(PATIENCE)
+
+    with pytest.raises(raised):
+        asyncio.run(end())
+
+
+# 41: many at once
+
+
+async def test_row_41_a_hundred_who_want_a_list_at_once_cause_two_requests_at_most(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        reports: list[RefreshReport] = []
+
+        async def want() -> None:
+            reports.append(await it.gate.refresh())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(want)
+        assert len(reports) == 100
+        assert len(hub.requests) - 1 <= 2
+
+
+# 56, 57: hammered and flooded
+
+
+class Hammer:
+    """A browser that asks a guarded app again and again, and what came of it, in the order in which it was decided."""
+
+    def __init__(self, gate: Gatekeeper) -> None:
+        self.statuses: list[int] = []
+        self._app = GatekeeperMiddleware(self._widget, gatekeeper=gate)
+
+    async def _widget(self, scope: Scope, receive: object, send: Any) -> None:  # noqa: ARG002 - an ASGI app
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def ask(self, key: str) -> int:
+        """Ask once, as a server would, and give the status."""
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "query_string": b"",
+            "headers": [(b"origin", ORIGIN.encode()), (b"data-client-key", key.encode())],
+        }
+        started: list[int] = []
+
+        async def send(message: Message) -> None:  # noqa: RUF029 - ASGI
+            if message["type"] == "http.response.start":
+                started.append(message["status"])
+                self.statuses.append(message["status"])
+
+        async def receive() -> Message:  # noqa: RUF029 - ASGI
+            return {"type": "http.request"}
+
+        await self._app(scope, receive, send)
+        return started[0]
+
+
+async def test_row_56_a_key_that_is_hammered_while_it_is_revoked_is_accepted_before_and_never_after(hub: FakeHub) -> None:
+    rows = [row(number) for number in range(500)]
+    hub.lists(*rows)
+    gate = Gatekeeper(hub_source(hub.url), refresh_interval=0.2, jitter=lambda: 0.5)
+    async with gate:
+        hammer = Hammer(gate)
+
+        async def strike() -> None:
+            while 403 not in hammer.statuses[-500:-400]:
+                for _ in range(20):
+                    await hammer.ask(client_key(1))
+                await anyio.sleep(0)
+
+        async def revoke() -> None:
+            await anyio.sleep(0.2)
+            hub.lists(*rows[:1], row(1, disabled_at="now"), *rows[2:])
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(revoke)
+                for _ in range(8):
+                    group.start_soon(strike)
+    first = hammer.statuses.index(403)
+    assert first > 100
+    assert set(hammer.statuses[:first]) == {200}
+    assert set(hammer.statuses[first:]) == {403}
+
+
+@pytest.mark.parametrize("key", ["x", "pk_live_acme_" + "x" * 1_000_000, "\x00" * 1_000_000, "pk_live_" + "_" * 1_000_000])
+async def test_row_57_a_key_of_no_form_is_refused_without_a_fetch_and_without_being_kept(hub: FakeHub, key: str) -> None:
+    async with guarded(hub) as it:
+        asked = len(hub.requests)
+        with anyio.fail_after(PATIENCE):
+            for _ in range(200):
+                decision = await it.gate.check(key, ORIGIN)
+                assert decision.reason is Reason.KEY_MALFORMED
+        assert len(hub.requests) == asked
+        assert not it.gate.memo
+        assert len(decision.detail) < 500
+
+
+async def test_row_57_one_and_the_same_unknown_key_costs_three_requests_and_then_one_in_five_seconds(hub: FakeHub) -> None:
+    async with guarded(hub, refresh_interval=1000.0) as it:
+        for _ in range(2000):
+            assert (await it.gate.check(client_key(99), ORIGIN)).reason is Reason.KEY_UNKNOWN
+        assert len(hub.requests) == 1 + 3
+        await it.time.advance(5)
+        for _ in range(2000):
+            await it.gate.check(client_key(99), ORIGIN)
+        assert len(hub.requests) == 1 + 3 + 1
+
+
+async def test_p13_a_flood_of_unknown_keys_costs_a_handful_of_requests_and_no_memory(hub: FakeHub) -> None:
+    async with guarded(hub, refresh_interval=1000.0) as it:
+        hammer = Hammer(it.gate)
+        assert await hammer.ask(client_key(1)) == 200
+        sizes = []
+        for thousand in range(20):
+            for number in range(1000):
+                assert await hammer.ask(client_key(1_000_000 + 1000 * thousand + number)) == 403
+            hammer.statuses.clear()
+            gc.collect()
+            sizes.append(sum(map(len, (it.gate.memo, it.status.counters))))
+            await it.time.advance(1)
+            assert await hammer.ask(client_key(1)) == 200
+        assert len(set(sizes)) == 1
+        assert len(hub.requests) <= 1 + 3 + 20 / 5
+
+
+# 59: a list from a cache
+
+
+def dated(seconds: float) -> str:
+    return email.utils.formatdate(1_767_225_600 + seconds, usegmt=True)
+
+
+async def test_row_59_caches_are_told_to_ask_the_hub(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        await it.refresh()
+        assert all("no-cache" in request.headers["cache-control"] for request in hub.requests)
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [{"date": dated(100), "age": "51"}, {"date": dated(-100)}, {"date": dated(49), "age": "0"}],
+    ids=["Age", "Date", "a second"],
+)
+async def test_row_59_a_list_that_is_older_than_the_last_one_changes_nothing(hub: FakeHub, stale: dict[str, str]) -> None:
+    hub.always(Answer(200, as_json(row(1)), {"date": dated(0)}))
+    async with guarded(hub) as it:
+        hub.always(Answer(200, as_json(row(1, disabled_at="now")), {"date": dated(50)}))
+        await it.refresh()
+        assert it.reason() is Reason.KEY_DISABLED
+        it.time.now += 61
+        hub.always(Answer(200, as_json(row(1), row(2)), stale))
+        await it.refresh()
+        assert it.reason() is Reason.KEY_DISABLED
+        assert it.status.keys == 1
+        assert it.status.state == "degraded"
+        hub.always(Answer(200, as_json(row(1), row(2)), {"date": dated(120), "age": "10"}))
+        await it.refresh()
+        assert it.allows(1, 2)
+
+
+@pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}, {"age": "old"}, {"age": "-1"}, {"age": "9" * 400}], ids=repr)
+async def test_row_59_a_list_that_does_not_say_how_old_it_is_counts(hub: FakeHub, headers: dict[str, str]) -> None:
+    hub.always(Answer(200, as_json(row(1)), {"date": dated(0)}))
+    async with guarded(hub) as it:
+        hub.always(Answer(200, as_json(row(1, disabled_at="now")), headers))
+        await it.refresh()
+        assert it.reason() is Reason.KEY_DISABLED
+
+
+# P11: nothing new
+
+
+async def test_p11_a_list_that_is_not_modified_costs_next_to_nothing_and_forgets_nothing(hub: FakeHub) -> None:
+    hub.lists(*(row(number) for number in range(MANY)), etag='"1"')
+    async with guarded(hub) as it:
+        assert it.allows(*range(MANY))
+        memo, kept = it.gate.memo, len(it.gate.memo)
+        began = time.thread_time()
+        for _ in range(100):
+            assert (await it.refresh()).outcome == "unchanged"
+        # 0.7 ms each, measured here with httpx's own share; reading 3000 rows would take ten times that.
+        assert time.thread_time() - began < 100 * 0.003
+        assert it.gate.memo is memo
+        assert len(memo) == kept
+        assert it.status.generation == 1
+
+
+async def test_p11_equal_bytes_are_hashed_and_not_read(hub: FakeHub) -> None:
+    hub.lists(*(row(number) for number in range(MANY)))
+    async with guarded(hub) as it:
+        assert it.allows(1)
+        memo = it.gate.memo
+        for _ in range(3):
+            assert (await it.refresh()).outcome == "unchanged"
+        assert it.gate.memo is memo
+        assert it.status.generation == 1

@@ -1,0 +1,114 @@
+"""Whoever sets the gate up wrongly reads a sentence about it, within five seconds, and never a secret."""
+
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gatekeeper import ConfigError, Gatekeeper, HubSource, Reason
+from tests.support.certificates import Certificates
+from tests.support.fake_hub import Answer, FakeHub, json_answer
+from tests.support.rows import ORIGIN, TOKEN, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+WITHIN = 5.0
+LOGIN = "https://login.example/sso?next=%2Fapi"
+RENAMED = [{("key_suffix" if name == "last8" else name): value for name, value in row(1).items()}]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something set up wrongly, and the words by which its sentence is known."""
+
+    said: tuple[str, ...]
+    answer: Answer | None = None
+    url: Callable[[], str] | None = None
+    certificate: str | None = None
+
+
+def nobody() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return "http://127.0.0.1:{1}".format(*listener.getsockname())
+
+
+MISTAKES = {
+    "401": Mistake(("401", "does not know the token"), json_answer(f"bad token {TOKEN}", 401)),
+    "403": Mistake(("403", "may not do this"), json_answer("forbidden", 403)),
+    "404": Mistake(("404", "/api/v1/widget-keys"), json_answer("Not Found", 404)),
+    "account": Mistake(("400", "X-Account-ID", "account="), json_answer("Missing X-Account-ID header", 400)),
+    "TLS name": Mistake(("certificate", "127.0.0.1"), certificate="of_somebody_else"),
+    "TLS authority": Mistake(("certificate", "verify failed"), certificate="of_an_unknown_authority"),
+    "refused": Mistake(("refused", "127.0.0.1"), url=nobody),
+    "DNS": Mistake(("hub.invalid",), url=lambda: "http://hub.invalid"),
+    "redirect": Mistake(("302", LOGIN), Answer(302, headers={"location": LOGIN})),
+    "HTML": Mistake(("HTML",), Answer(200, b"<!doctype html><h1>Welcome</h1>", {"content-type": "text/html"})),
+    "object": Mistake(("array", "object"), json_answer({"data": [row(1)]})),
+    "suffix field": Mistake(("'last8'", "'key_suffix'", "suffix_field="), json_answer(RENAMED)),
+}
+
+
+async def sentence_about(mistake: Mistake, caplog: pytest.LogCaptureFixture) -> str:
+    """Start a gate that is set up wrongly, as its user would, and give what it says of it."""
+    certificates = Certificates()
+    tls = getattr(certificates, mistake.certificate)() if mistake.certificate else None
+    with ExitStack() as stack:
+        hub = stack.enter_context(FakeHub(tls=tls))
+        if mistake.answer is not None:
+            hub.always(mistake.answer)
+        url = mistake.url() if mistake.url else hub.url
+        options: dict[str, Any] = {"http": certificates.client} if mistake.certificate else {}
+        gate = Gatekeeper(HubSource(url, TOKEN, **options), start_timeout=0.5)
+        began = time.monotonic()
+        async with gate:
+            while gate.status.last_error is None and time.monotonic() - began < WITHIN:
+                await gate.refresh()
+            said = gate.status.last_error
+            assert said is not None
+            assert gate.decide(client_key(1), ORIGIN).reason is Reason.NOT_READY
+    assert time.monotonic() - began < WITHIN
+    assert said in caplog.text
+    return said
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_p20_a_wrong_set_up_is_a_sentence_in_the_status_and_the_log_within_five_seconds(
+    mistake: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    said = await sentence_about(MISTAKES[mistake], caplog)
+    for word in MISTAKES[mistake].said:
+        assert word.lower() in said.lower(), said
+    assert TOKEN not in said + caplog.text
+    assert TOKEN.rpartition("_")[2] not in said + caplog.text
+    assert "\n" not in said
+
+
+async def test_p20_no_two_mistakes_are_told_in_the_same_words(caplog: pytest.LogCaptureFixture) -> None:
+    said = [await sentence_about(mistake, caplog) for mistake in MISTAKES.values()]
+    shapes = {sentence.replace("127.0.0.1", "").translate(str.maketrans("", "", "0123456789")) for sentence in said}
+    assert len(shapes) == len(MISTAKES)
+
+
+async def test_row_6_both_documented_paths_are_named_at_boot(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.always(json_answer("Not Found", 404))
+    gate = Gatekeeper(HubSource(hub.url, TOKEN), start_timeout=0.5)
+    async with gate:
+        await gate.refresh()
+    assert re.search(r"/api/v1/widget-keys", caplog.text)
+    assert re.search(r"(?<!/api)/v1/widget-keys", caplog.text)
+
+
+def test_p20_what_can_be_seen_before_the_start_is_told_before_the_start() -> None:
+    with pytest.raises(ConfigError) as caught:
+        HubSource("hub.example", "opaque token")
+    assert len(caught.value.problems) >= 2
+    with pytest.raises(ConfigError, match="account="):
+        HubSource("https://hub.example", "opaque-token")
+    assert "opaque-token" not in str(caught.value)

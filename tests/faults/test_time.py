@@ -1,0 +1,187 @@
+"""Time that passes: lists that grow old, clocks that are set, machines that sleep, and what may be promised of revocations."""
+
+import gc
+import random
+import sys
+import time
+
+import anyio
+import pytest
+
+from gatekeeper import Gatekeeper, Reason
+from gatekeeper.refresh import boot_clock
+from tests.support.fake_hub import Answer, FakeHub, json_answer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.guarded import gaps, guarded, hub_source
+from tests.support.rows import ORIGIN, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+
+# 4: down for long
+
+
+async def test_row_4_a_list_is_fresh_then_degraded_then_expired_for_every_key(hub: FakeHub, proxy: FaultProxy) -> None:
+    hub.lists(row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[]))
+    async with guarded(proxy.url, soft_stale=MINUTE, hard_stale=HOUR) as it:
+        proxy.refuse()
+        it.time.now += MINUTE
+        assert (it.status.state, it.allows(1)) == ("fresh", True)
+        it.time.now += 1
+        assert (it.status.state, it.allows(1)) == ("degraded", True)
+        await it.time.advance(HOUR - MINUTE - 2)
+        assert (it.status.state, it.allows(1)) == ("degraded", True)
+        await it.time.advance(1)
+        assert it.status.state == "expired"
+        assert {it.reason(number) for number in (1, 2, 3, 4)} == {Reason.EXPIRED}
+        decision = it.gate.decide(client_key(1), ORIGIN)
+        assert (decision.status, decision.retry_after) == (503, 30)
+        proxy.heal()
+        await it.time.advance(30)
+        assert (it.status.state, it.allows(1)) == ("fresh", True)
+
+
+async def test_row_4_a_list_may_be_trusted_for_ever(hub: FakeHub) -> None:
+    async with guarded(hub, hard_stale=0) as it:
+        it.time.now += 1000 * DAY
+        assert (it.status.state, it.allows(1)) == ("degraded", True)
+
+
+# 35, 36: clocks
+
+
+@pytest.mark.parametrize("wall", [HOUR, -HOUR, 10 * 365 * DAY, None], ids=["+1 h", "-1 h", "+10 years", "1970"])
+async def test_row_35_a_wall_clock_that_is_set_changes_neither_decisions_nor_cadence(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, wall: float | None
+) -> None:
+    async with guarded(hub) as it:
+        await it.time.advance(30)
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: 0.0 if wall is None else real() + wall)
+        await it.time.advance(30)
+        assert (it.status.state, it.allows(1)) == ("fresh", True)
+        assert it.status.age == pytest.approx(0, abs=10)
+        assert gaps(hub.requests) == pytest.approx([10.0] * 6)
+        hub.lists(row(1, disabled_at="2020-01-01T00:00:00Z"))
+        await it.time.advance(10)
+        assert it.reason() is Reason.KEY_DISABLED
+
+
+async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_within_two_seconds(hub: FakeHub) -> None:
+    asleep = 0.0
+    gate = Gatekeeper(hub_source(hub.url), refresh_interval=300.0, clock=lambda: time.monotonic() + asleep)
+    async with gate:
+        asleep = HOUR  # the clock counts it; the sleeps of an event loop do not
+        hub.lists(row(1, disabled_at="now"))
+        age = gate.status.age
+        assert age is not None
+        assert age >= HOUR
+        woke = time.monotonic()
+        with anyio.fail_after(15):
+            while gate.decide(client_key(1), ORIGIN).allowed:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(0.05)
+        assert time.monotonic() - woke <= 2 + 1  # the second one is for a busy machine
+        assert len(hub.requests) == 2
+
+
+async def test_row_36_sleep_beyond_the_hard_limit_lets_nobody_in_before_the_list_is_there(hub: FakeHub) -> None:
+    async with guarded(hub, hard_stale=HOUR) as it:
+        assert it.allows(1)
+        with hub.held() as hold:
+            it.time.now += 2 * HOUR
+            assert it.status.state == "expired"
+            async with anyio.create_task_group() as group:
+                group.start_soon(it.refresh)
+                await hub.asked(2)
+                assert it.reason() is Reason.EXPIRED
+                hold.release()
+        assert it.allows(1)
+
+
+# P1, P8, P19
+
+
+async def test_p1_a_revocation_is_refused_after_6_seconds_in_the_median_and_13_at_most(hub: FakeHub) -> None:
+    dice = random.Random(1)
+    lags = []
+    async with guarded(hub) as it:
+        for _ in range(200):
+            it.time.jitter = dice.random()
+            await it.time.advance(dice.uniform(0, 20))
+            hub.lists(row(1, disabled_at="now"))
+            revoked_at = it.time.now
+            while it.allows(1):
+                await it.time.advance(0.1)
+            lags.append(it.time.now - revoked_at)
+            hub.lists(row(1))
+            await it.refresh()
+            assert it.allows(1)
+    lags.sort()
+    assert lags[len(lags) // 2] <= 6
+    assert lags[-1] <= 13
+
+
+OUTAGES = {
+    "gone": (23, 45, None),
+    "500": (4, 45, Answer(500)),
+    "401": (4, 75, json_answer("no", 401)),
+    "Retry-After": (4, 300, Answer(503, headers={"retry-after": "300"})),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_p8_hours_without_the_hub_change_no_decision_and_keep_nothing_and_end_soon_after_its_return(
+    hub: FakeHub, proxy: FaultProxy, outage: str
+) -> None:
+    hours, fresh_within, answer = OUTAGES[outage]
+    hub.lists(row(1), row(2, disabled_at="now"), row(3, domain_allowlist=["blog.example"]))
+    async with guarded(proxy.url, jitter=1.0) as it:
+        right = [it.reason(number) for number in range(5)]
+        if answer is None:
+            proxy.refuse()
+        else:
+            hub.always(answer)
+        blocks = []
+        for _ in range(hours):
+            for _ in range(12):
+                await it.time.advance(5 * MINUTE)
+                assert [it.reason(number) for number in range(5)] == right
+            it.time.sleeps.clear()
+            hub.requests.clear()
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+        assert it.status.state == "degraded"
+        assert it.status.counters["refresh_failed"] >= 10 * hours
+        assert blocks[-1] - blocks[1] < 500  # over hundreds of fetches: not one block kept of each
+        hub.lists(row(1), row(2))
+        proxy.heal()
+        await it.time.advance(fresh_within)
+        assert it.status.state == "fresh"
+        assert it.allows(1, 2)
+        assert it.reason(3) is Reason.KEY_UNKNOWN
+
+
+async def test_p19_staleness_can_be_seen(hub: FakeHub) -> None:
+    hub.lists(*(row(number) for number in range(10)))
+    async with guarded(hub, hard_stale=HOUR) as it:
+        seen = [(it.status.state, it.status.age)]
+        hub.always(Answer(500))
+        await it.refresh()
+        it.time.now += 61
+        seen.append((it.status.state, it.status.age))
+        it.time.now += HOUR
+        seen.append((it.status.state, it.status.age))
+        assert seen == [("fresh", 0.0), ("degraded", 61.0), ("expired", 61.0 + HOUR)]
+        hub.lists(*(row(number) for number in range(9)), row(9, last8="?"))
+        await it.refresh()
+        await it.refresh()
+        counters = it.status.counters
+        assert (counters["refresh_changed"], counters["refresh_failed"], counters["rows_rejected"]) == (1, 1, 1)
+        assert counters["refresh_unchanged"] == 2
+        assert "'last8'" in it.status.rejected[0]
+
+
+def test_row_36_the_clock_that_lists_are_dated_by_counts_sleep_where_the_system_has_one() -> None:
+    if sys.platform == "linux":
+        assert boot_clock() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=5)
