@@ -21,6 +21,7 @@ from tests.support.certificates import Certificates
 from tests.support.fake_hub import Answer, FakeHub
 from tests.support.fault_proxy import Ending, FaultProxy, mute_address
 from tests.support.guarded import guarded
+from tests.support.namespaces import in_namespaces
 from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
 
 pytestmark = pytest.mark.anyio
@@ -238,6 +239,14 @@ async def test_row_19_a_hub_that_speaks_plain_http_is_not_spoken_to_over_https(h
         assert it.reason() is Reason.NOT_READY
         assert "https://" in it.last_error
         assert hub.requests == []
+
+
+# 20: names
+
+
+@pytest.mark.parametrize("fault", ["unknown", "silent", "moved", "ipv6_only", "never_there"])
+def test_row_20_a_name_that_is_unknown_or_unanswered_or_has_moved_changes_no_decision(fault: str) -> None:
+    assert in_namespaces("tests.faults.names", fault) == "well"
 
 
 # 22: proxies of the operator's own

@@ -99,6 +99,7 @@ class FakeHub:
 
     Args:
         tls: the certificate to show, if it is to speak TLS.
+        address: where to listen; port 0 for any that is free.
 
     Attributes:
         requests: what it was asked, in order.
@@ -106,11 +107,12 @@ class FakeHub:
         url: where it is.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.requests: list[Request] = []
         self.clock: Callable[[], float] = time.monotonic
         self.url = ""
         self._tls = tls
+        self._address = address
         self._next: deque[Answer] = deque()
         self._otherwise: Callable[[Request], Answer] = lambda _: json_answer([])
         self._hold: Hold | None = None
@@ -174,8 +176,8 @@ class FakeHub:
         self._loop.close()
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
-        host, port = self._server.sockets[0].getsockname()
+        self._server = await asyncio.start_server(self._connected, *self._address, ssl=self._tls)
+        host, port = self._server.sockets[0].getsockname()[:2]
         self.url = f"{'https' if self._tls else 'http'}://{host}:{port}"
 
     async def _close(self) -> None:

@@ -60,6 +60,10 @@ class FaultProxy:
         _, self._upstream = _address(upstream)
         self._do(self._hang_up())
 
+    def hang_up(self) -> None:
+        """Close what is open."""
+        self._do(self._hang_up())
+
     def be_silent(self) -> None:
         """Take connections and requests, and never say anything."""
         self._is_silent = True

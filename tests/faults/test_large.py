@@ -1,0 +1,173 @@
+"""Lists that are large, or larger than they look: how much memory and how much of the event loop's time they may take.
+
+The figures here are for a busy machine and lists a twentieth of the largest; the benchmarks measure what is promised.
+"""
+
+import gc
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gatekeeper import Gatekeeper, Reason
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.guarded import guarded, hub_source
+from tests.support.rows import ORIGIN, as_json, client_key, row
+
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")]
+
+MIB = 2**20
+GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"  # RFC 1952 section 2.3.1
+ROW = b'{"id":"1","last8":"00000001"},'
+PATIENCE = 60.0
+
+
+def bomb(first: bytes, again: bytes, size: int) -> bytes:
+    """Write a short gzip that begins in one way and goes on in another until it is so long."""
+    again *= max(1, MIB // len(again))
+    deflate = zlib.compressobj(9, wbits=-15)
+    begun = deflate.compress(first) + deflate.flush(zlib.Z_FULL_FLUSH)
+    # After a full flush nothing refers back, so a block may be repeated as it is.
+    block = deflate.compress(again) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return GZIP_HEAD + begun + block * (size // len(again)) + deflate.flush()
+
+
+class Peak:
+    """How much more memory the process has had than at the start (proc(5): clear_refs, VmHWM)."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._before = self._read("VmRSS")
+
+    @property
+    def grown(self) -> int:
+        """Bytes."""
+        return self._read("VmHWM") - self._before
+
+    @staticmethod
+    def _read(field: str) -> int:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(field)
+
+
+# 12: bombs
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [(b"[", b" "), (b'["', b"a"), (b'[{"id":"', b"a"), (b"", b"["), (b"", b"\0"), (as_json(row(2))[:-1] + b",", b" ")],
+    ids=["spaces", "a string", "an id", "brackets", "zeros", "after a row"],
+)
+async def test_row_12_a_gzip_bomb_is_cut_at_the_cap(hub: FakeHub, first: bytes, again: bytes) -> None:
+    body = bomb(first, again, 600 * MIB)
+    assert len(body) < MIB
+    async with guarded(hub) as it:
+        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        peak = Peak()
+        assert await it.fail()
+        assert peak.grown < 64 * MIB
+        assert it.allows(1)
+        assert it.status.keys == 1
+
+
+async def test_row_12_a_list_of_more_than_two_million_rows_is_cut(hub: FakeHub) -> None:
+    body = bomb(b"[", ROW, 2_200_000 * len(ROW))
+    async with guarded(hub) as it:
+        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        peak = Peak()
+        assert "rows" in await it.fail()
+        assert peak.grown < 64 * MIB
+        assert it.allows(1)
+
+
+async def test_row_12_the_event_loop_goes_on_while_a_bomb_goes_off(hub: FakeHub) -> None:
+    body = bomb(b"[", b" ", 600 * MIB)
+    async with guarded(hub) as it:
+        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        async with anyio.create_task_group() as group:
+            lags: list[float] = []
+            group.start_soon(watch, lags)
+            await it.fail()
+            group.cancel_scope.cancel()
+        assert max(lags) < 0.5
+
+
+async def watch(lags: list[float]) -> None:
+    """Note how much later than it should the event loop comes back, again and again."""
+    while True:
+        began = time.monotonic()
+        await anyio.sleep(0.001)
+        lags.append(time.monotonic() - began - 0.001)
+
+
+# 17, P10: a list that is just large
+
+
+@pytest.mark.timeout(100)
+async def test_row_17_a_large_list_is_loaded_and_changed_without_holding_up_the_event_loop(hub: FakeHub) -> None:
+    rows = [row(number) for number in range(50_000)]
+    bodies = [as_json(*rows), as_json(*(row(number, disabled_at="now") for number in range(25_000)), *rows[25_000:])]
+    hub.always(Answer(200, bodies[0]))
+    gate = Gatekeeper(hub_source(hub.url), refresh_interval=3600.0, start_timeout=PATIENCE)
+    lags: list[float] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, lags)
+        async with gate:
+            assert gate.status.keys == 50_000
+            hub.always(Answer(200, bodies[1]))
+            report = await gate.refresh()
+            assert (report.changed, report.added, report.removed) == (25_000, 0, 0)
+            for number in range(0, 50_000, 97):
+                expected = Reason.KEY_DISABLED if number < 25_000 else Reason.ALLOWED
+                assert gate.decide(client_key(number), ORIGIN).reason is expected
+        group.cancel_scope.cancel()
+    lags.sort()
+    assert lags[int(0.99 * len(lags))] < 0.05
+    assert lags[-1] < 0.5
+
+
+@pytest.mark.timeout(100)
+async def test_row_17_whoever_has_a_large_list_spends_most_of_the_time_on_something_else(hub: FakeHub) -> None:
+    lists = [as_json(*(row(number, disabled_at=disabled) for number in range(20_000))) for disabled in (None, "now")]
+    hub.always(lambda _: Answer(200, lists[len(hub.requests) % 2]))
+    async with Gatekeeper(hub_source(hub.url), refresh_interval=0.01, start_timeout=PATIENCE) as gate:
+        busy, began = time.thread_time(), time.monotonic()
+        while gate.status.generation < 4:  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.01)
+        share = (time.thread_time() - busy) / (time.monotonic() - began)
+    assert share < 0.5  # a fifth for what is applied, and what it takes to fetch and to read it
+
+
+@pytest.mark.timeout(100)
+async def test_p10_refreshing_again_and_again_takes_no_memory(hub: FakeHub) -> None:
+    lists = [as_json(*(row(number, disabled_at=disabled) for number in range(2000))) for disabled in (None, "now", "then")]
+    async with guarded(hub) as it:
+        blocks = []
+        for turn in range(60):
+            hub.always(Answer(200, lists[turn % 3]))
+            assert (await it.refresh()).outcome == "changed"
+            if turn % 3 == 2:
+                it.time.sleeps.clear()
+                hub.requests.clear()
+                gc.collect()
+                blocks.append(sys.getallocatedblocks())
+        assert blocks[-1] - blocks[3] < 0.02 * blocks[3]
+
+
+@pytest.mark.timeout(100)
+async def test_p10_a_refresh_takes_little_more_memory_than_the_list_it_replaces(hub: FakeHub) -> None:
+    lists = [as_json(*(row(number, disabled_at=disabled) for number in range(50_000))) for disabled in (None, "now")]
+    hub.always(Answer(200, lists[0]))
+    async with guarded(hub, start_timeout=PATIENCE, fetch_timeout=PATIENCE) as it:
+        await it.refresh()
+        hub.always(Answer(200, lists[1]))
+        peak = Peak()
+        assert (await it.refresh()).changed == 50_000
+        # Every row is another one; the rows themselves take 16 MB, and the list as it comes 11 MB.
+        assert peak.grown < 64 * MIB

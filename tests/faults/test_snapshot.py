@@ -1,0 +1,425 @@
+"""The last known good list on disk: what it is for, what may happen to it, and whose it is."""
+
+import asyncio
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from gatekeeper import Gatekeeper, Reason
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.fault_proxy import FaultProxy
+from tests.support.forked import Child, forked
+from tests.support.guarded import Guarded, guarded, hub_source
+from tests.support.namespaces import in_namespaces
+from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+HOUR, DAY = 3600.0, 86_400.0
+PATIENCE = 15.0
+MANY = [row(number) for number in range(200)]
+REVOKED = [row(0, disabled_at="now"), *MANY[1:]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Say where the snapshot is."""
+    return tmp_path / "keys.snapshot"
+
+
+async def written(path: Path, since: bytes | None = None) -> bytes:
+    """Wait until there is a snapshot, and another one than before."""
+    with anyio.fail_after(PATIENCE):
+        while not path.exists() or path.read_bytes() == since:  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.01)
+    return path.read_bytes()
+
+
+async def make(hub: FakeHub, path: Path, *rows: dict[str, Any]) -> bytes:
+    """Write a snapshot of these rows, as a gate does that is stopped afterwards."""
+    before = path.read_bytes() if path.exists() else None
+    hub.lists(*(rows or MANY))
+    gate = Gatekeeper(hub_source(hub.url), snapshot_path=path)
+    async with gate:
+        snapshot = await written(path, before)
+    return snapshot
+
+
+@contextlib.asynccontextmanager
+async def started_without_a_hub(proxy: FaultProxy, path: Path, **options: Any) -> AsyncIterator[Guarded]:
+    """Start a gate whose hub is down."""
+    proxy.refuse()
+    async with guarded(proxy.url, snapshot_path=path, **options) as it:
+        yield it
+
+
+def set_aside(path: Path) -> list[Path]:
+    return [other for other in path.parent.iterdir() if other.name.startswith(path.name) and ".bad" in other.name]
+
+
+# 1, P9: a cold start without a hub
+
+
+async def test_row_1_a_gate_starts_from_its_snapshot_when_the_hub_is_down(
+    hub: FakeHub, proxy: FaultProxy, path: Path
+) -> None:
+    hub.lists(*REVOKED)
+    async with guarded(proxy.url, snapshot_path=path) as it:
+        await written(path)
+    proxy.refuse()
+    async with guarded(proxy.url, snapshot_path=path, jitter=1.0) as it:
+        assert it.allows(*range(1, 200))
+        assert it.reason(0) is Reason.KEY_DISABLED
+        assert it.status.last_error is not None
+        assert it.status.state in {"fresh", "degraded"}
+        failed = it.status.counters["refresh_failed"]
+        await it.time.advance(120)
+        assert it.status.state == "degraded"
+        assert it.status.counters["refresh_failed"] > failed + 3  # it never stops asking
+        assert it.allows(*range(1, 200))
+        proxy.heal()
+        hub.lists(*MANY)
+        await it.time.advance(30)
+        assert it.status.state == "fresh"
+        assert it.allows(*range(200))
+
+
+async def test_row_1_the_first_request_does_not_wait_for_a_hub_that_is_silent(hub: FakeHub, path: Path) -> None:
+    with FaultProxy(hub.url) as proxy:
+        hub.lists(*MANY)
+        gate = Gatekeeper(hub_source(proxy.url), snapshot_path=path)
+        async with gate:
+            await written(path)
+        proxy.be_silent()
+        gate = Gatekeeper(hub_source(proxy.url), snapshot_path=path, start_timeout=60.0)
+        with anyio.fail_after(PATIENCE):
+            async with gate:
+                assert (await gate.check(client_key(1), ORIGIN)).allowed
+
+
+@pytest.mark.timeout(60)
+async def test_p9_ten_thousand_keys_are_served_from_the_snapshot_in_a_moment(hub: FakeHub, path: Path) -> None:
+    rows = [row(number) for number in range(10_000)]
+    with FaultProxy(hub.url) as proxy:
+        hub.lists(*rows)
+        async with Gatekeeper(hub_source(proxy.url), snapshot_path=path):
+            await written(path)
+        proxy.refuse()
+        gate = Gatekeeper(hub_source(proxy.url), snapshot_path=path)
+        began = time.monotonic()
+        async with gate:
+            assert (await gate.check(client_key(9_999), ORIGIN)).allowed
+            took = time.monotonic() - began
+            assert gate.status.keys == 10_000
+        assert took <= 0.2 + 0.8  # 0.2 s is the promise, which the benchmark measures; the rest is for a busy machine
+
+
+async def test_p9_without_a_snapshot_the_gate_serves_within_two_and_a_half_seconds_of_the_hubs_return(
+    hub: FakeHub, path: Path
+) -> None:
+    with FaultProxy(hub.url) as proxy:
+        proxy.refuse()
+        async with guarded(proxy.url, snapshot_path=path, jitter=1.0) as it:
+            await it.time.advance(100)
+            assert it.reason() is Reason.NOT_READY
+            proxy.heal()
+            await it.time.advance(2.5)
+            assert it.allows(1)
+
+
+# 50: disks
+
+
+async def test_row_50_a_directory_that_is_gone_disturbs_nobody_and_is_told(
+    hub: FakeHub, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = path.parent / "gone"
+    home.mkdir()
+    async with guarded(hub, snapshot_path=home / "keys.snapshot") as it:
+        await written(home / "keys.snapshot")
+        shutil.rmtree(home)
+        hub.lists(row(1), row(2))
+        await it.refresh()
+        await it.time.advance(10)
+        assert it.allows(1, 2)
+        assert it.status.state == "fresh"
+        await said(caplog, "snapshot")
+
+
+async def said(caplog: pytest.LogCaptureFixture, word: str) -> None:
+    """Wait until the log says it."""
+    with anyio.fail_after(PATIENCE):
+        while word not in caplog.text:  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_row_50_a_disk_that_takes_nothing_leaves_the_old_snapshot_whole_and_the_gate_serving(tmp_path: Path, fault: str) -> None:
+    assert in_namespaces("tests.faults.disks", fault, str(tmp_path)) == "well"
+
+
+# 51: what is no snapshot
+
+
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda _: b"",
+    "a byte": lambda snapshot: snapshot[:1],
+    "half": lambda snapshot: snapshot[: len(snapshot) // 2],
+    "all but a byte": lambda snapshot: snapshot[:-1],
+    "a byte more": lambda snapshot: snapshot + b"\0",
+    "zeros": lambda snapshot: bytes(len(snapshot)),
+    "twice": lambda snapshot: snapshot * 2,
+    "another file": lambda _: b"%PDF-1.7",
+    "a pickle": lambda _: b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.",
+    "JSON": lambda _: b'[{"id": "1"}]',
+    "first bit": lambda snapshot: bytes((snapshot[0] ^ 1,)) + snapshot[1:],
+    "last bit": lambda snapshot: snapshot[:-1] + bytes((snapshot[-1] ^ 1,)),
+}
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+async def test_row_51_a_corrupt_snapshot_is_set_aside_and_never_fatal(
+    hub: FakeHub, proxy: FaultProxy, path: Path, corruption: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = await make(hub, path)
+    path.write_bytes(CORRUPTIONS[corruption](snapshot))
+    async with started_without_a_hub(proxy, path) as it:
+        assert it.reason(1) is Reason.NOT_READY
+        assert it.status.keys == 0
+        assert len(set_aside(path)) == 1
+        assert not path.exists()
+        assert "snapshot" in caplog.text
+        proxy.heal()
+        await it.refresh()
+        assert it.allows(1)
+        await written(path)
+
+
+async def test_row_51_a_bit_that_flips_anywhere_is_noticed(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
+    snapshot = await make(hub, path, *MANY[:3])
+    dice = random.Random(51)
+    proxy.refuse()
+    for _ in range(40):
+        flipped = bytearray(snapshot)
+        flipped[dice.randrange(len(snapshot))] ^= 1 << dice.randrange(8)
+        path.write_bytes(flipped)
+        path.chmod(0o600)
+        async with guarded(proxy.url, snapshot_path=path) as it:
+            # Either it is no snapshot any more, or it is another hub's.
+            assert it.reason(1) is Reason.NOT_READY
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "directory", "pipe"])
+async def test_row_51_only_a_file_is_read(hub: FakeHub, proxy: FaultProxy, path: Path, kind: str) -> None:
+    elsewhere = path.with_name("elsewhere")
+    await make(hub, elsewhere)
+    before = elsewhere.read_bytes()
+    if kind == "symbolic link":
+        path.symlink_to(elsewhere)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with anyio.fail_after(PATIENCE):
+        async with started_without_a_hub(proxy, path) as it:
+            assert it.reason(1) is Reason.NOT_READY
+            proxy.heal()
+            hub.lists(*REVOKED)
+            await it.refresh()
+            assert it.allows(1)
+    assert elsewhere.read_bytes() == before  # nor is it written through a link
+
+
+async def test_row_51_a_snapshot_is_for_its_owner_alone(hub: FakeHub, path: Path) -> None:
+    before = os.umask(0)
+    try:
+        await make(hub, path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [other for other in path.parent.iterdir() if stat.S_IMODE(other.stat().st_mode) & 0o077] == []
+
+
+async def test_row_51_a_snapshot_that_others_could_have_written_is_not_believed(
+    hub: FakeHub, proxy: FaultProxy, path: Path
+) -> None:
+    await make(hub, path)
+    path.chmod(0o666)
+    async with started_without_a_hub(proxy, path) as it:
+        assert it.reason(1) is Reason.NOT_READY
+
+
+async def test_row_51_a_huge_file_is_not_read_into_memory(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
+    await make(hub, path)
+    with path.open("r+b") as file:
+        file.truncate(20 * 2**30)  # sparse: it takes no disk
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with started_without_a_hub(proxy, path) as it:
+        assert it.reason(1) is Reason.NOT_READY
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB; the cap on a list is 512 MiB
+
+
+async def test_row_51_a_snapshot_holds_no_secret(hub: FakeHub, path: Path) -> None:
+    snapshot = await make(hub, path)
+    assert TOKEN.encode() not in snapshot
+    assert TOKEN.rpartition("_")[2].encode() not in snapshot
+    assert client_key(1).encode() not in snapshot
+
+
+# 52: whose it is
+
+
+@pytest.mark.parametrize("other", ["account", "hub", "token", "suffix_field"])
+async def test_row_52_the_snapshot_of_another_account_hub_or_credential_is_not_used(
+    hub: FakeHub, proxy: FaultProxy, path: Path, other: str
+) -> None:
+    hub.lists(*MANY)
+    async with Gatekeeper(hub_source(proxy.url), snapshot_path=path):
+        await written(path)
+    proxy.refuse()
+    sources = {
+        "account": hub_source(proxy.url, "sk_live_other_5Ea9f0c2b7d1"),
+        "hub": hub_source(proxy.url.replace("127.0.0.1", "localhost")),
+        "token": hub_source(proxy.url, "sk_live_acme_another"),
+        "suffix_field": hub_source(proxy.url, suffix_field="key_suffix"),
+    }
+    async with guarded(sources[other], snapshot_path=path) as it:
+        assert it.reason(1) is Reason.NOT_READY
+    async with guarded(proxy.url, snapshot_path=path) as it:
+        # It was left where it is, or set aside; whose it is can still be told.
+        assert it.reason(1) in {Reason.ALLOWED, Reason.NOT_READY}
+
+
+@pytest.mark.parametrize(("passed", "usable"), [(DAY - HOUR, True), (DAY + HOUR, False), (-HOUR, False), (-10 * 365 * DAY, False)])
+async def test_row_52_a_snapshot_that_is_too_old_or_from_the_future_lets_nobody_in(
+    hub: FakeHub, proxy: FaultProxy, path: Path, monkeypatch: pytest.MonkeyPatch, passed: float, usable: bool  # noqa: FBT001
+) -> None:
+    hub.lists(*MANY)
+    async with Gatekeeper(hub_source(proxy.url), snapshot_path=path):
+        await written(path)
+    proxy.refuse()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + passed)
+    async with guarded(proxy.url, snapshot_path=path) as it:
+        assert it.allows(1) is usable
+        assert it.reason(1) in {Reason.ALLOWED, Reason.NOT_READY, Reason.EXPIRED}
+        if usable:
+            assert it.status.state == "degraded"
+            age = it.status.age
+            assert age is not None
+            assert age == pytest.approx(passed, abs=60)
+            await it.time.advance(2 * HOUR)
+            assert it.reason(1) is Reason.EXPIRED
+
+
+# 53: several processes, one path
+
+
+def test_row_53_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
+    hub.always(lambda _: Answer(200, as_json(*(row(number, name=f"list {len(hub.requests)}") for number in range(200)))))
+
+    async def write() -> None:
+        async with Gatekeeper(hub_source(proxy.url), snapshot_path=path) as gate:
+            for _ in range(15):
+                await gate.refresh()
+
+    writers = [Child(lambda: asyncio.run(write())) for _ in range(4)]
+    torn: list[Path] = []
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        torn += set_aside(path)
+        time.sleep(0.01)
+    assert [writer.says() for writer in writers] == ["well"] * 4
+    assert torn == []
+    proxy.refuse()
+
+    async def read() -> None:
+        async with guarded(proxy.url, snapshot_path=path) as it:
+            assert it.allows(*range(200))
+
+    asyncio.run(read())
+    left = {other.name for other in path.parent.iterdir() if other.suffix != ".lock"}
+    assert left == {path.name}
+
+
+# 54, P16: killed at any moment
+
+
+async def test_row_54_a_revocation_that_was_applied_outlives_a_restart_without_the_hub(hub: FakeHub, path: Path) -> None:
+    with FaultProxy(hub.url) as proxy:
+        hub.lists(*MANY)
+
+        def live_and_die() -> None:
+            async def live() -> None:
+                gate = Gatekeeper(hub_source(proxy.url), snapshot_path=path)
+                async with gate:
+                    assert gate.decide(client_key(0), ORIGIN).allowed
+                    hub_is_told.write(b"1")
+                    await anyio.to_thread.run_sync(may_refresh.read, 1)
+                    await gate.refresh()
+                    assert gate.decide(client_key(0), ORIGIN).reason is Reason.KEY_DISABLED
+                    await anyio.sleep(1.0 + 0.5)
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            asyncio.run(live())
+
+        told_read, told_write = os.pipe()
+        may_read, may_write = os.pipe()
+        hub_is_told = os.fdopen(told_write, "wb", buffering=0)
+        may_refresh = os.fdopen(may_read, "rb", buffering=0)
+        child = Child(live_and_die)
+        assert await anyio.to_thread.run_sync(os.read, told_read, 1) == b"1"
+        hub.lists(*REVOKED)
+        os.write(may_write, b"1")
+        assert await anyio.to_thread.run_sync(child.says) == ""
+        for end in (hub_is_told, may_refresh):
+            end.close()
+        for number in (told_read, may_write):
+            os.close(number)
+        proxy.refuse()
+        async with guarded(proxy.url, snapshot_path=path) as it:
+            assert it.reason(0) is Reason.KEY_DISABLED
+            assert it.allows(*range(1, 200))
+
+
+@pytest.mark.timeout(110)
+def test_p16_a_process_that_is_killed_at_any_moment_leaves_an_old_list_or_a_new_one_and_never_a_third(
+    hub: FakeHub, proxy: FaultProxy, path: Path
+) -> None:
+    dice = random.Random(16)
+    numbers = range(3000)
+    lists = [as_json(*(row(number) for number in numbers)), as_json(*(row(number, disabled_at="now") for number in numbers))]
+    hub.always(lambda _: Answer(200, lists[len(hub.requests) % 2]))
+
+    async def write_all_the_time() -> None:
+        async with Gatekeeper(hub_source(proxy.url), snapshot_path=path, refresh_interval=0.01):
+            await anyio.sleep(PATIENCE)
+
+    async def read() -> None:
+        async with guarded(proxy.url, snapshot_path=path) as it:
+            assert {it.reason(number) for number in numbers} in ({Reason.ALLOWED}, {Reason.KEY_DISABLED})
+
+    read_back = 0
+    for _ in range(30):
+        child = Child(lambda: asyncio.run(write_all_the_time()))
+        time.sleep(dice.uniform(0.05, 0.6))
+        os.kill(child.pid, signal.SIGKILL)
+        child.says()
+        if path.exists():
+            proxy.refuse()
+            assert forked(lambda: asyncio.run(read())) == "well"
+            proxy.heal()
+            read_back += 1
+    assert read_back > 10
+    assert set_aside(path) == []

@@ -1,0 +1,39 @@
+"""Scripts that need a world of their own: mounts, a network, a resolver."""
+
+import fcntl
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.needs import lacking
+
+__all__ = ("in_namespaces", "mount", "raise_loopback")
+
+ROOT = Path(__file__).parents[2]
+ENTER = ("unshare", "--map-root-user", "--mount", "--net")
+
+
+def in_namespaces(module: str, *arguments: str) -> str:
+    """Run a module in namespaces of its own, where it may mount what it likes; give the last line that it says."""
+    if shutil.which("unshare") is None:
+        lacking("unshare is not installed: apt-get install util-linux")
+    if subprocess.run([*ENTER, "true"], check=False, capture_output=True).returncode:
+        lacking("this machine lets nobody make namespaces: " + " ".join(ENTER))
+    command = [*ENTER, sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def mount(*arguments: str | Path) -> None:
+    """Call mount(8)."""
+    subprocess.run(["mount", *map(str, arguments)], check=True)  # noqa: S607
+
+
+def raise_loopback() -> None:
+    """Bring up the loopback interface, which is down in a network of its own (netdevice(7))."""
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
