@@ -298,7 +298,7 @@ async def test_row_22_a_proxy_that_is_down_is_named() -> None:
 async def test_row_22_proxies_of_the_environment_are_not_used(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    async with guarded(hub) as it:
+    async with guarded(HubSource(hub.url, TOKEN)) as it:
         assert it.allows(1)
 
 

@@ -1,8 +1,12 @@
 """A gate that goes by a fake clock, and what it decides."""
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
+
+import httpx
 
 from gatekeeper import Gatekeeper, HubSource, Reason, RefreshReport, Source, Status
 
@@ -13,9 +17,20 @@ from .rows import ORIGIN, TOKEN, client_key
 __all__ = ("Guarded", "gaps", "guarded", "hub_source")
 
 
-def hub_source(url: str, token: str | Callable[[], str] = TOKEN, **options: Any) -> HubSource:
-    """Make a source that has patience with a machine that has much else to do."""
-    return HubSource(url, token, **{"timeout": 60, **options})
+@cache
+def _trust() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def hub_source(
+    url: str, token: str | Callable[[], str] = TOKEN, *, timeout: float = 60.0, **options: Any
+) -> HubSource:
+    """Make a source that has patience with a machine that has much else to do, and trust that is loaded but once."""
+
+    def http() -> httpx.AsyncClient:
+        return httpx.AsyncClient(verify=_trust(), trust_env=False, timeout=timeout)
+
+    return HubSource(url, token, **{"http": http, **options})
 
 
 class Guarded:
