@@ -16,12 +16,13 @@ from gatekeeper.errors import ConfigError, InvalidClientKey, InvalidOrigin
 from gatekeeper.freshness import Clock, Freshness, RefreshReport, Status, boot_clock, boot_sleep
 from gatekeeper.index import EnabledOrigins, IndexedKey, KeyIndex
 from gatekeeper.keys import ClientKey, WidgetKey
-from gatekeeper.lifecycle import Lifecycle
+from gatekeeper.lifecycle import Lifecycle, PerLoop
 from gatekeeper.memo import Memo, Remembered, Tally, memo_key
 from gatekeeper.origins import Origin
 from gatekeeper.refresh import Refresher
 from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import Source, StaticSource
+from gatekeeper.streams import Asked, Stream, Streams
 from gatekeeper.usage import Report, UsageReporter
 
 __all__ = ("Gatekeeper", "Page", "read_page")
@@ -48,6 +49,7 @@ class Gatekeeper:
         soft_stale: seconds after which the list counts as degraded; it still decides.
         hard_stale: seconds after which the list decides nothing any more; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
+        close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
         usage_interval: seconds between two reports to the hub on which keys were used, at least; 0 for none.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
@@ -76,6 +78,7 @@ class Gatekeeper:
         soft_stale: float = 60.0,
         hard_stale: float = 86_400.0,
         fetch_timeout: float = 30.0,
+        close_streams_on_revoke: bool = True,
         usage_interval: float = 30.0,
         clock: Clock = boot_clock,
         wall_clock: Clock = time.time,
@@ -100,9 +103,16 @@ class Gatekeeper:
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
         self._lifecycle: Lifecycle | None = None
+        self._streams: PerLoop[Streams] | None = None
         if isinstance(source, StaticSource):
             self._load(source.rows)
             return
+        if close_streams_on_revoke:
+            freshness = self._freshness
+            self._streams = PerLoop(
+                "gatekeeper: the open streams of this event loop",
+                lambda: Streams(self._decide_again, lambda: freshness.generation, freshness.counters, sleep),
+            )
         live = source
         snapshot = None
         if snapshot_path is not None:
@@ -132,6 +142,7 @@ class Gatekeeper:
 
         self._lifecycle = Lifecycle(
             new_refresher,
+            beside=None if self._streams is None else self._watch_streams,
             on_end=self.forget,
             on_fork=self._after_fork,
             last_words=_nothing if reporter is None else reporter.report,
@@ -225,6 +236,20 @@ class Gatekeeper:
         return Counter(self._tally.reasons)
 
     @property
+    def closes_streams(self) -> bool:
+        """Whether keys can change, and streams are closed then."""
+        return self._streams is not None
+
+    async def watch(self, stream: Stream) -> None:
+        """Close a stream as soon as what opened it is not allowed any more; start if need be.
+
+        Args:
+            stream: what has just been opened, in this event loop.
+        """
+        if self._streams is not None and await self._started() is not None:
+            await self._streams.here().add(stream)
+
+    @property
     def status(self) -> Status:
         """How fresh the list is, and what has happened to it."""
         return self._freshness.status(len(self._index))
@@ -301,6 +326,15 @@ class Gatekeeper:
         if refresher is not None and self._freshness.age is None:
             await refresher.first_list(self._start_timeout)
         return refresher
+
+    async def _watch_streams(self) -> None:
+        if self._streams is not None:
+            await self._streams.here().watch()
+
+    def _decide_again(self, asked: Asked) -> Decision:
+        """Decide without the memo, which another event loop may be just about to empty."""
+        key, origin, *referer = asked
+        return self._decide(key, read_page(origin, *(referer or (None,))))
 
     def _usage_reporter(self, source: Source, interval: float, clock: Clock, wall_clock: Clock) -> UsageReporter | None:
         report: Report | None = getattr(source, "report_usage", None)

@@ -7,13 +7,16 @@ import os
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
 
 from gatekeeper.refresh import Refresher
 
-__all__ = ("Lifecycle",)
+__all__ = ("Lifecycle", "PerLoop")
+
+Thing = TypeVar("Thing")
 
 BACK_AFTER = 0.5  # seconds until what has died is brought back
 LAST_WORDS = 0.5  # seconds that whoever ends has for what is left to do
@@ -26,6 +29,7 @@ class Lifecycle:
 
     Args:
         new_refresher: makes a refresher.
+        beside: runs beside the refresher, for as long; None for nothing.
         on_end: called whenever one has ended, and in a forked child, where none runs.
         on_fork: called in a forked child before that.
         last_words: awaited when one is ended in order.
@@ -36,12 +40,14 @@ class Lifecycle:
         self,
         new_refresher: Callable[[], Refresher],
         *,
+        beside: Callable[[], Awaitable[None]] | None = None,
         on_end: Callable[[], None],
         on_fork: Callable[[], None],
         last_words: Callable[[], Awaitable[None]],
         counters: Counter[str],
     ) -> None:
         self._new_refresher = new_refresher
+        self._beside = beside
         self._on_end = on_end
         self._on_fork = on_fork
         self._last_words = last_words
@@ -97,7 +103,10 @@ class Lifecycle:
         self._watch_forks()
         self._count += 1
         try:
-            await refresher.run()
+            if self._beside is None:
+                await refresher.run()
+            else:
+                await _side_by_side(refresher.run, self._beside)
         finally:
             # First what works without an event loop: one that was closed under way ends its tasks when they are collected.
             self._count -= 1
@@ -136,6 +145,37 @@ class Lifecycle:
         self._count = 0
         self._on_fork()
         self._on_end()
+
+
+class PerLoop(Generic[Thing]):
+    """One thing for each event loop, made when it is first asked for.
+
+    Args:
+        name: what it is.
+        make: makes one.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Thing]) -> None:
+        self._make = make
+        self._here: RunVar[Thing | None] = RunVar(name, None)
+
+    def here(self) -> Thing:
+        """That of this event loop."""
+        thing = self._here.get()
+        if thing is None:
+            thing = self._make()
+            self._here.set(thing)
+        return thing
+
+
+async def _side_by_side(first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]) -> None:
+    """Run two things until one of them dies; neither ends by itself."""
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(second)
+            await first()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 class _Running:

@@ -14,12 +14,11 @@ from gatekeeper.cors import CorsHeaders, CorsPolicy, Header, frame_ancestors, is
 from gatekeeper.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate import Gatekeeper, read_page
+from gatekeeper.streams import Asked, ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
 
 STATE_KEY = "gatekeeper"
-WEBSOCKET_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
-MAX_CLOSE_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame less the code
 
 # Only the gate says who may read a response. ASGI has names in lower case; apps that do not mind it write the standard's.
 _REPLACED = frozenset(
@@ -66,6 +65,7 @@ class GatekeeperMiddleware:
             raise ConfigError(problems)
         self.app = app
         self._gate = gatekeeper
+        self._closes_streams = gatekeeper.closes_streams
         self._key_header = key_header.lower().encode("ascii")
         self._key_query = key_query.encode("ascii")
         self._headers = CorsHeaders(cors, key_header.lower())
@@ -100,10 +100,12 @@ class GatekeeperMiddleware:
             return
         if scope["query_string"]:
             key = self._with_query(key, scope["query_string"])
+        asked: Any = key, origin
         try:
-            remembered = self._gate.memo[key, origin]
+            remembered = self._gate.memo[asked]
         except KeyError:
             referer = None if origin is not None else _single(scope, b"referer")
+            asked = key, origin, referer
             decision = await self._gate.check(key, origin, referer=referer)
         else:
             remembered.uses += 1
@@ -116,22 +118,41 @@ class GatekeeperMiddleware:
         else:
             scope["state"] = {STATE_KEY: decision}
         gained = self._gained if origin is not None else self._gained_by_referer
+        headers = [*gained] if origin is None else [(b"access-control-allow-origin", origin), *gained]
         if self._frame_ancestors:
             send = self._framing(send, decision)
 
+        given = send
+
         # Not a coroutine function: it hands on the awaitable of the server's own send, which saves one a message.
         def send_gained(message: Any) -> Awaitable[None]:
+            nonlocal send
             if message["type"] == "http.response.start":
-                headers = [*gained] if origin is None else [(b"access-control-allow-origin", origin), *gained]
                 for header in message.get("headers", ()):
                     if header[0] not in _REPLACED:
                         headers.append(header)  # noqa: PERF401 - a comprehension costs a function call
                 # A copy, for an app may send one and the same message again and again.
                 message = message.copy()
                 message["headers"] = headers
+            elif "more_body" in message:
+                send = self._streaming(asked, send, message, headers)
             return send(message)
 
-        await self.app(scope, receive, send_gained)
+        try:
+            await self.app(scope, receive, send_gained)
+        except BaseException as error:
+            if not isinstance(send, ResponseStream) or not await send.leave(error):
+                raise
+        if send is not given:
+            await send.leave(None)  # type: ignore[attr-defined] # only a ResponseStream takes the place of what was given
+
+    def _streaming(self, asked: Asked, send: Send, piece: Message, headers: list[Header]) -> Send:
+        """What sends this piece of a response and the rest; one that tells its length always comes to its end."""
+        if not piece["more_body"] or not self._closes_streams or isinstance(send, ResponseStream):
+            return send
+        if any(name.lower() == b"content-length" for name, _ in headers):
+            return send
+        return ResponseStream(asked, send, self._gate.watch)
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
@@ -163,18 +184,30 @@ class GatekeeperMiddleware:
         if scope["type"] != "websocket" or self._is_exempt(scope):
             await self.app(scope, receive, send)
             return
-        key = self._with_query(None, scope.get("query_string", b""))
-        decision = await self._gate.check(key, _single(scope, b"origin"))
+        asked = self._with_query(None, scope.get("query_string", b"")), _single(scope, b"origin")
+        decision = await self._gate.check(*asked)
         if decision.allowed:
             scope.setdefault("state", {})[STATE_KEY] = decision
-            await self.app(scope, receive, send)
+            if self._closes_streams:
+                await self._converse(scope, WebSocketStream(asked, receive, send))
+            else:
+                await self.app(scope, receive, send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):
             start, body = _answer(decision, [])
             await send({"type": "websocket.http.response.start", **start})
             await send({"type": "websocket.http.response.body", "body": body})
         else:
-            reason = f"{decision.reason}: {decision.title}"[:MAX_CLOSE_REASON]
-            await send({"type": "websocket.close", "code": WEBSOCKET_POLICY_VIOLATION, "reason": reason})
+            await send(closing_message(decision))
+
+    async def _converse(self, scope: Scope, stream: WebSocketStream) -> None:
+        await self._gate.watch(stream)
+        try:
+            await self.app(scope, stream.receive, stream.send)
+        except BaseException as error:
+            if not await stream.leave(error):
+                raise
+        else:
+            await stream.leave(None)
 
     def _is_exempt(self, scope: Scope) -> bool:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))

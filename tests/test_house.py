@@ -26,6 +26,7 @@ HOUSE = (
     "usage",
     "refresh",
     "lifecycle",
+    "streams",
     "gate",
     "cors",
     "middleware",

@@ -122,9 +122,7 @@ async def test_row_8_a_hub_that_fails_every_other_time_is_never_hammered_and_tol
         assert (len(stays), len(again)) == (5, 5)
 
 
-async def test_row_8_a_hub_that_goes_on_failing_is_told_about_once(
-    hub: FakeHub, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_row_8_a_hub_that_goes_on_failing_is_told_about_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     async with guarded(hub) as it:
         hub.always(Answer(503))
         await it.time.advance(50)
@@ -355,7 +353,9 @@ async def test_row_21_a_redirect_is_named_and_not_followed_and_the_token_goes_no
 async def test_row_60_a_renamed_suffix_field_changes_nothing_and_the_message_names_the_fields_seen(
     hub: FakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    renamed = [{("key_suffix" if name == "last8" else name): value for name, value in row(number).items()} for number in (1, 2)]
+    renamed = [
+        {("key_suffix" if name == "last8" else name): value for name, value in row(number).items()} for number in (1, 2)
+    ]
     async with guarded(hub, hard_stale=1000) as it:
         hub.always(json_answer(renamed))
         error = await it.fail()

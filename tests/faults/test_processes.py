@@ -235,7 +235,7 @@ class Workers:
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                answer = httpx.get(self._url, headers=HEADERS, trust_env=False, timeout=PATIENCE, verify=False)  # noqa: S501
+                answer = httpx.get(self._url, headers=HEADERS, trust_env=False, timeout=PATIENCE, verify=False)
             except httpx.TransportError:
                 assert self.server.poll() is None, self.log
                 assert time.monotonic() < end, self.log
@@ -276,7 +276,13 @@ SERVERS: dict[str, tuple[str, ...]] = {
 
 @contextmanager
 def serving(
-    hub: FakeHub, directory: Path, command: tuple[str, ...], *, interval: float = 1.0, app: str = "tests.faults.served:app", **environment: str
+    hub: FakeHub,
+    directory: Path,
+    command: tuple[str, ...],
+    *,
+    interval: float = 1.0,
+    app: str = "tests.faults.served:app",
+    **environment: str,
 ) -> Iterator[Workers]:
     """Run a server until the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -285,7 +291,10 @@ def serving(
     path = os.pathsep.join([str(directory), str(ROOT)])
     variables = {**os.environ, "FAULTS_HUB": hub.url, "FAULTS_INTERVAL": str(interval), "PYTHONPATH": path, **environment}
     full = [sys.executable, "-m", *(part.format(port=port) for part in command), app]
-    with log.open("wb") as written, subprocess.Popen(full, cwd=directory, env=variables, stdout=written, stderr=written) as server:
+    with (
+        log.open("wb") as written,
+        subprocess.Popen(full, cwd=directory, env=variables, stdout=written, stderr=written) as server,
+    ):
         try:
             yield Workers(server, port, log)
         finally:

@@ -55,7 +55,9 @@ class Revocations(RuleBasedStateMachine):
         """Be the hub."""
         if self.failure is not None:
             return self.failure
-        self.lists.append((len(self.hub.requests), frozenset(n for n, fields in self.rows.items() if not fields["disabled_at"])))
+        self.lists.append(
+            (len(self.hub.requests), frozenset(n for n, fields in self.rows.items() if not fields["disabled_at"]))
+        )
         body = as_json(*self.rows.values(), *FILLERS)
         etag = f'"{hash(body)}"'
         if not self.has_etags:

@@ -247,7 +247,15 @@ async def test_row_29_a_key_without_entries_is_blocked_and_says_so(hub: FakeHub,
 
 @pytest.mark.parametrize(
     "suffix",
-    [b'"1234567"', b'"123456789"', b'"1234567\xc3\xa9"', b'"1234567\\u0000"', b'"1234567\\ud800"', b'"1234567\\n"', b'" 1234567"'],
+    [
+        b'"1234567"',
+        b'"123456789"',
+        b'"1234567\xc3\xa9"',
+        b'"1234567\\u0000"',
+        b'"1234567\\ud800"',
+        b'"1234567\\n"',
+        b'" 1234567"',
+    ],
     ids=["7", "9", "not ASCII", "NUL", "half a pair", "line feed", "space"],
 )
 async def test_row_30_a_suffix_of_other_characters_or_length_is_no_suffix(hub: FakeHub, suffix: bytes) -> None:

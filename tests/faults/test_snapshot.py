@@ -165,7 +165,9 @@ async def said(caplog: pytest.LogCaptureFixture, word: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_row_50_a_disk_that_takes_nothing_leaves_the_old_snapshot_whole_and_the_gate_serving(tmp_path: Path, fault: str) -> None:
+def test_row_50_a_disk_that_takes_nothing_leaves_the_old_snapshot_whole_and_the_gate_serving(
+    tmp_path: Path, fault: str
+) -> None:
     assert in_namespaces("tests.faults.disks", fault, str(tmp_path)) == "well"
 
 
@@ -300,9 +302,15 @@ async def test_row_52_the_snapshot_of_another_account_hub_or_credential_is_not_u
         assert it.reason(1) in {Reason.ALLOWED, Reason.NOT_READY}
 
 
-@pytest.mark.parametrize(("passed", "usable"), [(DAY - HOUR, True), (DAY + HOUR, False), (-HOUR, False), (-10 * 365 * DAY, False)])
+@pytest.mark.parametrize(
+    ("passed", "usable"), [(DAY - HOUR, True), (DAY + HOUR, False), (-HOUR, False), (-10 * 365 * DAY, False)]
+)
 async def test_row_52_a_snapshot_that_is_too_old_or_from_the_future_lets_nobody_in(
-    hub: FakeHub, proxy: FaultProxy, path: Path, passed: float, usable: bool  # noqa: FBT001
+    hub: FakeHub,
+    proxy: FaultProxy,
+    path: Path,
+    passed: float,
+    usable: bool,  # noqa: FBT001
 ) -> None:
     hub.lists(*MANY)
     async with Gatekeeper(hub_source(proxy.url), snapshot_path=path):

@@ -31,11 +31,15 @@ class Certificates:
 
     def expired(self) -> ssl.SSLContext:
         """Show a certificate of yesterday."""
-        return _speaking_as(self._authority.issue_cert("127.0.0.1", not_before=self._now - 2 * DAY, not_after=self._now - DAY))
+        return _speaking_as(
+            self._authority.issue_cert("127.0.0.1", not_before=self._now - 2 * DAY, not_after=self._now - DAY)
+        )
 
     def of_tomorrow(self) -> ssl.SSLContext:
         """Show what a client whose clock is a day slow sees."""
-        return _speaking_as(self._authority.issue_cert("127.0.0.1", not_before=self._now + DAY, not_after=self._now + 2 * DAY))
+        return _speaking_as(
+            self._authority.issue_cert("127.0.0.1", not_before=self._now + DAY, not_after=self._now + 2 * DAY)
+        )
 
     def of_somebody_else(self) -> ssl.SSLContext:
         """Show another host's certificate."""

@@ -22,9 +22,7 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def hub_source(
-    url: str, token: str | Callable[[], str] = TOKEN, *, timeout: float = 60.0, **options: Any
-) -> HubSource:
+def hub_source(url: str, token: str | Callable[[], str] = TOKEN, *, timeout: float = 60.0, **options: Any) -> HubSource:
     """Make a source that has patience with a machine that has much else to do, and trust that is loaded but once."""
 
     def http() -> httpx.AsyncClient:

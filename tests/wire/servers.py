@@ -1,10 +1,11 @@
 """The servers that the guarded app runs behind, each in a process of its own, on a free loopback port."""
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,12 +17,12 @@ STARTED_WITHIN = 30.0
 STOPPED_WITHIN = 10.0
 
 # uvicorn reads HTTP in two ways and WebSockets in two, and either goes with either.
-UVICORN = ("uvicorn", APP, "--host=127.0.0.1", "--port={port}", "--loop=asyncio", "--log-level=error")
+UVICORN = ("uvicorn", "{app}", "--host=127.0.0.1", "--port={port}", "--loop=asyncio", "--log-level=error")
 COMMANDS = {
     "httptools": (*UVICORN, "--http=httptools", "--ws=websockets-sansio"),
     "h11": (*UVICORN, "--http=h11", "--ws=wsproto"),
-    "hypercorn": ("hypercorn", APP, "--bind=127.0.0.1:{port}", "--workers=0", "--log-level=ERROR"),
-    "granian": ("granian", APP, "--interface=asgi", "--port={port}", "--loop=asyncio", "--log-level=error"),
+    "hypercorn": ("hypercorn", "{app}", "--bind=127.0.0.1:{port}", "--workers=0", "--log-level=ERROR"),
+    "granian": ("granian", "{app}", "--interface=asgi", "--port={port}", "--loop=asyncio", "--log-level=error"),
 }
 SERVERS = tuple(COMMANDS)
 
@@ -31,11 +32,13 @@ ANSWERED_ALREADY = "h11._util.LocalProtocolError: can't handle event type Respon
 
 
 @contextmanager
-def running(logs: Path) -> Iterator[dict[str, int]]:
+def running(logs: Path, app: str = APP, environment: Mapping[str, str] | None = None) -> Iterator[dict[str, int]]:
     """Run every server until the end of the block, and see in their logs that the gate has raised nothing.
 
     Args:
         logs: a directory for what the servers write.
+        app: where the app is.
+        environment: what it finds in its environment besides what is there.
 
     Yields:
         Their ports, by their names.
@@ -43,7 +46,9 @@ def running(logs: Path) -> Iterator[dict[str, int]]:
     ports = dict(zip(SERVERS, _free_ports(len(SERVERS)), strict=True))
     with ExitStack() as stack:
         # All are started before the first is waited for.
-        processes = {name: stack.enter_context(_process(name, port, logs)) for name, port in ports.items()}
+        processes = {
+            name: stack.enter_context(_process(name, port, logs, app, environment or {})) for name, port in ports.items()
+        }
         for name, process in processes.items():
             _wait_for(name, process, ports[name], logs)
         yield ports
@@ -54,11 +59,15 @@ def running(logs: Path) -> Iterator[dict[str, int]]:
 
 
 @contextmanager
-def _process(name: str, port: int, logs: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", *(part.format(port=port) for part in COMMANDS[name])]
+def _process(
+    name: str, port: int, logs: Path, app: str, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", *(part.format(app=app, port=port) for part in COMMANDS[name])]
     with (
         _log(logs, name).open("wb") as log,
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,
+        subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as process,
     ):
         try:
             yield process

@@ -1,0 +1,324 @@
+"""Streams: the WebSockets and streaming responses that are open, and how each ends once its key or page is refused.
+
+A stream was decided when it began, and may live for hours. So whenever keys have changed, every open stream is decided again
+by what its request sent, and closed unless that is still allowed. A list that has grown too old closes none.
+
+What is closed tells its app as a client that has gone does: `send` raises an OSError (ASGI, HTTP & WebSocket 2.4), a
+WebSocket's `receive` says that it is disconnected. Servers say the same where an app waits for a streaming response's client
+to go. No task is cancelled.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Send
+from starlette.websockets import WebSocketDisconnect
+
+from gatekeeper.decisions import Conflict, Decision, Reason
+
+__all__ = ("Asked", "ResponseStream", "Stream", "Streams", "WebSocketStream", "closing_message")
+
+POLL = 0.25  # seconds between two looks at whether keys have changed: a quarter of what a closing may take
+SLICE = 64  # streams decided before the event loop gets its turn: about 1 ms of work
+LINGER = 5.0  # seconds that an app that has ended waits for its client to take the end in
+WEBSOCKET_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+MAX_CLOSE_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame less the code
+
+# What a request sent: its client key, its origin, and its referer where that counts.
+Asked = tuple[bytes | Conflict | None, ...]
+
+_TOO_OLD_TO_SAY = (Reason.NOT_READY, Reason.EXPIRED)
+_BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+
+logger = logging.getLogger("gatekeeper")
+
+
+class Stream(ABC):
+    """Something open, from the app's side.
+
+    Args:
+        asked: what the request sent.
+        send: the server's.
+
+    Attributes:
+        asked: as given.
+        refusal: why it was closed; None as long as it was not.
+        is_over: whether nothing is left to close.
+        forget: called once that is so, where somebody watches it.
+    """
+
+    def __init__(self, asked: Asked, send: Send) -> None:
+        self.asked = asked
+        self.refusal: Decision | None = None
+        self.is_over = False
+        self.forget: Callable[[Stream], None] | None = None
+        self._send = send
+        # Servers take one message at a time, and the last one comes from another task than the app's.
+        self._turn = anyio.Lock(fast_acquire=True)
+
+    async def send(self, message: Message) -> None:
+        """Send, as ASGI has it.
+
+        Args:
+            message: the app's.
+
+        Raises:
+            ConnectionAbortedError: if the stream was closed.
+        """
+        async with self._turn:
+            if self.refusal is not None:
+                raise ConnectionAbortedError(f"the stream was closed: {self.refusal.reason}: {self.refusal.title}")
+            if self._ends(message):
+                self._end()
+            await self._send(message)
+
+    async def close(self, refusal: Decision) -> None:
+        """Let no further message of the app pass, and send the last one.
+
+        Args:
+            refusal: why.
+        """
+        self.refusal = refusal
+        async with self._turn:
+            if not self.is_over:
+                await self._send(self._last(refusal))
+                self._end()
+
+    async def leave(self, error: BaseException | None) -> bool:
+        """Note that the app has ended.
+
+        Args:
+            error: what it raised; None for nothing.
+
+        Returns:
+            Whether what it raised says no more than that its client has gone, because the stream was closed.
+        """
+        if self.refusal is None or not (error is None or isinstance(error, Exception)):
+            self._end()
+            return False
+        if not self.is_over:
+            # A server hangs up when its app ends, so the last message goes first.
+            with anyio.move_on_after(LINGER), suppress(Exception):
+                await self.close(self.refusal)
+            self._end()
+        return error is not None and _is_disconnect(error)
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self.forget is not None:
+            self.forget(self)
+            self.forget = None
+
+    @abstractmethod
+    def _ends(self, message: Message) -> bool:
+        """Whether this is the last message that the app may send."""
+
+    @abstractmethod
+    def _last(self, refusal: Decision) -> Message:
+        """What closes the stream."""
+
+
+class ResponseStream(Stream):
+    """A response that comes in pieces, nobody knows how many.
+
+    Args:
+        asked: what the request sent.
+        send: the server's.
+        watch: has the stream closed when it has to be.
+    """
+
+    def __init__(self, asked: Asked, send: Send, watch: Callable[[Stream], Awaitable[None]]) -> None:
+        super().__init__(asked, send)
+        self._watch: Callable[[Stream], Awaitable[None]] | None = watch
+
+    async def __call__(self, message: Message) -> None:
+        """Send, as ASGI has it; the stream is watched from its first piece on.
+
+        Args:
+            message: the app's.
+
+        Raises:
+            ConnectionAbortedError: if the stream was closed.
+        """
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            await watch(self)
+        await self.send(message)
+
+    def _ends(self, message: Message) -> bool:
+        return message["type"] in _BODIES and not message.get("more_body", False)
+
+    def _last(self, refusal: Decision) -> Message:  # noqa: ARG002 - a body cannot say why it ends
+        return {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class WebSocketStream(Stream):
+    """A WebSocket, accepted or not yet.
+
+    Args:
+        asked: what the handshake sent.
+        receive: the server's.
+        send: the server's.
+    """
+
+    def __init__(self, asked: Asked, receive: Receive, send: Send) -> None:
+        super().__init__(asked, send)
+        self._receive = receive
+        self._has_connected = False
+        self._receiving: set[anyio.CancelScope] = set()
+        self._disconnect: Message = {}
+
+    async def receive(self) -> Message:
+        """Receive, as ASGI has it.
+
+        Returns:
+            The client's message, or that it is disconnected if the stream was closed.
+        """
+        if not self._has_connected:  # this message is there already, and apps expect it before any other
+            self._has_connected = True
+            return await self._receive()
+        if self.refusal is None:
+            with anyio.CancelScope() as scope:
+                self._receiving.add(scope)
+                try:
+                    message = await self._receive()
+                finally:
+                    self._receiving.discard(scope)
+                if message["type"] == "websocket.disconnect":
+                    self._end()
+                return message
+        return self._disconnect
+
+    async def close(self, refusal: Decision) -> None:
+        """Let no further message pass in either direction, and send the last one.
+
+        Args:
+            refusal: why.
+        """
+        self.refusal = refusal
+        self._disconnect = {**closing_message(refusal), "type": "websocket.disconnect"}
+        for scope in self._receiving:
+            scope.cancel()
+        await super().close(refusal)
+
+    def _ends(self, message: Message) -> bool:
+        return message["type"] in {"websocket.close", "websocket.http.response.start"}
+
+    def _last(self, refusal: Decision) -> Message:
+        return closing_message(refusal)
+
+
+class Streams:
+    """The open streams of one event loop.
+
+    Args:
+        decide: decides on what a request sent, by the keys as they are now.
+        generation: tells how often keys have changed.
+        counters: where closings are counted.
+        sleep: waits for seconds.
+    """
+
+    def __init__(
+        self,
+        decide: Callable[[Asked], Decision],
+        generation: Callable[[], int],
+        counters: Counter[str],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._decide = decide
+        self._generation = generation
+        self._counters = counters
+        self._sleep = sleep
+        self._open: set[Stream] = set()
+        self._opened = anyio.Event()
+        self._swept = generation()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def add(self, stream: Stream) -> None:
+        """Watch one more stream; close it at once if it is refused by now.
+
+        Args:
+            stream: what has just been opened.
+        """
+        self._open.add(stream)
+        stream.forget = self._open.discard
+        self._opened.set()
+        # Keys may have changed since it was let through, in a sweep that did not see it.
+        decision = self._decide(stream.asked)
+        if _closes(decision):
+            await self._close(stream, decision)
+
+    async def watch(self) -> None:
+        """Close what has to be closed, until cancelled."""
+        while True:
+            if not self._open:
+                self._opened = anyio.Event()
+                await self._opened.wait()
+            # A client that takes nothing in holds up its own closing and no other.
+            async with anyio.create_task_group() as closing:
+                while self._open:
+                    await self._sleep(POLL)
+                    if self._generation() != self._swept:
+                        await self._sweep(closing)
+
+    async def _sweep(self, closing: TaskGroup) -> None:
+        generation = self._generation()
+        decisions: dict[Asked, Decision] = {}
+        closed = 0
+        for number, stream in enumerate(tuple(self._open)):
+            if number % SLICE == SLICE - 1:
+                await anyio.lowlevel.checkpoint()
+            if stream.is_over or stream.refusal is not None:
+                continue
+            decision = decisions.get(stream.asked)
+            if decision is None:
+                decision = decisions[stream.asked] = self._decide(stream.asked)
+            if decision.reason in _TOO_OLD_TO_SAY:
+                generation = self._swept  # once more, when a fresh list says which streams stay
+                break
+            if _closes(decision):
+                closed += 1
+                closing.start_soon(self._close, stream, decision)
+        self._swept = generation
+        if closed:
+            logger.info("gatekeeper: closed %d open streams, because their keys or pages are not allowed any more", closed)
+
+    async def _close(self, stream: Stream, refusal: Decision) -> None:
+        try:
+            if stream.refusal is None and not stream.is_over:
+                self._counters["streams_closed"] += 1
+                await stream.close(refusal)
+        except Exception as error:  # noqa: BLE001 - whatever a server says about a client that has just gone
+            logger.debug("gatekeeper: a stream could not be closed, for it was over: %s", type(error).__name__)
+
+
+def closing_message(refusal: Decision) -> Message:
+    """What closes a WebSocket.
+
+    Args:
+        refusal: why.
+
+    Returns:
+        The message of ASGI, which gives the reason and what it means.
+    """
+    reason = f"{refusal.reason}: {refusal.title}"[:MAX_CLOSE_REASON]
+    return {"type": "websocket.close", "code": WEBSOCKET_POLICY_VIOLATION, "reason": reason}
+
+
+def _closes(decision: Decision) -> bool:
+    return not decision.allowed and decision.reason not in _TOO_OLD_TO_SAY
+
+
+def _is_disconnect(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_disconnect(one) for one in error.exceptions)
+    return isinstance(error, OSError | ClientDisconnect | WebSocketDisconnect)

@@ -1,0 +1,127 @@
+"""Open streams end behind every server when their key is revoked, and nothing else does: FAULTS.md P7, row 55."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from .app import KEY, OTHER_KEY, PAGE, ROWS
+from .servers import SERVERS, running
+
+DEADLINE = 20.0
+OTHER_PAGE = "https://blog.acme.com"
+REVOCATIONS = [
+    pytest.param([{**ROWS[0], "disabled_at": "2026-01-02T03:04:05Z"}, ROWS[1]], "key_disabled", id="disabled"),
+    pytest.param([ROWS[1]], "key_unknown", id="removed"),
+    pytest.param([{**ROWS[0], "domain_allowlist": [OTHER_PAGE]}, ROWS[1]], "origin_not_allowed", id="origin-removed"),
+]
+
+
+class Widget:
+    """The served app, and the file with its keys."""
+
+    def __init__(self, port: int, keys: Path, client: httpx.Client) -> None:
+        self.port = port
+        self._keys = keys
+        self._client = client
+
+    def lists(self, rows: list[Any]) -> None:
+        """Put another list where the keys are."""
+        fresh = self._keys.with_suffix(".new")
+        fresh.write_text(json.dumps(rows))
+        fresh.rename(self._keys)
+
+    def read(self, path: str, key: str = KEY, page: str = PAGE, **request: Any) -> bytes:
+        """Read a response to its end."""
+        method = "POST" if request else "GET"
+        response = self._client.request(method, path, params={"client_key": key}, headers={"Origin": page}, **request)
+        assert response.status_code == 200
+        return response.content
+
+    def talk(self, path: str, key: str = KEY, page: str = PAGE) -> tuple[int, str]:
+        """Listen to a WebSocket until it is closed, and say how."""
+        with connect(f"ws://127.0.0.1:{self.port}{path}?client_key={key}", origin=Origin(page), proxy=None) as connection:
+            with pytest.raises(ConnectionClosed) as closed:
+                list(connection)
+            assert closed.value.rcvd is not None
+            return closed.value.rcvd.code, closed.value.rcvd.reason
+
+    def status(self) -> Any:
+        return self._client.get("/status").json()
+
+    def becomes(self, is_so: Callable[[Any], bool]) -> Any:
+        """Wait until the app says so of itself."""
+        deadline = time.monotonic() + DEADLINE
+        while not is_so(status := self.status()):
+            assert time.monotonic() < deadline, status
+            time.sleep(0.02)
+        return status
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams") / "keys.json"
+
+
+@pytest.fixture(scope="module")
+def ports(keys: Path) -> Iterator[dict[str, int]]:
+    keys.write_text(json.dumps(ROWS))
+    with running(keys.parent, "tests.wire.streams_app:app", {"GATEKEEPER_TEST_KEYS": str(keys)}) as ports:
+        yield ports
+
+
+@pytest.fixture(params=SERVERS)
+def widget(request: pytest.FixtureRequest, ports: dict[str, int], keys: Path) -> Iterator[Widget]:
+    port = ports[request.param]
+    limits = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE, limits=limits) as client:
+        widget = Widget(port, keys, client)
+        widget.lists(ROWS)
+        deadline = time.monotonic() + DEADLINE
+        while client.get("/upload", params={"client_key": KEY}, headers={"Origin": PAGE}).status_code != 405:
+            assert time.monotonic() < deadline
+        yield widget
+
+
+@pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
+def test_p7_row_55_streams_of_a_revoked_key_end_and_all_else_goes_on(widget: Widget, rows: list[Any], reason: str) -> None:
+    before = widget.status()
+    uploaded = [b"x" * 10] * 30
+
+    def slowly() -> Iterator[bytes]:
+        for piece in uploaded:
+            yield piece
+            time.sleep(0.03)
+
+    with ThreadPoolExecutor(16) as pool:
+        streams = [pool.submit(widget.read, path) for path in ("/idle", "/busy", "/bare")]
+        sockets = [pool.submit(widget.talk, path) for path in ("/echo", "/push")]
+        plain = [pool.submit(widget.read, "/download"), pool.submit(widget.read, "/upload", content=slowly())]
+        other_stream = pool.submit(widget.read, "/busy", OTHER_KEY, OTHER_PAGE)
+        other_socket = pool.submit(widget.talk, "/echo", OTHER_KEY, OTHER_PAGE)
+        widget.becomes(lambda status: len(status["inside"]) == 7)
+        widget.lists(rows)
+        for stream in streams:
+            assert stream.result(DEADLINE).startswith(b"data: ")
+        for socket in sockets:
+            code, why = socket.result(DEADLINE)
+            assert (code, why.split(":")[0]) == (1008, reason)
+        status = widget.becomes(lambda status: len(status["inside"]) == 2)
+        assert status["inside"] == ["busy", "echo"]
+        assert status["closed"] == before["closed"] + 5
+        assert plain[0].result(DEADLINE) == b"0123456789" * 60
+        assert json.loads(plain[1].result(DEADLINE)) == {"length": 300}
+        assert not other_stream.done()
+        assert not other_socket.done()
+        widget.lists([])
+        assert other_stream.result(DEADLINE).startswith(b"data: next")
+        assert other_socket.result(DEADLINE)[0] == 1008
+    widget.becomes(lambda status: not status["inside"])
