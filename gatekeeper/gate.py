@@ -328,8 +328,15 @@ class Gatekeeper:
         return refresher
 
     async def _watch_streams(self) -> None:
-        if self._streams is not None:
-            await self._streams.here().watch()
+        if self._streams is None:
+            return
+        streams = self._streams.here()
+        try:
+            await streams.watch()
+        finally:
+            # Open streams wait for whoever starts next; otherwise nothing of the gate stays in the event loop.
+            if not streams:
+                self._streams.forget()
 
     def _decide_again(self, asked: Asked) -> Decision:
         """Decide without the memo, which another event loop may be just about to empty."""

@@ -6,8 +6,8 @@ import logging
 import os
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -40,7 +40,7 @@ class Lifecycle:
         self,
         new_refresher: Callable[[], Refresher],
         *,
-        beside: Callable[[], Awaitable[None]] | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         on_end: Callable[[], None],
         on_fork: Callable[[], None],
         last_words: Callable[[], Awaitable[None]],
@@ -167,8 +167,12 @@ class PerLoop(Generic[Thing]):
             self._here.set(thing)
         return thing
 
+    def forget(self) -> None:
+        """Let another one be made in this event loop, when it is asked for."""
+        self._here.set(None)
 
-async def _side_by_side(first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]) -> None:
+
+async def _side_by_side(first: Callable[[], Awaitable[None]], second: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run two things until one of them dies; neither ends by itself."""
     try:
         async with anyio.create_task_group() as group:

@@ -78,7 +78,7 @@ class GatekeeperMiddleware:
         self._readable_denials = readable_denials
         self._frame_ancestors = frame_ancestors
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - every request's path
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
         """Guard one connection, as ASGI has it."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
