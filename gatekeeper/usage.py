@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import islice
 
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubError
@@ -14,6 +15,8 @@ __all__ = ("Report", "UsageReporter")
 
 Report = Callable[[Mapping[str, KeyUsage]], Awaitable[None]]
 
+# Keys in one report: at about 100 bytes each, half of the 1 MB that the reference hub takes in one request.
+BATCH = 5000
 _NO_SUCH_ENDPOINT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 logger = logging.getLogger("gatekeeper")
@@ -62,20 +65,26 @@ class UsageReporter:
         self._unreported.update(self._take())
         if not self._is_wanted:
             self._unreported.clear()
-        if not self._unreported:
-            return
-        batch, self._unreported = self._unreported, Counter()
         last_used_at = datetime.fromtimestamp(self._wall_clock(), UTC)
+        while batch := dict(islice(self._unreported.items(), BATCH)):
+            for row_id in batch:
+                del self._unreported[row_id]
+            if not await self._is_taken(batch, last_used_at):
+                return
+
+    async def _is_taken(self, batch: dict[str, int], last_used_at: datetime) -> bool:
         try:
             await self._report({row_id: KeyUsage(count, last_used_at) for row_id, count in batch.items()})
         except HubError as error:
             self._counters["usage_failed"] += 1
             if error.status in _NO_SUCH_ENDPOINT:
                 self._is_wanted = False
+                self._unreported.clear()
                 logger.info("gatekeeper: the hub takes no reports on which keys are used, so none are sent")
-                return
+                return False
             # To count twice what the hub may have taken is better than to lose it: a key that nobody uses can be deleted.
             self._unreported.update(batch)
             logger.debug("gatekeeper: the keys that were used could not be reported: %s", error)
-        else:
-            self._counters["usage_reported"] += 1
+            return False
+        self._counters["usage_reported"] += 1
+        return True
