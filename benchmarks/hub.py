@@ -9,6 +9,7 @@ leaves the bodies as they come. Figures are medians, with the quartiles.
 
 import argparse
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -161,6 +162,12 @@ def peak_memory(process: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+def processor_time(process: int) -> float:
+    """Seconds of a processor that a process has taken, which other programs of the machine do not change much."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(database: str | Path, rows: int, rounds: int, creates: int) -> dict[str, list[float]]:
     """Every figure, once a round; creates last, because they change the list."""
     figures: dict[str, list[float]] = {}
@@ -174,7 +181,9 @@ def measure(database: str | Path, rows: int, rounds: int, creates: int) -> dict[
         before = peak_memory(served.process)
         for _ in range(rounds):
             for encoding in ("identity", "gzip"):
+                begun = processor_time(served.process)
                 listed = measure_list(connection, served, encoding)
+                note(f"list {encoding}, processor (ms)", (processor_time(served.process) - begun) * 1000)
                 note(f"list {encoding}, first byte (ms)", listed.first_byte * 1000)
                 note(f"list {encoding}, whole (ms)", listed.whole * 1000)
                 note(f"list {encoding}, size (MB)", listed.length / 1e6)

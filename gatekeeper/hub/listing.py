@@ -3,12 +3,12 @@
 import re
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 import anyio
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -42,8 +42,9 @@ class ListingResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the list; what fails before the first byte raises, and what fails later breaks the connection off."""
-        # Whoever is cut off here has an answer without its end, which no HTTP client takes for a whole one.
-        with anyio.move_on_after(LIST_DEADLINE):
+        # Whoever is cut off here has an answer without its end, which no HTTP client takes for a whole one. Who has left
+        # while it was sent gets no other answer.
+        with anyio.move_on_after(LIST_DEADLINE), suppress(ClientDisconnect):
             async with self._listing as listing:
                 headers = list_headers(listing.etag, gzip=self._gzip)
                 if scope["method"] == "HEAD":

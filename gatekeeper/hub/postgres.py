@@ -1,5 +1,6 @@
 """PostgresServer: a hub's database on a PostgreSQL server, which several workers and machines may share."""
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
@@ -63,15 +64,9 @@ class PostgresServer:
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
         # pool_pre_ping: a server that was restarted is noticed before a request meets a connection that it has closed.
+        # use_native_hstore: with it, every new connection would ask for a type that the tables do not have.
+        make = partial(create_async_engine, self._url, pool_pre_ping=True, use_native_hstore=False, **OPTIONS)
         reader, streamer = (
-            create_async_engine(
-                self._url,
-                pool_pre_ping=True,
-                isolation_level="REPEATABLE READ",
-                execution_options={"postgresql_readonly": True},
-                **OPTIONS,
-            )
-            for _ in range(2)
+            make(isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}) for _ in range(2)
         )
-        writer = create_async_engine(self._url, pool_pre_ping=True, isolation_level="READ COMMITTED", **OPTIONS)
-        return Engines(reader, streamer, writer)
+        return Engines(reader, streamer, make(isolation_level="READ COMMITTED"))

@@ -139,15 +139,18 @@ async def fill(hub: RunningHub, account: str, count: int) -> None:
         await connection.execute(insert(widget_keys), rows)
 
 
-async def ask(hub: RunningHub, client: httpx.AsyncClient, send: Send, left: asyncio.Event | None = None) -> None:
+async def ask(
+    hub: RunningHub, client: httpx.AsyncClient, send: Send, left: asyncio.Event | None = None, spec_version: str = "2.3"
+) -> None:
     """Ask for the list, uncompressed, as a server would; the client leaves when the event is set."""
+    asgi = {"version": "3.0", "spec_version": spec_version}
 
     async def receive() -> Message:
         await (left or asyncio.Event()).wait()
         return {"type": "http.disconnect"}
 
     headers = [(b"authorization", client.headers["Authorization"].encode())]
-    scope = {"type": "http", "method": "GET", "path": PATH, "query_string": b"", "headers": headers}
+    scope = {"type": "http", "asgi": asgi, "method": "GET", "path": PATH, "query_string": b"", "headers": headers}
     await hub.app(scope, receive, send)
 
 

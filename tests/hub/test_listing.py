@@ -167,6 +167,17 @@ async def test_a_client_that_leaves_in_the_middle_gives_the_connection_back(
     assert connections_in_use(hub) == 0
 
 
+async def test_a_client_whose_leaving_the_server_tells_by_an_error_is_no_crash(
+    hub: RunningHub, many: httpx.AsyncClient
+) -> None:
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            raise OSError
+
+    await ask(hub, many, send, spec_version="2.4")
+    assert connections_in_use(hub) == 0
+
+
 async def test_a_client_that_reads_too_slowly_is_cut_off_without_an_end_and_gives_the_connection_back(
     hub: RunningHub, many: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
