@@ -1,6 +1,7 @@
 """SqliteFile: a hub's database in one file of this machine."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,9 @@ from gatekeeper.hub.migrations import upgrade
 __all__ = ("SqliteFile", "blames_statement")
 
 BUSY_TIMEOUT: Final = 10.0  # Seconds to wait for another process's transaction; sqlite3's own default is 5.
+
+BUSY_PAUSE: Final = 0.02  # Seconds between two attempts where SQLite does not wait by itself.
+_PRIMARY_CODE: Final = 0xFF  # The part of SQLite's error codes that all kinds of an error share.
 
 
 class SqliteFile:
@@ -41,7 +45,7 @@ class SqliteFile:
         """
         try:
             with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _switch_to_log(connection)
         except sqlite3.DatabaseError as error:
             error.add_note(f"gatekeeper: the hub's database is {self._path}")
             raise
@@ -71,6 +75,20 @@ class SqliteFile:
 
     def _url(self, driver: str) -> URL:
         return URL.create(driver, database=str(self._path))
+
+
+def _switch_to_log(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for others here, whatever its timeout is; whoever starts at the same time is soon done.
+            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE)
+        else:
+            return
 
 
 def blames_statement(error: Exception) -> bool:

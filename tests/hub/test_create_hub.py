@@ -143,6 +143,21 @@ async def test_a_file_that_stays_locked_is_a_503_until_it_is_free(tmp_path: Path
         await create(client)
 
 
+async def test_a_file_that_somebody_keeps_to_himself_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
+    database = tmp_path / "hub.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked") as raised:
+            async with running_hub(database):
+                pytest.fail("started")
+        assert str(database) in raised.value.__notes__[0]
+    async with running_hub(database) as running:
+        await running.client("acme")
+
+
 async def test_a_table_that_is_gone_is_no_database_that_is_down(tmp_path: Path) -> None:
     database = tmp_path / "hub.db"
     async with running_hub(database) as running:

@@ -1,5 +1,6 @@
 """What is special about PostgreSQL: its URL, its extra, and that it may be down."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 
@@ -96,9 +97,24 @@ async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
             await running.hub.mint_token("acme", name="ci")
         assert [record.levelname for record in caplog.records if record.name == "gatekeeper.hub.database"] == ["WARNING"]
         cluster.start()
+        answers = await asyncio.gather(*(stranger.get(PATH) for _ in range(5)))
+        assert {answer.status_code for answer in answers} == {httpx.codes.UNAUTHORIZED}
         assert await list_rows(await running.client("acme")) == []
         assert_problem(await stranger.get(PATH), 401, "token_unknown")
         assert (await stranger.get("/readyz")).status_code == httpx.codes.OK
+    cluster.stop()
+
+
+async def test_a_server_that_is_down_is_not_asked_again_at_every_request(
+    stopped: str, cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PAUSE", 3600.0)
+    async with running_hub(stopped) as running:
+        stranger = await running.client_with({})
+        cluster.start()
+        assert_problem(await stranger.get("/readyz"), 503, "database_down")
+    async with running_hub(stopped) as again:
+        assert (await (await again.client_with({})).get("/readyz")).status_code == httpx.codes.OK
     cluster.stop()
 
 

@@ -81,4 +81,5 @@ async def test_the_repr_of_a_new_key_hides_it(hub: RunningHub, monkeypatch: pyte
     key = (await client.post(PATH, json={"name": "shop"})).json()["public_key"]
     assert made[0].public_key == key
     assert key not in repr(made)
+    assert key not in repr(made[0].__rich_repr__())
     assert made[0].last8 in repr(made)
