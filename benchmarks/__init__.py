@@ -1,0 +1,8 @@
+"""Benchmarks of gatekeeper beside what is used or written in its place; README.md here says how to run and read them."""
+
+from importlib.util import find_spec
+
+_NEEDED = ("asgi_cors", "granian", "httptools", "hypercorn", "matplotlib", "redis", "rich", "uvicorn", "uvloop")
+
+if _missing := [package for package in _NEEDED if find_spec(package) is None]:
+    raise ImportError(f"the benchmarks need {', '.join(_missing)}: pip install -e '.[bench]'")

@@ -1,28 +1,35 @@
 """Matching an origin against an allowlist: gatekeeper beside what others do, from 1 to 10,000 entries.
 
-    python -m benchmarks.matching [--rounds 15] [--json] [--svg .github/matching.svg]
+    python -m benchmarks.matching [--rounds 15] [--sizes 1,10,100,10000] [--json FILE] [--quick]
 
 Nothing is remembered between two decisions. Each contender decides on an origin that its last entry allows and on one that
-no entry allows; a round times every contender once, and the medians of the rounds are shown. Then: what a decision costs for
-a host of 253 bytes and a key of 100 entries, what compiling an entry costs, and the bytes of a compiled allowlist.
+no entry allows; a round times every contender once, in an order that changes, and the medians of the rounds are shown. Then:
+what a decision costs for a host of 253 bytes and a key of 100 entries, what compiling an entry costs, and the bytes of a
+compiled allowlist.
 """
 
-import argparse
 import fnmatch
-import json
 import re
-import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
+from benchmarks import script
+from benchmarks.script import Figures, parameter
 from gatekeeper import Allowlist
 
-SIZES = (1, 10, 100, 10_000)
 HIT, MISS = "https://a.last.example.com", "https://shop.evil.test"
 KEYS = 5_000  # allowlists whose memory is measured together
+AT_ONCE_NS = 2_000_000  # what is timed at once, so that the clock's own time is nothing beside it
+
+
+@dataclass(frozen=True)
+class Parameters:
+    rounds: int = parameter(15, 3, "rounds, in each of which every contender runs once")
+    sizes: tuple[int, ...] = parameter((1, 10, 100, 10_000), (1, 100, 10_000), "numbers of entries")
+
 
 Decide = Callable[[str], bool]
 
@@ -70,60 +77,57 @@ CONTENDERS = {
 }
 
 
-def curve(rounds: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Microseconds for a decision, by contender and number of entries: an origin that is allowed, one that is not."""
-    figures: dict[str, dict[int, dict[str, float]]] = {name: {} for name in CONTENDERS}
-    for size in SIZES:
+def measure(parameters: Parameters) -> Figures:
+    """Microseconds for a decision, by contender and number of entries; the worst cases."""
+    curve: Figures = {name: {} for name in CONTENDERS}
+    for size in parameters.sizes:
         hosts = [f"h{number}.example.com" for number in range(size - 1)] + ["last.example.com"]
         deciders = {name: make(hosts) for name, make in CONTENDERS.items()}
         for name, decide in deciders.items():
             if not decide(HIT) or decide(MISS):
                 raise SystemExit(f"{name} decides wrongly at {size} entries")
-        times: dict[str, dict[str, list[float]]] = {name: {"hit": [], "miss": []} for name in deciders}
-        for _ in range(rounds):
-            for name, decide in deciders.items():
-                times[name]["hit"].append(_microseconds(partial(decide, HIT)))
-                times[name]["miss"].append(_microseconds(partial(decide, MISS)))
-        for name, taken in times.items():
-            figures[name][size] = {case: statistics.median(values) for case, values in taken.items()}
-    return figures
+        taken: dict[tuple[str, str], list[float]] = {(name, case): [] for name in deciders for case in ("hit", "miss")}
+        for name, case in script.interleaved(taken, parameters.rounds):
+            taken[name, case].append(_microseconds(partial(deciders[name], HIT if case == "hit" else MISS)))
+        for (name, case), times in taken.items():
+            curve[name].setdefault(str(size), {})[case] = script.spread(times)
+    return {"curve_us": curve, "extremes": _extremes(parameters.rounds)}
 
 
-def extremes(rounds: int) -> dict[str, float]:
+def _extremes(rounds: int) -> dict[str, dict[str, float]]:
     """What the design promises of the worst cases."""
     bases = [".".join(["a"] * labels) + ".zz" for labels in range(1, 51)]
     entries = [f"*.{base}" for base in bases] + [f"shop-{number}.example.com" for number in range(50)]
-    long = "https://" + ("b." * 126) + "y"
     deep = Allowlist.parse(entries)
-    fresh = iter(range(10**9))
-    names = [f"*.h{next(fresh)}.example-{number}.com" for number in range(rounds * 100)]
+    names = [[f"*.h{number}.example-{turn}.com" for number in range(1000)] for turn in range(rounds)]
     return {
-        "decision_100_entries_253_bytes_us": _median(lambda: deep.allows(long), rounds),
-        "decision_100_entries_253_bytes_below_50_wildcards_us": _median(lambda: deep.allows(_below(bases)), rounds),
-        "compile_an_entry_us": _compile(names),
-        "compile_an_entry_again_us": _compile(names),
-        "compiled_allowlist_of_3_entries_bytes": _bytes_of_an_allowlist(),
+        "decision, 100 entries, 253 bytes, µs": _spread(lambda: deep.allows("https://" + ("b." * 126) + "y"), rounds),
+        "the same below 50 wildcards, µs": _spread(partial(deep.allows, _below(bases)), rounds),
+        "compiling an entry, µs": script.spread([_compile(each) for each in names]),
+        "compiling an entry again, µs": script.spread([_compile(each) for each in names]),
+        "compiled allowlist of 3 entries, bytes": script.spread([_bytes_of_an_allowlist()]),
     }
 
 
-def draw(figures: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    import matplotlib as mpl  # noqa: PLC0415 - of the extra `bench`, and for the picture only
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "gatekeeper"
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    for name, by_size in figures.items():
-        wide = 2.6 if name == "gatekeeper" else 1.4
-        axes.plot(list(by_size), [case["miss"] for case in by_size.values()], marker="o", linewidth=wide, label=name)
-    axes.set(
-        xscale="log", yscale="log", xlabel="entries", ylabel="µs for a decision", title="An origin that no entry allows"
+def tables(figures: Figures) -> Iterator[script.Table]:
+    """What people read."""
+    curve = figures["curve_us"]
+    yield script.table(
+        "µs for a decision: allowed by the last entry / allowed by none",
+        ("entries", *(f"{int(size):,}" for size in next(iter(curve.values())))),
+        [
+            (name, *(f"{each['hit']['median']:.2f} / {each['miss']['median']:.2f}" for each in by_size.values()))
+            for name, by_size in curve.items()
+        ],
     )
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    yield script.table(
+        "the worst cases",
+        ("", "median (quartiles)"),
+        [
+            (what, "{median:.2f} ({quartile_1:.2f}-{quartile_3:.2f})".format(**each))
+            for what, each in figures["extremes"].items()
+        ],
+    )
 
 
 def _below(bases: list[str]) -> str:
@@ -135,15 +139,15 @@ def _microseconds(action: Callable[[], object]) -> float:
     begun = time.perf_counter_ns()
     action()
     once = max(time.perf_counter_ns() - begun, 200)
-    repeats = max(1, min(2_000, 2_000_000 // once))
+    repeats = max(1, min(2_000, AT_ONCE_NS // once))
     begun = time.perf_counter_ns()
     for _ in range(repeats):
         action()
     return (time.perf_counter_ns() - begun) / repeats / 1000
 
 
-def _median(action: Callable[[], object], rounds: int) -> float:
-    return statistics.median(_microseconds(action) for _ in range(rounds))
+def _spread(action: Callable[[], object], rounds: int) -> dict[str, float]:
+    return script.spread([_microseconds(action) for _ in range(rounds)])
 
 
 def _compile(entries: list[str]) -> float:
@@ -166,26 +170,5 @@ def _bytes_of_an_allowlist() -> float:
     return (after - before - kept.__sizeof__()) / KEYS
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--svg", type=Path)
-    options = parser.parse_args(argv)
-    figures, worst = curve(options.rounds), extremes(options.rounds)
-    if options.svg:
-        draw(figures, options.svg)
-    if options.json:
-        print(json.dumps({"rounds": options.rounds, "curve_us": figures, "extremes": worst}, indent=2))
-        return
-    print(f"µs for a decision, medians of {options.rounds} rounds: allowed by the last entry / allowed by none")
-    print(f"{'entries':18}" + "".join(f"{size:>20,}" for size in SIZES))
-    for name, by_size in figures.items():
-        cells = "".join(f"{case['hit']:>11.2f} / {case['miss']:<6.2f}" for case in by_size.values())
-        print(f"{name:18}{cells}")
-    for what, figure in worst.items():
-        print(f"{what:58}{figure:>10.2f}")
-
-
 if __name__ == "__main__":
-    main()
+    script.run(Parameters, measure, tables)

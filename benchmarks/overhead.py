@@ -1,192 +1,251 @@
-"""What a guard adds to an allowed request, in process: a floor for any guard, gatekeeper, Starlette's CORSMiddleware.
+"""What a guard adds to a request, in process: gatekeeper beside a floor for any guard and beside CORS middlewares.
 
-    python -m benchmarks.overhead [--rounds 30] [--requests 2000] [--json]
+    python -m benchmarks.overhead [--rounds 30] [--requests 2000] [--keys 1000,100000,1000000] [--json FILE] [--quick]
 
 Every round runs every contender once, in an order that changes from round to round, on requests with the 15 headers of a
-Chromium fetch, made anew because servers make them anew. What a contender adds is the median, over the rounds, of its time
-less that of the bare app in the same round. The app is Starlette's, with one route that answers a little JSON.
+Chromium fetch, made anew because servers make them anew. What a contender takes in a round is the median over batches, so
+that being preempted counts for nothing; what it adds is the median, over the rounds, of that less what the bare app takes
+for the same requests in the same round; the ratios are those of the medians. The app is Starlette's, with one route that
+answers a little JSON; where keys and entries are many, it is one that takes next to no time. The gate reads its keys from a
+file and is kept fresh, as in service, but its clock stands still, so that nothing is fetched meanwhile.
 """
 
-import argparse
+import asyncio
 import gc
 import json
+import logging
 import random
 import statistics
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from benchmarks import contenders, keys, script
+from benchmarks.asgi import BATCH, answer, receive, send
+from benchmarks.contenders import EMPTY, KINDS, MANY, ORIGIN, TWIN, Contender, Name
+from benchmarks.script import Figures, parameter
+from gatekeeper import FileSource, Gatekeeper, Reason
 
-from gatekeeper import Gatekeeper, GatekeeperMiddleware
+SMALL = 1000  # keys of the account in all cases but those about the number of keys
 
-KEY = b"pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsD7gPy3TzQ"
-ORIGIN = b"https://shop.acme.com"
-BATCH = 100  # requests made ahead of a timed run: few enough to stay in the processor's cache, as a server's do
-
-# A GET with one header of its own by Chromium 156, in its order.
-HEADERS = (
-    (b"host", b"widgets.example"),
-    (b"connection", b"keep-alive"),
-    (b"sec-ch-ua-platform", b'"Linux"'),
-    (
-        b"user-agent",
-        b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
-    ),
-    (b"sec-ch-ua", b'"Chromium";v="156", "Not)A;Brand";v="24"'),
-    (b"data-client-key", KEY),
-    (b"sec-ch-ua-mobile", b"?0"),
-    (b"accept", b"*/*"),
-    (b"origin", ORIGIN),
-    (b"sec-fetch-site", b"cross-site"),
-    (b"sec-fetch-mode", b"cors"),
-    (b"sec-fetch-dest", b"empty"),
-    (b"referer", b"https://shop.acme.com/"),
-    (b"accept-encoding", b"gzip, deflate, br, zstd"),
-    (b"accept-language", b"en-US,en;q=0.9"),
-)
+Taken = dict[Name, list[float]]  # nanoseconds of a request in every round, by its kind and who was asked
 
 
-class Floor:
-    """A bare loop over the headers, one dictionary hit and a wrapped send: what any guard has to do."""
-
-    def __init__(self, app: ASGIApp, known: dict[tuple[bytes | None, bytes | None], object]) -> None:
-        self.app = app
-        self.known = known
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = origin = None
-        for name, value in scope["headers"]:
-            if name == b"origin":
-                origin = value
-            elif name == b"data-client-key":
-                key = value
-        self.known.get((key, origin))
-
-        async def wrapped(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"access-control-allow-origin", origin))
-            await send(message)
-
-        await self.app(scope, receive, wrapped)
+@dataclass(frozen=True)
+class Parameters:
+    rounds: int = parameter(30, 5, "rounds, in each of which every contender runs once")
+    requests: int = parameter(2000, 500, "requests of a contender in a round")
+    keys: tuple[int, ...] = parameter((1_000, 100_000, 1_000_000), (1_000, 10_000), "numbers of keys to compare")
+    entries: tuple[int, ...] = parameter((1, 100), (1, 100), "numbers of entries of a key to compare")
+    cors_origins: int = parameter(10_000, 1_000, "origins in CORSMiddleware's list; the request's own is the last")
 
 
-async def _config(request: Request) -> JSONResponse:  # noqa: ARG001 - the signature of an endpoint
-    return JSONResponse({"agent_id": "agent_7"}, headers={"cache-control": "no-store", "x-request-id": "7f3c2d"})
+def standing_clock() -> float:
+    """A clock that costs what a clock costs and stands still, so that strangers' fetches are used up once and for all."""
+    time.monotonic()
+    return 1000.0
 
 
-def contenders() -> dict[str, ASGIApp]:
-    """The same app, bare and behind each guard; the mere app's stack of middleware is built once for all."""
-    app = Starlette(routes=[Route("/api/v1/widget/config", _config)]).build_middleware_stack()
-    row = {"id": "1", "name": "shop", "last8": KEY[-8:].decode(), "domain_allowlist": ["shop.acme.com"]}
-    gate = Gatekeeper.from_rows([row])
-    if not gate.decide(KEY, ORIGIN).allowed:
-        raise SystemExit("the benchmark's own request is refused")
-    return {
-        "bare": app,
-        "floor": Floor(app, {(KEY, ORIGIN): object()}),
-        "gatekeeper": GatekeeperMiddleware(app, gate),
-        "CORSMiddleware": CORSMiddleware(app, allow_origins=[ORIGIN.decode()]),
+async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStack) -> dict[str, dict[Any, Gatekeeper]]:
+    """Start a gate for every number of keys, of entries, and for every state."""
+
+    async def started(rows: Path, **options: Any) -> Gatekeeper:
+        gate = Gatekeeper(
+            FileSource(rows, account=keys.ACCOUNT),
+            refresh_interval=86_000.0,
+            fetch_timeout=600.0,
+            **{"start_timeout": 600.0, "clock": standing_clock, **options},
+        )
+        return await stack.enter_async_context(gate)
+
+    def written(name: str, rows: list[dict[str, Any]]) -> Path:
+        path = directory / name
+        path.write_text(json.dumps(rows), encoding="utf-8")
+        return path
+
+    odd = [keys.row(EMPTY) | {"domain_allowlist": []}, keys.row(TWIN), keys.row(TWIN) | {"id": "another"}]
+    ready = await started(written("ready", [*map(keys.row, range(SMALL)), *odd]))
+    for number in range(4):  # what strangers can cause to be fetched, they have caused
+        await ready.check(keys.client_key(90_000_000 + number), ORIGIN)
+    states = {
+        "ready": ready,
+        "expired": await started(directory / "ready", hard_stale=0.001, clock=time.monotonic),
+        "not_ready": await started(directory / "absent", start_timeout=0.0),
     }
+    by_keys = {}
+    for size in parameters.keys:
+        keys.write_list(directory / f"{size}", size)
+        by_keys[size] = await started(directory / f"{size}")
+        (directory / f"{size}").unlink()
+    by_entries = {}
+    for count in parameters.entries:
+        allowlist = [f"*.h{number}.example.com" for number in range(count - 1)] + [f"last.example.com:{count}"]
+        row = keys.row(MANY) | {"domain_allowlist": allowlist, "disabled_at": None}
+        by_entries[count] = await started(written(f"entries-{count}", [row]))
+    return {"states": states, "keys": by_keys, "entries": by_entries}
 
 
-def measure(rounds: int, requests: int) -> dict[str, list[float]]:
-    """Nanoseconds that each contender takes for a request, one figure for each round."""
-    apps = contenders()
-    taken: dict[str, list[float]] = {name: [] for name in apps}
-    order = list(apps)
-    shuffle = random.Random(1).shuffle
-    gc.disable()
-    for _ in range(rounds):
-        shuffle(order)
-        for name in order:
-            taken[name].append(_time(apps[name], requests))
+async def check_answers(asked: dict[Name, Contender]) -> None:
+    """Refuse to measure what does not answer as it should."""
+    for (kind, name), (app, request) in asked.items():
+        status, headers = await answer(app, request(0))
+        due = 200
+        if name == "gatekeeper" and kind not in KINDS:
+            due = 204 if kind == "preflight" else Reason(kind.partition(",")[0]).status
+        let_in = headers.get(b"access-control-allow-origin") == ORIGIN
+        if status != due or (kind == "header key" and let_in != (name != "bare")):
+            raise SystemExit(f"{name} answers a request of the kind {kind!r} with {status} and {headers}")
+
+
+async def _measure(parameters: Parameters) -> Figures:
+    logging.getLogger("gatekeeper").disabled = True  # of the gate that never gets a list
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        gates = await gates_of(parameters, directory, stack)
+        states = gates["states"]
+        first = {size: _first_sights(size, gate) for size, gate in gates["keys"].items()}
+        asked = dict(contenders.allowed(states["ready"], parameters.cors_origins))
+        asked |= contenders.answered(states)
+        asked |= contenders.flat(gates["keys"], gates["entries"])
+        await check_answers(asked)
+        taken: Taken = {name: [] for name in asked}
         gc.collect()
-    gc.enable()
-    return taken
+        gc.freeze()
+        gc.disable()
+        for name in script.interleaved(asked, parameters.rounds):
+            taken[name].append(await _time(asked[name], parameters.requests))
+            gc.collect(1)
+        gc.enable()
+    return _figures(taken) | {"first_sight_us": first}
 
 
-def summary(taken: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """For each contender the median of what it adds to the bare app, and the quartiles, in nanoseconds."""
-    figures = {}
-    for name, times in taken.items():
-        if name == "bare":
-            continue
-        added = [time - bare for time, bare in zip(times, taken["bare"], strict=True)]
-        low, middle, high = statistics.quantiles(added, n=4)
-        figures[name] = {"added_ns": middle, "quartile_1_ns": low, "quartile_3_ns": high}
-    return figures
+def measure(parameters: Parameters) -> Figures:
+    """What every contender adds, in nanoseconds, and how that compares."""
+    return asyncio.run(_measure(parameters))
 
 
-def _time(contender: ASGIApp, requests: int) -> float:
-    total = 0
-    for _ in range(requests // BATCH):
-        scopes = [_scope() for _ in range(BATCH)]
+async def _time(contender: Contender, requests: int) -> float:
+    app, request = contender
+    means = []
+    for first in range(0, requests, BATCH):
+        scopes = [request(number) for number in range(first, first + BATCH)]
         begun = time.perf_counter_ns()
         for scope in scopes:
-            _run(contender(scope, _receive, _send))
-        total += time.perf_counter_ns() - begun
-    return total / (requests // BATCH * BATCH)
+            await app(scope, receive, send)
+        means.append((time.perf_counter_ns() - begun) / BATCH)
+    return statistics.median(means)
 
 
-def _scope() -> dict[str, Any]:
+def _first_sights(size: int, gate: Gatekeeper) -> dict[str, dict[str, float]]:
+    """Microseconds for a pair that was never asked about: of a key never seen, and of one that was seen elsewhere."""
+    chosen = random.Random(2).sample(keys.enabled(size), min(5_000, len(keys.enabled(size))))
+    of_key = [(keys.client_key(number), keys.origin(number)) for number in chosen]
+    # Two in three keys have a wildcard.
+    of_page = [(key, page.replace("//", "//www.")) for number, (key, page) in zip(chosen, of_key, strict=True) if number % 3]
+    return {"key": _each(of_key, gate), "page": _each(of_page, gate)}
+
+
+def _each(pairs: list[tuple[str, str]], gate: Gatekeeper) -> dict[str, float]:
+    means = []
+    for first in range(0, len(pairs), BATCH):
+        batch = [(key.encode(), origin.encode()) for key, origin in pairs[first : first + BATCH]]
+        begun = time.perf_counter_ns()
+        for key, page in batch:
+            gate.decide(key, page)
+        means.append((time.perf_counter_ns() - begun) / len(batch) / 1000)
+    return script.spread(means)
+
+
+def _figures(taken: Taken) -> Figures:
+    cors = script.spread(taken["refused", "CORSMiddleware"])
+    refused = {
+        kind: {"taken_ns": (total := script.spread(times)), "of_cors": total["median"] / cors["median"]}
+        for (kind, name), times in taken.items()
+        if name == "gatekeeper" and kind not in {*KINDS, "preflight"}
+    }
+    preflights = {name: script.spread(times) for (kind, name), times in taken.items() if kind == "preflight"}
+    of_cors = preflights["gatekeeper"]["median"] / preflights["CORSMiddleware"]["median"]
     return {
-        "type": "http",
-        "method": "GET",
-        "path": "/api/v1/widget/config",
-        "root_path": "",
-        "query_string": b"",
-        "scheme": "http",
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "headers": [(bytes(bytearray(name)), bytes(bytearray(value))) for name, value in HEADERS],
-        "state": {},
+        "bare_ns": script.spread(taken["header key", "bare"]),
+        "allowed": {kind: _allowed(taken, kind) for kind in KINDS},
+        "preflight": {"taken_ns": preflights, "of_cors": of_cors},
+        "refused": {"CORSMiddleware_ns": cors, "reasons": refused},
+        "flat": {kind: _flat(taken, kind) for kind in ("keys", "entries")},
     }
 
 
-def _run(awaitable: Awaitable[None]) -> None:
-    try:
-        awaitable.send(None)  # type: ignore[attr-defined] # a coroutine: nothing in it waits, so one step is all of it
-    except StopIteration:
-        return
-    raise AssertionError("a contender waited for something")
+def _allowed(taken: Taken, kind: str) -> Figures:
+    added = {name: _added(taken, kind, name, "bare") for of, name in taken if of == kind and name != "bare"}
+    floor, cors = added["floor"]["median"], added["CORSMiddleware"]["median"]
+    return {
+        name: {"added_ns": each, "of_floor": each["median"] / floor, "of_cors": each["median"] / cors}
+        for name, each in added.items()
+    }
 
 
-async def _receive() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
+def _flat(taken: Taken, kind: str) -> Figures:
+    numbers = [name for of, name in taken if of == kind and "bare" not in name]
+    added = {number: _added(taken, kind, number, f"{number}, bare") for number in numbers}
+    return {
+        number: {"added_ns": each, "of_least": each["median"] / added[numbers[0]]["median"]}
+        for number, each in added.items()
+    }
 
 
-async def _send(message: Message) -> None:
-    pass
+def _added(taken: Taken, kind: str, name: str, bare: str) -> dict[str, float]:
+    return script.spread([time - less for time, less in zip(taken[kind, name], taken[kind, bare], strict=True)])
 
 
-def main(argv: list[str] | None = None, print_line: Callable[[str], None] = print) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--requests", type=int, default=2000, help="requests of a contender in a round")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
-    figures = summary(measure(options.rounds, options.requests))
-    floor, cors = figures["floor"]["added_ns"], figures["CORSMiddleware"]["added_ns"]
-    for figure in figures.values():
-        figure |= {"of_floor": figure["added_ns"] / floor, "of_cors": figure["added_ns"] / cors}
-    if options.json:
-        print_line(json.dumps({"rounds": options.rounds, "requests": options.requests, "figures": figures}, indent=2))
-        return
-    print_line(f"added to an allowed request, medians of {options.rounds} rounds of {options.requests} requests")
-    print_line(f"{'':16}{'added':>10}{'quartiles':>20}{'x floor':>10}{'x CORS':>9}")
-    for name, figure in figures.items():
-        spread = f"{figure['quartile_1_ns'] / 1000:.2f}-{figure['quartile_3_ns'] / 1000:.2f} µs"
-        print_line(
-            f"{name:16}{figure['added_ns'] / 1000:>7.2f} µs{spread:>20}{figure['of_floor']:>10.2f}{figure['of_cors']:>9.2f}"
+def tables(figures: Figures) -> Iterator[script.Table]:
+    """What people read."""
+    for kind, by_name in figures["allowed"].items():
+        yield script.table(
+            f"added to an allowed request: {kind}",
+            ("", "added µs (quartiles)", "x floor", "x CORS"),
+            [
+                (name, _us(each["added_ns"]), f"{each['of_floor']:.2f}", f"{each['of_cors']:.2f}")
+                for name, each in by_name.items()
+            ],
         )
+    preflights = figures["preflight"]
+    yield script.table(
+        f"a preflight: {preflights['of_cors']:.2f} x CORSMiddleware's",
+        ("", "taken µs (quartiles)"),
+        [(name, _us(each)) for name, each in preflights["taken_ns"].items()],
+    )
+    refused = figures["refused"]
+    yield script.table(
+        "a refusal, in the app's place",
+        ("reason", "taken µs (quartiles)", "x CORS"),
+        [
+            ("CORSMiddleware, and the app", _us(refused["CORSMiddleware_ns"]), "1.00"),
+            *((why, _us(each["taken_ns"]), f"{each['of_cors']:.2f}") for why, each in refused["reasons"].items()),
+        ],
+    )
+    for what, by_number in figures["flat"].items():
+        yield script.table(
+            f"an allowed request, by {what}",
+            (what, "added µs (quartiles)", "x least"),
+            [(f"{int(number):,}", _us(each["added_ns"]), f"{each['of_least']:.2f}") for number, each in by_number.items()],
+        )
+    yield script.table(
+        "first sight",
+        ("keys", "of a key, µs", "of a page of a known key, µs"),
+        [
+            (f"{int(size):,}", *(f"{each[what]['median']:.1f}" for what in ("key", "page")))
+            for size, each in figures["first_sight_us"].items()
+        ],
+    )
+
+
+def _us(nanoseconds: dict[str, float]) -> str:
+    middle, low, high = (nanoseconds[name] / 1000 for name in ("median", "quartile_1", "quartile_3"))
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
 if __name__ == "__main__":
-    main()
+    script.run(Parameters, measure, tables)

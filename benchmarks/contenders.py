@@ -1,0 +1,168 @@
+"""Who is asked by `benchmarks.overhead`, and what: each contender by the kind of request and its name."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from asgi_cors import asgi_cors
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from benchmarks import keys
+from benchmarks.asgi import get, headerless_app, mere_app, preflight, widget_app
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
+
+__all__ = ("EMPTY", "KINDS", "MANY", "ORIGIN", "TWIN", "Contender", "Name", "allowed", "answered", "flat")
+
+KEY = keys.client_key(0).encode()
+ORIGIN = keys.origin(0).encode()
+FOREIGN = b"https://shop.evil.example"
+REFERER = ORIGIN + b"/"
+IN_ROTATION = 500  # keys that take turns where keys are many: as many at every size, and fewer than the gate remembers
+EMPTY, TWIN, MANY = 1_000_001, 1_000_002, 1_000_003  # keys with no entries, with a last 8 that two have, with many entries
+KINDS = ("header key", "query key", "Referer", "no app headers")
+KNOWN: dict[tuple[bytes | None, bytes | None], object] = {(KEY, ORIGIN): object()}
+
+Name = tuple[str, str]  # the kind of a request, and who is asked
+
+
+class Contender(NamedTuple):
+    """An app, and the request of each number that it is asked."""
+
+    app: ASGIApp
+    request: Callable[[int], dict[str, Any]]
+
+
+class Floor:
+    """A bare loop over the headers, one dictionary hit and a wrapped send: what any guard has to do."""
+
+    def __init__(self, app: ASGIApp, known: Mapping[tuple[bytes | None, bytes | None], object] = KNOWN) -> None:
+        self.app = app
+        self.known = known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = origin = None
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                origin = value
+            elif name == b"data-client-key":
+                key = value
+        self.known.get((key, origin))
+
+        async def wrapped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message.setdefault("headers", []).append((b"access-control-allow-origin", origin))
+            await send(message)
+
+        await self.app(scope, receive, wrapped)
+
+
+class Lookup(BaseHTTPMiddleware):
+    """What the floor does, written on Starlette's base class, as many are."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        origin = request.headers.get("origin", "")
+        KNOWN.get((request.headers.get("data-client-key", "").encode(), origin.encode()))
+        response = await call_next(request)
+        response.headers["access-control-allow-origin"] = origin
+        return response
+
+
+def allowed(gate: Gatekeeper, cors_origins: int) -> Iterator[tuple[Name, Contender]]:
+    """By the kind of allowed request and who is asked."""
+    app = widget_app().build_middleware_stack()
+    listed = [f"https://listed-{number}.example.com" for number in range(cors_origins - 1)] + [ORIGIN.decode()]
+    requests: dict[str, Callable[[int], dict[str, Any]]] = {
+        "header key": lambda _: get(key=KEY, origin=ORIGIN, referer=REFERER),
+        "query key": lambda _: get(origin=ORIGIN, referer=REFERER, query=b"client_key=" + KEY),
+        "Referer": lambda _: get(key=KEY, referer=REFERER),
+        "no app headers": lambda _: get(key=KEY, origin=ORIGIN, referer=REFERER),
+    }
+    for kind, request in requests.items():
+        inner = headerless_app if kind == "no app headers" else app
+        beside: dict[str, ASGIApp] = {
+            "bare": inner,
+            "floor": Floor(inner),
+            "gatekeeper": GatekeeperMiddleware(inner, gate),
+            "CORSMiddleware": CORSMiddleware(inner, allow_origins=[ORIGIN.decode()]),
+        }
+        for name, guarded in beside.items():
+            yield (kind, name), Contender(guarded, request)
+    peers: dict[str, ASGIApp] = {
+        f"CORSMiddleware, {cors_origins:,} origins": CORSMiddleware(app, allow_origins=listed),
+        "CORSMiddleware, regex": CORSMiddleware(app, allow_origin_regex=r"https://([a-z0-9-]+\.)*example\.com"),
+        "asgi-cors": asgi_cors(app, hosts=[ORIGIN.decode()]),
+        "BaseHTTPMiddleware": Lookup(app),
+    }
+    for name, guarded in peers.items():
+        yield ("header key", name), Contender(guarded, requests["header key"])
+
+
+def answered(gates: dict[str, Gatekeeper]) -> Iterator[tuple[Name, Contender]]:
+    """By what is answered in the app's place and who is asked."""
+    app = widget_app().build_middleware_stack()
+    cors = CORSMiddleware(app, allow_origins=[ORIGIN.decode()], allow_headers=["data-client-key"])
+    guarded = {name: GatekeeperMiddleware(app, gate) for name, gate in gates.items()}
+    gate = guarded["ready"]
+    yield ("preflight", "gatekeeper"), Contender(gate, lambda _: preflight(ORIGIN))
+    yield ("preflight", "CORSMiddleware"), Contender(cors, lambda _: preflight(ORIGIN))
+    yield ("refused", "bare"), Contender(app, lambda _: get(key=KEY, origin=FOREIGN, referer=FOREIGN))
+    yield ("refused", "CORSMiddleware"), Contender(cors, lambda _: get(key=KEY, origin=FOREIGN, referer=FOREIGN))
+
+    def of(number: int) -> bytes:
+        return keys.client_key(number).encode()
+
+    def conflict(_: int) -> dict[str, Any]:
+        scope = get(key=KEY, origin=ORIGIN)
+        scope["headers"].append((b"origin", FOREIGN))
+        return scope
+
+    requests: dict[Reason, Callable[[int], dict[str, Any]]] = {
+        Reason.KEY_MISSING: lambda _: get(origin=ORIGIN),
+        Reason.KEY_MALFORMED: lambda _: get(key=b"sk_live_acme_0123456789", origin=ORIGIN),
+        Reason.KEY_CONFLICT: lambda _: get(key=KEY, origin=ORIGIN, query=b"client_key=" + of(1)),
+        Reason.KEY_UNKNOWN: lambda number: get(key=of(50_000_000 + number), origin=ORIGIN),
+        Reason.KEY_AMBIGUOUS: lambda _: get(key=of(TWIN), origin=ORIGIN),
+        Reason.KEY_DISABLED: lambda _: get(key=of(9), origin=ORIGIN),
+        Reason.ALLOWLIST_EMPTY: lambda _: get(key=of(EMPTY), origin=ORIGIN),
+        Reason.ORIGIN_CONFLICT: conflict,
+        Reason.ORIGIN_MALFORMED: lambda _: get(key=KEY, origin=b"HTTPS://shop.example"),
+        Reason.ORIGIN_NULL: lambda _: get(key=KEY, origin=b"null"),
+        Reason.ORIGIN_MISSING: lambda _: get(key=KEY),
+        Reason.ORIGIN_NOT_ALLOWED: lambda _: get(key=KEY, origin=FOREIGN),
+    }
+    yield (Reason.NOT_READY.value, "gatekeeper"), Contender(guarded["not_ready"], lambda _: get(key=KEY, origin=ORIGIN))
+    yield (Reason.EXPIRED.value, "gatekeeper"), Contender(guarded["expired"], lambda _: get(key=KEY, origin=ORIGIN))
+    for reason, request in requests.items():
+        yield (reason.value, "gatekeeper"), Contender(gate, request)
+    fresh = itertools.count()
+    anew = Contender(gate, lambda _: get(key=KEY, origin=b"https://shop-%d.evil.example" % next(fresh)))
+    yield ("origin_not_allowed, never seen", "gatekeeper"), anew
+
+
+def flat(by_keys: dict[int, Gatekeeper], by_entries: dict[int, Gatekeeper]) -> Iterator[tuple[Name, Contender]]:
+    """Allowed requests by the number of keys, which take turns, and by the number of the key's entries."""
+    dice = random.Random(1)
+    for size, gate in by_keys.items():
+        chosen = dice.sample(keys.enabled(size), min(IN_ROTATION, len(keys.enabled(size))))
+        pairs = [(keys.client_key(number).encode(), keys.origin(number).encode()) for number in chosen]
+
+        def one_of(number: int, pairs: list[tuple[bytes, bytes]] = pairs) -> dict[str, Any]:
+            key, origin = pairs[number % len(pairs)]
+            return get(key=key, origin=origin)
+
+        yield ("keys", f"{size}"), Contender(GatekeeperMiddleware(mere_app, gate), one_of)
+        yield ("keys", f"{size}, bare"), Contender(mere_app, one_of)
+    key = keys.client_key(MANY).encode()
+    for entries, gate in by_entries.items():
+        origin = f"https://last.example.com:{entries}".encode()
+
+        def same(_: int, origin: bytes = origin) -> dict[str, Any]:
+            return get(key=key, origin=origin)
+
+        yield ("entries", f"{entries}"), Contender(GatekeeperMiddleware(mere_app, gate), same)
+        yield ("entries", f"{entries}, bare"), Contender(mere_app, same)
