@@ -1,0 +1,112 @@
+"""The app of the benchmarks over real sockets, behind the guard that the environment names."""
+
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import httpx
+from redis.asyncio import Redis
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from benchmarks import keys
+from benchmarks.asgi import widget_app
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource
+
+__all__ = ("GUARDS", "VARIABLE", "create")
+
+VARIABLE = "GATEKEEPER_BENCHMARK"
+GUARDS = ("bare", "CORSMiddleware", "gatekeeper", "Redis GET", "hub by httpx")
+
+
+class LookedUp:
+    """What is written where nothing keeps an index: the row of the key is asked for at every request."""
+
+    def __init__(self, app: ASGIApp, look_up: Callable[[str], Awaitable[bytes | str | None]]) -> None:
+        self.app = app
+        self.look_up = look_up
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"")
+        allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        if scope["method"] == "OPTIONS":
+            allow += [(b"access-control-allow-headers", b"data-client-key"), (b"access-control-allow-methods", b"GET")]
+            await _answer(send, 204, allow)
+            return
+        found = await self.look_up(headers.get(b"data-client-key", b"").decode("latin-1")[-8:])
+        row = json.loads(found) if found else None
+        host = origin.decode("latin-1").partition("://")[2]
+        if not row or row["disabled_at"] is not None or host not in row["domain_allowlist"]:
+            await _answer(send, 403, [])
+            return
+
+        async def send_allowed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *allow]
+            await send(message)
+
+        await self.app(scope, receive, send_allowed)
+
+
+class Stamped:
+    """Says in every answer which process it comes from."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-process", str(os.getpid()).encode())]
+            await send(message)
+
+        await self.app(scope, receive, send_stamped)
+
+
+def create(
+    guard: str, *, hub: str = "", redis: int = 0, cors: str = "", stamped: bool = False, interval: float = 10.0
+) -> ASGIApp:
+    """The app behind a guard.
+
+    Args:
+        guard: one of GUARDS.
+        hub: where the hub is.
+        redis: the port of Redis.
+        cors: the regex of the origins that CORSMiddleware allows, or one origin.
+        stamped: whether answers say which process they come from.
+        interval: seconds between two fetches of the list.
+    """
+    if guard == "gatekeeper":
+        gate = Gatekeeper(HubSource(hub, keys.TOKEN), start_timeout=60.0, refresh_interval=interval)
+        guarded: ASGIApp = GatekeeperMiddleware(widget_app(gate.lifespan), gate)
+    elif guard == "CORSMiddleware" and "\\" in cors:
+        guarded = CORSMiddleware(widget_app(), allow_origin_regex=cors, allow_headers=["data-client-key"])
+    elif guard == "CORSMiddleware":
+        guarded = CORSMiddleware(widget_app(), allow_origins=[cors], allow_headers=["data-client-key"])
+    elif guard == "Redis GET":
+        guarded = LookedUp(widget_app(), Redis(port=redis).get)
+    elif guard == "hub by httpx":
+        guarded = LookedUp(widget_app(), partial(_ask, httpx.AsyncClient(base_url=hub)))
+    else:
+        guarded = widget_app()
+    return Stamped(guarded) if stamped else guarded
+
+
+async def _ask(client: httpx.AsyncClient, last8: str) -> bytes:
+    return (await client.get(f"/lookup/{last8}")).content
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+if VARIABLE in os.environ:
+    logging.getLogger("gatekeeper").setLevel(logging.ERROR)  # that a hub flaps is known where it is made to
+    app = create(**json.loads(os.environ[VARIABLE]))

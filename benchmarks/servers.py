@@ -1,0 +1,146 @@
+"""Programs that benchmarks run beside themselves: ASGI servers, Redis and wrk, each kept to one processor."""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import keys, script
+from benchmarks.asgi import PATH
+from benchmarks.served import VARIABLE
+
+__all__ = ("SERVERS", "Load", "Served", "redis", "serve", "wrk")
+
+STARTED_WITHIN = 60.0  # seconds
+APP = "benchmarks.served:app"
+SERVERS = {
+    "uvicorn": ("uvicorn", APP, "--host=127.0.0.1", "--loop=uvloop", "--http=httptools", "--log-level=error"),
+    "granian": ("granian", APP, "--interface=asgi", "--host=127.0.0.1", "--loop=uvloop", "--log-level=error"),
+    "hypercorn": ("hypercorn", APP, "--worker-class=uvloop", "--log-level=ERROR"),
+}
+
+
+class Served(NamedTuple):
+    """An app that is being served."""
+
+    port: int
+    process: int
+
+
+class Load(NamedTuple):
+    """What wrk saw: requests/s, latencies in milliseconds, the share of answers of 400 and more, and what went wrong."""
+
+    requests: int
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    refused: float
+    errors: int
+
+
+@contextlib.contextmanager
+def serve(server: str, guarded: dict[str, Any], *, processor: int | None = None, workers: int = 1) -> Iterator[Served]:
+    """Serve an app in processes of its own.
+
+    Args:
+        server: one of SERVERS.
+        guarded: the arguments of `benchmarks.served.create`.
+        processor: the one that all workers keep to.
+        workers: how many there are.
+    """
+    port = _free_port()
+    bind = (f"--bind=127.0.0.1:{port}",) if server == "hypercorn" else (f"--port={port}",)
+    count = () if workers == 1 else (f"--workers={workers}",)
+    environment = os.environ | {VARIABLE: json.dumps(guarded)}
+    command = [sys.executable, "-m", *SERVERS[server], *bind, *count]
+    with subprocess.Popen(command, cwd=script.ROOT, env=environment, stdin=subprocess.DEVNULL) as process:
+        try:
+            if processor is not None:
+                os.sched_setaffinity(process.pid, {processor})
+            _wait_for(process, port, f"{server} with {guarded}", _answers)
+            yield Served(port, process.pid)
+        finally:
+            _stop(process)
+
+
+@contextlib.contextmanager
+def redis(processor: int) -> Iterator[int]:
+    """Run Redis, without a disk, and yield its port."""
+    port = _free_port()
+    command = [script.need("redis-server", "redis-server"), "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            os.sched_setaffinity(process.pid, {processor})
+            _wait_for(process, port, "redis-server", _accepts)
+            yield port
+        finally:
+            _stop(process)
+
+
+def wrk(port: int, tape: Path, *, seconds: int, connections: int, processor: int) -> Load:
+    """Send the requests of a tape, again and again, as fast as they are answered."""
+    command = [script.need("wrk", "wrk"), "--threads=1", f"--connections={connections}", f"--duration={seconds}s"]
+    command += [f"--script={script.ROOT / 'benchmarks/tape.lua'}", f"http://127.0.0.1:{port}{PATH}", "--", str(tape)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        os.sched_setaffinity(process.pid, {processor})
+        said, _ = process.communicate()
+    seen = json.loads(said.splitlines()[-1])
+    requests = seen["requests"]
+    return Load(
+        requests,
+        requests / (seen["duration_us"] / 1e6),
+        seen["p50_us"] / 1000,
+        seen["p99_us"] / 1000,
+        seen["p999_us"] / 1000,
+        seen["refused"] / max(requests, 1),
+        seen["errors"],
+    )
+
+
+def _wait_for(process: subprocess.Popen[Any], port: int, what: str, is_ready: Any) -> None:
+    deadline = time.monotonic() + STARTED_WITHIN
+    while not is_ready(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"{what} did not start")
+        time.sleep(0.05)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", PATH, headers={"data-client-key": keys.client_key(0), "origin": keys.origin(0)})
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
