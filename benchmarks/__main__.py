@@ -1,0 +1,88 @@
+"""Runs the benchmarks one after another, shows how far they are, keeps their JSON and draws the README's charts.
+
+python -m benchmarks [--full | --quick] [--only overhead,load] [--results DIR] [--charts .github] [--redraw]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from benchmarks import charts
+from benchmarks.script import ROOT
+
+# The short set: enough rounds for figures that hold, sizes that are over in minutes.
+SHORT = {
+    "overhead": ("--rounds=15", "--keys=1000,100000"),
+    "matching": (),
+    "start": ("--rounds=10",),
+    "load": ("--servers=uvicorn", "--rounds=3", "--seconds=2"),
+    "scale": ("--keys=1000,10000,100000", "--rounds=1"),
+    "floods": ("--requests=100000", "--rounds=3", "--seconds=2"),
+    "freshness": ("--trials=40", "--window=20", "--day=3600", "--soak=20"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what was asked for; 1 if a benchmark fails."""
+    options = _options(argv)
+    console = Console()
+    with tempfile.TemporaryDirectory() as scratch:
+        results = options.results or Path(scratch)
+        results.mkdir(parents=True, exist_ok=True)
+        failed = [] if options.redraw else _run(options, results, console)
+        options.charts.mkdir(parents=True, exist_ok=True)
+        for name in options.only:
+            file = results / f"{name}.json"
+            if file.exists() and name not in failed:
+                figures = json.loads(file.read_text(encoding="utf-8"))["figures"]
+                for path in charts.draw(name, figures, options.charts):
+                    console.print(f"drew {path}", highlight=False)
+    return 1 if failed else 0
+
+
+def _run(options: argparse.Namespace, results: Path, console: Console) -> list[str]:
+    failed = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(options.only))
+        for name in options.only:
+            progress.update(task, description=name)
+            parameters = ("--quick",) if options.quick else () if options.full else SHORT[name]
+            command = [sys.executable, "-m", f"benchmarks.{name}", *parameters, f"--json={results.resolve() / name}.json"]
+            begun = time.monotonic()
+            ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            console.rule(f"{name}: {time.monotonic() - begun:.0f} s", align="left")
+            console.print(ended.stdout, markup=False, highlight=False, soft_wrap=True)
+            if ended.returncode:
+                console.print(ended.stderr[-2000:], markup=False, highlight=False, soft_wrap=True)
+                failed.append(name)
+            progress.advance(task)
+    return failed
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="the parameters that each script has by default")
+    size.add_argument("--quick", action="store_true", help="small parameters: to see that they run, not to believe")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(SHORT), help="some of " + ",".join(SHORT))
+    parser.add_argument("--results", type=Path, help="keep the JSON there")
+    parser.add_argument("--charts", type=Path, default=ROOT / ".github", help="draw the charts there")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing; draw the charts of --results")
+    options = parser.parse_args(argv)
+    if unknown := set(options.only) - set(SHORT):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: expected some of {', '.join(SHORT)}")
+    if options.redraw and options.results is None:
+        parser.error("--redraw needs --results: expected the directory with the JSON of an earlier run")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
