@@ -153,6 +153,11 @@ class Freshness:
         self.counters: Counter[str] = Counter()
 
     @property
+    def has_list(self) -> bool:
+        """Whether there is a list, however old."""
+        return self._accepted_at is not None
+
+    @property
     def age(self) -> float | None:
         """Seconds since the last accepted list was asked for; None before the first."""
         return None if self._accepted_at is None else max(0.0, self._clock() - self._accepted_at)

@@ -4,7 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -216,8 +216,8 @@ class Gatekeeper:
         remembered = self._remembered(key, origin, referer)
         is_unknown = remembered.decision.reason is Reason.KEY_UNKNOWN
         if is_unknown and refresher is not None and self._may_become_known(client_key):
-            await refresher.refresh_for_stranger(self._unknown_key_wait)
-            remembered = self._remembered(key, origin, referer)
+            if await refresher.refresh_for_stranger(self._unknown_key_wait):
+                remembered = self._remembered(key, origin, referer)
         return self._count(remembered)
 
     async def refresh(self) -> RefreshReport:
@@ -302,9 +302,8 @@ class Gatekeeper:
         referer = referer if origin is None else None
         memo = self.memo
         what = memo_key(key, origin, referer)
-        if what is not None:
-            with suppress(KeyError):
-                return memo[what]
+        if what is not None and (remembered := memo.get(what)) is not None:
+            return remembered
         remembered = Remembered(self._decide(key, read_page(origin, referer)))
         # Only what some key's row decided is kept, or strangers could fill the memo; and only while somebody empties it.
         is_kept_fresh = self._lifecycle is None or self._lifecycle.is_running
@@ -322,8 +321,8 @@ class Gatekeeper:
         """The refresher of this event loop, started if need be and with its first list; None where there is none."""
         if self._lifecycle is None:
             return None
-        refresher = await self._lifecycle.refresher(in_background=True)
-        if refresher is not None and self._freshness.age is None:
+        refresher = self._lifecycle.latest() or await self._lifecycle.refresher(in_background=True)
+        if refresher is not None and not self._freshness.has_list:
             await refresher.first_list(self._start_timeout)
         return refresher
 

@@ -54,12 +54,19 @@ class Lifecycle:
         self._counters = counters
         self._count = 0
         self._forks_are_watched = False
+        self._latest: Callable[[], _InTask | None] = _none
         self._here: RunVar[_Running | None] = RunVar("gatekeeper: the refresher of this event loop", None)
 
     @property
     def is_running(self) -> bool:
         """Whether a refresher runs in some event loop of this process."""
         return self._count > 0
+
+    def latest(self) -> Refresher | None:
+        """The refresher of this event loop, if it is the one begun last, and runs: what every stranger's request asks for."""
+        running = self._latest()
+        # A loop has its own variables, which take 2 µs to ask.
+        return running.refresher if running is not None and running.is_of(asyncio.get_running_loop()) else None
 
     async def refresher(self, *, in_background: bool) -> Refresher | None:
         """The refresher of this event loop, begun if need be.
@@ -120,7 +127,8 @@ class Lifecycle:
                 return None
             running: _Running = await _InTaskGroup.begin(self, self._new_refresher())
         else:
-            running = _InTask(self, self._new_refresher, loop)
+            running = in_task = _InTask(self, self._new_refresher, loop)
+            self._latest = weakref.ref(in_task)
         self._here.set(running)
         return running
 
@@ -182,6 +190,10 @@ async def _side_by_side(first: Callable[[], Awaitable[None]], second: Callable[[
         raise errors.exceptions[0] from None
 
 
+def _none() -> None:
+    return None
+
+
 class _Running:
     """A refresher that runs in this event loop, and how many have entered here."""
 
@@ -210,6 +222,10 @@ class _InTask(_Running):
         self._is_stopping = False
         self._coming_back: asyncio.TimerHandle | None = None
         self._begin()
+
+    def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it runs in this event loop."""
+        return self._loop is loop and not self._task.done()
 
     def revive(self) -> None:
         if self._task.done():

@@ -100,13 +100,11 @@ class GatekeeperMiddleware:
             return
         if scope["query_string"]:
             key = self._with_query(key, scope["query_string"])
-        asked: Any = key, origin
+        asked: Any = (key, origin) if origin is not None else (key, None, _single(scope, b"referer"))
         try:
             remembered = self._gate.memo[asked]
         except KeyError:
-            referer = None if origin is not None else _single(scope, b"referer")
-            asked = key, origin, referer
-            decision = await self._gate.check(key, origin, referer=referer)
+            decision = await self._gate.check(key, origin, referer=None if origin is not None else asked[2])
         else:
             remembered.uses += 1
             decision = remembered.decision
@@ -218,10 +216,11 @@ class GatekeeperMiddleware:
 
     def _with_query(self, key: bytes | Conflict | None, query: bytes) -> bytes | Conflict | None:
         """The key of a request whose header gave the one passed; empty values count as none given."""
+        is_plain = b"%" not in query and b"+" not in query
         for pair in query.split(b"&"):
             name, _, value = pair.partition(b"=")
-            if _decoded(name) == self._key_query and value:
-                value = _decoded(value)
+            if value and (name if is_plain else _decoded(name)) == self._key_query:
+                value = value if is_plain else _decoded(value)
                 key = value if not key or key == value else CONFLICT
         return key
 

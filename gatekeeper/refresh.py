@@ -173,15 +173,20 @@ class Refresher:
         await awaited.done.wait()
         return awaited.report
 
-    async def refresh_for_stranger(self, wait: float) -> None:
+    async def refresh_for_stranger(self, wait: float) -> bool:
         """Fetch the list once more because of what a stranger sent, unless strangers have caused too many fetches.
 
         Args:
             wait: seconds to wait at most.
+
+        Returns:
+            Whether it was worth waiting: False if nothing was fetched.
         """
-        if self._next.wanted or self._take_token():
-            with anyio.move_on_after(wait):
-                await self.refresh()
+        if not self._next.wanted and not self._take_token():
+            return False
+        with anyio.move_on_after(wait):
+            await self.refresh()
+        return True
 
     async def first_list(self, within: float) -> None:
         """Wait until there is a list.
@@ -189,8 +194,10 @@ class Refresher:
         Args:
             within: seconds after the refresher was made that this takes at most.
         """
-        with anyio.move_on_after(self._made_at + within - self._clock()):
-            await self._loaded.wait()
+        left = self._made_at + within - self._clock()
+        if left > 0:
+            with anyio.move_on_after(left):
+                await self._loaded.wait()
 
     async def run(self) -> None:
         """Fetch the list, again and again, until cancelled."""
