@@ -215,9 +215,13 @@ class Gatekeeper:
         key, origin, referer = _bytes(client_key), _bytes(origin), _bytes(referer)
         remembered = self._remembered(key, origin, referer)
         is_unknown = remembered.decision.reason is Reason.KEY_UNKNOWN
-        if is_unknown and refresher is not None and self._may_become_known(client_key):
-            if await refresher.refresh_for_stranger(self._unknown_key_wait):
-                remembered = self._remembered(key, origin, referer)
+        if (
+            is_unknown
+            and refresher is not None
+            and self._may_become_known(client_key)
+            and await refresher.refresh_for_stranger(self._unknown_key_wait)
+        ):
+            remembered = self._remembered(key, origin, referer)
         return self._count(remembered)
 
     async def refresh(self) -> RefreshReport:

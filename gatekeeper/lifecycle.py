@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.lowlevel import RunVar
 
 from gatekeeper.refresh import Refresher
@@ -63,7 +64,7 @@ class Lifecycle:
         return self._count > 0
 
     def latest(self) -> Refresher | None:
-        """The refresher of this event loop, if it is the one begun last, and runs: what every stranger's request asks for."""
+        """The refresher of this event loop, if it is the one begun last, and runs; every stranger's request asks for it."""
         running = self._latest()
         # A loop has its own variables, which take 2 µs to ask.
         return running.refresher if running is not None and running.is_of(asyncio.get_running_loop()) else None
@@ -79,7 +80,7 @@ class Lifecycle:
             running = await self._begin(in_background=in_background)
         if running is None:
             return None
-        running.revive()
+        await running.revive()
         return running.refresher
 
     async def enter(self) -> Refresher:
@@ -185,6 +186,7 @@ async def _side_by_side(first: Callable[[], Awaitable[None]], second: Callable[[
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(second)
+            await anyio.lowlevel.checkpoint()  # it has begun by then, and has ways to end
             await first()
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -201,7 +203,7 @@ class _Running:
         self.refresher = refresher
         self.users = 0
 
-    def revive(self) -> None:
+    async def revive(self) -> None:
         """Bring it back, if it has died."""
 
     async def stop(self) -> None:
@@ -225,13 +227,16 @@ class _InTask(_Running):
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether it runs in this event loop."""
-        return self._loop is loop and not self._task.done()
+        return self._loop is loop and not self.refresher.has_ended
 
-    def revive(self) -> None:
-        if self._task.done():
+    async def revive(self) -> None:
+        dead = self._task
+        if self.refresher.has_ended:
+            await asyncio.wait([dead])
+        if dead is self._task and dead.done() and not self._is_stopping:
             if self._coming_back is not None:
                 self._coming_back.cancel()
-            self._begin_again(self._task)
+            self._begin_again(dead)
 
     async def stop(self) -> None:
         self._is_stopping = True

@@ -116,6 +116,9 @@ class Refresher:
         wall_clock: seconds since 1970.
         sleep: waits for seconds.
         jitter: gives a number from 0 to 1.
+
+    Attributes:
+        has_ended: whether it has run and does so no more.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class Refresher:
         self._sleep = sleep
         self._jitter = jitter
         self._rows = RowReader(source.suffix_field)
+        self.has_ended = False
         self._current = self._next = _Round()
         self._pausing: anyio.CancelScope | None = None
         self._loaded = anyio.Event()
@@ -218,6 +222,7 @@ class Refresher:
                     self._begin().finish(report)
                     await self._pause(self._delay(report))
         finally:
+            self.has_ended = True
             self._current.done.set()
             self._next.done.set()
 
