@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from traceback import clear_frames
 
 import anyio
 import anyio.lowlevel
@@ -108,7 +109,10 @@ class Stream(ABC):
             with anyio.move_on_after(LINGER), suppress(Exception):
                 await self.close(self.refusal)
             self._end()
-        return error is not None and _is_disconnect(error)
+        if error is None or not _is_disconnect(error):
+            return False
+        _let_go(error)
+        return True
 
     def _end(self) -> None:
         self.is_over = True
@@ -322,3 +326,16 @@ def _is_disconnect(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_disconnect(one) for one in error.exceptions)
     return isinstance(error, OSError | ClientDisconnect | WebSocketDisconnect)
+
+
+def _let_go(error: BaseException) -> None:
+    """Let go of what the app had in its hands, or a generator of pieces would not end before the next garbage collection."""
+    pending: list[BaseException | None] = [error]
+    while pending:
+        seen = pending.pop()
+        if seen is None or seen.__traceback__ is None:
+            continue
+        clear_frames(seen.__traceback__)
+        pending += (seen.__cause__, seen.__context__)
+        pending += seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()
+        seen.__traceback__ = None  # and a circle of causes ends here
