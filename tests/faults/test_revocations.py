@@ -72,8 +72,9 @@ class Revocations(RuleBasedStateMachine):
             sleep=self.time.sleep,
             jitter=self.time.dice,
             start_timeout=0.0,
+            usage_interval=0.0,
             hard_stale=5000.0,
-            **({} if self.snapshot is None else {"snapshot_path": self.snapshot}),
+            snapshot_path=self.snapshot,
         )
         self.runner.run(self.gate.__aenter__())
         self.runner.run(self.time.asleep())

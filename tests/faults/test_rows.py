@@ -194,7 +194,7 @@ async def test_row_27_keys_that_end_alike_are_refused_until_something_tells_them
         hub.lists(row(1), row(3))
         await it.refresh()
         assert it.allows(1)
-        assert it.status.ambiguous == ()
+        assert it.gate.status.ambiguous == ()
 
 
 # 28, 29: allowlists

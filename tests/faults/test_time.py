@@ -1,4 +1,4 @@
-"""Time that passes: lists that grow old, clocks that are set, machines that sleep, and what may be promised of revocations."""
+"""Time that passes: lists that grow old, clocks that are set, machines that sleep, and how soon a revocation holds."""
 
 import gc
 import random
@@ -56,7 +56,7 @@ async def test_row_4_a_list_may_be_trusted_for_ever(hub: FakeHub) -> None:
 async def test_row_35_a_wall_clock_that_is_set_changes_neither_decisions_nor_cadence(
     hub: FakeHub, tmp_path: Path, wall: float | None
 ) -> None:
-    set_by = 0.0
+    set_by: float | None = 0.0
 
     def wall_clock() -> float:
         return 0.0 if set_by is None else time.time() + set_by
@@ -175,7 +175,7 @@ async def test_p8_hours_without_the_hub_change_no_decision_and_keep_nothing_and_
         hub.lists(row(1), row(2))
         proxy.heal()
         await it.time.advance(fresh_within)
-        assert it.status.state == "fresh"
+        assert it.gate.status.state == "fresh"
         assert it.allows(1, 2)
         assert it.reason(3) is Reason.KEY_UNKNOWN
 

@@ -1,6 +1,6 @@
 """Certificates of a hub, right and wrong, and a client that trusts their authority."""
 
-import datetime
+import datetime as dt
 import ssl
 import warnings
 
@@ -9,7 +9,7 @@ import trustme
 
 __all__ = ("Certificates",)
 
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 class Certificates:
@@ -17,7 +17,7 @@ class Certificates:
 
     def __init__(self) -> None:
         self._authority = trustme.CA()
-        self._now = datetime.datetime.now(datetime.UTC)
+        self._now = dt.datetime.now(dt.UTC)
 
     def client(self) -> httpx.AsyncClient:
         """Make a client that trusts the authority."""

@@ -1,4 +1,4 @@
-"""What can go wrong with the network between a gate and its hub, on real sockets: a proxy of TCP, and an address that is mute."""
+"""What can go wrong between a gate and its hub, on real sockets: a proxy of TCP, and an address that is mute."""
 
 import asyncio
 import socket

@@ -29,7 +29,7 @@ def in_namespaces(module: str, *arguments: str) -> str:
 
 
 def mount(*arguments: str | Path) -> None:
-    """Call mount(8)."""
+    """Mount something; the arguments are those of the command."""
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
