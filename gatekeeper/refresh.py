@@ -228,6 +228,8 @@ class Refresher:
 
     async def _round(self, fetch: Fetch) -> None:
         current = self._begin()
+        if self._freshness.state == "expired":
+            self._on_change()  # the machine was suspended; a fetch may take long, and meanwhile nothing is remembered
         report = await self._once(fetch)
         current.finish(report)
         await self._save()
@@ -286,6 +288,7 @@ class Refresher:
             self._work = 0.0
             async for chunk in listing.chunks:
                 reader.feed(chunk)
+                await anyio.lowlevel.checkpoint()  # a piece that ends no row gives nobody else a turn
                 await self._see(reader, difference, slices, digest)
             reader.end()
             await self._see(reader, difference, slices, digest)
