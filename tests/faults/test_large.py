@@ -98,7 +98,6 @@ async def test_row_12_what_never_becomes_a_row_is_given_up_long_before_the_cap(h
         assert peak.grown < 8 * MIB
 
 
-@pytest.mark.xfail(reason="nobody else gets a turn between two pieces that end no row", strict=True)
 async def test_row_12_the_event_loop_goes_on_while_a_bomb_goes_off(hub: FakeHub) -> None:
     body = bomb(*BOMBS["a string"], 96 * MIB)
     async with guarded(hub, source={"max_list": 64 * MIB}, fetch_timeout=10.0) as it:

@@ -33,7 +33,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
-        self._pairs: set[asyncio.Task[None]] = set()
+        self._pairs: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._cut_after: int | None = None
         self._ending: Ending = "fin"
         self._is_silent = False
@@ -103,15 +103,18 @@ class FaultProxy:
         await self._hang_up()
 
     async def _hang_up(self) -> None:
-        for pair in (pairs := list(self._pairs)):
+        pairs = self._pairs.copy()
+        for pair in pairs:
             pair.cancel()
         await asyncio.gather(*pairs, return_exceptions=True)
+        for writer in pairs.values():  # of those, too, that were cancelled before they began
+            writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         pair = self._loop.create_task(self._pair(reader, writer))
-        self._pairs.add(pair)
-        pair.add_done_callback(self._pairs.discard)
+        self._pairs[pair] = writer
+        pair.add_done_callback(self._pairs.pop)
 
     async def _pair(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
