@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,10 @@ def test_p17_a_server_that_reloads_its_code_goes_on(hub: FakeHub, tmp_path: Path
         workers.wait(lambda seen: {pid for pid, said in seen.items() if said["reason"] == "key_disabled"} >= fresh)
 
 
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(work())
+
+
 # 58: starved of processor time
 
 
@@ -382,7 +387,7 @@ def test_row_58_sixteen_workers_that_start_at_once_with_a_tenth_of_a_processor_a
             while gate.status.counters.get("refresh_unchanged", 0) < 1:  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(0.05)
 
-    children = [Child(lambda number=number: asyncio.run(work(number))) for number in range(16)]
+    children = [Child(partial(_run, partial(work, number))) for number in range(16)]
     over = threading.Event()
 
     def starve() -> None:
