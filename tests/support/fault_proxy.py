@@ -133,10 +133,10 @@ class FaultProxy:
         try:
             await asyncio.wait([asking, answering], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            upstream_writer.transport.abort()  # before anything is awaited: this may be cancelled in the middle of ending
             asking.cancel()
             answering.cancel()
             await asyncio.gather(asking, answering, return_exceptions=True)
-            upstream_writer.transport.abort()
 
     @staticmethod
     async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
