@@ -43,7 +43,7 @@ REVOKED = (row(1), row(2, disabled_at="now"))
 
 
 def gate_of(hub: FakeHub, **options: Any) -> Gatekeeper:
-    return Gatekeeper(hub_source(hub.url), **{"refresh_interval": 300.0, **options})
+    return Gatekeeper(hub_source(hub.url), **{"refresh_interval": 300.0, "usage_interval": 0.0, **options})
 
 
 async def reason(gate: Gatekeeper, number: int = 2) -> Reason:

@@ -87,7 +87,7 @@ async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_wit
         return real(clock) + (asleep if clock == time.CLOCK_BOOTTIME else 0.0)
 
     monkeypatch.setattr(time, "clock_gettime", with_sleep)
-    gate = Gatekeeper(hub_source(hub.url), refresh_interval=300.0)
+    gate = Gatekeeper(hub_source(hub.url), refresh_interval=300.0, usage_interval=0.0)
     async with gate:
         hub.lists(row(1, disabled_at="now"))
         await anyio.sleep(0.1)
