@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import anyio
-import anyio.lowlevel
 from anyio.lowlevel import RunVar
 
 from gatekeeper.refresh import Refresher
@@ -35,6 +34,9 @@ class Lifecycle:
         on_fork: called in a forked child before that.
         last_words: awaited when one is ended in order.
         counters: where it is counted that one was brought back.
+
+    Attributes:
+        beside: as given.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Lifecycle:
         counters: Counter[str],
     ) -> None:
         self._new_refresher = new_refresher
-        self._beside = beside
+        self.beside = beside
         self._on_end = on_end
         self._on_fork = on_fork
         self._last_words = last_words
@@ -111,10 +113,7 @@ class Lifecycle:
         self._watch_forks()
         self._count += 1
         try:
-            if self._beside is None:
-                await refresher.run()
-            else:
-                await _side_by_side(refresher.run, self._beside)
+            await refresher.run()
         finally:
             # First what works without an event loop: one that was closed under way ends its tasks when they are collected.
             self._count -= 1
@@ -181,17 +180,6 @@ class PerLoop(Generic[Thing]):
         self._here.set(None)
 
 
-async def _side_by_side(first: Callable[[], Awaitable[None]], second: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run two things until one of them dies; neither ends by itself."""
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(second)
-            await anyio.lowlevel.checkpoint()  # it has begun by then, and has ways to end
-            await first()
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-
-
 def _none() -> None:
     return None
 
@@ -223,6 +211,7 @@ class _InTask(_Running):
         self._loop = loop
         self._is_stopping = False
         self._coming_back: asyncio.TimerHandle | None = None
+        self._beside: asyncio.Task[None] | None = None
         self._begin()
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -245,18 +234,32 @@ class _InTask(_Running):
         self._task.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.wait([self._task])
+            if self._beside is not None:
+                self._beside.cancel()
+                await asyncio.wait([self._beside])
         await self._lifecycle.say_last_words()
 
     def _begin(self) -> None:
         # In a context of its own, because it outlives the request that happened to come first.
         self._task = self._loop.create_task(self._lifecycle.run(self.refresher), context=contextvars.Context())
         self._task.add_done_callback(self._come_back)
+        if self._lifecycle.beside is not None:
+            self._beside = self._loop.create_task(self._lifecycle.beside(), context=contextvars.Context())
+            self._beside.add_done_callback(self._lose_company)
 
     def _come_back(self, task: "asyncio.Task[None]") -> None:
+        if self._beside is not None:
+            self._beside.cancel()
         if self._is_stopping or task is not self._task:
             return
         # Not at once: an event loop that is about to be closed cancels its tasks, and does not wait for new ones.
         self._coming_back = self._loop.call_later(BACK_AFTER, self._begin_again, task)
+
+    def _lose_company(self, beside: "asyncio.Task[None]") -> None:
+        if beside is self._beside:
+            self._task.cancel()  # neither stays without the other
+        if not beside.cancelled():
+            beside.exception()
 
     def _begin_again(self, task: "asyncio.Task[None]") -> None:
         self._coming_back = None
@@ -279,6 +282,8 @@ class _InTaskGroup(_Running):
         group = anyio.create_task_group()
         await group.__aenter__()
         group.start_soon(lifecycle.run, refresher)
+        if lifecycle.beside is not None:
+            group.start_soon(lifecycle.beside)
         return cls(lifecycle, refresher, group)
 
     async def stop(self) -> None:
