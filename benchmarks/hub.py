@@ -99,7 +99,7 @@ def serving(database: str | Path, rows: int) -> Iterator[Served]:
     token = anyio.run(fill, database, rows)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         arguments = [str(database), PEPPER, str(listener.fileno())]
-        hub = subprocess.Popen([sys.executable, "-c", WORKER, *arguments], pass_fds=[listener.fileno()])  # noqa: S603
+        hub = subprocess.Popen([sys.executable, "-c", WORKER, *arguments], pass_fds=[listener.fileno()])
         port = listener.getsockname()[1]
     try:
         yield Served(hub.pid, port, {"Authorization": f"Bearer {token}"})

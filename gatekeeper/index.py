@@ -25,6 +25,7 @@ __all__ = ("Difference", "EnabledOrigins", "IndexedKey", "KeyIndex")
 # Keys that are kept unpacked and compiled, at about 2 KB each: as many as the memo of decisions can hold twice over.
 READY = 4096
 STEP = 512  # keys
+SHOWN = 10  # rows that cannot be read, and are told about
 SLOT = 4  # bytes that number a key, before its packed row
 BUCKETS = 256  # of ids, each small enough to be looked through in one step
 MAX_PACKED = 64 * 1024  # bytes; 100 entries of the usual length take 3 KB
@@ -284,7 +285,8 @@ class Difference:
         kept: the ids of keys that stay as they are because the list has a row for them that cannot be read.
         duplicate_ids: the ids that came more than once.
         revoked_at: what the rows say that newly revoke a key.
-        rejected: what is wrong with the rows that cannot be read.
+        rejected: what is wrong with the first of the rows that cannot be read.
+        rejected_count: how many such rows there were.
         count: how many rows there were.
         slots_hold: whether what `see` returned will be true of the next list, once this one is applied: no later row has
             touched a key that was as it is known.
@@ -307,6 +309,7 @@ class Difference:
         self.duplicate_ids: set[str] = set()
         self.revoked_at: list[object] = []
         self.rejected: list[InvalidRow] = []
+        self.rejected_count = 0
         self.count = 0
         self.slots_hold = True
 
@@ -413,7 +416,9 @@ class Difference:
             (self.used if _pack(used_now) == packed_row else self.changed)[slot] = known[:SLOT] + packed_row
 
     def _spoil(self, row: InvalidRow) -> None:
-        self.rejected.append(row)
+        self.rejected_count += 1
+        if len(self.rejected) < SHOWN:
+            self.rejected.append(row)
         if row.row_id is not None and self._spoiled.get(row.row_id) is None:
             self._spoiled[row.row_id] = row.disabled_at
 

@@ -347,7 +347,7 @@ class Refresher:
 
     async def _apply(self, reading: _Reading, asked_at: float, generation: int) -> RefreshReport:
         freshness, difference = self._freshness, reading.difference
-        rejected = len(difference.rejected)
+        rejected = difference.rejected_count
         with freshness.lock:
             if freshness.is_superseded(asked_at):
                 return RefreshReport("unchanged", rejected=rejected)
@@ -420,8 +420,8 @@ class Refresher:
 
     def _tell(self, difference: Difference) -> None:
         freshness = self._freshness
-        before, freshness.rejected = freshness.rejected, tuple(str(error) for error in difference.rejected[:10])
-        freshness.counters["rows_rejected"] += len(difference.rejected)
+        before, freshness.rejected = freshness.rejected, tuple(str(error) for error in difference.rejected)
+        freshness.counters["rows_rejected"] += difference.rejected_count
         freshness.counters["duplicate_ids"] += len(difference.duplicate_ids)
         for problem in freshness.rejected:
             if problem not in before:
@@ -566,12 +566,10 @@ def backoff(failures: int, first: float, ceiling: float) -> float:
 
 
 def _require_trustworthy(difference: Difference) -> None:
-    rejected = difference.rejected
-    if len(rejected) > MAX_REJECTED_SHARE * difference.count:
-        problem = (
-            f"{len(rejected)} of {difference.count} rows are not widget keys, so the list is not trusted: {rejected[0]}"
-        )
-        raise InvalidList(problem)
+    rejected = difference.rejected_count
+    if rejected > MAX_REJECTED_SHARE * difference.count:
+        share = f"{rejected} of {difference.count} rows are not widget keys"
+        raise InvalidList(f"{share}, so the list is not trusted: {difference.rejected[0]}")
 
 
 def _seconds(disabled_at: object) -> float | None:

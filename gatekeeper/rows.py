@@ -19,6 +19,8 @@ __all__ = ("ListReader", "RowReader", "Slice")
 
 # Bytes of JSON that are decoded at once: about 500 rows, and 1 ms.
 SLICE = 128 * 1024
+# Bytes in which a row has to end. One of over 64 KB is refused; one that never ends would fill the memory.
+MAX_ROW = 8 * 1024 * 1024
 
 # Where a slice ends inside a row, so many places before its end are tried, which is eight times as fast as to go through
 # all of it: enough for rows with a few objects in them.
@@ -34,6 +36,7 @@ _EXPECTED_UNICODE = "Expected text, got half a surrogate pair in what decides"
 _BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 # Strings whole, since they may hold what looks like structure. A quotation mark alone begins one that has not arrived yet.
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+_TOLD = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*"|[^ \t\r\n",:]+)', re.DOTALL)
 _KINDS = {
     b"{": "an object",
     b'"': "a string",
@@ -92,6 +95,9 @@ class RowReader:
             raise self._invalid(index, _leniently(bytes(raw)), error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             row = _leniently(bytes(raw))
+            if row is None:
+                problem = f"expected an object with the fields of a widget key: {error}"
+                raise InvalidRow(index, problem, **_outline(bytes(raw))) from error
             if not isinstance(row, dict) or not self._can_decide(row):
                 raise self._invalid(index, row, error) from error
             return self.convert(index, row)
@@ -273,6 +279,8 @@ class ListReader:
             return Slice(self, bytes(self._buffer[: cut.start() + 1]), cut.end() - 1)
         if self._has_ended:
             return self._last()
+        if len(self._buffer) > MAX_ROW:
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}, or no rows")
         # Twice as much has to arrive before it is worth another look, so that no byte is looked at again and again.
         self._wanted = 2 * len(self._buffer)
         return None
@@ -300,6 +308,8 @@ class ListReader:
         """
         self.count += count
         if size < len(piece.raw):
+            if not size and len(piece.raw) > MAX_ROW:
+                raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}")
             if not size and piece.rest_at is None:
                 raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off inside row {self.count}")
             del self._buffer[:size]
@@ -381,7 +391,9 @@ def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | 
     try:
         return rows.read(index, raw)
     except InvalidRow as error:
-        return error
+        # What led to it would keep 1.6 KB a row in memory.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
 
 
 def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
@@ -459,6 +471,25 @@ def _widget_key(row: Any) -> WidgetKey:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _outline(raw: bytes) -> dict[str, Any]:
+    """Whose row it is, and whether it says that the key is disabled, where the row as a whole cannot be read."""
+    found: dict[str, Any] = {}
+    depth = 0
+    for token in _STRUCTURE.finditer(raw):
+        mark = token.group()
+        if mark in b"[{":
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+        elif depth == 1 and (value := _TOLD.match(raw, token.end())):
+            text = _leniently(value.group(1))
+            if mark == b'"id"' and isinstance(text, str):
+                found["row_id"] = text
+            elif mark == b'"disabled_at"' and value.group(1) != b"null":
+                found["disabled_at"] = True
+    return found
 
 
 def _leniently(text: bytes) -> object:

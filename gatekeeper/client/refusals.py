@@ -1,5 +1,8 @@
 """Refusals: whatever goes wrong between a client and its hub, as one of our own errors."""
 
+import os
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,13 +26,17 @@ from gatekeeper.errors import (
 
 __all__ = ("Refusals",)
 
+_MISSING_ACCOUNT = "X-Account-ID"  # the documented 400 names the header
 _SHOWN = 200  # characters of what the hub says; a page of HTML goes on
 
 _KINDS: dict[int, tuple[type[HubError], str]] = {
-    400: (HubInvalidRequestError, ""),
+    400: (HubInvalidRequestError, ""),  # see _MISSING_ACCOUNT
     401: (HubAuthenticationError, ": it does not know the token, or no longer; mint a new one at the hub"),
     403: (HubPermissionError, ": the token may not do this, or is another account's"),
-    404: (HubNotFoundError, ": there is no such key, or no such path; end the base URL with /v1 where the hub has no /api"),
+    404: (
+        HubNotFoundError,
+        ": there is no such key, or no such path; hubs have /api/v1/widget-keys, or /v1/widget-keys for a base URL with /v1",
+    ),
     409: (HubInvalidRequestError, ""),
     413: (HubInvalidRequestError, ""),
     415: (HubInvalidRequestError, ""),
@@ -56,7 +63,7 @@ class Refusals:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as error:
-            said = f": {error}" if str(error) else ""
+            said = f": {_cause(error)}" if _cause(error) else ""
             problem = f"no usable answer from the hub at {self._url} ({type(error).__name__}{said})"
             kind = HubProtocolError if isinstance(error, httpx.DecodingError) else HubTransportError
             raise kind(self.masked(problem)) from error
@@ -72,6 +79,8 @@ class Refusals:
             problem = f"{where}, a redirect to {location!r}, which is not followed: name that address if it is right"
             return HubProtocolError(problem, status=status)
         kind, advice = _KINDS.get(status, (HubServerError, "") if response.is_server_error else (HubProtocolError, ""))
+        if _MISSING_ACCOUNT in said:
+            advice = ": the token carries no account that it knows; name it by account="
         return kind(where + advice + said, status=status, errors=errors, retry_after=retry_after)
 
     def unexpected(self, response: httpx.Response, expected: str, error: Exception) -> HubProtocolError:
@@ -100,6 +109,22 @@ class Refusals:
         if not isinstance(body, str) or not body.strip():
             return "", errors
         return f"; it says {' '.join(body.split())[:_SHOWN]!r}", errors
+
+
+def _cause(error: BaseException) -> str:
+    """What lies behind an error, as far down as somebody says it: of several attempts to connect, why they failed."""
+    said = str(error)
+    seen: BaseException | None = error
+    while seen is not None:
+        if (
+            isinstance(seen, OSError)
+            and seen.errno
+            and seen.errno > 0
+            and not isinstance(seen, socket.gaierror | ssl.SSLError)
+        ):
+            said = f"{error}: {os.strerror(seen.errno)}"
+        seen = seen.__cause__ or seen.__context__
+    return said
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -88,7 +88,6 @@ async def test_row_12_a_gzip_bomb_is_cut_at_the_cap(hub: FakeHub, kind: str) -> 
         assert it.status.keys == 1
 
 
-@pytest.mark.xfail(reason="what is no row is kept until it is as large as a list may be", strict=True)
 async def test_row_12_what_never_becomes_a_row_is_given_up_long_before_the_cap(hub: FakeHub) -> None:
     body = bomb(*BOMBS["a string"], 64 * MIB)
     async with guarded(hub) as it:
@@ -165,9 +164,6 @@ async def test_row_17_whoever_has_a_large_list_spends_most_of_the_time_on_someth
     assert share < 0.5  # a fifth for what is applied, and what it takes to fetch and to read it
 
 
-@pytest.mark.xfail(
-    reason="everything that is wrong with every row is kept until the list is refused: 1.6 KB a row", strict=True
-)
 @pytest.mark.timeout(100)
 async def test_row_60_a_large_list_of_another_schema_takes_no_more_memory_than_a_good_one(hub: FakeHub) -> None:
     renamed = as_json(*(row(number) for number in range(40_000))).replace(b'"last8"', b'"suffix"')
