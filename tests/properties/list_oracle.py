@@ -23,12 +23,14 @@ def read_list(known: dict[str, Row], rows: list[Any]) -> dict[str, Row]:
         return known  # a hub that says so much nonsense is not trusted with the rest
     after: dict[str, Row] = {}
     for row in rows:
-        reading = row if row not in bad else last_good_version(known, row)
-        if reading is None:
+        if row not in bad and (row["id"] not in after or (is_disabled(row) and not is_disabled(after[row["id"]]))):
+            after[row["id"]] = row
+    for row in bad:
+        row_id = row["id"] if isinstance(row, dict) else None
+        if not isinstance(row_id, str) or not (standing := after.get(row_id) or known.get(row_id)):
             continue
-        before = after.get(reading["id"])
-        if before is None or (not is_disabled(before) and is_disabled(reading)):
-            after[reading["id"]] = reading
+        is_revoked = is_disabled(row) and not is_disabled(standing)
+        after[row_id] = {**standing, "disabled_at": row["disabled_at"]} if is_revoked else standing
     return after
 
 
@@ -86,15 +88,6 @@ def is_widget_key(row: Any) -> bool:
         and (digest is None or _is_text(digest, LONGEST_DIGEST, oracle.HEX))
         and (row["agent_id"] is None or isinstance(row["agent_id"], str))
     )
-
-
-def last_good_version(known: dict[str, Row], row: Any) -> Row | None:
-    """Return what was known of a row that cannot be read; a revocation counts, whatever else is wrong with it."""
-    row_id = row["id"] if isinstance(row, dict) else None
-    before = known.get(row_id) if isinstance(row_id, str) else None
-    if before is None or is_disabled(before) or not is_disabled(row):
-        return before
-    return {**before, "disabled_at": row["disabled_at"]}
 
 
 def _is_text(value: Any, length: int | None = None, alphabet: str | None = None) -> bool:

@@ -134,20 +134,9 @@ class Lists(RuleBasedStateMachine):
             self.send([*self.rows[:place], before | fields, *self.rows[place + 1 :]])
 
     def send(self, rows: list[Any]) -> None:
-        if self.contradicts_itself(rows):
-            return
         self.rows = self.source.rows = rows
         self.known = list_oracle.read_list(self.known, rows)
         self.runner.run(self.gate.refresh())
-
-    def contradicts_itself(self, rows: list[Any]) -> bool:
-        """Tell whether a row that cannot be read stands for a disabled one, beside another row of its key.
-
-        Which of the two counts depends on their order, and is left open here.
-        """
-        ids = [row["id"] for row in rows if isinstance(row, dict)]
-        readings = [list_oracle.last_good_version(self.known, row) for row in rows if not list_oracle.is_widget_key(row)]
-        return any(reading and list_oracle.is_disabled(reading) and ids.count(reading["id"]) > 1 for reading in readings)
 
     @invariant()
     def every_decision_is_that_of_a_gate_without_a_past_and_of_the_oracle(self) -> None:
