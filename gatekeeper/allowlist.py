@@ -459,7 +459,7 @@ def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | No
 
 
 def _split_port(authority: str) -> tuple[str, int | Literal["*"] | None]:
-    if authority.startswith("["):
+    if authority.removeprefix("*.").startswith("["):
         host, bracket, rest = authority.partition("]")
         host += bracket
         colon, port = rest[:1], rest[1:]

@@ -402,7 +402,7 @@ REJECTED: list[tuple[str, EntryReason, list[str]]] = [
     ("[1::2::3]", "ipv6", ["'[1::2::3]'"]),
     ("::1", "ipv6", ["'::1'", "in brackets", "'[::1]:8080'"]),
     ("2001:db8::1", "ipv6", ["'2001:db8::1'", "in brackets"]),
-    ("*.[::1]", "ipv6", ["'*.[::1]'"]),
+    ("*.[::1]", "wildcard_ip", ["no subdomains", "write '[::1]'"]),
     ("acme.com.", "trailing_dot", ["'acme.com.'", "write 'acme.com'"]),
     ("https://acme.com.:8443", "trailing_dot", ["'acme.com.'", "write 'acme.com'"]),
     ("*.acme.com.", "trailing_dot", ["'*.acme.com.'", "write '*.acme.com'"]),
