@@ -275,7 +275,7 @@ class Difference:
 
     Args:
         index: the index that the list will be applied to.
-        lapsed: ids of keys that are not kept any longer for a row that cannot be read.
+        lapsed: ids of keys that are not kept any longer for a row that cannot be read, unless they are disabled.
 
     Attributes:
         new: the packed rows of keys that the index lacks.
@@ -481,9 +481,7 @@ class Difference:
                 seen, disabled_at = self._seen_at[slot], self._spoiled.get(row_id)
                 if seen and place is not None:
                     self.duplicate_ids.add(row_id)
-                if not self._stays(packed, place) or (
-                    not seen and place is None and row_id in self._lapsed and disabled_at is None
-                ):
+                if not self._stays(packed, place) or (not seen and place is None and self._lapses(packed, disabled_at)):
                     self.removed.append((last8, packed))
                     self.changed.pop(slot, None)
                     self.used.pop(slot, None)
@@ -500,6 +498,10 @@ class Difference:
                     self._change(packed, revoked)
                     self.slots_hold = self.slots_hold and not seen
             yield
+
+    def _lapses(self, packed: bytes, disabled_at: object) -> bool:
+        """Whether a known key is kept no longer for a row that cannot be read; a revoked one always is."""
+        return disabled_at is None and _id(packed) in self._lapsed and not _unpack(packed).disabled
 
     def _stays(self, packed: bytes, place: int | None) -> bool:
         """Whether a known key does, and not the new row with its id and other last characters."""

@@ -584,13 +584,13 @@ def test_a_row_that_can_be_read_stands_over_one_of_its_id_that_cannot_but_for_a_
             assert difference.kept == []
 
 
-def test_a_lapsed_key_is_removed_where_its_row_cannot_be_read_and_does_not_say_that_it_is_disabled() -> None:
-    index = index_of(row("a"), row("b"), row("c"), row("d"))
-    rows: list[Listed] = [unreadable("a"), unreadable("b"), unreadable("c", "2026"), row("d"), unreadable("d")]
-    difference = compare(index, rows, lapsed={"a", "c", "d", "unlike"})
+def test_a_lapsed_key_is_removed_where_its_row_cannot_be_read_and_neither_says_that_it_is_disabled() -> None:
+    index = index_of(row("a"), row("b"), row("c"), row("d"), row("e", disabled_at=""))
+    rows: list[Listed] = [unreadable("a"), unreadable("b"), unreadable("c", ""), row("d"), unreadable("d"), unreadable("e")]
+    difference = compare(index, rows, lapsed={"a", "c", "d", "e", "unlike"})
     take(index.apply(difference))
-    assert sorted((each.id, each.disabled) for each in index) == [("b", False), ("c", True), ("d", False)]
-    assert sorted(difference.kept) == ["b", "c"]
+    assert sorted((each.id, each.disabled) for each in index) == [("b", False), ("c", True), ("d", False), ("e", True)]
+    assert sorted(difference.kept) == ["b", "c", "e"]
 
 
 # Rows that are known to be as they were.
@@ -781,8 +781,8 @@ def expected(before: dict[str, WidgetKey], listed: Iterable[Listed], lapsed: Col
         stands: WidgetKey | None
         if readable:
             stands = next((each for each in readable if each.disabled), readable[0])
-        elif others and (row_id not in lapsed or revocations):
-            stands = before.get(row_id)
+        elif others and row_id in before and (row_id not in lapsed or revocations or before[row_id].disabled):
+            stands = before[row_id]
         else:
             stands = None
         if stands is not None:
