@@ -1,4 +1,4 @@
-"""ListReader, Slice: a list in slices, however it arrives. What RowReader makes of single rows stands in test_keys.py."""
+"""ListReader, Slice: a list in slices, however it arrives. What RowReader makes of each row stands in test_row_reader.py."""
 
 import json
 import re
@@ -456,27 +456,3 @@ def test_slices_come_while_the_list_arrives() -> None:
             each.rows()
         assert len(reader._buffer) < 3 * SLICE
     assert reader.count > 15_000
-
-
-# Python objects that JSON has not.
-
-
-@pytest.mark.parametrize("make", [dict, lambda fields: WidgetKey(**fields)], ids=["a mapping", "a widget key"])
-def test_half_a_surrogate_pair_in_python_is_replaced_where_people_read_and_refused_where_the_gate_decides(
-    make: Callable[[dict[str, Any]], Any],
-) -> None:
-    fields: dict[str, Any] = {"id": "wk_1", "name": "Shop", "last8": "UVwXyZ-_", "domain_allowlist": ("acme.com",)}
-    key = RowReader().convert(0, make(fields | {"name": "caf\ud800", "created_at": "\udfff"}))
-    assert (key.name, key.created_at) == ("caf?", "?")
-    for field, value in (("id", "\ud800"), ("agent_id", "\ud800"), ("domain_allowlist", ("acme.com", "\ud800"))):
-        with pytest.raises(InvalidRow, match="half a surrogate pair"):
-            RowReader().convert(0, make(fields | {field: value}))
-
-
-@pytest.mark.parametrize(
-    "fields", [{"id": 7}, {"id": ""}, {"last8": "short"}, {"domain_allowlist": "acme.com"}, {"key_sha256": "0"}], ids=repr
-)
-def test_a_widget_key_with_what_no_row_may_have_is_rejected(fields: dict[str, Any]) -> None:
-    key = msgspec.structs.replace(WidgetKey("wk_1", None, "UVwXyZ-_", ("acme.com",)), **fields)
-    with pytest.raises(InvalidRow, match=f"'{next(iter(fields))}'"):
-        RowReader().convert(0, key)
