@@ -104,6 +104,7 @@ class Gatekeeper:
         self._freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
         self._lifecycle: Lifecycle | None = None
         self._streams: PerLoop[Streams] | None = None
+        self._reporter: UsageReporter | None = None
         if isinstance(source, StaticSource):
             self._load(source.rows)
             return
@@ -122,7 +123,7 @@ class Gatekeeper:
                 fingerprint=lambda: live.fingerprint,
                 wall_clock=wall_clock,
             )
-        reporter = self._usage_reporter(live, usage_interval, clock, wall_clock)
+        self._reporter = reporter = self._usage_reporter(live, usage_interval, clock, wall_clock)
 
         def new_refresher() -> Refresher:
             return Refresher(
@@ -368,6 +369,8 @@ class Gatekeeper:
         self._freshness.is_applying = False
         self._index.after_fork()
         # What the parent counted is the parent's to report.
+        if self._reporter is not None:
+            self._reporter.forget()
         self._tally = Tally()
         self.memo = Memo(self._tally)
 

@@ -32,6 +32,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever 
 ATTEMPTS = 10  # at applying a list while the refreshers of other event loops apply theirs
 RENEWALS = 10  # of the snapshot in the time after which it would be too old
 SNAPSHOT_RETRY = 60.0  # seconds
+AFTER_LIST = 5.0  # seconds
 
 logger = logging.getLogger("gatekeeper")
 
@@ -109,7 +111,7 @@ class Refresher:
         freshness: where the outcome is noted.
         on_change: called after decisions may have changed.
         snapshot: where the list is kept on disk; None for nowhere.
-        after_list: awaited after a list was had, before the pause.
+        after_list: awaited after a list was had, for 5 s of the pause at most, and cancelled when a list is wanted.
         interval: seconds between two fetches, ± 20 %.
         timeout: seconds that one fetch may take in all.
         clock: seconds; see `boot_clock`.
@@ -233,9 +235,10 @@ class Refresher:
         report = await self._once(fetch)
         current.finish(report)
         await self._save()
+        began = self._clock()
         if self._after_list is not None and report.outcome != "failed":
-            await self._after_list()
-        await self._pause(self._delay(report))
+            await self._unless_woken(self._after_list, AFTER_LIST)
+        await self._pause(max(0.0, self._delay(report) - (self._clock() - began)))
 
     def _begin(self) -> _Round:
         self._current, self._next = self._next, _Round()
@@ -536,16 +539,17 @@ class Refresher:
         expires_in = self._freshness.expires_in
         if expires_in is not None and expires_in < seconds:
             seconds -= expires_in
-            woken = await self._sleep_unless_woken(expires_in)
+            woken = await self._unless_woken(partial(self._sleep, expires_in))
             self._on_change()
             if woken:
                 return
-        await self._sleep_unless_woken(seconds)
+        await self._unless_woken(partial(self._sleep, seconds))
 
-    async def _sleep_unless_woken(self, seconds: float) -> bool:
+    async def _unless_woken(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
+        """Do something until a fetch is wanted; whether one is."""
         if not self._next.wanted:
-            with anyio.CancelScope() as self._pausing:
-                await self._sleep(seconds)
+            with anyio.move_on_after(within) as self._pausing:
+                await do()
             self._pausing = None
         return self._next.wanted
 

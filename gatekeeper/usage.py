@@ -8,7 +8,7 @@ from http import HTTPStatus
 from itertools import islice
 
 from gatekeeper.client import KeyUsage
-from gatekeeper.errors import HubError
+from gatekeeper.errors import HubError, SourceError
 from gatekeeper.freshness import Clock
 
 __all__ = ("Report", "UsageReporter")
@@ -26,7 +26,7 @@ class UsageReporter:
     """Reports which keys were used, in batches, each key once in a batch.
 
     Args:
-        report: sends a batch; raises HubError.
+        report: sends a batch; raises SourceError.
         take: gives the allowed requests by key id since it was last called.
         interval: seconds between two batches, at least.
         clock: seconds; see `boot_clock`.
@@ -50,7 +50,7 @@ class UsageReporter:
         self._clock = clock
         self._wall_clock = wall_clock
         self._counters = counters
-        self._unreported: Counter[str] = Counter()
+        self._kept: dict[str, KeyUsage] = {}
         self._is_wanted = True
         self._last_at = clock()
 
@@ -62,29 +62,42 @@ class UsageReporter:
     async def report(self) -> None:
         """Report what was used since the last batch, if the hub wants to know and anything was."""
         self._last_at = self._clock()
-        self._unreported.update(self._take())
+        used = self._take()
         if not self._is_wanted:
-            self._unreported.clear()
-        last_used_at = datetime.fromtimestamp(self._wall_clock(), UTC)
-        while batch := dict(islice(self._unreported.items(), BATCH)):
-            for row_id in batch:
-                del self._unreported[row_id]
-            if not await self._is_taken(batch, last_used_at):
-                return
-
-    async def _is_taken(self, batch: dict[str, int], last_used_at: datetime) -> bool:
+            return
+        kept = self._kept
+        unreported = dict(kept)
+        kept.clear()
+        now = datetime.fromtimestamp(self._wall_clock(), UTC)
+        _add(unreported, {row_id: KeyUsage(count, now) for row_id, count in used.items()})
         try:
-            await self._report({row_id: KeyUsage(count, last_used_at) for row_id, count in batch.items()})
-        except HubError as error:
+            while batch := dict(islice(unreported.items(), BATCH)):
+                await self._report(batch)
+                self._counters["usage_reported"] += 1
+                for row_id in batch:
+                    del unreported[row_id]
+        except Exception as error:
             self._counters["usage_failed"] += 1
-            if error.status in _NO_SUCH_ENDPOINT:
+            if isinstance(error, HubError) and error.status in _NO_SUCH_ENDPOINT:
                 self._is_wanted = False
-                self._unreported.clear()
+                unreported.clear()
                 logger.info("gatekeeper: the hub takes no reports on which keys are used, so none are sent")
-                return False
+            else:
+                bug = None if isinstance(error, SourceError) else error
+                logger.debug("gatekeeper: the keys that were used could not be reported: %s", error, exc_info=bug)
+        finally:
             # To count twice what the hub may have taken is better than to lose it: a key that nobody uses can be deleted.
-            self._unreported.update(batch)
-            logger.debug("gatekeeper: the keys that were used could not be reported: %s", error)
-            return False
-        self._counters["usage_reported"] += 1
-        return True
+            _add(kept, unreported)
+
+    def forget(self) -> None:
+        """Keep nothing of what could not be reported, because somebody else will report it."""
+        self._kept = {}
+
+
+def _add(usage: dict[str, KeyUsage], more: Mapping[str, KeyUsage]) -> None:
+    for row_id, new in more.items():
+        old = usage.get(row_id)
+        if old is None:
+            usage[row_id] = new
+        else:
+            usage[row_id] = KeyUsage(old.count + new.count, max(old.last_used_at, new.last_used_at))
