@@ -8,23 +8,21 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from typing import Any
 
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper import HubSource, Reason, Source, WidgetKey
-from gatekeeper.freshness import Freshness, RefreshReport, boot_clock
-from gatekeeper.index import KeyIndex
-from gatekeeper.keys import ClientKey
-from gatekeeper.refresh import Refresher, backoff
+from gatekeeper import HubSource, Reason
+from gatekeeper.freshness import RefreshReport
+from gatekeeper.refresh import backoff
 
 from .support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from .support.fake_time import FakeTime
 from .support.memory_source import MemorySource
-from .support.rows import TOKEN, as_json, bad_row, client_key, row
+from .support.refreshing import Running, running
+from .support.rows import TOKEN, as_json, bad_row, row
 
 pytestmark = pytest.mark.anyio
 
@@ -67,58 +65,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def hub() -> Iterator[FakeHub]:
     with FakeHub() as hub:
         yield hub
-
-
-class Running:
-    """A refresher at work, and what it works with."""
-
-    def __init__(self, source: Source, fake: FakeTime, options: dict[str, Any]) -> None:
-        self.time = fake
-        self.changes = 0
-        self.index = KeyIndex(account="acme")
-        self.freshness = Freshness(
-            soft_stale=options.pop("soft_stale", 60.0), hard_stale=options.pop("hard_stale", 3600.0), clock=fake.clock
-        )
-        self.refresher = Refresher(
-            source,
-            self.index,
-            self.freshness,
-            self._changed,
-            **{"interval": 10.0, "timeout": 30.0, "clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, **options},
-        )
-
-    def _changed(self) -> None:
-        self.changes += 1
-
-    @property
-    def ids(self) -> list[str]:
-        return sorted(key.id for key in self.index)
-
-    def get(self, row_id: str) -> WidgetKey:
-        (key,) = [key for key in self.index if key.id == row_id]
-        return key
-
-    def resolve(self, number: int) -> object:
-        return self.index.resolve(ClientKey.parse(client_key(number)))
-
-    async def refresh(self) -> RefreshReport:
-        """Refresh, and wait until the refresher sleeps again."""
-        slept = len(self.time.sleeps)
-        report = await self.refresher.refresh()
-        await self.time.asleep(slept + 1)
-        return report
-
-
-@asynccontextmanager
-async def running(source: Source | FakeHub, *, jitter: float = 0.5, **options: Any) -> AsyncIterator[Running]:
-    """Run a refresher that has fetched once."""
-    fake = FakeTime(jitter=jitter)
-    harness = Running(HubSource(source.url, TOKEN, timeout=60) if isinstance(source, FakeHub) else source, fake, options)
-    async with anyio.create_task_group() as group:
-        group.start_soon(harness.refresher.run)
-        await fake.asleep()
-        yield harness
-        group.cancel_scope.cancel()
 
 
 # Cadence
@@ -727,125 +673,6 @@ async def test_owners_are_not_bounded_by_what_strangers_do(hub: FakeHub) -> None
         for _ in range(10):
             await it.refresher.refresh()
         assert len(hub.requests) - before == 10
-
-
-# How fresh the list is
-
-
-async def test_a_list_grows_old_by_the_clock(hub: FakeHub) -> None:
-    hub.then(FAILURE)
-    hub.lists(row(1))
-    async with running(hub, soft_stale=60, hard_stale=3600) as it:
-        fresh = it.freshness
-        assert (fresh.state, fresh.age, fresh.expires_in) == ("never_loaded", None, None)
-        await it.refresh()
-        assert (fresh.state, fresh.age, fresh.expires_in) == ("fresh", 0, 3600)
-        hub.always(Answer(503, headers={"retry-after": "300"}))
-        states = []
-        for seconds in (59, 2, 3538, 2, 10_000):
-            await it.time.advance(seconds)
-            states.append((fresh.state, fresh.age))
-        assert states == [
-            ("fresh", 59),
-            ("degraded", 61),
-            ("degraded", 3599),
-            ("expired", 3601),
-            ("expired", 13601),
-        ]
-        assert fresh.expires_in is None
-        hub.lists(row(1))
-        await it.refresh()
-        assert (fresh.state, fresh.age) == ("fresh", 0)
-
-
-async def test_a_list_may_be_trusted_for_ever(hub: FakeHub) -> None:
-    async with running(hub, hard_stale=0) as it:
-        it.time.now += 1e9
-        assert (it.freshness.state, it.freshness.expires_in) == ("degraded", None)
-
-
-async def test_the_age_of_a_list_runs_from_when_it_was_asked_for(hub: FakeHub) -> None:
-    async with running(hub) as it, anyio.create_task_group() as group:
-        hub.then(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
-        group.start_soon(it.refresher.refresh)
-        await hub.asked(2)
-        it.time.now += 4
-        hold.release()
-        await it.time.asleep(2)
-        assert it.freshness.age == 4
-
-
-async def test_a_clock_that_runs_backwards_makes_no_list_younger_than_new(hub: FakeHub) -> None:
-    async with running(hub) as it:
-        it.time.now -= 100
-        assert it.freshness.age == 0
-
-
-async def test_decisions_are_forgotten_at_the_moment_the_list_expires(hub: FakeHub) -> None:
-    async with running(hub, hard_stale=100) as it:
-        hub.always(Answer(503, headers={"retry-after": "300"}))
-        await it.refresh()
-        assert it.time.sleeps[-1] == 100
-        changes = it.changes
-        await it.time.advance(99)
-        assert it.changes == changes
-        await it.time.advance(2)
-        assert it.freshness.state == "expired"
-        assert it.changes > changes
-        assert it.time.sleeps[-1] == 200
-
-
-async def test_decisions_are_forgotten_when_the_list_expires_during_a_fetch(hub: FakeHub) -> None:
-    async with running(hub, hard_stale=100) as it, anyio.create_task_group() as group:
-        hub.always(Answer(500, hold=(hold := hub.hold())))
-        group.start_soon(it.refresher.refresh)
-        await hub.asked(2)
-        changes = it.changes
-        it.time.now += 101
-        hold.release()
-        await it.time.asleep(2)
-        assert it.freshness.state == "expired"
-        assert it.changes > changes
-
-
-async def test_decisions_are_forgotten_when_the_list_expired_while_the_machine_was_suspended(hub: FakeHub) -> None:
-    async with running(hub, hard_stale=100) as it:
-        changes = it.changes
-        hub.always(FAILURE)
-        it.time.now += 3600
-        await it.time.wake()
-        assert it.freshness.state == "expired"
-        assert it.changes > changes
-
-
-async def test_decisions_are_forgotten_when_an_expired_list_is_renewed(hub: FakeHub) -> None:
-    hub.lists(row(1), etag='"1"')
-    async with running(hub, hard_stale=100) as it:
-        hub.always(FAILURE)
-        await it.time.advance(200)
-        changes = it.changes
-        hub.lists(row(1), etag='"1"')
-        assert (await it.refresh()).outcome == "unchanged"
-        assert it.freshness.state == "fresh"
-        assert it.changes > changes
-
-
-async def test_a_refresh_meanwhile_does_not_make_the_moment_of_expiry_be_missed(hub: FakeHub) -> None:
-    async with running(hub, hard_stale=100) as it:
-        hub.always(Answer(503, headers={"retry-after": "300"}))
-        await it.time.advance(60)
-        await it.refresh()
-        changes = it.changes
-        await it.time.advance(41)
-        assert it.freshness.state == "expired"
-        assert it.changes > changes
-
-
-def test_the_clock_never_runs_backwards_and_needs_no_boot_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert boot_clock() <= boot_clock()
-    assert boot_clock() >= time.monotonic() - 1
-    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
-    assert boot_clock() == pytest.approx(time.monotonic(), abs=1)
 
 
 # Nothing but shutdown ends it

@@ -15,7 +15,7 @@ from .fake_hub import FakeHub, Request
 from .fake_time import FakeTime
 from .rows import ORIGIN, TOKEN, client_key
 
-__all__ = ("Guarded", "gaps", "guarded", "hub_source")
+__all__ = ("Guarded", "gaps", "gate_of", "guarded", "hub_source")
 
 
 @cache
@@ -30,6 +30,15 @@ def hub_source(url: str, token: str | Callable[[], str] = TOKEN, *, timeout: flo
         return httpx.AsyncClient(verify=_trust(), trust_env=False, timeout=timeout)
 
     return HubSource(url, token, **{"http": http, **options})
+
+
+def gate_of(hub: FakeHub, fake: FakeTime | None = None, **options: Any) -> Gatekeeper:
+    """Make a gate for a hub, by a clock that stands still; it has patience with a machine that has much else to do."""
+    fake = FakeTime() if fake is None else fake
+    return Gatekeeper(
+        HubSource(hub.url, TOKEN, timeout=60),
+        **{"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "unknown_key_wait": 15, **options},
+    )
 
 
 class Guarded:
