@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,11 @@ TAKEN = Answer(204)
 ROWS = [row(1), row(2), row(3, disabled_at="now")]
 
 pytestmark = pytest.mark.anyio
+
+
+def reporting(hub: FakeHub | HubSource, **options: Any) -> AbstractAsyncContextManager[Guarded]:
+    """Run a gate that reports every 30 seconds, unless the options say otherwise."""
+    return guarded(hub, **{"usage_interval": 30.0, **options})
 
 
 @pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
@@ -78,7 +84,7 @@ def use(it: Guarded | Gatekeeper, number: int = 1, times: int = 1) -> None:
 
 
 async def test_each_key_that_was_used_is_told_once_with_its_count_and_the_time(hub: Taker) -> None:
-    async with guarded(hub, wall_clock=NOON.timestamp) as it:
+    async with reporting(hub, wall_clock=NOON.timestamp) as it:
         use(it, 1, times=3)
         use(it, 2)
         assert (await it.gate.check(client_key(2), None, referer="https://acme.com/page")).allowed
@@ -99,7 +105,7 @@ async def test_requests_through_the_middleware_are_uses_and_preflights_are_not(h
 
     headers = {"origin": ORIGIN, "data-client-key": client_key(1)}
     preflight = {"origin": ORIGIN, "access-control-request-method": "GET"}
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         transport = httpx.ASGITransport(GatekeeperMiddleware(widget, gatekeeper=it.gate))
         async with httpx.AsyncClient(transport=transport, base_url="http://widgets.test") as browser:
             for _ in range(5):
@@ -111,7 +117,7 @@ async def test_requests_through_the_middleware_are_uses_and_preflights_are_not(h
 
 
 async def test_a_refused_request_is_no_use(hub: Taker) -> None:
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         for key, origin in (
             (client_key(1), "https://evil.com"),
             (client_key(1), "null"),
@@ -128,14 +134,14 @@ async def test_a_refused_request_is_no_use(hub: Taker) -> None:
 
 
 async def test_nothing_is_told_where_nothing_was_used(hub: Taker) -> None:
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         await it.time.advance(300)
     assert hub.reports == []
 
 
 async def test_no_count_is_lost_when_decisions_are_forgotten(hub: Taker) -> None:
     hub.rows = [row(1, domain_allowlist=["*.acme.com"]), row(2)]
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         for number in range(MEMO_SIZE + 500):
             assert it.gate.decide(client_key(1), f"https://p{number}.acme.com").allowed
         use(it, 2, times=5)
@@ -169,7 +175,7 @@ async def test_the_reference_hub_lists_what_it_was_told(tmp_path: Path) -> None:
 
 
 async def test_reports_are_30_seconds_apart_however_often_lists_come(hub: Taker) -> None:
-    async with guarded(hub, refresh_interval=7.0) as it:
+    async with reporting(hub, refresh_interval=7.0) as it:
         for _ in range(60):
             use(it)
             await it.time.advance(5)
@@ -181,7 +187,7 @@ async def test_reports_are_30_seconds_apart_however_often_lists_come(hub: Taker)
 
 
 async def test_reports_may_be_further_apart(hub: Taker) -> None:
-    async with guarded(hub, usage_interval=60.0) as it:
+    async with reporting(hub, usage_interval=60.0) as it:
         use(it)
         await it.time.advance(59)
         assert hub.reports == []
@@ -190,7 +196,7 @@ async def test_reports_may_be_further_apart(hub: Taker) -> None:
 
 
 async def test_what_is_left_is_told_at_the_end(hub: Taker) -> None:
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         use(it, 2, times=3)
     assert hub.counts == [{"key-2": 3}]
     async with it.gate:
@@ -199,7 +205,7 @@ async def test_what_is_left_is_told_at_the_end(hub: Taker) -> None:
 
 
 async def test_nothing_is_ever_told_where_the_interval_is_0(hub: Taker) -> None:
-    async with guarded(hub, usage_interval=0.0) as it:
+    async with reporting(hub, usage_interval=0.0) as it:
         use(it)
         await it.time.advance(300)
     assert hub.reports == []
@@ -208,7 +214,7 @@ async def test_nothing_is_ever_told_where_the_interval_is_0(hub: Taker) -> None:
 async def test_rows_that_never_change_are_nobodys_to_report() -> None:
     async with Gatekeeper.from_rows(ROWS) as gate:
         use(gate)
-    async with guarded(MemorySource(*ROWS)) as it:
+    async with reporting(MemorySource(*ROWS)) as it:
         use(it)
         await it.time.advance(60)
         assert it.status.state == "fresh"
@@ -222,7 +228,7 @@ async def test_a_hub_that_takes_no_reports_is_sent_no_more_of_them_and_nobody_is
     hub: Taker, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.answer = json_answer("Not Found", status)
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         for _ in range(5):
             use(it)
             await it.time.advance(40)
@@ -250,7 +256,7 @@ async def test_what_could_not_be_told_is_told_with_the_next_report(
     wall = FakeTime()
     wall.now = NOON.timestamp()
     hub.answer = FAILURES[failure]
-    async with guarded(hub, wall_clock=wall.clock) as it:
+    async with reporting(hub, wall_clock=wall.clock) as it:
         use(it, 1, times=3)
         use(it, 2)
         await it.time.advance(30)
@@ -283,7 +289,7 @@ async def test_a_report_that_cannot_be_made_costs_no_list(hub: Taker) -> None:
         is_being_replaced = True
         return Answer(200, as_json(*hub.rows))
 
-    async with guarded(HubSource(hub.url, token, timeout=60)) as it:
+    async with reporting(HubSource(hub.url, token, timeout=60)) as it:
         use(it)
         it.time.now += 30
         hub.always(replace_the_token)
@@ -295,7 +301,7 @@ async def test_a_report_that_cannot_be_made_costs_no_list(hub: Taker) -> None:
 async def test_a_lot_of_keys_is_told_in_batches_and_each_key_in_one_of_them(hub: Taker) -> None:
     number = 2 * BATCH + 1000
     hub.rows = [row(one) for one in range(number)]
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         for one in range(number):
             use(it, one)
         use(it, 0)
@@ -308,7 +314,7 @@ async def test_a_lot_of_keys_is_told_in_batches_and_each_key_in_one_of_them(hub:
 async def test_of_several_batches_those_that_were_taken_are_not_told_again(hub: Taker) -> None:
     number = 2 * BATCH + 1000
     hub.rows = [row(one) for one in range(number)]
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         for one in range(number):
             use(it, one)
         answers = [TAKEN, Answer(500)]
@@ -326,7 +332,7 @@ async def test_of_several_batches_those_that_were_taken_are_not_told_again(hub: 
 
 
 async def test_no_request_waits_for_a_report_and_a_list_that_is_wanted_cuts_it_off(hub: Taker) -> None:
-    async with guarded(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
+    async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
         use(it)
         hub.answer = Answer(204, hold=(hold := hub.hold()))
         fetches = len(hub.fetches)
@@ -345,7 +351,7 @@ async def test_no_request_waits_for_a_report_and_a_list_that_is_wanted_cuts_it_o
 async def test_a_report_that_hangs_is_given_up_and_its_counts_are_kept(hub: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatekeeper.refresh.AFTER_LIST", 0.05)
     hub.answer = Answer(204, hold=hub.hold())
-    async with guarded(hub) as it:
+    async with reporting(hub) as it:
         use(it)
         await it.time.advance(30)
         assert len(hub.reports) == 1
@@ -357,7 +363,7 @@ async def test_a_report_that_hangs_is_given_up_and_its_counts_are_kept(hub: Take
 
 
 async def test_the_time_that_a_report_takes_is_no_delay_of_the_next_list(hub: Taker) -> None:
-    async with guarded(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
+    async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
         use(it)
         hub.answer = Answer(204, hold=(hold := hub.hold()))
         slept = len(it.time.sleeps)
