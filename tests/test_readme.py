@@ -10,6 +10,7 @@ from gatekeeper import Allowlist, GatekeeperMiddleware, Reason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
 
 
 def test_the_two_commands_stand_on_a_line_each() -> None:
@@ -44,12 +45,19 @@ def test_every_entry_of_the_table_of_entries_is_accepted() -> None:
 
 
 def test_the_example_of_mounting_runs_and_is_short() -> None:
-    (example,) = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    example = EXAMPLES[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     names: dict[str, Any] = {}
     # The token of the example is cut short by an ellipsis, which no header can carry.
     exec(example.replace("…", "x"), names)
     assert isinstance(names["app"], GatekeeperMiddleware)
+
+
+@pytest.mark.parametrize("example", EXAMPLES[1:])
+def test_what_the_other_examples_import_is_there(example: str) -> None:
+    compile(example, "README.md", "exec")
+    for line in re.findall(r"^from .*$", example, flags=re.MULTILINE):
+        exec(line, {})
 
 
 @pytest.mark.parametrize("word", ["whitelist", "blacklist", "TODO", "@@"])
