@@ -46,6 +46,7 @@ __all__ = (
     "InvalidOrigin",
     "InvalidRow",
     "OriginReason",
+    "RowReason",
     "SnapshotError",
     "SourceError",
 )
@@ -79,6 +80,8 @@ EntryReason = Literal[
     "too_long",
     "too_many",
 ]
+
+RowReason = Literal["not_an_object", "id", "suffix", "allowlist", "agent", "digest", "too_long", "other"]
 
 
 class GatekeeperError(Exception):
@@ -141,6 +144,7 @@ class InvalidRow(GatekeeperError, ValueError):
         row_id: the row's id, where it has one.
         fields: the names of the fields that the row has.
         disabled_at: what the row says about its being disabled, where that can be read.
+        reason: what is wrong with it, as a word that programs can compare.
     """
 
     def __init__(
@@ -151,12 +155,14 @@ class InvalidRow(GatekeeperError, ValueError):
         row_id: str | None = None,
         fields: tuple[str, ...] = (),
         disabled_at: object = None,
+        reason: RowReason = "other",
     ) -> None:
         self.index = index
         self.problem = problem
         self.row_id = row_id
         self.fields = fields
         self.disabled_at = disabled_at
+        self.reason = reason
         named = "" if row_id is None else f" (id {row_id!r})"
         super().__init__(f"row {index}{named}: {problem}")
 

@@ -13,6 +13,7 @@ import msgspec
 
 __all__ = ("Clock", "Freshness", "KnownSlice", "RefreshReport", "State", "Status", "boot_clock", "boot_sleep")
 
+MINUTE = 60.0  # seconds
 TICK = 1.0  # seconds after which a sleeper looks at the clock again, so that it notices that the machine was suspended
 
 Clock = Callable[[], float]
@@ -73,11 +74,13 @@ class Status(msgspec.Struct, frozen=True):
         last_error: why the last fetch failed, as a sentence; None if it did not.
         ambiguous: the last 8 characters of keys that cannot be told apart and are refused.
         rejected: what is wrong with the rows of the last list that could not be read, at most 10 of them.
+        rejected_rows: how many there were.
         counters: how often what has happened since the start, by name.
         held: how many keys the last list lacks that are not dropped yet.
         from_snapshot: whether the list comes from the disk, and none from the source has been accepted yet.
         revocation_lag: seconds from the hub's revoking a key to its being refused here, for the slowest one of the last
             list that brought any; None before the first.
+        event_loop_lag: seconds that the refresher's waits ended too late in the last minute or two, the worst of them.
     """
 
     state: State
@@ -92,6 +95,8 @@ class Status(msgspec.Struct, frozen=True):
     held: int = 0
     from_snapshot: bool = False
     revocation_lag: float | None = None
+    rejected_rows: int = 0
+    event_loop_lag: float = 0.0
 
 
 class KnownSlice(NamedTuple):
@@ -123,6 +128,8 @@ class Freshness:
         digest: what tells the last list's bytes from any others.
         slices: the slices of the last list of which the index has every row as it is there, by their digests.
         kept_since: when keys were first kept as they are for a row that cannot be read, by id.
+        told_state, told_error: what the log says last about the list's state and about why it could not be had.
+        lists_in_a_row: how many lists have come since the last failure.
         held_since, held_lists: when so many keys were first missing that they were not dropped, and how many more lists
             have lacked as many since.
 
@@ -150,6 +157,12 @@ class Freshness:
         self.last_error: str | None = None
         self.ambiguous: tuple[str, ...] = ()
         self.rejected: tuple[str, ...] = ()
+        self.rejected_rows = 0
+        self.told_state: State = "never_loaded"
+        self.told_error: str | None = None
+        self.lists_in_a_row = 0
+        self._lag_since = clock()
+        self._lag = self._lag_before = 0.0
         self.counters: Counter[str] = Counter()
 
     @property
@@ -170,7 +183,15 @@ class Freshness:
             return "never_loaded"
         if self.hard_stale and age >= self.hard_stale:
             return "expired"
-        return "degraded" if age > self._soft_stale or self.from_snapshot else "fresh"
+        return "degraded" if age >= self._soft_stale or self.from_snapshot else "fresh"
+
+    @property
+    def degrades_in(self) -> float | None:
+        """Seconds until the list is degraded; None if it already is, or if there is none."""
+        age = self.age
+        if age is None or self.state != "fresh":
+            return None
+        return self._soft_stale - age
 
     @property
     def expires_in(self) -> float | None:
@@ -205,7 +226,30 @@ class Freshness:
             self.held,
             self.from_snapshot,
             self.revocation_lag,
+            self.rejected_rows,
+            self.event_loop_lag,
         )
+
+    @property
+    def event_loop_lag(self) -> float:
+        """Seconds that a wait ended too late, the worst of this minute and the one before it."""
+        self._turn_minute()
+        return max(self._lag, self._lag_before)
+
+    def note_lag(self, seconds: float) -> None:
+        """Note how much too late a wait has ended.
+
+        Args:
+            seconds: how much.
+        """
+        self._turn_minute()
+        self._lag = max(self._lag, seconds)
+
+    def _turn_minute(self) -> None:
+        minutes = (self._clock() - self._lag_since) // MINUTE
+        if minutes >= 1:
+            self._lag, self._lag_before = 0.0, self._lag if minutes == 1 else 0.0
+            self._lag_since += minutes * MINUTE
 
     def pin(self, ambiguous: tuple[str, ...]) -> None:
         """Note that there is a list, and that it is always fresh because it never changes.

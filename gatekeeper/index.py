@@ -16,7 +16,7 @@ from cachetools import FIFOCache
 
 from gatekeeper.allowlist import Allowlist, find_entry, is_secure
 from gatekeeper.decisions import Reason
-from gatekeeper.errors import InvalidRow
+from gatekeeper.errors import InvalidRow, RowReason
 from gatekeeper.keys import ClientKey, WidgetKey
 from gatekeeper.origins import Origin
 
@@ -286,7 +286,7 @@ class Difference:
         duplicate_ids: the ids that came more than once.
         revoked_at: what the rows say that newly revoke a key.
         rejected: what is wrong with the first of the rows that cannot be read.
-        rejected_count: how many such rows there were.
+        rejected_reasons: how many such rows there were, by what is wrong with them.
         count: how many rows there were.
         slots_hold: whether what `see` returned will be true of the next list, once this one is applied: no later row has
             touched a key that was as it is known.
@@ -309,9 +309,14 @@ class Difference:
         self.duplicate_ids: set[str] = set()
         self.revoked_at: list[object] = []
         self.rejected: list[InvalidRow] = []
-        self.rejected_count = 0
+        self.rejected_reasons: Counter[RowReason] = Counter()
         self.count = 0
         self.slots_hold = True
+
+    @property
+    def rejected_count(self) -> int:
+        """How many rows cannot be read."""
+        return self.rejected_reasons.total()
 
     @property
     def is_empty(self) -> bool:
@@ -382,7 +387,7 @@ class Difference:
     def _see_other(self, row: Any, packed_row: bytes) -> None:
         if len(packed_row) > MAX_PACKED:
             problem = f"Expected at most {MAX_PACKED} bytes in a row, got {len(packed_row)}"
-            self._spoil(InvalidRow(self.count - 1, problem, row_id=row.id, disabled_at=row.disabled_at))
+            self._spoil(InvalidRow(self.count - 1, problem, row_id=row.id, disabled_at=row.disabled_at, reason="too_long"))
             return
         known = self._index.find(row.last8, row.id)
         if known is None:
@@ -416,7 +421,7 @@ class Difference:
             (self.used if _pack(used_now) == packed_row else self.changed)[slot] = known[:SLOT] + packed_row
 
     def _spoil(self, row: InvalidRow) -> None:
-        self.rejected_count += 1
+        self.rejected_reasons[row.reason] += 1
         if len(self.rejected) < SHOWN:
             self.rejected.append(row)
         if row.row_id is not None and self._spoiled.get(row.row_id) is None:

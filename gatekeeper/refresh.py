@@ -68,6 +68,7 @@ BUCKET = 3  # fetches that unknown keys can cause at once
 BUCKET_PERIOD = 5.0  # seconds until they can cause one more, or
 BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever is longer
 ATTEMPTS = 10  # at applying a list while the refreshers of other event loops apply theirs
+SETTLED_AFTER = 6  # lists in a row, which is a minute by default; the next failure after them is another story
 RENEWALS = 10  # of the snapshot in the time after which it would be too old
 SNAPSHOT_RETRY = 60.0  # seconds
 AFTER_LIST = 5.0  # seconds
@@ -214,13 +215,11 @@ class Refresher:
                     async with self._source.connect() as fetch:
                         while True:
                             await self._round(fetch)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever a source of the user's own raises; _note logs it
                     report = RefreshReport(
                         "failed", error=f"the source could not be opened: {type(error).__name__}: {error}"
                     )
-                    if self._freshness.last_error != report.error:
-                        logger.exception("gatekeeper: the source of the list of widget keys could not be opened")
-                    self._note(report, self._clock())
+                    self._note(report, self._clock(), bug=error)
                     self._begin().finish(report)
                     await self._pause(self._delay(report))
         finally:
@@ -245,7 +244,7 @@ class Refresher:
         return self._current
 
     async def _once(self, fetch: Fetch) -> RefreshReport:
-        asked_at = self._clock()
+        asked_at, bug = self._clock(), None
         try:
             report = await self._fetch_and_apply(fetch)
         except TimeoutError:
@@ -254,11 +253,13 @@ class Refresher:
             report = RefreshReport("failed", error=str(error), retry_after=error.retry_after, lasting=error.lasting)
             if isinstance(error, HubError) and error.status == HTTPStatus.NOT_MODIFIED:
                 self._freshness.validator = None  # it was about another list, so the next answer has to bring one
-        except Exception as error:
-            logger.exception("gatekeeper: refreshing the list of widget keys failed in a way that is a bug")
-            report = RefreshReport("failed", error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - nothing ends the loop; _note logs it
+            report = RefreshReport(
+                "failed", error=f"refreshing failed in a way that is a bug: {type(error).__name__}: {error}"
+            )
+            bug = error
         self._last_duration = self._clock() - asked_at
-        self._note(report, asked_at)
+        self._note(report, asked_at, bug=bug)
         return msgspec.structs.replace(report, duration=self._last_duration)
 
     async def _fetch_and_apply(self, fetch: Fetch) -> RefreshReport:
@@ -424,7 +425,11 @@ class Refresher:
     def _tell(self, difference: Difference) -> None:
         freshness = self._freshness
         before, freshness.rejected = freshness.rejected, tuple(str(error) for error in difference.rejected)
+        freshness.rejected_rows = difference.rejected_count
         freshness.counters["rows_rejected"] += difference.rejected_count
+        for reason, count in difference.rejected_reasons.items():
+            freshness.counters[f"rows_rejected_{reason}"] += count
+        freshness.counters["revocations"] += len(difference.revoked_at)
         freshness.counters["duplicate_ids"] += len(difference.duplicate_ids)
         for problem in freshness.rejected:
             if problem not in before:
@@ -439,24 +444,56 @@ class Refresher:
         if lags:
             freshness.revocation_lag = max(0.0, *lags)
 
-    def _note(self, report: RefreshReport, asked_at: float) -> None:
+    def _note(self, report: RefreshReport, asked_at: float, *, bug: Exception | None = None) -> None:
         freshness = self._freshness
         freshness.counters[f"refresh_{report.outcome}"] += 1
         if report.outcome == "failed":
             self._failures += 1
-            if freshness.last_error != report.error:
-                logger.warning("gatekeeper: the list of widget keys stays as it is: %s", report.error)
             freshness.last_error = report.error
+            self._tell_failure(report, bug)
             if freshness.state == "expired":
                 self._on_change()
+        else:
+            if freshness.state in ("never_loaded", "expired"):
+                self._on_change()
+            self._failures = 0
+            freshness.accept(asked_at)
+            self._loaded.set()
+            self._tell_success()
+        self._tell_state()
+
+    def _tell_failure(self, report: RefreshReport, bug: Exception | None) -> None:
+        freshness = self._freshness
+        freshness.lists_in_a_row = 0
+        if freshness.told_error != report.error:
+            level = logging.WARNING if bug is None else logging.ERROR
+            logger.log(level, "gatekeeper: the list of widget keys stays as it is: %s", report.error, exc_info=bug)
+        freshness.told_error = report.error
+
+    def _tell_success(self) -> None:
+        freshness = self._freshness
+        freshness.lists_in_a_row += 1
+        if freshness.told_error is not None and freshness.lists_in_a_row >= SETTLED_AFTER:
+            freshness.told_error = None
+            logger.info("gatekeeper: the list of widget keys comes again, %d times in a row", freshness.lists_in_a_row)
+
+    def _tell_state(self) -> None:
+        """Tell once that the list's state is another."""
+        freshness = self._freshness
+        before, state, age = freshness.told_state, freshness.state, freshness.age or 0.0
+        if state == before:
             return
-        if freshness.last_error is not None:
-            logger.info("gatekeeper: the list of widget keys is fresh again")
-        if freshness.state in ("never_loaded", "expired"):
-            self._on_change()
-        self._failures = 0
-        freshness.accept(asked_at)
-        self._loaded.set()
+        freshness.told_state = state
+        why = "" if freshness.last_error is None else f"; {freshness.last_error}"
+        if state == "fresh":
+            again = "" if before == "never_loaded" else " again"
+            logger.info("gatekeeper: the list of widget keys is fresh%s: %d keys", again, len(self._index))
+        elif state == "degraded":
+            logger.warning(
+                "gatekeeper: the list of widget keys is degraded: it is %.0f s old, and still decides%s", age, why
+            )
+        elif state == "expired":
+            logger.error("gatekeeper: the list of widget keys is expired: it is %.0f s old, lets no key in%s", age, why)
 
     async def _restore(self) -> None:
         """Serve what the last process served, until the source gives a list."""
@@ -478,6 +515,7 @@ class Refresher:
                 freshness.generation += 1
                 self._on_change()
                 self._loaded.set()
+                freshness.told_state = freshness.state
                 logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", len(self._index), age)
         finally:
             freshness.is_applying = False
@@ -535,15 +573,24 @@ class Refresher:
         return True
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for the next fetch; forget what was decided at the moment the list expires meanwhile."""
+        """Wait for the next fetch; tell when the list is degraded or expires meanwhile, and then forget what was decided."""
         expires_in = self._freshness.expires_in
-        if expires_in is not None and expires_in < seconds:
-            seconds -= expires_in
-            woken = await self._unless_woken(partial(self._sleep, expires_in))
-            self._on_change()
+        moments = [moment for moment in (self._freshness.degrades_in, expires_in) if moment is not None and moment < seconds]
+        waited = 0.0
+        for moment in sorted(moments):
+            woken = await self._unless_woken(partial(self._wait, moment - waited))
+            waited = moment
+            if moment == expires_in:
+                self._on_change()
+            self._tell_state()
             if woken:
                 return
-        await self._unless_woken(partial(self._sleep, seconds))
+        await self._unless_woken(partial(self._wait, seconds - waited))
+
+    async def _wait(self, seconds: float) -> None:
+        due = self._clock() + seconds
+        await self._sleep(seconds)
+        self._freshness.note_lag(self._clock() - due)
 
     async def _unless_woken(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
         """Do something until a fetch is wanted; whether one is."""

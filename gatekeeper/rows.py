@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 
-from gatekeeper.errors import ConfigError, InvalidList, InvalidRow
+from gatekeeper.errors import ConfigError, InvalidList, InvalidRow, RowReason
 from gatekeeper.keys import SUFFIX_LENGTH, WidgetKey
 
 __all__ = ("ListReader", "RowReader", "Slice")
@@ -189,7 +189,8 @@ class RowReader:
 
     def _invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
         if not isinstance(row, Mapping):
-            return InvalidRow(index, f"expected an object with the fields of a widget key: {error}")
+            problem = f"expected an object with the fields of a widget key: {error}"
+            return InvalidRow(index, problem, reason="not_an_object")
         fields = tuple(str(name) for name in row)
         row_id = row.get("id")
         return InvalidRow(
@@ -198,7 +199,13 @@ class RowReader:
             row_id=row_id if isinstance(row_id, str) else None,
             fields=fields,
             disabled_at=row.get("disabled_at"),
+            reason=self._reason(fields, str(error)),
         )
+
+    def _reason(self, fields: tuple[str, ...], error: str) -> RowReason:
+        missing = [field for field in (self._suffix_field, "id") if field not in fields]
+        field = missing[0] if missing else _split_error(error)[1]
+        return _REASONS.get("last8" if field == self._suffix_field else field, "other")
 
     def _problem(self, row: Mapping[str, Any], fields: tuple[str, ...], error: str) -> str:
         if self._suffix_field not in fields:
@@ -206,13 +213,12 @@ class RowReader:
                 f"there is no field {self._suffix_field!r}, only {', '.join(map(repr, fields)) or 'none at all'}; "
                 "name the one with the key's last 8 characters by suffix_field="
             )
-        expected, _, path = error.partition(" - at `$.")
-        field = path.rstrip("`").partition("[")[0]
+        expected, field = _split_error(error)
         value = row.get(field)
         if isinstance(value, str) and field in {self._suffix_field, "key_sha256", "id"}:
             # Never the value itself: a secret may stand in the wrong field.
             return f"{_EXPECTED_TEXT.get(field, _EXPECTED_SUFFIX)} in {field!r}, got text of {len(value)} characters"
-        return f"{expected} in {field!r}" if path else error
+        return f"{expected} in {field!r}" if field else error
 
 
 class ListReader:
@@ -445,6 +451,13 @@ _DECIDING = {
     "key_sha256": Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")] | None,
 }
 _REQUIRED = ("id", "last8")
+_REASONS: dict[str, RowReason] = {
+    "id": "id",
+    "last8": "suffix",
+    "domain_allowlist": "allowlist",
+    "agent_id": "agent",
+    "key_sha256": "digest",
+}
 
 
 def _fields(readable: Any) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
@@ -490,6 +503,12 @@ def _outline(raw: bytes) -> dict[str, Any]:
             elif mark == b'"disabled_at"' and value.group(1) != b"null":
                 found["disabled_at"] = True
     return found
+
+
+def _split_error(error: str) -> tuple[str, str]:
+    """What msgspec expected, and in which field of a row; "" where it names none."""
+    expected, _, path = error.partition(" - at `$.")
+    return expected, path.rstrip("`").partition("[")[0]
 
 
 def _leniently(text: bytes) -> object:
