@@ -225,6 +225,13 @@ class Gatekeeper:
             remembered = self._remembered(key, origin, referer)
         return self._count(remembered)
 
+    async def start(self) -> None:
+        """Begin to fetch the list, where nobody has, and wait for the first one, until `start_timeout` is over at most.
+
+        Under trio a gate is begun by `async with` only, and this waits for nothing before.
+        """
+        await self._started()
+
     async def refresh(self) -> RefreshReport:
         """Fetch the list once more, beginning after this call; start if need be.
 

@@ -97,7 +97,7 @@ class RowReader:
             row = _leniently(bytes(raw))
             if row is None:
                 problem = f"expected an object with the fields of a widget key: {error}"
-                raise InvalidRow(index, problem, **_outline(bytes(raw))) from error
+                raise InvalidRow(index, problem, reason="not_an_object", **_outline(bytes(raw))) from error
             if not isinstance(row, dict) or not self._can_decide(row):
                 raise self._invalid(index, row, error) from error
             return self.convert(index, row)

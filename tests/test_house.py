@@ -30,14 +30,16 @@ HOUSE = (
     "gate",
     "cors",
     "middleware",
+    "health",
     "fastapi",
+    "metrics",
     "hub",
     "demo",
     "cli",
     "__main__",
 )
 PURE = ("origins", "allowlist", "keys", "rows", "decisions", "index")
-OPTIONAL = ("fastapi", "hub", "demo", "cli", "__main__")
+OPTIONAL = ("fastapi", "metrics", "hub", "demo", "cli", "__main__")
 
 # What only one room may import.
 ONLY = {
@@ -48,6 +50,7 @@ ONLY = {
     "alembic": ("hub",),
     "uvicorn": ("demo", "cli"),
     "typer": ("cli",),
+    "prometheus_client": ("metrics",),
 }
 
 

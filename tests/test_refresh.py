@@ -108,7 +108,7 @@ async def test_without_a_list_failures_back_off_to_2_seconds(hub: FakeHub, jitte
 
 @pytest.mark.parametrize(("jitter", "share"), [(1.0, 1.0), (0.5, 0.5)])
 async def test_with_a_list_failures_back_off_to_30_seconds(hub: FakeHub, jitter: float, share: float) -> None:
-    async with running(hub, jitter=jitter) as it:
+    async with running(hub, jitter=jitter, soft_stale=1000) as it:
         hub.always(FAILURE)
         await it.time.advance(200)
         assert it.time.sleeps[1:9] == [seconds * share for seconds in (1, 2, 4, 8, 16, 30, 30, 30)]
@@ -116,7 +116,7 @@ async def test_with_a_list_failures_back_off_to_30_seconds(hub: FakeHub, jitter:
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 async def test_what_only_a_person_can_mend_is_asked_for_once_a_minute(hub: FakeHub, status: int) -> None:
-    async with running(hub, jitter=1.0) as it:
+    async with running(hub, jitter=1.0, soft_stale=1000) as it:
         hub.always(Answer(status))
         await it.time.advance(400)
         assert it.time.sleeps[1:10] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -154,7 +154,7 @@ async def test_a_hub_that_fails_every_other_time_is_never_asked_in_a_tight_loop(
 async def test_a_hub_that_says_when_to_come_back_is_asked_then_within_reason(
     hub: FakeHub, retry_after: str, seconds: float, status: int
 ) -> None:
-    async with running(hub) as it:
+    async with running(hub, soft_stale=1000) as it:
         hub.then(Answer(status, headers={"retry-after": retry_after}))
         await it.time.advance(10)
         assert it.time.sleeps[1:] == [seconds]
@@ -174,7 +174,7 @@ async def test_a_hub_that_says_nonsense_about_when_to_come_back_is_not_obeyed(hu
 
 
 async def test_a_forced_refresh_does_not_wait_until_the_hub_wants_to_be_asked(hub: FakeHub) -> None:
-    async with running(hub) as it:
+    async with running(hub, soft_stale=1000) as it:
         hub.then(Answer(429, headers={"retry-after": "300"}))
         await it.time.advance(10)
         assert it.time.sleeps[-1] == 300

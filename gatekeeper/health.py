@@ -1,0 +1,88 @@
+"""Health: tells whoever sends requests here, and the people behind it, whether the gate can decide them, and if not why.
+
+from gatekeeper.health import health
+
+app = Starlette(routes=[Route("/healthz", health(gate))], lifespan=gate.lifespan)
+app = GatekeeperMiddleware(app, gatekeeper=gate, exempt=("/healthz",))
+"""
+
+from http import HTTPStatus
+from typing import Literal
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gatekeeper.freshness import State, Status
+from gatekeeper.gate import Gatekeeper
+
+__all__ = ("Health", "health")
+
+_NOT_READY = ("never_loaded", "expired")
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The answer.
+
+    Attributes:
+        status: "ready", "degraded" (it decides by a list that is getting old) or "not_ready" (it refuses every request).
+        state: as in `Status`.
+        age: seconds since the list of widget keys was asked for; None where there is none.
+        keys: how many keys it has.
+        detail: the same as a sentence, and why the last fetch failed, where it did; without secrets.
+    """
+
+    status: Literal["ready", "degraded", "not_ready"]
+    state: State
+    age: float | None
+    keys: int
+    detail: str
+
+
+def health(gate: Gatekeeper) -> ASGIApp:
+    """Make an endpoint that tells whether a gate can decide.
+
+    It answers 200 while the gate decides, also by an old list, because to take the process out of service would help nobody;
+    503 while every request is refused, before the first list and once the last one has expired. A gate that nobody has
+    started is started, as by its first request, or no request would ever be sent to it. For liveness, which must
+    not depend on the hub or else processes are killed while it is down, answer 200 from an endpoint of your own.
+
+    Args:
+        gate: the gate.
+
+    Returns:
+        An ASGI app for a route or a mount of its own, to be kept out of what the middleware guards.
+    """
+    return _Endpoint(gate)
+
+
+class _Endpoint:
+    """No function, because Starlette's routes would take one for an endpoint that is called with a request."""
+
+    def __init__(self, gate: Gatekeeper) -> None:
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, as ASGI has it."""
+        await self._gate.start()
+        answer = _health(self._gate.status)
+        code = HTTPStatus.SERVICE_UNAVAILABLE if answer.status == "not_ready" else HTTPStatus.OK
+        headers = {"cache-control": "no-store"}
+        await Response(msgspec.json.encode(answer), code, headers, "application/json")(scope, receive, send)
+
+
+def _health(status: Status) -> Health:
+    why = "" if status.last_error is None else f"; the last fetch failed: {status.last_error}"
+    age = 0.0 if status.age is None else status.age
+    if status.state in _NOT_READY:
+        missing = "has expired" if status.state == "expired" else "has not come yet"
+        old = f" ({age:.0f} s old)" if status.state == "expired" else ""
+        return _answer("not_ready", status, f"every request is refused, because the list of widget keys {missing}{old}{why}")
+    if status.state == "degraded":
+        origin = "comes from the snapshot on disk" if status.from_snapshot else "is old"
+        return _answer("degraded", status, f"the list of widget keys {origin} ({age:.0f} s) and still decides{why}")
+    return _answer("ready", status, f"the list of widget keys is fresh{why}")
+
+
+def _answer(word: Literal["ready", "degraded", "not_ready"], status: Status, detail: str) -> Health:
+    return Health(word, status.state, None if status.age is None else round(status.age, 3), status.keys, detail)

@@ -1,0 +1,218 @@
+"""Metrics for Prometheus, read when they are scraped, so that requests pay nothing for them. Import it by this path.
+
+from gatekeeper.metrics import collector
+from prometheus_client import REGISTRY
+
+REGISTRY.register(collector(gate))
+
+Every label's values are a closed set: what requests and rows say never becomes one. The figures are those of one process,
+and prometheus_client's multiprocess mode leaves such collectors out: let each worker process be scraped at a port of its
+own.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import NamedTuple, get_args
+
+if find_spec("prometheus_client") is None:
+    _missing = "gatekeeper.metrics needs the extra `metrics`: pip install 'widget-gatekeeper[metrics]'"
+    raise ImportError(_missing)
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gatekeeper.decisions import Reason
+from gatekeeper.errors import RowReason
+from gatekeeper.freshness import State, Status
+from gatekeeper.gate import Gatekeeper
+
+__all__ = ("collector",)
+
+
+def collector(gate: Gatekeeper | Mapping[str, Gatekeeper]) -> Collector:
+    """Make what a registry of prometheus_client collects from.
+
+    Args:
+        gate: the gate; or several of one process by names of your own, which become the label `gate`. All of them go into
+            one collector, because a registry takes each metric but once.
+
+    Returns:
+        The collector, for `REGISTRY.register`.
+    """
+    return _Collector(gate)
+
+
+class _Read(NamedTuple):
+    """What a gate says at one moment."""
+
+    status: Status
+    decisions: Counter[Reason]
+
+
+# By the value of the label; under None where there is no label.
+_Values = Mapping[str, float] | Mapping[None, float]
+
+
+class _Metric(NamedTuple):
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    name: str
+    label: str | None
+    read: Callable[[_Read], _Values]
+    text: str
+
+
+class _Collector(Collector):
+    def __init__(self, gate: Gatekeeper | Mapping[str, Gatekeeper]) -> None:
+        self._labels = ("gate",) if isinstance(gate, Mapping) else ()
+        self._gates = {(name,): each for name, each in gate.items()} if isinstance(gate, Mapping) else {(): gate}
+
+    def collect(self) -> Iterator[Metric]:
+        """Read each gate once, and give its figures."""
+        reads = {names: _Read(gate.status, gate.decisions) for names, gate in self._gates.items()}
+        for metric in _METRICS:
+            labels = self._labels if metric.label is None else (*self._labels, metric.label)
+            family = metric.family(metric.name, metric.text, labels=labels)
+            for names, read in reads.items():
+                for value_of_label, value in metric.read(read).items():
+                    family.add_metric(names if value_of_label is None else (*names, value_of_label), value)
+            yield family
+
+
+def _count(name: str) -> Callable[[_Read], _Values]:
+    return lambda read: {None: read.status.counters.get(name, 0)}
+
+
+def _counts(prefix: str, values: tuple[str, ...]) -> Callable[[_Read], _Values]:
+    return lambda read: {value: read.status.counters.get(f"{prefix}_{value}", 0) for value in values}
+
+
+def _maybe(value: float | None) -> _Values:
+    return {} if value is None else {None: value}
+
+
+_METRICS = (
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_decisions",
+        "reason",
+        lambda read: {reason.value: read.decisions[reason] for reason in Reason},
+        "Requests that were decided, by the reason of the decision.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_refreshes",
+        "outcome",
+        _counts("refresh", ("changed", "unchanged", "failed")),
+        "Fetches of the list of widget keys, by what they came to.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_list_age_seconds",
+        None,
+        lambda read: _maybe(read.status.age),
+        "Seconds since the list that decides was asked for, be it from the hub or from the snapshot; absent without one.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_state",
+        "state",
+        lambda read: {state: float(state == read.status.state) for state in get_args(State)},
+        "1 for the state that the list is in, 0 for the others.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_list_from_snapshot",
+        None,
+        lambda read: {None: float(read.status.from_snapshot)},
+        "1 while the list that decides comes from the snapshot on disk.",
+    ),
+    _Metric(
+        GaugeMetricFamily, "gatekeeper_keys", None, lambda read: {None: read.status.keys}, "Widget keys, disabled or not."
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_ambiguous_keys",
+        None,
+        lambda read: {None: len(read.status.ambiguous)},
+        "Last 8 characters that several keys share, which cannot be told apart and are refused.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_removals_held",
+        None,
+        lambda read: {None: read.status.held},
+        "Keys that the last list lacks and that still count, because so many at once may be a mistake.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_rows_rejected",
+        "reason",
+        _counts("rows_rejected", get_args(RowReason)),
+        "Rows that could not be read, in all lists that were accepted and not the same as the one before, by what is wrong.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_list_rejected_rows",
+        None,
+        lambda read: {None: read.status.rejected_rows},
+        "Rows of the last accepted list that could not be read; their keys stay as they were.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_duplicate_ids",
+        None,
+        _count("duplicate_ids"),
+        "Ids that came more than once in a list.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_revocations",
+        None,
+        _count("revocations"),
+        "Keys that a list has newly disabled.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_revocation_lag_seconds",
+        None,
+        lambda read: _maybe(read.status.revocation_lag),
+        "Seconds from the hub's disabling a key to its being refused here, the most in the last list that disabled any.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_streams_closed",
+        None,
+        _count("streams_closed"),
+        "Open WebSockets and streaming responses that were closed because their key or page is not allowed any more.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_snapshots",
+        "outcome",
+        _counts("snapshot", ("saved", "failed")),
+        "Snapshots of the list on disk: written, or not to be written or used.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_refresher_restarts",
+        None,
+        _count("refresher_restarts"),
+        "Refreshers that had died and were brought back.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_usage_reports",
+        "outcome",
+        _counts("usage", ("reported", "failed")),
+        "Reports to the hub on which keys were used.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_event_loop_lag_seconds",
+        None,
+        lambda read: {None: read.status.event_loop_lag},
+        "Seconds by which the refresher's waits ended too late, the most in the last minute or two.",
+    ),
+)
