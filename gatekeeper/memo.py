@@ -1,6 +1,7 @@
 """Memo: what was decided since keys last changed, by what the request sent, and how often it came."""
 
 from collections import Counter
+from contextlib import suppress
 from threading import Lock
 
 from cachetools import FIFOCache
@@ -92,9 +93,10 @@ class Memo(FIFOCache[MemoKey, Remembered]):
 
     def count(self) -> None:
         """Count the uses of every decision in the tally."""
-        # A copy made in one go, because other threads may come meanwhile.
-        for remembered in list(self.values()):
-            self._tally.add(remembered)
+        # A copy made in one go, because other threads may come meanwhile; that of `values()` would not be.
+        for key in list(iter(self)):
+            with suppress(KeyError):
+                self._tally.add(self[key])
 
 
 def memo_key(

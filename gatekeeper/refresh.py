@@ -493,7 +493,7 @@ class Refresher:
                 "gatekeeper: the list of widget keys is degraded: it is %.0f s old, and still decides%s", age, why
             )
         elif state == "expired":
-            logger.error("gatekeeper: the list of widget keys is expired: it is %.0f s old, lets no key in%s", age, why)
+            logger.error("gatekeeper: the list of widget keys is expired: it is %.0f s old, and lets no key in%s", age, why)
 
     async def _restore(self) -> None:
         """Serve what the last process served, until the source gives a list."""

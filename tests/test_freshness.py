@@ -82,7 +82,7 @@ async def test_a_clock_that_runs_backwards_makes_no_list_younger_than_new(hub: F
 
 
 async def test_decisions_are_forgotten_at_the_moment_the_list_expires(hub: FakeHub) -> None:
-    async with running(hub, hard_stale=100) as it:
+    async with running(hub, hard_stale=100, soft_stale=1000) as it:
         hub.always(Answer(503, headers={"retry-after": "300"}))
         await it.refresh()
         assert it.time.sleeps[-1] == 100

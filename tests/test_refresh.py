@@ -730,21 +730,150 @@ async def test_a_timeout_of_the_sources_own_is_a_failure_like_any_other() -> Non
         assert (await it.refresh()).outcome == "unchanged"
 
 
-async def test_a_failure_is_told_when_it_begins_when_it_changes_and_when_it_ends(
+# What the log says
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says since it was last asked, without what stands before every line."""
+    lines = [record.getMessage().removeprefix("gatekeeper: the list of widget keys ") for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+async def test_a_failure_is_told_when_it_begins_when_it_changes_and_when_it_has_long_ended(
     hub: FakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "gatekeeper")
     async with running(hub) as it:
+        assert told(caplog) == ["is fresh: 0 keys"]
         for answer in (FAILURE, FAILURE, Answer(401), Answer(401)):
             hub.then(answer)
             await it.refresh()
+        failed, changed = told(caplog)
+        assert "stays as it is" in failed
+        assert "answered 500" in failed
+        assert "answered 401" in changed
+        for _ in range(5):
+            await it.refresh()
+        assert told(caplog) == []
         await it.refresh()
         await it.refresh()
-    told = [record.getMessage() for record in caplog.records if record.name == "gatekeeper"]
-    assert len(told) == 3
-    assert "answered 500" in told[0]
-    assert "answered 401" in told[1]
-    assert "fresh again" in told[2]
+        assert told(caplog) == ["comes again, 6 times in a row"]
+        hub.then(FAILURE)
+        await it.refresh()
+        assert "answered 500" in told(caplog)[0]
+
+
+async def test_row_8_a_hub_that_fails_every_other_time_is_told_about_once(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(hub) as it:
+        caplog.set_level(logging.INFO, "gatekeeper")
+        for _ in range(50):
+            hub.then(FAILURE)
+            await it.refresh()
+            await it.refresh()
+        assert len(told(caplog)) == 1
+
+
+async def test_p19_each_change_of_state_is_one_line_at_the_moment_it_comes(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gatekeeper")
+    async with running(hub, soft_stale=60, hard_stale=100) as it:
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await it.time.advance(59)
+        fresh, failed = told(caplog)
+        assert (fresh, "answered 503" in failed) == ("is fresh: 0 keys", True)
+        await it.time.advance(1)
+        (degraded,) = told(caplog)
+        assert degraded.startswith("is degraded: it is 60 s old, and still decides; ")
+        assert "answered 503" in degraded
+        await it.time.advance(39)
+        assert told(caplog) == []
+        await it.time.advance(1)
+        (expired,) = told(caplog)
+        assert expired.startswith("is expired: it is 100 s old, and lets no key in; ")
+        await it.time.advance(1000)
+        assert told(caplog) == []
+        hub.lists(row(1))
+        await it.refresh()
+        assert told(caplog) == ["is fresh again: 1 keys"]
+        await it.time.advance(1000)
+        assert told(caplog) == []
+
+
+async def test_p19_a_list_that_is_degraded_without_any_failure_is_told_about_too(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(hub, soft_stale=60, interval=100) as it:
+        caplog.set_level(logging.INFO, "gatekeeper")
+        await it.time.advance(99)
+        assert told(caplog) == ["is degraded: it is 60 s old, and still decides"]
+        await it.time.advance(1)
+        assert told(caplog) == ["is fresh again: 0 keys"]
+
+
+async def test_p20_a_wrong_token_is_told_once_without_the_token(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "gatekeeper")
+    hub.always(Answer(401))
+    async with running(hub) as it:
+        await it.time.advance(50)
+        (line,) = told(caplog)
+        assert "answered 401" in line
+        assert TOKEN not in line
+        assert TOKEN.rpartition("_")[2] not in line
+
+
+async def test_a_bug_that_stays_is_told_once_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    source = MemorySource(row(1))
+    async with running(source, soft_stale=1000) as it:
+        source.broken = RuntimeError("a bug")
+        await it.time.advance(100)
+        assert it.freshness.counters["refresh_failed"] > 3
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is source.broken
+
+
+async def test_the_worst_wait_of_the_last_minutes_is_known(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        await it.time.advance(30)
+        assert it.freshness.event_loop_lag == 0
+        it.time.now += 12.5  # of which the wait under way was to take 10
+        await it.time.wake()
+        assert it.freshness.event_loop_lag == 2.5
+        await it.time.advance(60)
+        assert it.freshness.event_loop_lag == 2.5
+        await it.time.advance(60)
+        assert it.freshness.event_loop_lag == 0
+
+
+async def test_a_wait_that_somebody_ends_is_not_late(hub: FakeHub) -> None:
+    async with running(hub) as it:
+        it.time.now += 1
+        await it.refresh()
+        assert it.freshness.event_loop_lag == 0
+
+
+async def test_rows_that_cannot_be_read_are_counted_by_what_is_wrong(hub: FakeHub) -> None:
+    bad = [bad_row(1), row(2, domain_allowlist="acme.com"), row(3, key_sha256="x"), "x", row(4, name="x" * 70_000)]
+    good = [row(number) for number in range(10, 40)]
+    hub.lists(*good, *bad, bad_row(5))
+    async with running(hub) as it:
+        counters = it.freshness.counters
+        by_reason = {name: number for name, number in counters.items() if name.startswith("rows_rejected_")}
+        assert by_reason == {
+            "rows_rejected_suffix": 2,
+            "rows_rejected_allowlist": 1,
+            "rows_rejected_digest": 1,
+            "rows_rejected_not_an_object": 1,
+            "rows_rejected_too_long": 1,
+        }
+        assert (counters["rows_rejected"], it.freshness.rejected_rows) == (6, 6)
+        hub.lists(*good)
+        await it.refresh()
+        assert (counters["rows_rejected"], it.freshness.rejected_rows) == (6, 0)
 
 
 # Waiting for the first list

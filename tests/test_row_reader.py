@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper import ConfigError, InvalidList, InvalidRow, WidgetKey
+from gatekeeper.errors import RowReason
 from gatekeeper.rows import RowReader
 
 ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
@@ -559,3 +560,29 @@ def test_a_suffix_field_is_named_whole_whatever_it_ends_with() -> None:
 
 def test_an_id_of_one_character_is_an_id() -> None:
     assert read_one(ROW | {"id": "7"}).id == "7"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"id": 7, "last8": "abcd1234"}, "id"),
+        ({"last8": "abcd1234"}, "id"),
+        ({"id": "1"}, "suffix"),
+        ({"id": "1", "last8": "abcd123"}, "suffix"),
+        ({"id": "1", "last8": "abcd1234", "domain_allowlist": "acme.com"}, "allowlist"),
+        ({"id": "1", "last8": "abcd1234", "domain_allowlist": ["acme.com", 7]}, "allowlist"),
+        ({"id": "1", "last8": "abcd1234", "agent_id": 7}, "agent"),
+        ({"id": "1", "last8": "abcd1234", "key_sha256": "7"}, "digest"),
+        ({"id": "1", "last8": "abcd1234", "domain_allowlist": ["\ud800"]}, "other"),
+        (["id", "last8"], "not_an_object"),
+        (None, "not_an_object"),
+    ],
+)
+@pytest.mark.parametrize("suffix_field", ["last8", "ends_with"])
+def test_what_is_wrong_with_a_row_is_a_word_of_a_closed_set(row: Any, reason: str, suffix_field: str) -> None:
+    if isinstance(row, dict):
+        row = {suffix_field if name == "last8" else name: value for name, value in row.items()}
+    with pytest.raises(InvalidRow) as caught:
+        RowReader(suffix_field).read(0, json.dumps(row).encode())
+    assert caught.value.reason == reason
+    assert reason in get_args(RowReason)

@@ -1,0 +1,166 @@
+"""The health endpoint: what it answers in each state, wherever it is mounted."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from gatekeeper import Gatekeeper, GatekeeperMiddleware
+from gatekeeper.health import health
+
+from .support.fake_hub import Answer, FakeHub
+from .support.guarded import guarded, hub_source
+from .support.rows import TOKEN, row
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        hub.lists(row(1))
+        yield hub
+
+
+async def ask(app: ASGIApp, path: str = "/healthz", method: str = "GET") -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://widgets.test") as http:
+        return await http.request(method, path)
+
+
+async def told(gate: Gatekeeper) -> tuple[int, dict[str, Any]]:
+    response = await ask(health(gate))
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+    answer: dict[str, Any] = response.json()
+    return response.status_code, answer
+
+
+async def test_a_gate_with_a_fresh_list_is_ready(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        assert await told(it.gate) == (
+            200,
+            {
+                "status": "ready",
+                "state": "fresh",
+                "age": 0.0,
+                "keys": 1,
+                "detail": "the list of widget keys is fresh",
+            },
+        )
+
+
+async def test_a_gate_with_an_old_list_still_serves_and_says_how_old_it_is_and_why(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await it.time.advance(61)
+        status, answer = await told(it.gate)
+        assert (status, answer["status"], answer["state"], answer["age"]) == (200, "degraded", "degraded", 61)
+        assert answer["detail"].startswith(
+            "the list of widget keys is old (61 s) and still decides; the last fetch failed: "
+        )
+        assert "answered 503" in answer["detail"]
+
+
+async def test_a_failure_that_the_list_has_not_aged_by_yet_is_told_all_the_same(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        hub.always(Answer(500))
+        await it.time.advance(10)
+        status, answer = await told(it.gate)
+        assert (status, answer["status"]) == (200, "ready")
+        assert "answered 500" in answer["detail"]
+
+
+async def test_a_gate_with_an_expired_list_is_not_ready(hub: FakeHub) -> None:
+    async with guarded(hub, hard_stale=100) as it:
+        hub.always(Answer(503))
+        await it.time.advance(150)
+        status, answer = await told(it.gate)
+        assert (status, answer["status"], answer["state"]) == (503, "not_ready", "expired")
+        assert "has expired (150 s old)" in answer["detail"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+async def test_p20_a_gate_that_never_had_a_list_is_not_ready_and_says_why_without_secrets(hub: FakeHub, status: int) -> None:
+    hub.always(Answer(status))
+    async with guarded(hub) as it:
+        code, answer = await told(it.gate)
+        assert (code, answer["status"], answer["state"], answer["age"]) == (503, "not_ready", "never_loaded", None)
+        assert "has not come yet" in answer["detail"]
+        assert f"answered {status}" in answer["detail"]
+        assert TOKEN not in str(answer)
+        assert TOKEN.rpartition("_")[2] not in str(answer)
+
+
+async def test_a_list_from_the_snapshot_is_named_as_such(hub: FakeHub, tmp_path: Path) -> None:
+    async with guarded(hub, snapshot_path=tmp_path / "snapshot"):
+        pass
+    hub.always(Answer(503))
+    async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
+        status, answer = await told(it.gate)
+        assert (status, answer["status"], answer["keys"]) == (200, "degraded", 1)
+        assert "comes from the snapshot on disk" in answer["detail"]
+
+
+async def test_a_gate_that_nobody_has_started_is_started(hub: FakeHub) -> None:
+    gate = Gatekeeper(hub_source(hub.url))
+    try:
+        status, answer = await told(gate)
+        assert (status, answer["state"]) == (200, "fresh")
+    finally:
+        async with gate:  # whose end ends what has begun by itself
+            pass
+
+
+async def test_it_counts_no_decision(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        await told(it.gate)
+        assert not it.gate.decisions
+
+
+def exempt(gate: Gatekeeper) -> ASGIApp:
+    return GatekeeperMiddleware(Starlette(routes=[Route("/healthz", health(gate))]), gatekeeper=gate, exempt=("/healthz",))
+
+
+def outside(gate: Gatekeeper) -> ASGIApp:
+    guarded_app = GatekeeperMiddleware(Starlette(), gatekeeper=gate)
+    return Starlette(routes=[Route("/healthz", health(gate)), Mount("/", guarded_app)])
+
+
+def in_fastapi(gate: Gatekeeper) -> ASGIApp:
+    app = FastAPI()
+    app.add_route("/healthz", health(gate))
+    app.add_middleware(GatekeeperMiddleware, gatekeeper=gate, exempt=("/healthz",))
+    return app
+
+
+def mounted(gate: Gatekeeper) -> ASGIApp:
+    app = FastAPI()
+    app.mount("/healthz", health(gate))
+    return app
+
+
+@pytest.mark.parametrize(
+    ("make", "path"), [(exempt, "/healthz"), (outside, "/healthz"), (in_fastapi, "/healthz"), (mounted, "/healthz/")]
+)
+async def test_it_needs_no_key_wherever_it_is_mounted(make: Callable[[Gatekeeper], ASGIApp], path: str) -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    response = await ask(make(gate), path)
+    assert (response.status_code, response.json()["status"]) == (200, "ready")
+    assert (await ask(make(gate), path, "HEAD")).status_code == 200
+
+
+async def test_what_is_beside_it_stays_guarded() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    for make in (exempt, outside, in_fastapi):
+        assert (await ask(make(gate), "/config")).json()["reason"] == "key_missing"

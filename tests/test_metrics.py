@@ -1,0 +1,258 @@
+"""What Prometheus is told, as it scrapes it."""
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gatekeeper import Gatekeeper, Reason
+from gatekeeper.errors import RowReason
+from gatekeeper.freshness import State
+from gatekeeper.metrics import collector
+
+from .support.fake_hub import Answer, FakeHub
+from .support.guarded import guarded
+from .support.memory_source import MemorySource
+from .support.rows import ORIGIN, TOKEN, bad_row, client_key, row
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+CLOSED_SETS: dict[str, set[str]] = {
+    "gatekeeper_decisions": {reason.value for reason in Reason},
+    "gatekeeper_refreshes": {"changed", "unchanged", "failed"},
+    "gatekeeper_rows_rejected": set(get_args(RowReason)),
+    "gatekeeper_snapshots": {"saved", "failed"},
+    "gatekeeper_state": set(get_args(State)),
+    "gatekeeper_usage_reports": {"reported", "failed"},
+}
+
+Samples = dict[tuple[str, str], float]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def registry(gate: Gatekeeper) -> CollectorRegistry:
+    made = CollectorRegistry(auto_describe=True)
+    made.register(collector(gate))
+    return made
+
+
+def scrape(at: CollectorRegistry) -> Samples:
+    """What a scrape tells, by the name and the value of the one label, where there is one."""
+    return {
+        (sample.name, "".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(generate_latest(at).decode())
+        for sample in family.samples
+    }
+
+
+def changed(before: Samples, after: Samples) -> Samples:
+    return {name: value - before[name] for name, value in after.items() if value != before[name]}
+
+
+def test_each_decision_is_counted_by_its_reason() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    metrics = registry(gate)
+    before = scrape(metrics)
+    for _ in range(3):
+        gate.decide(client_key(1), ORIGIN)
+    gate.decide(client_key(1), "https://evil.example")
+    gate.decide(client_key(2), ORIGIN)
+    gate.decide(None, ORIGIN)
+    assert changed(before, scrape(metrics)) | {("gatekeeper_list_age_seconds", ""): 0} == {
+        ("gatekeeper_decisions_total", "allowed"): 3,
+        ("gatekeeper_decisions_total", "origin_not_allowed"): 1,
+        ("gatekeeper_decisions_total", "key_unknown"): 1,
+        ("gatekeeper_decisions_total", "key_missing"): 1,
+        ("gatekeeper_list_age_seconds", ""): 0,
+    }
+
+
+def test_every_value_of_every_label_is_there_from_the_start() -> None:
+    families = text_string_to_metric_families(generate_latest(registry(Gatekeeper(MemorySource()))).decode())
+    labelled = {family.name: {value for sample in family.samples for value in sample.labels.values()} for family in families}
+    assert {name: values for name, values in labelled.items() if values} == CLOSED_SETS
+
+
+@pytest.mark.anyio
+async def test_p19_how_stale_the_list_is_can_be_seen() -> None:
+    with FakeHub() as hub:
+        hub.always(Answer(503))
+        async with guarded(hub, jitter=1.0, soft_stale=60, hard_stale=600) as it:
+            metrics = registry(it.gate)
+
+            def state() -> list[str]:
+                return [label for (name, label), value in scrape(metrics).items() if name == "gatekeeper_state" and value]
+
+            seen = scrape(metrics)
+            assert state() == ["never_loaded"]
+            assert ("gatekeeper_list_age_seconds", "") not in seen
+            assert ("gatekeeper_revocation_lag_seconds", "") not in seen
+            assert seen["gatekeeper_refreshes_total", "failed"] == 1
+            hub.lists(row(1))
+            await it.refresh()
+            assert state() == ["fresh"]
+            hub.always(Answer(503))
+            for seconds, expected in ((59, "fresh"), (1, "degraded"), (540, "expired")):
+                await it.time.advance(seconds)
+                assert state() == [expected]
+            assert scrape(metrics)["gatekeeper_list_age_seconds", ""] == 600
+
+
+@pytest.mark.anyio
+async def test_p19_what_is_wrong_with_a_list_can_be_seen() -> None:
+    with FakeHub() as hub:
+        rows = [row(number) for number in range(20)]
+        hub.lists(*rows)
+        async with guarded(hub, wall_clock=lambda: 1_000.0) as it:
+            metrics = registry(it.gate)
+            before = scrape(metrics)
+            assert before["gatekeeper_keys", ""] == 20
+            revoked = {**rows[1], "disabled_at": "1970-01-01T00:16:30Z"}
+            alike = row(2, id="another")
+            hub.lists(rows[0], revoked, alike, *rows[2:], rows[3], bad_row(4, id="bad"))
+            await it.refresh()
+            after = scrape(metrics)
+            assert after.pop(("gatekeeper_revocation_lag_seconds", "")) == 10
+            assert changed(before, after) == {
+                ("gatekeeper_refreshes_total", "changed"): 1,
+                ("gatekeeper_keys", ""): 1,
+                ("gatekeeper_ambiguous_keys", ""): 1,
+                ("gatekeeper_rows_rejected_total", "suffix"): 1,
+                ("gatekeeper_list_rejected_rows", ""): 1,
+                ("gatekeeper_duplicate_ids_total", ""): 1,
+                ("gatekeeper_revocations_total", ""): 1,
+            }
+            hub.lists(*rows[:5])
+            await it.refresh()
+            assert scrape(metrics)["gatekeeper_removals_held", ""] == 16
+
+
+@pytest.mark.anyio
+async def test_snapshots_and_late_waits_can_be_seen(tmp_path: Path) -> None:
+    with FakeHub() as hub:
+        hub.lists(row(1))
+        async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
+            assert scrape(registry(it.gate))["gatekeeper_snapshots_total", "saved"] == 1
+            it.time.now += 13
+            await it.time.wake()
+            assert scrape(registry(it.gate))["gatekeeper_event_loop_lag_seconds", ""] == 3
+        hub.always(Answer(503))
+        async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
+            assert scrape(registry(it.gate))["gatekeeper_list_from_snapshot", ""] == 1
+
+
+def test_several_gates_of_one_process_are_told_apart_by_a_label() -> None:
+    made = CollectorRegistry(auto_describe=True)
+    made.register(collector({"eu": Gatekeeper.from_rows([row(1), row(2)]), "us": Gatekeeper.from_rows([row(1)])}))
+    scraped = generate_latest(made).decode()
+    assert 'gatekeeper_keys{gate="eu"} 2.0' in scraped
+    assert 'gatekeeper_keys{gate="us"} 1.0' in scraped
+    assert 'gatekeeper_decisions_total{gate="us",reason="allowed"} 0.0' in scraped
+    assert len(re.findall("# TYPE gatekeeper_keys gauge", scraped)) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    key=st.one_of(st.text(max_size=30), st.binary(max_size=30), st.sampled_from([client_key(1), client_key(9)])),
+    origin=st.one_of(st.none(), st.text(max_size=30), st.sampled_from([ORIGIN, "https://evil.example", "null"])),
+)
+def test_whatever_requests_say_no_label_ever_says_it(key: str | bytes, origin: str | None) -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    metrics = registry(gate)
+    before = scrape(metrics)
+    gate.decide(key, origin)
+    after = scrape(metrics)
+    assert after.keys() == before.keys()
+    assert sum(after.values()) - sum(before.values()) == pytest.approx(1, abs=0.9)
+
+
+@pytest.mark.anyio
+async def test_neither_the_token_nor_what_rows_say_is_scraped() -> None:
+    with FakeHub() as hub:
+        hub.lists(*(row(number, name="a secret") for number in range(9)), bad_row(9, id="a secret", disabled_at="a secret"))
+        async with guarded(hub) as it:
+            it.gate.decide(client_key(1), ORIGIN)
+            hub.always(Answer(401))
+            await it.refresh()
+            scraped = generate_latest(registry(it.gate)).decode()
+    for secret in ("a secret", TOKEN, "key-1", "00000001", "acme"):
+        assert secret not in scraped
+
+
+@pytest.mark.anyio
+async def test_a_scrape_from_another_thread_disturbs_nobody_and_loses_no_decision() -> None:
+    rows = [row(number) for number in range(200)]
+    source = MemorySource(*rows)
+    gate = Gatekeeper(source)
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def keep_scraping() -> None:
+        metrics = registry(gate)
+        while not done.is_set():
+            try:
+                generate_latest(metrics)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test tells
+                failures.append(error)
+                return
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=keep_scraping)
+    decided = 0
+    try:
+        async with gate:
+            thread.start()
+            for number in range(30_000):
+                gate.decide(client_key(number % 200), f"https://{number % 97}.example")
+                decided += 1
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert failures == []
+    assert sum(gate.decisions.values()) == decided
+
+
+def test_without_prometheus_client_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['prometheus_client'] = None; import gatekeeper.metrics"
+    hidden = (
+        "import importlib.util as u, sys; found = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'prometheus_client' else found(name, *rest);" + code
+    )
+    ran = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    assert "ImportError: gatekeeper.metrics needs the extra `metrics`" in ran.stderr
+    assert "pip install 'widget-gatekeeper[metrics]'" in ran.stderr
+
+
+def test_p19_every_alert_of_the_readme_names_metrics_and_labels_that_there_are() -> None:
+    (rules,) = re.findall(r"```yaml\n(groups:.+?)```", README, flags=re.DOTALL)
+    scraped = scrape(registry(Gatekeeper.from_rows([])))
+    # These two are absent until there is something to tell.
+    names = {name for name, _ in scraped} | {"gatekeeper_revocation_lag_seconds"}
+    assert set(re.findall(r"\bgatekeeper_\w+", rules)) <= names
+    for name, wanted in re.findall(r'(gatekeeper_\w+)\{\w+=~?"([^"]+)"', rules):
+        assert {(name, value) for value in wanted.split("|")} <= scraped.keys()
+    alerted = " ".join(re.findall(r"expr: (.+)", rules))
+    for what in (
+        "list_age_seconds",
+        "revocation_lag_seconds",
+        'refreshes_total{outcome="failed"}',
+        "rejected_rows",
+        "ambiguous_keys",
+        "removals_held",
+        "refresher_restarts_total",
+        "event_loop_lag_seconds",
+    ):
+        assert f"gatekeeper_{what}" in alerted
