@@ -25,6 +25,10 @@ What becomes of it.
 - A list that lacks more than half of ten keys or more may be a mistake: what it lacks is dropped only when two more lists
   lack as much, or after 60 s. The rest of it is applied at once, and nobody is told "unchanged" about it meanwhile.
 - A list that changed something is written to the snapshot on disk, and one that did not when that is getting old.
+
+What the log says.
+- One line for each change of state, at the moment it comes.
+- One line for each failure that is not the one told last, until six lists in a row have come, and one when they have.
 """
 
 import hashlib

@@ -1,9 +1,11 @@
 """What Prometheus is told, as it scrapes it."""
 
+import asyncio
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -12,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message
 
-from gatekeeper import Gatekeeper, Reason
+from gatekeeper import Gatekeeper, HubServerError, Reason
+from gatekeeper.client import KeyUsage
 from gatekeeper.errors import RowReason
 from gatekeeper.freshness import State
 from gatekeeper.metrics import collector
+from gatekeeper.streams import ResponseStream
 
 from .support.fake_hub import Answer, FakeHub
 from .support.guarded import guarded
@@ -152,6 +157,39 @@ async def test_snapshots_and_late_waits_can_be_seen(tmp_path: Path) -> None:
             assert scrape(registry(it.gate))["gatekeeper_list_from_snapshot", ""] == 1
 
 
+@pytest.mark.anyio
+async def test_what_becomes_of_the_refresher_of_streams_and_of_reports_can_be_seen() -> None:
+    class ReportingSource(MemorySource):
+        async def report_usage(self, used: Mapping[str, KeyUsage]) -> None:
+            if "key-2" in used:
+                raise HubServerError("the hub fails")
+
+    async def send(_message: Message) -> None:
+        pass
+
+    gate = Gatekeeper(ReportingSource(row(1), row(2)))
+    metrics = registry(gate)
+    others = asyncio.all_tasks()
+    async with gate:
+        before = scrape(metrics)
+        for task in (ours := asyncio.all_tasks() - others):
+            task.cancel()
+        await asyncio.wait(ours)
+        assert (await gate.check(client_key(1), ORIGIN)).allowed
+        await gate.watch(ResponseStream((client_key(3).encode(), ORIGIN.encode()), send, gate.watch))
+    gate.decide(client_key(2), ORIGIN)
+    async with gate:
+        pass
+    happened = changed(before, scrape(metrics))
+    assert {name: value for name, value in happened.items() if "list_age" not in name[0] and "refreshes" not in name[0]} == {
+        ("gatekeeper_decisions_total", "allowed"): 2,
+        ("gatekeeper_refresher_restarts_total", ""): 1,
+        ("gatekeeper_streams_closed_total", ""): 1,
+        ("gatekeeper_usage_reports_total", "reported"): 1,
+        ("gatekeeper_usage_reports_total", "failed"): 1,
+    }
+
+
 def test_several_gates_of_one_process_are_told_apart_by_a_label() -> None:
     made = CollectorRegistry(auto_describe=True)
     made.register(collector({"eu": Gatekeeper.from_rows([row(1), row(2)]), "us": Gatekeeper.from_rows([row(1)])}))
@@ -249,7 +287,7 @@ def test_p19_every_alert_of_the_readme_names_metrics_and_labels_that_there_are()
         "list_age_seconds",
         "revocation_lag_seconds",
         'refreshes_total{outcome="failed"}',
-        "rejected_rows",
+        "list_rejected_rows",
         "ambiguous_keys",
         "removals_held",
         "refresher_restarts_total",
