@@ -490,6 +490,7 @@ class Refresher:
         freshness.told_state = state
         why = "" if freshness.last_error is None else f"; {freshness.last_error}"
         if state == "fresh":
+            freshness.told_error = None
             again = "" if before == "never_loaded" else " again"
             logger.info("gatekeeper: the list of widget keys is fresh%s: %d keys", again, len(self._index))
         elif state == "degraded":
