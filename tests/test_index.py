@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gatekeeper import InvalidRow, Origin, Reason, WidgetKey
 from gatekeeper.allowlist import Allowlist
-from gatekeeper.index import MAX_NAMESAKES, MAX_PACKED, READY, SLOT, STEP, Difference, EnabledOrigins, IndexedKey, KeyIndex
+from gatekeeper.index import MAX_PACKED, READY, SLOT, STEP, Difference, EnabledOrigins, IndexedKey, KeyIndex
 from gatekeeper.keys import ClientKey
 from gatekeeper.rows import RowReader
 
@@ -237,16 +237,16 @@ def test_a_disabled_row_is_resolved_like_any_other(rows: list[WidgetKey], expect
 
 def test_more_rows_with_one_suffix_than_chance_explains_are_ambiguous_whatever_their_digests() -> None:
     """Else a list whose suffixes are all alike would make every request walk over all of it."""
-    keys = [ClientKey.parse(f"pk_live_acme_{number}-0123456789") for number in range(MAX_NAMESAKES + 1)]
+    keys = [ClientKey.parse(f"pk_live_acme_{number}-0123456789") for number in range(17)]
     rows = [row(str(number), key, digest=True) for number, key in enumerate(keys)]
     index = index_of(*rows[:-1])
-    assert [resolved(index, key) for key in keys] == [*map(str, range(MAX_NAMESAKES)), "key_unknown"]
+    assert [resolved(index, key) for key in keys] == [*map(str, range(16)), "key_unknown"]
     assert index.ambiguous() == ()
     apply(index, rows)
     assert {resolved(index, key) for key in keys} == {"key_ambiguous"}
     assert index.ambiguous() == (LAST8,)
     apply(index, rows[1:])
-    assert [resolved(index, key) for key in keys] == ["key_unknown", *map(str, range(1, MAX_NAMESAKES + 1))]
+    assert [resolved(index, key) for key in keys] == ["key_unknown", *map(str, range(1, 17))]
 
 
 def test_whoever_looks_at_keys_with_one_suffix_is_not_disturbed_by_those_that_come_and_go() -> None:
@@ -282,6 +282,15 @@ def test_an_index_for_https_compiles_allowlists_for_https() -> None:
     assert known is not None
     assert not known.allowlist.allows("http://acme.com")
     assert [rejected.reason for rejected in known.allowlist.rejected] == ["http_refused"]
+
+
+def test_an_index_is_not_for_https_only_unless_it_is_said() -> None:
+    index = KeyIndex()
+    index.load([row("a")])
+    known = index.resolve(FIRST)
+    assert isinstance(known, IndexedKey)
+    assert known.allowlist.allows("http://acme.com")
+    assert index.enabled_origins().allows(Origin.parse("http://acme.com"))
 
 
 def test_a_key_stays_compiled_until_many_others_were_asked_about() -> None:
@@ -449,7 +458,10 @@ def test_a_row_that_takes_too_much_room_is_one_that_cannot_be_read() -> None:
     assert not compare(index, [largest, row("b", OTHER)]).rejected
     too_large = msgspec.structs.replace(largest, name="x" * MAX_PACKED)
     difference = apply(index, [too_large, row("b", OTHER)])
-    assert [(each.index, each.row_id) for each in difference.rejected] == [(0, "a")]
+    (rejected,) = difference.rejected
+    size = len(msgspec.msgpack.encode(msgspec.structs.astuple(too_large)))
+    assert (rejected.index, rejected.row_id) == (0, "a")
+    assert rejected.problem == f"Expected at most 65536 bytes in a row, got {size}"
     assert difference.kept == ["a"]
     assert list(index) == [row("a"), row("b", OTHER)]
     apply(index, [row("b", OTHER), msgspec.structs.replace(too_large, disabled_at="2026")])
@@ -677,6 +689,20 @@ def test_keys_that_were_walked_over_can_be_restored_elsewhere() -> None:
     assert decisions(other) == decisions(index)
     assert origins.allows(Origin.parse("https://acme.com"))
     assert compare(other, list(index)).is_empty
+
+
+def test_an_index_that_was_cleared_knows_no_key_and_can_be_filled_again() -> None:
+    index = index_of(row("a"), row("b", SECOND), row("c", OTHER))
+    origins = index.enabled_origins()
+    index.clear()
+    assert len(index) == 0
+    assert list(index) == []
+    assert [resolved(index, key) for key in (FIRST, OTHER)] == ["key_unknown"] * 2
+    assert not origins.allows(Origin.parse("https://acme.com"))
+    index.load([row("b", SECOND)])
+    assert [resolved(index, key) for key in (FIRST, OTHER)] == ["b", "key_unknown"]
+    assert origins.allows(Origin.parse("https://acme.com"))
+    assert index.slots == 3
 
 
 def test_to_walk_over_keys_that_come_and_go_meanwhile_fails() -> None:
