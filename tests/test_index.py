@@ -126,6 +126,11 @@ def ids(packed: Iterable[bytes]) -> list[str]:
     return [msgspec.msgpack.decode(each)[0] for each in packed]
 
 
+def packed_size(widget_key: WidgetKey) -> int:
+    """How many bytes a row takes when it is packed."""
+    return len(msgspec.msgpack.encode(msgspec.structs.astuple(widget_key)))
+
+
 def resolved(index: KeyIndex, client_key: ClientKey) -> str:
     """Tell the id of the row that a client key resolves to, or the reason why there is none."""
     found = index.resolve(client_key)
@@ -255,6 +260,16 @@ def test_whoever_looks_at_keys_with_one_suffix_is_not_disturbed_by_those_that_co
     found = index.with_last8(LAST8)
     apply(index, [row("b", OTHER), row("d")])
     assert ids(packed[SLOT:] for packed in found) == ["a", "b", "c"]
+
+
+def test_a_list_of_nothing_but_what_is_known_is_finished_without_a_look_at_every_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [row("a"), row("b", SECOND), row("c", OTHER)]
+    index = index_of(*rows)
+    monkeypatch.setattr(index, "walk", lambda: pytest.fail("every key was looked at"))
+    assert compare(index, rows).is_empty
+    assert compare(index, [used(row("a")), *rows[1:]]).is_empty
 
 
 def test_a_list_whose_suffixes_are_all_alike_is_loaded_without_comparing_each_row_with_each() -> None:
@@ -427,6 +442,27 @@ def test_a_row_whose_only_news_is_when_it_was_used_changes_no_decision_and_is_ke
         assert sorted(index, key=lambda each: each.id) == rows
 
 
+def test_of_a_row_that_comes_used_and_then_disabled_only_the_latter_is_applied() -> None:
+    difference = compare(index_of(row("a")), [used(row("a")), row("a", disabled_at="2026")])
+    assert difference.used == {}
+    assert ids(each[SLOT:] for each in difference.changed.values()) == ["a"]
+
+
+def test_what_newly_revokes_a_key_is_told_and_nothing_else() -> None:
+    index = index_of(*(row(row_id, disabled_at="2024" if row_id in "dg" else None) for row_id in "abcdefg"))
+    rows: list[Listed] = [
+        row("a", disabled_at="2025"),
+        row("b", FIRST, "shop.test"),
+        unreadable("c", "2026"),
+        row("d", disabled_at="2027"),
+        row("e"),
+        unreadable("f"),
+        row("g"),
+        row("new", disabled_at="2028"),
+    ]
+    assert compare(index, rows).revoked_at == ["2025", "2026"]
+
+
 @pytest.mark.parametrize(
     "disabled_at",
     [10**30, {1, 2}, object(), [[]] * 3, {"at": None}, -0.0, b"2026", datetime(2026, 11, 1, tzinfo=UTC), nested()],
@@ -453,15 +489,16 @@ def test_a_row_without_an_allowlist_is_the_same_however_it_was_read() -> None:
 
 
 def test_a_row_that_takes_too_much_room_is_one_that_cannot_be_read() -> None:
-    largest = row("a", FIRST, name="x" * (MAX_PACKED - len(row("a").last8) - 30))
+    around = packed_size(row("a", FIRST, name="x" * 50_000)) - 50_000
+    largest = row("a", FIRST, name="x" * (MAX_PACKED - around))
+    assert packed_size(largest) == MAX_PACKED
     index = index_of(row("a"), row("b", OTHER))
     assert not compare(index, [largest, row("b", OTHER)]).rejected
     too_large = msgspec.structs.replace(largest, name="x" * MAX_PACKED)
     difference = apply(index, [too_large, row("b", OTHER)])
     (rejected,) = difference.rejected
-    size = len(msgspec.msgpack.encode(msgspec.structs.astuple(too_large)))
     assert (rejected.index, rejected.row_id) == (0, "a")
-    assert rejected.problem == f"Expected at most 65536 bytes in a row, got {size}"
+    assert rejected.problem == f"Expected at most 65536 bytes in a row, got {packed_size(too_large)}"
     assert difference.kept == ["a"]
     assert list(index) == [row("a"), row("b", OTHER)]
     apply(index, [row("b", OTHER), msgspec.structs.replace(too_large, disabled_at="2026")])
