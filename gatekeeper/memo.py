@@ -107,6 +107,6 @@ def memo_key(
         return None
     if isinstance(origin, bytes):
         return (key, origin) if len(origin) <= MAX_ORIGIN_LENGTH else None
-    if isinstance(referer, bytes):
+    if origin is None and isinstance(referer, bytes):
         return (key, None, referer) if len(referer) <= MAX_ORIGIN_LENGTH else None
     return None

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +19,7 @@ import pytest
 from starlette.applications import Starlette
 
 from gatekeeper import Decision, Gatekeeper, Reason
+from gatekeeper.lifecycle import PerLoop
 from gatekeeper.memo import Memo, Tally
 from gatekeeper.sources import Fetch
 
@@ -565,3 +568,133 @@ def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
         return said
 
     assert asyncio.run(fork_while_deciding()) == "well"
+
+
+# What has died
+
+
+class Died(BaseException):
+    """What no `except Exception` catches."""
+
+
+def gate_and_source() -> tuple[Gatekeeper, MemorySource]:
+    source, fake = MemorySource(row(1)), FakeTime()
+    return Gatekeeper(source, clock=fake.clock, sleep=fake.sleep, unknown_key_wait=15), source
+
+
+DEATHS = pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), Died("of old age")], ids=repr)
+
+
+@DEATHS
+@asyncio_only
+async def test_a_refresher_that_died_is_back_within_a_second_though_nobody_asks(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, source = gate_and_source()
+    async with leaving_nothing_behind(), gate:
+        source.broken = error
+        assert (await gate.refresh()).outcome == "failed"
+        source.broken, source.rows = None, [row(1), row(2)]
+        began = time.monotonic()
+        while not gate.decide(client_key(2), ORIGIN).allowed:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() - began <= 1
+        assert gate.decide(client_key(1), ORIGIN).allowed
+    assert gate.status.counters["refresher_restarts"] == 1
+    (told,) = [record for record in caplog.records if "died and is brought back" in record.message]
+    assert told.levelno == logging.ERROR
+    assert isinstance(error, asyncio.CancelledError) or (told.exc_info and told.exc_info[1] is error)
+
+
+@DEATHS
+@asyncio_only
+async def test_a_refresher_that_died_is_back_at_once_for_the_next_request(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatekeeper.lifecycle.BACK_AFTER", 60)
+    gate, source = gate_and_source()
+    async with leaving_nothing_behind(), gate:
+        source.broken = error
+        await gate.refresh()
+        source.broken, source.rows = None, [row(2)]
+        assert (await gate.check(client_key(2), ORIGIN)).allowed
+        assert gate.status.counters["refresher_restarts"] == 1
+
+
+@asyncio_only
+async def test_what_dies_again_and_again_is_brought_back_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatekeeper.lifecycle.BACK_AFTER", 0.001)
+    gate, source = gate_and_source()
+    async with leaving_nothing_behind(), gate:
+        source.broken = Died()
+        await gate.refresh()
+        while gate.status.counters.get("refresher_restarts", 0) < 5:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        source.broken, source.rows = None, [row(2)]
+        assert (await gate.check(client_key(2), ORIGIN)).allowed
+
+
+@asyncio_only
+async def test_what_died_is_not_brought_back_for_a_gate_that_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatekeeper.lifecycle.BACK_AFTER", 0.001)
+    gate, source = gate_and_source()
+    async with leaving_nothing_behind():
+        async with gate:
+            source.broken = Died()
+            await gate.refresh()
+        fetched = len(source.validators)
+        await asyncio.sleep(0.01)
+    assert len(source.validators) == fetched
+    assert not gate.memo
+
+
+ENDINGS = {
+    "after its first request": "await gate.check(client_key(1), ORIGIN)",
+    "as it begins": "asyncio.create_task(gate.refresh()); await asyncio.sleep(0)",
+    "while it is entered": "await gate.__aenter__()",
+    "after it was left": "\n    async with gate: await gate.refresh()",
+    "after it died": "await gate.refresh(); source.broken = GeneratorExit(); await gate.refresh(); source.broken = None",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_event_loop_ends_without_a_word_whatever_the_gate_is_doing(ending: str) -> None:
+    program = f"""\
+import asyncio, logging
+from gatekeeper import Gatekeeper
+from tests.support.memory_source import MemorySource
+from tests.support.rows import ORIGIN, client_key, row
+
+logging.getLogger("gatekeeper").addHandler(logging.NullHandler())
+source = MemorySource(row(1))
+gate = Gatekeeper(source)
+
+async def main():
+    {ENDINGS[ending]}
+
+for _ in range(3):
+    asyncio.run(main())
+    assert not gate.memo
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# Things of an event loop
+
+
+def test_every_event_loop_has_its_own_thing_until_it_is_forgotten() -> None:
+    things = PerLoop("a thing", object)
+
+    async def use() -> tuple[object, object, object]:
+        first, again = things.here(), things.here()
+        things.forget()
+        return first, again, things.here()
+
+    first, again, another = asyncio.run(use())
+    assert first is again
+    assert another is not first
+    assert first not in asyncio.run(use())

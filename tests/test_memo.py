@@ -2,16 +2,20 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gatekeeper import Gatekeeper, Reason
+from gatekeeper import Decision, Gatekeeper, Reason, WidgetKey
 from gatekeeper.decisions import CONFLICT
-from gatekeeper.memo import MEMO_SIZE
+from gatekeeper.memo import MEMO_SIZE, Memo, Remembered, Tally, memo_key
+from gatekeeper.origins import MAX_ORIGIN_LENGTH
 
 from .support.fake_hub import Answer, FakeHub
 from .support.fake_time import FakeTime
@@ -191,3 +195,97 @@ async def test_what_is_decided_at_the_very_moment_of_expiry_does_not_outlive_it(
         gate.decide(client_key(1), ORIGIN)
         await fake.advance(1)
         assert gate.decide(client_key(1), ORIGIN).reason is Reason.EXPIRED
+
+
+# How often it came
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(range(1, 5)), st.sampled_from([ORIGIN, "https://evil.com", "null", None]))
+        | st.sampled_from(["forget", "tell"])
+    )
+)
+def test_every_request_is_counted_once_whatever_is_evicted_and_forgotten(steps: list[Any]) -> None:
+    told: Counter[Reason] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gatekeeper.memo.MEMO_SIZE", 3)
+        gate = Gatekeeper.from_rows([row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[])])
+        for step in steps:
+            if step == "forget":
+                gate.forget()
+            elif step == "tell":
+                assert gate.decisions == told
+            else:
+                number, origin = step
+                told[gate.decide(client_key(number), origin).reason] += 1
+    assert gate.decisions == told
+
+
+def remembered(reason: Reason, number: int = 1) -> Remembered:
+    return Remembered(
+        Decision(reason, WidgetKey(f"key-{number}", "shop", f"{number:08d}", ("acme.com",)), matched="acme.com")
+    )
+
+
+def test_only_allowed_requests_use_a_key_and_each_use_is_taken_once() -> None:
+    tally = Tally()
+    for number, reason in enumerate(Reason):
+        once = remembered(reason, number)
+        once.uses = 1 + number
+        tally.add(once)
+        tally.add(once)
+    assert tally.reasons == Counter({reason: 1 + number for number, reason in enumerate(Reason)})
+    allowed = list(Reason).index(Reason.ALLOWED)
+    assert tally.take_keys() == Counter({f"key-{allowed}": 1 + allowed})
+    assert tally.take_keys() == Counter()
+    assert tally.reasons[Reason.ALLOWED] == 1 + allowed
+
+
+def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatekeeper.memo.MEMO_SIZE", 2)
+    tally = Tally()
+    memo = Memo(tally)
+    kept = [remembered(Reason.ALLOWED, number) for number in range(3)]
+    for number, one in enumerate(kept):
+        one.uses = 5
+        memo.remember((b"key", str(number).encode()), one)
+    assert list(memo.values()) == kept[1:]
+    assert all(one.is_kept for one in kept)
+    assert tally.keys == Counter({"key-0": 5})
+    memo.count()
+    assert tally.keys == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
+
+
+def test_where_another_thread_is_at_the_memo_a_decision_is_made_and_counted_without_it() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    with gate.memo._lock:
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        assert gate.decide(client_key(1), ORIGIN).allowed
+    assert not gate.memo
+    assert gate.decisions == Counter({Reason.ALLOWED: 2})
+
+
+LONGEST = b"o" * MAX_ORIGIN_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("asked", "by"),
+    [
+        ((b"key", b"origin", None), (b"key", b"origin")),
+        ((b"key", b"origin", b"referer"), (b"key", b"origin")),
+        ((b"key", None, b"referer"), (b"key", None, b"referer")),
+        ((b"key", LONGEST, None), (b"key", LONGEST)),
+        ((b"key", LONGEST + b"o", None), None),
+        ((b"key", None, LONGEST), (b"key", None, LONGEST)),
+        ((b"key", None, LONGEST + b"o"), None),
+        ((b"key", None, None), None),
+        ((None, b"origin", None), None),
+        ((CONFLICT, b"origin", None), None),
+        ((b"key", CONFLICT, b"referer"), None),
+        ((b"key", None, CONFLICT), None),
+    ],
+)
+def test_a_decision_is_remembered_by_all_that_decided_it(asked: Any, by: object) -> None:
+    assert memo_key(*asked) == by
