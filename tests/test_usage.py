@@ -16,7 +16,7 @@ import anyio
 import httpx
 import pytest
 
-from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubClient, HubSource, Reason
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubClient, HubSource, Reason, Source
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubServerError
 from gatekeeper.memo import MEMO_SIZE
@@ -37,7 +37,7 @@ ROWS = [row(1), row(2), row(3, disabled_at="now")]
 pytestmark = pytest.mark.anyio
 
 
-def reporting(hub: FakeHub | HubSource, **options: Any) -> AbstractAsyncContextManager[Guarded]:
+def reporting(hub: FakeHub | Source, **options: Any) -> AbstractAsyncContextManager[Guarded]:
     """Run a gate that reports every 30 seconds, unless the options say otherwise."""
     return guarded(hub, **{"usage_interval": 30.0, **options})
 
