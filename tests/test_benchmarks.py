@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from .needs import lacking
+from .needs import lacking, postgres
 
 pytest.importorskip("asgi_cors", reason="asgi-cors is not installed: pip install -e '.[bench]'")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install -e '.[bench]'")
 pytest.importorskip("redis", reason="redis is not installed: pip install -e '.[bench]'")
 pytest.importorskip("uvloop", reason="uvloop is not installed: pip install -e '.[bench]'")
 
-from benchmarks import guard, script
+from benchmarks import guard, hub, script
 from benchmarks.__main__ import SHORT
 
 ROOT = Path(__file__).parent.parent
@@ -238,3 +238,17 @@ class TestGuard:
     def test_its_limits_are_found_in_what_the_benchmarks_write(self, results: Path) -> None:
         figures = {name: figures_of(name, results) for name in ("overhead", "matching")}
         assert all(math.isfinite(limit.read(figures[limit.benchmark])) for limit in guard.LIMITS)
+
+
+def test_the_benchmark_of_the_hub_measures_both_kinds_of_database() -> None:
+    postgres()
+    printed: list[str] = []
+    hub.main(["--rows", "1200", "--rounds", "1", "--creates", "3", "--json"], printed.append)
+    report = json.loads("".join(printed))
+    assert report["rows"] == 1200
+    for figures in (report["figures"]["SQLite"], report["figures"]["PostgreSQL"]):
+        assert all(
+            figure["median"] > 0 for name, figure in figures.items() if "memory" not in name and "processor" not in name
+        )
+        assert figures["list gzip, size (MB)"]["median"] < figures["list identity, size (MB)"]["median"] / 2
+        assert figures["list identity, first byte (ms)"]["median"] <= figures["list identity, whole (ms)"]["median"]
