@@ -11,8 +11,8 @@ from gatekeeper.origins import MAX_ORIGIN_LENGTH
 
 __all__ = ("Memo", "MemoKey", "Remembered", "Tally", "memo_key")
 
-# An entry takes about 0.5 KB, and a flood of origins fills the memo: 4 MB.
-MEMO_SIZE = 8192
+# An entry takes about 0.7 KB, and a flood of origins fills the memo: 5 MB is what it may grow by (benchmarks.floods).
+MEMO_SIZE = 6144
 
 # (client key, origin), or (client key, None, referer)
 MemoKey = tuple[bytes | Conflict | None, bytes | Conflict | None] | tuple[bytes, None, bytes]
