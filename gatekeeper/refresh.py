@@ -581,21 +581,22 @@ class Refresher:
         """Wait for the next fetch; tell when the list is degraded or expires meanwhile, and then forget what was decided."""
         expires_in = self._freshness.expires_in
         moments = [moment for moment in (self._freshness.degrades_in, expires_in) if moment is not None and moment < seconds]
-        waited = 0.0
+        began = self._clock()
         for moment in sorted(moments):
-            woken = await self._unless_woken(partial(self._wait, moment - waited))
-            waited = moment
+            woken = await self._unless_woken(partial(self._wait, moment, began))
             if moment == expires_in:
                 self._on_change()
             self._tell_state()
             if woken:
                 return
-        await self._unless_woken(partial(self._wait, seconds - waited))
+        await self._unless_woken(partial(self._wait, seconds, began))
 
-    async def _wait(self, seconds: float) -> None:
-        due = self._clock() + seconds
-        await self._sleep(seconds)
-        self._freshness.note_lag(self._clock() - due)
+    async def _wait(self, seconds: float, began: float) -> None:
+        """Wait until so many seconds after a moment; they may be over, for the machine may have been suspended."""
+        left = seconds - (self._clock() - began)
+        if left > 0:
+            await self._sleep(left)
+            self._freshness.note_lag(self._clock() - (began + seconds))
 
     async def _unless_woken(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
         """Do something until a fetch is wanted; whether one is."""

@@ -27,11 +27,11 @@ async def test_row_4_a_list_is_fresh_then_degraded_then_expired_for_every_key(hu
     hub.lists(row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[]))
     async with guarded(proxy.url, soft_stale=MINUTE, hard_stale=HOUR) as it:
         proxy.refuse()
-        it.time.now += MINUTE
+        it.time.now += MINUTE - 1
         assert (it.status.state, it.allows(1)) == ("fresh", True)
         it.time.now += 1
         assert (it.status.state, it.allows(1)) == ("degraded", True)
-        await it.time.advance(HOUR - MINUTE - 2)
+        await it.time.advance(HOUR - MINUTE - 1)
         assert (it.status.state, it.allows(1)) == ("degraded", True)
         await it.time.advance(1)
         assert it.status.state == "expired"
