@@ -161,8 +161,8 @@ def freshness(fake: FakeTime, *, soft: float = 60.0, hard: float = 3600.0) -> Fr
     ("age", "hard", "state", "expires_in"),
     [
         (0, 3600, "fresh", 3600),
-        (60, 3600, "fresh", 3540),
-        (60.5, 3600, "degraded", 3539.5),
+        (59.5, 3600, "fresh", 3540.5),
+        (60, 3600, "degraded", 3540),
         (3599.5, 3600, "degraded", 0.5),
         (3600, 3600, "expired", None),
         (1e9, 3600, "expired", None),
