@@ -511,7 +511,7 @@ class Refresher:
             freshness.is_applying = True
         try:
             age = await snapshot.load(self._index, max_age=freshness.hard_stale)
-        except SnapshotError as error:
+        except Exception as error:  # noqa: BLE001 - told with its traceback
             self._note_snapshot_failure(error)
         else:
             if age is not None:
@@ -540,16 +540,19 @@ class Refresher:
         self._unsaved_since = None
         try:
             await snapshot.save(self._index, wall_now - age)
-        except SnapshotError as error:
+        except Exception as error:  # noqa: BLE001 - told with its traceback
             self._unsaved_since = now
             self._save_not_before = now + SNAPSHOT_RETRY
             self._note_snapshot_failure(error)
         else:
             self._freshness.counters["snapshot_saved"] += 1
 
-    def _note_snapshot_failure(self, error: SnapshotError) -> None:
+    def _note_snapshot_failure(self, error: Exception) -> None:
         self._freshness.counters["snapshot_failed"] += 1
-        logger.warning("gatekeeper: %s", error)
+        if isinstance(error, SnapshotError):
+            logger.warning("gatekeeper: %s", error)
+        else:
+            logger.error("gatekeeper: the snapshot failed in a way that is a bug", exc_info=error)
 
     def _delay(self, report: RefreshReport) -> float:
         if report.outcome != "failed":

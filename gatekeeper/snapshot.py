@@ -117,7 +117,7 @@ class Snapshot:
         try:
             await self._write(new, index, asked_at)
             # Another process may have been stopped while it holds the lock.
-            with anyio.fail_after(PATIENCE):
+            with anyio.fail_after(PATIENCE, reason=f"another process has held its lock for {PATIENCE:g} s"):
                 await anyio.to_thread.run_sync(self._put_in_place, new, asked_at, abandon_on_cancel=True)
         except (OSError, RuntimeError) as error:
             problem = getattr(error, "strerror", None) or error
@@ -133,7 +133,12 @@ class Snapshot:
 
     def _open(self) -> BinaryIO:
         # A symbolic link may lead anywhere, and to open a pipe would wait for whoever writes to it.
-        return os.fdopen(os.open(self.path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT), "rb")
+        descriptor = os.open(self.path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT)
+        try:
+            return os.fdopen(descriptor, "rb")
+        except OSError:  # a directory
+            os.close(descriptor)
+            raise
 
     async def _verified(self, file: BinaryIO) -> _Header:
         """The header of a file that is ours to the last byte."""
