@@ -80,6 +80,8 @@ async def fetch(
     chunks = _decoded(calls, response, max_list)
     try:
         if response.status_code == httpx.codes.NOT_MODIFIED:
+            with calls.transport_errors():
+                await response.aread()  # there is no body, but its connection is used again only after its end
             _require_same(calls, response, validator)
             yield None
         elif response.is_success:

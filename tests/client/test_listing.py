@@ -1,0 +1,338 @@
+"""The list while it comes: unzipped, capped, dated, or refused."""
+
+import gzip
+import random
+import zlib
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from gatekeeper import (
+    AsyncHubClient,
+    HubAuthenticationError,
+    HubError,
+    HubProtocolError,
+    HubServerError,
+    HubSource,
+    HubTransportError,
+)
+from gatekeeper.client import KeyUsage
+from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
+from tests.support.rows import TOKEN, as_json, row
+
+from .support import NOON
+
+
+async def is_unchanged(client: AsyncHubClient, validator: str | None = None) -> bool:
+    """Fetch the list, if it is another one than the validator names."""
+    async with client.widget_keys.fetch(validator) as listing:
+        return listing is None
+
+
+@pytest.mark.anyio
+async def test_fetch_gives_the_bytes_and_the_entity_tag(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='W/"7"')
+    async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.fetch() as listing:
+        assert listing is not None
+        assert (await listing.read(), listing.validator) == (as_json(row(1)), 'W/"7"')
+    request = hub.requests[0]
+    assert (request.method, request.target, request.headers["cache-control"]) == ("GET", PATH, "no-cache")
+    assert "if-none-match" not in request.headers
+
+
+@pytest.mark.anyio
+async def test_fetch_gives_no_entity_tag_where_there_was_none(hub: FakeHub) -> None:
+    hub.lists(row(1))
+    async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.fetch() as listing:
+        assert listing is not None
+        assert (await listing.read(), listing.validator) == (as_json(row(1)), None)
+
+
+@pytest.mark.anyio
+async def test_fetch_sends_the_entity_tag_back_as_it_came_and_gives_none_for_the_same_list(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='W/"7"')
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        assert await is_unchanged(client, 'W/"7"')
+        assert not await is_unchanged(client, '"7"')
+    assert [request.headers["if-none-match"] for request in hub.requests] == ['W/"7"', '"7"']
+
+
+@pytest.mark.anyio
+async def test_not_modified_is_no_answer_to_a_fetch_that_did_not_ask_for_it(hub: FakeHub) -> None:
+    hub.always(Answer(304))
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        with pytest.raises(HubProtocolError):
+            await is_unchanged(client)
+
+
+@pytest.mark.anyio
+async def test_not_modified_about_another_list_is_no_answer_and_weak_tags_are_as_good_as_strong_ones(hub: FakeHub) -> None:
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        hub.then(Answer(304, headers={"etag": 'W/"7"'}), Answer(304), Answer(304, headers={"etag": '"8"'}))
+        assert await is_unchanged(client, '"7"')
+        assert await is_unchanged(client, '"7"')
+        with pytest.raises(HubProtocolError):
+            await is_unchanged(client, '"7"')
+
+
+@pytest.mark.anyio
+async def test_fetch_raises_what_the_hub_answers(hub: FakeHub) -> None:
+    hub.always(json_answer("Invalid token", 401))
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        with pytest.raises(HubAuthenticationError, match="Invalid token"):
+            await is_unchanged(client)
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_call_is_cancelled_and_not_an_error_of_the_hub(hub: FakeHub) -> None:
+    hub.always(Answer(hold=hub.hold()))
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        with anyio.move_on_after(0.05) as scope:
+            await client.widget_keys.list()
+    assert scope.cancelled_caught
+
+
+# What is in a body
+
+
+def chunked(body: bytes, cuts: Iterable[int], **headers: str) -> Answer:
+    """Answer with a body that comes in chunks, cut at these places."""
+    places = [0, *sorted(cuts), len(body)]
+    pieces = [body[start:end] for start, end in pairwise(places) if end > start]
+    lines = ["HTTP/1.1 200 OK", "transfer-encoding: chunked", *(f"{name}: {value}" for name, value in headers.items())]
+    encoded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+    return Answer(raw="\r\n".join([*lines, "", ""]).encode() + encoded)
+
+
+ROWS = as_json(*(row(number) for number in range(2000)))
+ZIPPED = gzip.compress(ROWS, 1)
+GZIP = {"content-encoding": "gzip"}
+
+
+async def fetched(client: AsyncHubClient, **options: Any) -> bytes:
+    async with client.widget_keys.fetch(**options) as listing:
+        assert listing is not None
+        return await listing.read()
+
+
+@pytest.fixture
+async def client(hub: FakeHub) -> AsyncIterator[AsyncHubClient]:
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        yield client
+
+
+@pytest.mark.anyio
+async def test_gzip_is_asked_for_and_nothing_else(hub: FakeHub, client: AsyncHubClient) -> None:
+    hub.always(Answer(200, ZIPPED, GZIP))
+    assert await fetched(client) == ROWS
+    assert hub.requests[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("named", ["gzip", "GZIP", "x-gzip", " gzip "])
+async def test_gzip_may_be_written_otherwise(hub: FakeHub, client: AsyncHubClient, named: str) -> None:
+    hub.always(Answer(200, ZIPPED, {"content-encoding": named}))
+    assert await fetched(client) == ROWS
+
+
+@pytest.mark.anyio
+async def test_a_zipped_list_is_the_same_wherever_it_is_cut(hub: FakeHub, client: AsyncHubClient) -> None:
+    dice = random.Random(11)
+    few = as_json(row(1))
+    members = gzip.compress(few[:50]) + gzip.compress(b"") + gzip.compress(few[50:])
+    cases: list[tuple[bytes, bytes, Iterable[int]]] = [(few, gzip.compress(few), range(1000)), (few, members, range(1000))]
+    for body, zipped in ((ROWS, ZIPPED), (few, members), (few, gzip.compress(few))):
+        cases += [(body, zipped, dice.sample(range(len(zipped)), dice.randrange(20))) for _ in range(20)]
+    for body, zipped, cuts in cases:
+        hub.then(chunked(zipped, [cut for cut in cuts if cut < len(zipped)], **GZIP))
+        assert await fetched(client) == body
+    assert len({request.port for request in hub.requests}) == 1
+
+
+@pytest.mark.anyio
+async def test_a_list_may_say_that_it_is_not_encoded(hub: FakeHub, client: AsyncHubClient) -> None:
+    for named in ("identity", ""):
+        hub.then(Answer(200, ROWS, {"content-encoding": named}))
+        assert await fetched(client) == ROWS
+
+
+BROKEN = {
+    "truncated": (ZIPPED[:-1], "gzip", "it breaks off"),
+    "half": (ZIPPED[: len(ZIPPED) // 2], "gzip", "it breaks off"),
+    "nothing": (b"", "gzip", "it breaks off"),
+    "not gzip": (ROWS, "gzip", "not the gzip"),
+    "a byte off": (ZIPPED[:-8] + bytes((ZIPPED[-8] ^ 1,)) + ZIPPED[-7:], "gzip", "not the gzip"),
+    "zlib": (zlib.compress(ROWS), "gzip", "not the gzip"),
+    "followed by something": (ZIPPED + b"<html>", "gzip", "not the gzip"),
+    "and half of another": (ZIPPED + ZIPPED[:30], "gzip", "it breaks off"),
+    "twice": (gzip.compress(ZIPPED), "gzip, gzip", "only gzip was asked for"),
+    "br": (b"\x0b\x00\x80[]\x03", "br", "only gzip was asked for"),
+    "deflate": (zlib.compress(ROWS), "deflate", "only gzip was asked for"),
+    "zstd": (b"(\xb5/\xfd\x04\x00\x11\x00\x00[]", "zstd", "only gzip was asked for"),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", BROKEN)
+async def test_what_cannot_be_unzipped_whole_is_an_error(hub: FakeHub, client: AsyncHubClient, how: str) -> None:
+    body, encoding, why = BROKEN[how]
+    hub.always(Answer(200, body, {"content-encoding": encoding}))
+    with pytest.raises(HubProtocolError, match=why) as caught:
+        await fetched(client)
+    assert caught.value.status == 200
+    hub.lists(row(1))
+    assert await fetched(client) == as_json(row(1))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("members", [1, 1000])
+async def test_a_bomb_is_cut_at_the_cap_before_it_goes_off(hub: FakeHub, client: AsyncHubClient, members: int) -> None:
+    hub.always(Answer(200, gzip.compress(b" " * (50_000_000 // members)) * members, GZIP))
+    seen: list[int] = []
+
+    async def read() -> None:
+        async with client.widget_keys.fetch(max_list=1_000_000) as listing:
+            assert listing is not None
+            async for chunk in listing.chunks:
+                seen.append(len(chunk))
+
+    with pytest.raises(HubProtocolError, match="more than 1000000 bytes, unzipped"):
+        await read()
+    assert max(seen) <= 65_536
+    assert sum(seen) <= 1_000_000
+
+
+@pytest.mark.anyio
+async def test_a_list_may_have_as_many_bytes_as_the_cap_says(hub: FakeHub, client: AsyncHubClient) -> None:
+    for answer in (Answer(200, ZIPPED, GZIP), Answer(200, ROWS)):
+        hub.always(answer)
+        assert await fetched(client, max_list=len(ROWS)) == ROWS
+        with pytest.raises(HubProtocolError, match="more than"):
+            await fetched(client, max_list=len(ROWS) - 1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("body", [ROWS, ROWS[:500]])
+async def test_a_list_that_is_shorter_than_it_says_is_an_error(hub: FakeHub, client: AsyncHubClient, body: bytes) -> None:
+    hub.always(Answer(200, body, {"content-length": str(len(body) + 1)}, hang_up=True))
+    with pytest.raises(HubTransportError):
+        await fetched(client)
+
+
+# When it was made
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("headers", "dated_at", "is_copy"),
+    [
+        ({}, None, False),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT"}, 1_767_225_600, False),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "age": "90"}, 1_767_225_510, True),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "age": "0"}, 1_767_225_600, True),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "age": "-90"}, 1_767_225_600, True),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "age": "9" * 400}, 1_767_225_600 - 999_999_999, True),
+        ({"date": "yesterday"}, None, False),
+        ({"date": "Thu, 01 Jan 99999 00:00:00 GMT"}, None, False),
+        ({"age": "90"}, None, True),
+    ],
+)
+async def test_a_list_says_when_it_was_made_and_whether_a_cache_kept_it(
+    hub: FakeHub, client: AsyncHubClient, headers: dict[str, str], dated_at: float | None, *, is_copy: bool
+) -> None:
+    hub.always(Answer(200, ROWS, headers))
+    async with client.widget_keys.fetch() as listing:
+        assert listing is not None
+        assert (listing.dated_at, listing.is_copy) == (dated_at, is_copy)
+
+
+# Refusals
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "body",
+    [
+        Answer(500, b"sorry " * 200_000, {"content-length": "1000000000000"}),
+        Answer(500, gzip.compress(b"sorry " * 10_000_000), GZIP),
+        Answer(500, gzip.compress(b"sorry " * 10_000_000)[:-100], GZIP),
+    ],
+    ids=["endless", "a bomb", "a broken bomb"],
+)
+async def test_of_a_refusal_no_more_is_read_than_its_beginning(hub: FakeHub, client: AsyncHubClient, body: Answer) -> None:
+    hub.always(body)
+    with anyio.fail_after(4), pytest.raises(HubServerError, match="answered 500; it says 'sorry sorry") as caught:
+        await fetched(client)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+async def test_a_refusal_that_cannot_be_read_says_its_status(hub: FakeHub, client: AsyncHubClient, encoding: str) -> None:
+    hub.always(Answer(503, b"\xff\xfe\xfd", {"content-encoding": encoding, "retry-after": "7"}))
+    with pytest.raises(HubServerError, match="answered 503") as caught:
+        await fetched(client)
+    assert (caught.value.status, caught.value.retry_after) == (503, 7)
+
+
+@pytest.mark.anyio
+async def test_a_connection_is_used_again_after_what_was_read_whole_and_not_after_what_was_not(
+    hub: FakeHub, client: AsyncHubClient
+) -> None:
+    small = [json_answer("Invalid token", 401), Answer(304, headers={"etag": '"1"'}), Answer(404), Answer(200, ROWS[:9000])]
+    hub.then(*small)
+    for _ in small:
+        with suppress(HubError):
+            async with client.widget_keys.fetch('"1"') as listing:
+                if listing is not None:
+                    async for _chunk in listing.chunks:
+                        break
+    assert len({request.port for request in hub.requests}) == 1
+    hub.then(Answer(500, b"sorry " * 200_000))
+    with pytest.raises(HubServerError):
+        await fetched(client)
+    hub.lists(row(1))
+    assert await fetched(client) == as_json(row(1))
+    assert len({request.port for request in hub.requests}) == 2
+
+
+# Through a source
+
+
+@pytest.mark.anyio
+async def test_the_token_of_the_moment_goes_over_the_same_connection(hub: FakeHub) -> None:
+    tokens = [TOKEN, f"{TOKEN}2", f"{TOKEN}3"]
+    hub.lists(row(1))
+    async with HubSource(hub.url, lambda: tokens[min(len(hub.requests), 2)]).connect() as fetch:
+        for _ in tokens:
+            async with fetch(None) as listing:
+                assert listing is not None
+                await listing.read()
+    assert [request.headers["authorization"] for request in hub.requests] == [f"Bearer {token}" for token in tokens]
+    assert len({request.port for request in hub.requests}) == 1
+
+
+@pytest.mark.anyio
+async def test_a_client_that_was_made_for_an_event_loop_is_closed_with_its_connection(hub: FakeHub) -> None:
+    made: list[httpx.AsyncClient] = []
+
+    def http() -> httpx.AsyncClient:
+        made.append(httpx.AsyncClient(headers={"x-made-by": "a test"}))
+        return made[-1]
+
+    source = HubSource(hub.url, TOKEN, http=http)
+    async with source.connect() as fetch, fetch(None) as listing:
+        assert listing is not None
+        assert await listing.read() == b"[]"
+        assert not made[0].is_closed
+    await source.report_usage({"key-1": KeyUsage(1, NOON)})
+    with pytest.raises(ZeroDivisionError):
+        async with source.connect():
+            raise ZeroDivisionError
+    assert [client.is_closed for client in made] == [True] * 3
+    assert {request.headers["x-made-by"] for request in hub.requests} == {"a test"}
