@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import anyio.to_thread
 
@@ -24,7 +24,8 @@ PATH = "/api/v1/widget-keys"
 PATIENCE = 15.0
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """What the hub was asked. The names of headers are in lower case.
 
     Attributes:
@@ -36,8 +37,8 @@ class Request(NamedTuple):
     target: str
     headers: dict[str, str]
     body: bytes
-    port: int
-    at: float
+    port: int = field(compare=False)
+    at: float = field(compare=False)
 
     @property
     def json(self) -> Any:
