@@ -442,10 +442,13 @@ def test_a_row_whose_only_news_is_when_it_was_used_changes_no_decision_and_is_ke
         assert sorted(index, key=lambda each: each.id) == rows
 
 
-def test_of_a_row_that_comes_used_and_then_disabled_only_the_latter_is_applied() -> None:
-    difference = compare(index_of(row("a")), [used(row("a")), row("a", disabled_at="2026")])
+@pytest.mark.parametrize("client_key", [FIRST, OTHER], ids=["the same suffix", "another suffix"])
+def test_of_a_row_that_comes_used_and_then_disabled_only_the_latter_is_applied(client_key: ClientKey) -> None:
+    index = index_of(row("a"))
+    difference = compare(index, [used(row("a")), row("a", client_key, disabled_at="2026")])
     assert difference.used == {}
-    assert ids(each[SLOT:] for each in difference.changed.values()) == ["a"]
+    take(index.apply(difference))
+    assert list(index) == [row("a", client_key, disabled_at="2026")]
 
 
 def test_what_newly_revokes_a_key_is_told_and_nothing_else() -> None:
@@ -710,6 +713,21 @@ def test_slots_hold_as_long_as_no_later_row_touches_a_key_that_was_as_it_is_know
     difference.see([later])
     take(difference.finish())
     assert difference.slots_hold
+
+
+@pytest.mark.parametrize(
+    "news", [unreadable("b", "2026"), unreadable("b"), row("b", OTHER), row("new")], ids=["revoked", "kept", "moved", "new"]
+)
+def test_slots_hold_whatever_becomes_of_keys_that_have_none_of_them(news: Listed) -> None:
+    index = index_of(row("a"), row("b", SECOND))
+    difference = Difference(index)
+    slots = difference.see([row("a")])
+    assert slots is not None
+    difference.see([news])
+    take(difference.finish())
+    assert difference.slots_hold
+    take(index.apply(difference))
+    assert seen_slots(index, [row("a")]) == slots
 
 
 # Keys of another process.
