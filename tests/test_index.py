@@ -716,14 +716,23 @@ def test_slots_hold_as_long_as_no_later_row_touches_a_key_that_was_as_it_is_know
 
 
 @pytest.mark.parametrize(
-    "news", [unreadable("b", "2026"), unreadable("b"), row("b", OTHER), row("new")], ids=["revoked", "kept", "moved", "new"]
+    "news",
+    [
+        [unreadable("b", "2026")],
+        [unreadable("b")],
+        [row("b", OTHER)],
+        [row("b", OTHER), unreadable("b")],
+        [row("new")],
+        [],
+    ],
+    ids=["revoked", "kept", "moved", "moved and unreadable", "new", "gone"],
 )
-def test_slots_hold_whatever_becomes_of_keys_that_have_none_of_them(news: Listed) -> None:
+def test_slots_hold_whatever_becomes_of_keys_that_have_none_of_them(news: list[Listed]) -> None:
     index = index_of(row("a"), row("b", SECOND))
     difference = Difference(index)
     slots = difference.see([row("a")])
     assert slots is not None
-    difference.see([news])
+    difference.see(news)
     take(difference.finish())
     assert difference.slots_hold
     take(index.apply(difference))

@@ -291,6 +291,11 @@ def test_the_field_with_the_last_8_characters_may_have_another_name() -> None:
     assert reader.convert(0, row) == key
 
 
+def test_half_a_surrogate_pair_is_refused_in_the_suffix_whatever_its_field_is_called() -> None:
+    with pytest.raises(InvalidRow, match="half a surrogate pair"):
+        RowReader("ending").convert(0, {"id": "wk_1", "ending": "abcdefg\ud800"})
+
+
 def test_a_row_without_the_suffix_is_rejected_with_the_names_of_its_fields() -> None:
     row = {"id": "wk_1", "name": "Shop", "suffix": "UVwXyZ-_"}
     rejected = reject_one(row)
