@@ -304,7 +304,8 @@ class Refresher:
         for _ in difference.finish():
             await anyio.lowlevel.checkpoint()
         self._whole_list_at = self._clock()
-        if digest.digest() == freshness.digest and not freshness.lapsed:
+        # The first time that the same bytes come again, it is noted where the index has their rows.
+        if digest.digest() == freshness.digest and not freshness.lapsed and slices.keys() <= freshness.slices.keys():
             freshness.validator, freshness.dated_at = listing.validator, listing.dated_at
             return None
         return _Reading(difference, slices, digest.digest(), listing.validator, listing.dated_at)

@@ -4,10 +4,13 @@ Lists come over sockets from a hub that misbehaves on demand; time passes when a
 """
 
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from importlib.util import find_spec
+from typing import Any
 
 import anyio
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from gatekeeper import HubSource, Reason
 from gatekeeper.freshness import RefreshReport
 from gatekeeper.refresh import backoff
+from gatekeeper.rows import Slice
 
 from .support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from .support.fake_time import FakeTime
@@ -912,3 +916,260 @@ async def test_a_revocation_counts_even_in_a_row_that_is_otherwise_bad(hub: Fake
         report = await it.refresh()
         assert (report.outcome, report.changed, report.rejected) == ("changed", 1, 1)
         assert it.get(rows[0]["id"]).disabled
+
+
+# Lists that are old, large, spoiled or known already
+
+
+def dated(seconds: float, **headers: str) -> dict[str, str]:
+    return {"date": formatdate(1_767_225_600 + seconds, usegmt=True), **headers}
+
+
+async def test_every_ten_minutes_the_list_is_asked_for_whole(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='"1"')
+    async with running(hub) as it:
+        hub.clock = it.time.clock
+        began = it.time.now
+        await it.time.advance(1900)
+        whole = [request.at - began for request in hub.requests[1:] if "if-none-match" not in request.headers]
+        assert whole == [600, 1200, 1800]
+        assert it.freshness.counters["refresh_unchanged"] == 190
+
+
+@pytest.mark.parametrize("seconds", [-1, -5])
+async def test_machines_of_one_hub_may_disagree_about_the_time_by_seconds(hub: FakeHub, seconds: float) -> None:
+    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    async with running(hub) as it:
+        hub.always(Answer(200, as_json(row(2)), dated(seconds)))
+        assert (await it.refresh()).outcome == "changed"
+
+
+async def test_a_source_whose_clock_was_set_back_is_believed_after_ten_minutes(hub: FakeHub) -> None:
+    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    async with running(hub, hard_stale=0) as it:
+        hub.always(Answer(200, as_json(row(2)), dated(-3600)))
+        await it.refresh()
+        assert it.ids == ["key-1"]
+        assert "3600 s before the last one" in str(it.freshness.last_error)
+        await it.time.advance(590)
+        assert it.ids == ["key-1"]
+        await it.time.advance(60)
+        assert it.ids == ["key-2"]
+        assert it.freshness.last_error is None
+        hub.always(Answer(200, as_json(row(3)), dated(-3590)))
+        assert (await it.refresh()).outcome == "changed"
+
+
+async def test_the_copy_of_a_cache_is_never_believed_however_long_it_says_so(hub: FakeHub) -> None:
+    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    async with running(hub, hard_stale=0) as it:
+        hub.always(Answer(200, as_json(row(2)), dated(10, age="11")))
+        await it.time.advance(3600)
+        assert it.ids == ["key-1"]
+
+
+async def test_clocks_that_are_right_between_two_lists_begin_the_ten_minutes_anew(hub: FakeHub) -> None:
+    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    async with running(hub, hard_stale=0) as it:
+        for _ in range(3):
+            hub.always(Answer(200, as_json(row(2)), dated(-3600)))
+            await it.time.advance(400)
+            hub.always(Answer(200, as_json(row(1)), dated(1)))
+            await it.refresh()
+        assert it.ids == ["key-1"]
+
+
+async def test_a_list_may_have_so_many_rows_and_no_more(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatekeeper.refresh.MAX_ROWS", 100)
+    hub.lists(*map(row, range(100)))
+    async with running(hub) as it:
+        assert len(it.index) == 100
+        hub.lists(*map(row, range(1, 102)))
+        report = await it.refresh()
+        assert (report.outcome, report.error) == (
+            "failed",
+            "the list has more than 100 rows: expected those of one account",
+        )
+        assert it.get("key-0")
+
+
+async def test_where_a_list_takes_long_to_read_the_next_one_comes_after_five_times_as_long() -> None:
+    fake = FakeTime()
+
+    def ticking() -> float:
+        fake.now += 1
+        return fake.now
+
+    source = MemorySource(*map(row, range(2000)))
+    it = Running(source, fake, {"clock": ticking, "interval": 3.0, "hard_stale": 0})
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.refresher.run)
+        await fake.asleep()
+        await it.refresh()
+        assert len(fake.sleeps) == 2
+        # To read each of the slices took a second by this clock, and to apply them took one more.
+        assert all(seconds >= 5 * 2 for seconds in fake.sleeps)
+        group.cancel_scope.cancel()
+
+
+async def test_a_key_that_is_kept_for_a_bad_row_is_trusted_no_longer_than_a_list(hub: FakeHub) -> None:
+    others = [row(number) for number in range(2, 10)]
+    hub.lists(row(1), *others)
+    async with running(hub, hard_stale=100) as it:
+        hub.lists(bad_row(1), *others)
+        await it.refresh()
+        await it.time.advance(95)
+        assert "key-1" in it.ids
+        assert it.freshness.state == "fresh"
+        await it.time.advance(20)
+        assert "key-1" not in it.ids
+        assert len(it.index) == len(others)
+        hub.lists(row(1), *others)
+        await it.refresh()
+        assert "key-1" in it.ids
+        hub.lists(bad_row(1), *others)
+        await it.time.advance(60)
+        assert "key-1" in it.ids
+
+
+async def test_a_key_is_kept_for_a_bad_row_for_ever_where_lists_never_expire(hub: FakeHub) -> None:
+    others = [row(number) for number in range(2, 10)]
+    hub.lists(row(1), *others)
+    async with running(hub, hard_stale=0) as it:
+        hub.lists(bad_row(1), *others)
+        it.time.now += 1e9
+        await it.refresh()
+        it.time.now += 1e9
+        await it.refresh()
+        assert "key-1" in it.ids
+
+
+async def test_nobody_is_told_unchanged_about_a_list_that_is_held(hub: FakeHub) -> None:
+    hub.lists(*map(row, range(20)), etag='"all"')
+    async with running(hub) as it:
+        hub.lists(row(0), etag='"one"')
+        reports = [await it.refresh() for _ in range(4)]
+        assert [request.headers.get("if-none-match") for request in hub.requests] == [None, '"all"', None, None, '"one"']
+        assert [(report.outcome, report.held, report.removed) for report in reports] == [
+            ("unchanged", 19, 0),
+            ("unchanged", 19, 0),
+            ("changed", 0, 19),
+            ("unchanged", 0, 0),
+        ]
+        assert it.freshness.counters["removals_held"] == 2
+        assert it.freshness.held == 0
+
+
+async def test_what_the_last_list_had_too_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    rows_of = Slice.rows
+
+    def rows(piece: Slice) -> Any:
+        read.append(piece.size)
+        return rows_of(piece)
+
+    monkeypatch.setattr(Slice, "rows", rows)
+    rows_now = [row(number, name="n" * 300) for number in range(4000)]
+    source = MemorySource(*rows_now)
+    async with running(source) as it:
+        in_all = sum(read)
+        # Where a row stands in the index is noted when it comes for the second time.
+        assert (await it.refresh()).outcome == "unchanged"
+        read.clear()
+        assert (await it.refresh()).outcome == "unchanged"
+        assert read == []
+        for number in (0, 2000, 3999):
+            read.clear()
+            rows_now[number] = row(number, disabled_at="now", name="n" * 300)
+            source.rows = list(rows_now)
+            assert (await it.refresh()).changed == 1
+            assert 0 < sum(read) < in_all / 2
+            assert it.get(f"key-{number}").disabled
+        read.clear()
+        await it.refresh()
+        assert len(read) == 1
+        await it.refresh()
+        assert len(read) == 1
+        assert it.freshness.generation == 4
+
+
+async def test_what_is_not_read_again_stays_right_whatever_changes() -> None:
+    dice = random.Random(17)
+    rows = {f"key-{number}": row(number, name="n" * 300) for number in range(1500)}
+    source = MemorySource(*rows.values())
+    async with running(source) as it:
+        for turn in range(25):
+            for row_id in dice.sample(sorted(rows), 3):
+                kind = dice.choice(["revoke", "remove", "move", "add"])
+                if kind == "revoke":
+                    rows[row_id] = {**rows[row_id], "disabled_at": None if rows[row_id]["disabled_at"] else "now"}
+                elif kind == "remove":
+                    del rows[row_id]
+                elif kind == "move":
+                    rows[row_id] = rows.pop(row_id)
+                else:
+                    number = 10_000 + 10 * turn + dice.randrange(10)
+                    rows = {f"key-{number}": row(number), **rows}
+            source.rows = list(rows.values())
+            await it.refresh()
+            assert {key.id: key.disabled for key in it.index} == {
+                row_id: bool(one["disabled_at"]) for row_id, one in rows.items()
+            }
+
+
+@pytest.mark.parametrize(
+    ("disabled_at", "lag"),
+    [
+        (["2026-01-01T00:00:00Z"], 60),
+        (["2026-01-01T00:00:30+00:00", "2026-01-01T00:00:50Z"], 30),
+        (["2026-01-01T00:00:40"], 20),
+        (["2026-01-01T09:00:00Z"], 0),
+        (["now", True], None),
+        (["now", "2026-01-01T00:00:59Z"], 1),
+        ([], None),
+    ],
+)
+async def test_the_lag_of_a_revocation_is_told_for_the_slowest_of_a_list(
+    hub: FakeHub, disabled_at: list[Any], lag: float | None
+) -> None:
+    hub.lists(*map(row, range(5)), row(9, disabled_at="2020-01-01T00:00:00Z"))
+    async with running(hub, wall_clock=lambda: 1_767_225_660.0) as it:
+        assert it.freshness.revocation_lag is None
+        hub.lists(
+            *(row(number, disabled_at=at) for number, at in enumerate(disabled_at)), *map(row, range(len(disabled_at), 5))
+        )
+        await it.refresh()
+        assert it.freshness.revocation_lag == lag
+        await it.refresh()
+        assert it.freshness.revocation_lag == lag
+
+
+async def test_whoever_stops_it_while_a_list_is_applied_finds_the_old_list_or_the_new_one() -> None:
+    old = [row(number) for number in range(3000)]
+    new = [row(number, disabled_at="now") for number in range(1500)] + [row(number) for number in range(5000, 6500)]
+    before = {key["id"]: False for key in old}
+    after = {key["id"]: key["disabled_at"] is not None for key in new}
+
+    async def stopped_after(turns: int) -> tuple[dict[str, bool], int]:
+        """Stop it so many turns after it was told to fetch the new list; what is there then, and how many it took."""
+        source, taken = MemorySource(*old), 0
+        async with running(source) as it:
+            source.rows = new
+            async with anyio.create_task_group() as group:
+                group.start_soon(it.refresher.refresh)
+                while taken < turns and it.freshness.generation == 1:
+                    taken += 1
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+                it.stop()
+        found = {key.id: key.disabled for key in it.index}
+        assert it.freshness.generation == 1 + (found == after)
+        assert not it.freshness.is_applying
+        return found, taken
+
+    found, turns = await stopped_after(10_000)
+    assert found == after
+    outcomes = [(await stopped_after(turn))[0] for turn in range(0, turns, max(1, turns // 60))]
+    assert all(found in (before, after) for found in outcomes)
+    assert before in outcomes
+    assert after in outcomes, "it was never stopped while it was applying"

@@ -54,7 +54,7 @@ def test_a_harmless_call_is_repeated_until_it_is_answered(
     hub.then(failure, failure, success(method))
     call(method, *arguments)
     assert len(hub.requests) == 3
-    assert hub.requests[0] == hub.requests[2]
+    assert hub.requests[0][:4] == hub.requests[2][:4]  # all but its connection and its time
     assert 0 <= call.naps[0] <= 0.5
     assert 0 <= call.naps[1] <= 1
 

@@ -1,6 +1,6 @@
 """A refresher that goes by a fake clock, and what it works with."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ class Running:
 
     def __init__(self, source: Source, fake: FakeTime, options: dict[str, Any]) -> None:
         self.time = fake
+        self.stop: Callable[[], None] = lambda: None
         self.changes = 0
         self.index = KeyIndex(account="acme")
         self.freshness = Freshness(
@@ -65,6 +66,7 @@ async def running(source: Source | FakeHub, *, jitter: float = 0.5, **options: A
     fake = FakeTime(jitter=jitter)
     harness = Running(HubSource(source.url, TOKEN, timeout=60) if isinstance(source, FakeHub) else source, fake, options)
     async with anyio.create_task_group() as group:
+        harness.stop = group.cancel_scope.cancel
         group.start_soon(harness.refresher.run)
         await fake.asleep()
         yield harness
