@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import anyio.to_thread
 
@@ -24,8 +24,7 @@ PATH = "/api/v1/widget-keys"
 PATIENCE = 15.0
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What the hub was asked. The names of headers are in lower case.
 
     Attributes:
@@ -37,8 +36,8 @@ class Request:
     target: str
     headers: dict[str, str]
     body: bytes
-    port: int = field(compare=False)
-    at: float = field(compare=False)
+    port: int
+    at: float
 
     @property
     def json(self) -> Any:
