@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ class Hub:
         self.ports = (port, control)
         self._connection = socket.create_connection(("127.0.0.1", control))
         self._answers = self._connection.makefile("rb")
+        self._turn = threading.Lock()
 
     def serve(self, path: Path, *, etag: bool = True) -> None:
         """Serve another list, with an ETag or without one."""
@@ -68,8 +70,10 @@ class Hub:
         self._connection.close()
 
     def _say(self, **command: Any) -> dict[str, Any]:
-        self._connection.sendall(json.dumps(command).encode() + b"\n")
-        answer: dict[str, Any] = json.loads(self._answers.readline())
+        # Keys are revoked from several threads, and each has to get its own answer.
+        with self._turn:
+            self._connection.sendall(json.dumps(command).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(self._answers.readline())
         return answer
 
 
