@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -27,6 +28,8 @@ Mode = Literal["well", "down", "error", "garbage", "silent"]
 SLICE = 1 << 18  # bytes handed to the socket at once
 ERROR = b'HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\n"no"'
 GARBAGE = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\r\n<h1>Log in</h1>"
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Hub:
@@ -176,7 +179,12 @@ class _Server:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
-                    await self._answer(await reader.readuntil(b"\r\n\r\n"), writer)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    if length := _LENGTH.search(head):  # a report on usage, which it takes and forgets
+                        await reader.readexactly(int(length[1]))
+                        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    else:
+                        await self._answer(head, writer)
         finally:
             self._writers.discard(writer)
             writer.close()
