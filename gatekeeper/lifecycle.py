@@ -68,8 +68,14 @@ class Lifecycle:
     def latest(self) -> Refresher | None:
         """The refresher of this event loop, if it is the one begun last, and runs; every stranger's request asks for it."""
         running = self._latest()
+        if running is None:
+            return None
         # A loop has its own variables, which take 2 µs to ask.
-        return running.refresher if running is not None and running.is_of(asyncio.get_running_loop()) else None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        return running.refresher if running.is_of(loop) else None
 
     async def refresher(self, *, in_background: bool) -> Refresher | None:
         """The refresher of this event loop, begun if need be.

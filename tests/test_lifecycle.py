@@ -97,6 +97,22 @@ async def test_a_first_request_that_is_cancelled_leaves_the_gate_starting(hub: F
 
 
 @pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")
+def test_a_gate_that_runs_on_asyncio_decides_on_trio_in_another_thread_as_well(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    decisions: list[Decision] = []
+
+    async def on_trio() -> None:
+        decisions.append(await gate.check(client_key(1), ORIGIN))
+
+    async def on_asyncio() -> None:
+        async with gate:
+            await anyio.to_thread.run_sync(lambda: anyio.run(on_trio, backend="trio"))
+
+    asyncio.run(on_asyncio())
+    assert [decision.reason for decision in decisions] == [Reason.ALLOWED]
+
+
+@pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 @pytest.mark.anyio
 async def test_under_trio_a_gate_starts_only_where_it_is_entered(hub: FakeHub) -> None:
