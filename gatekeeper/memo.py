@@ -1,7 +1,6 @@
 """Memo: what was decided since keys last changed, by what the request sent, and how often it came."""
 
 from collections import Counter
-from contextlib import suppress
 from threading import Lock
 
 from cachetools import FIFOCache
@@ -93,10 +92,10 @@ class Memo(FIFOCache[MemoKey, Remembered]):
 
     def count(self) -> None:
         """Count the uses of every decision in the tally."""
-        # A copy made in one go, because other threads may come meanwhile; that of `values()` would not be.
-        for key in list(iter(self)):
-            with suppress(KeyError):
-                self._tally.add(self[key])
+        # Whoever wants to remember something meanwhile, in another thread, does without.
+        with self._lock:
+            for remembered in self.values():
+                self._tally.add(remembered)
 
 
 def memo_key(
