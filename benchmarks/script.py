@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import msgspec
 from rich.console import Console
@@ -43,7 +43,10 @@ __all__ = (
 )
 
 Figures = dict[str, Any]
-P = TypeVar("P")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+P = TypeVar("P", bound="DataclassInstance")
 Name = TypeVar("Name")
 PACKAGES = ("starlette", "httpx", "msgspec", "uvicorn", "uvloop", "httptools", "granian", "hypercorn", "asgi-cors", "redis")
 ROOT = Path(__file__).parents[1]
@@ -60,7 +63,7 @@ def parameter(full: Any, in_brief: Any, meaning: str) -> Any:
 
 def quick(parameters: type[P], **values: Any) -> P:
     """The parameters of a quick run, but for the values given."""
-    fields = dataclasses.fields(parameters)  # type: ignore[arg-type] # every `Parameters` is a dataclass
+    fields = dataclasses.fields(parameters)
     return parameters(**{field.name: field.metadata["quick"] for field in fields} | values)
 
 
@@ -91,7 +94,7 @@ def run(
     parser.add_argument("--quick", action="store_true", help="small parameters: to see that it runs, not to believe")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write parameters, machine and figures there")
     types = get_type_hints(parameters)
-    for field in dataclasses.fields(parameters):  # type: ignore[arg-type] # as above
+    for field in dataclasses.fields(parameters):
         said = f"{field.metadata['help']} (full: {_text(field.default)}, quick: {_text(field.metadata['quick'])})"
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=_reader(types[field.name]), help=said)
     given = vars(parser.parse_args(argv))
@@ -102,11 +105,11 @@ def run(
     figures = measure(chosen)
     if file is not None:
         about = {"benchmark": name.rpartition(".")[2], "machine": machine(), "load_average_at_start": busy}
-        parameters_said = dataclasses.asdict(chosen)  # type: ignore[call-overload] # as above
+        parameters_said = dataclasses.asdict(chosen)
         text = json.dumps(about | {"parameters": parameters_said, "figures": figures}, indent=2, default=str)
         file.write_text(text + "\n", encoding="utf-8")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(", ".join(f"{key} {_text(value)}" for key, value in dataclasses.asdict(chosen).items()), style="dim")  # type: ignore[call-overload] # as above
+    console.print(", ".join(f"{key} {_text(value)}" for key, value in dataclasses.asdict(chosen).items()), style="dim")
     for shown in tables(figures):
         console.print(shown)
 

@@ -110,7 +110,7 @@ def _wait_for(process: subprocess.Popen[Any], port: int, what: str, is_ready: An
     while not is_ready(port):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{what} did not start")
-        time.sleep(0.05)
+        time.sleep(0.05)  # another program is being started, and tells nobody
 
 
 def _accepts(port: int) -> bool:

@@ -5,6 +5,7 @@ import contextvars
 import logging
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -190,19 +191,20 @@ def _none() -> None:
     return None
 
 
-class _Running:
+class _Running(ABC):
     """A refresher that runs in this event loop, and how many have entered here."""
 
     def __init__(self, refresher: Refresher) -> None:
         self.refresher = refresher
         self.users = 0
 
+    @abstractmethod
     async def revive(self) -> None:
-        """Bring it back, if it has died."""
+        """Bring it back, if it has died and can be."""
 
+    @abstractmethod
     async def stop(self) -> None:
         """End it, and wait until it has ended."""
-        raise NotImplementedError
 
 
 class _InTask(_Running):
@@ -291,6 +293,9 @@ class _InTaskGroup(_Running):
         if lifecycle.beside is not None:
             group.start_soon(lifecycle.beside)
         return cls(lifecycle, refresher, group)
+
+    async def revive(self) -> None:
+        """Leave it to whoever entered: its task group has told them how it died."""
 
     async def stop(self) -> None:
         self._group.cancel_scope.cancel()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import HTTPConnection
@@ -142,7 +142,7 @@ class GatekeeperMiddleware:
             if not isinstance(send, ResponseStream) or not await send.leave(error):
                 raise
         if send is not given:
-            await send.leave(None)  # type: ignore[attr-defined] # only a ResponseStream takes the place of what was given
+            await cast("ResponseStream", send).leave(None)  # nothing else takes the place of what was given
 
     def _streaming(self, asked: Asked, send: Send, piece: Message, headers: list[Header]) -> Send:
         """What sends this piece of a response and the rest; one that tells its length always comes to its end."""

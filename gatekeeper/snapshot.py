@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,10 +23,8 @@ import msgspec
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index import KeyIndex
 
-try:
+if sys.platform != "win32":  # which has no such lock; two processes may then put their lists in place in any order
     import fcntl
-except ImportError:  # Windows has no such lock; two processes may then put their lists in place in any order
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ("Snapshot",)
 
@@ -210,7 +209,7 @@ class Snapshot:
     def _locked(self) -> Iterator[None]:
         lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | _NO_FOLLOW, MODE)
         try:
-            if fcntl is not None:
+            if sys.platform != "win32":
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:

@@ -86,7 +86,7 @@ def _switch_to_log(connection: sqlite3.Connection) -> None:
             # SQLite does not wait for others here, whatever its timeout is; whoever starts at the same time is soon done.
             if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(BUSY_PAUSE)
+            time.sleep(BUSY_PAUSE)  # in the migrations' own thread or process, where nobody else waits
         else:
             return
 

@@ -139,7 +139,7 @@ def test_row_37_a_child_that_is_forked_while_another_thread_refreshes_all_the_ti
     thread.start()
     try:
         for _ in range(12):
-            time.sleep(0.03)
+            time.sleep(0.03)  # forks at moments that differ, in the midst of real fetches
             assert forked(lambda: asyncio.run(child())) == "well"
     finally:
         over.set()
@@ -240,7 +240,7 @@ class Workers:
             except httpx.TransportError:
                 assert self.server.poll() is None, self.log
                 assert time.monotonic() < end, self.log
-                time.sleep(0.05)
+                time.sleep(0.05)  # a server in another process comes back, and tells nobody
                 continue
             assert answer.status_code == 200, answer.text + self.log
             said: dict[str, Any] = answer.json()
@@ -396,7 +396,7 @@ def test_row_58_sixteen_workers_that_start_at_once_with_a_tenth_of_a_processor_a
                 for child in children:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child.pid, signal_number)
-                time.sleep(seconds)
+                time.sleep(seconds)  # for so long the others are starved, by the processor's time
 
     starving = threading.Thread(target=starve)
     starving.start()

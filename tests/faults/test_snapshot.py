@@ -345,7 +345,7 @@ def test_row_53_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, 
     end = time.monotonic() + 3.0
     while time.monotonic() < end:
         torn += set_aside(path)
-        time.sleep(0.01)
+        time.sleep(0.01)  # other processes write meanwhile, by their own clocks
     assert [writer.says() for writer in writers] == ["well"] * 4
     assert torn == []
     proxy.refuse()
@@ -419,7 +419,7 @@ def test_p16_a_process_that_is_killed_at_any_moment_leaves_an_old_list_or_a_new_
     read_back = 0
     for _ in range(30):
         child = Child(lambda: asyncio.run(write_all_the_time()))
-        time.sleep(dice.uniform(0.05, 0.6))
+        time.sleep(dice.uniform(0.05, 0.6))  # the moment of the kill, in another process
         os.kill(child.pid, signal.SIGKILL)
         child.says()
         if path.exists():

@@ -1,6 +1,7 @@
 """A plaintext is in one answer, and nowhere else."""
 
 import logging
+from typing import Any
 
 import httpx
 import pytest
@@ -72,8 +73,8 @@ async def test_the_repr_of_a_new_key_hides_it(hub: RunningHub, monkeypatch: pyte
     made: list[CreatedKeyRow] = []
     create = KeyStore.create
 
-    async def remember(*arguments: object) -> CreatedKeyRow:
-        made.append(await create(*arguments))  # type: ignore[arg-type]
+    async def remember(*arguments: Any) -> CreatedKeyRow:
+        made.append(await create(*arguments))
         return made[-1]
 
     monkeypatch.setattr(KeyStore, "create", remember)
