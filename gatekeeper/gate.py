@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from gatekeeper.allowlist import Allowlist
 from gatekeeper.decisions import CONFLICT, Conflict, Decision, Reason
+from gatekeeper.difference import load
 from gatekeeper.errors import ConfigError, InvalidClientKey, InvalidOrigin
 from gatekeeper.freshness import Clock, Freshness, RefreshReport, Status, boot_clock, boot_sleep
 from gatekeeper.index import EnabledOrigins, IndexedKey, KeyIndex
@@ -382,7 +383,7 @@ class Gatekeeper:
         self.memo = Memo(self._tally)
 
     def _load(self, rows: Iterable[WidgetKey]) -> None:
-        self._index.load(rows)
+        load(self._index, rows)
         self._freshness.pin(self._index.ambiguous())
 
     def _decide(self, key: bytes | Conflict | None, page: "Page") -> Decision:

@@ -45,11 +45,12 @@ import anyio.lowlevel
 import msgspec
 
 from gatekeeper.client import Listing
+from gatekeeper.difference import Difference
 from gatekeeper.errors import HubError, InvalidList, SnapshotError, SourceError
 from gatekeeper.freshness import Clock, Freshness, KnownSlice, RefreshReport
-from gatekeeper.index import Difference, KeyIndex
+from gatekeeper.index import KeyIndex
 from gatekeeper.keys import mask
-from gatekeeper.rows import ListReader, RowReader, Slice
+from gatekeeper.rows import ListReader, RowReader
 from gatekeeper.snapshot import Snapshot
 from gatekeeper.sources import Fetch, Source
 
@@ -296,7 +297,6 @@ class Refresher:
             self._work = 0.0
             async for chunk in listing.chunks:
                 reader.feed(chunk)
-                await anyio.lowlevel.checkpoint()  # a piece that ends no row gives nobody else a turn
                 await self._see(reader, difference, slices, digest)
             reader.end()
             await self._see(reader, difference, slices, digest)
@@ -304,7 +304,7 @@ class Refresher:
         for _ in difference.finish():
             await anyio.lowlevel.checkpoint()
         self._whole_list_at = self._clock()
-        # The first time that the same bytes come again, it is noted where the index has their rows.
+        # Where the last list left no slots, because some id came twice in it, this one may leave some.
         if digest.digest() == freshness.digest and not freshness.lapsed and slices.keys() <= freshness.slices.keys():
             freshness.validator, freshness.dated_at = listing.validator, listing.dated_at
             return None
@@ -313,23 +313,23 @@ class Refresher:
     async def _see(
         self, reader: ListReader, difference: Difference, slices: dict[bytes, KnownSlice], digest: "hashlib.blake2b"
     ) -> None:
+        before = difference.count
         for piece in reader:
             began = self._clock()
-            digest.update(piece.digest())
-            self._see_slice(piece, difference, slices)
+            its_digest = piece.digest()
+            digest.update(its_digest)
+            known = self._freshness.slices.get(its_digest)
+            if known is not None and difference.see_slots(known.slots):
+                piece.skip(len(known.slots), known.size)
+                slices[its_digest] = known
+            elif (slots := difference.see(piece.rows())) is not None:
+                slices[its_digest] = KnownSlice(slots, piece.size)
             self._work += self._clock() - began
             await anyio.lowlevel.checkpoint()
             if difference.count > MAX_ROWS:
                 raise InvalidList(f"the list has more than {MAX_ROWS} rows: expected those of one account")
-
-    def _see_slice(self, piece: Slice, difference: Difference, slices: dict[bytes, KnownSlice]) -> None:
-        digest = piece.digest()
-        known = self._freshness.slices.get(digest)
-        if known is not None and difference.see_slots(known.slots):
-            piece.skip(len(known.slots), known.size)
-            slices[digest] = known
-        elif (slots := difference.see(piece.rows())) is not None:
-            slices[digest] = KnownSlice(slots, piece.size)
+        if difference.count == before:
+            await anyio.lowlevel.checkpoint()  # what ends no row gives nobody else a turn
 
     def _require_no_old_copy(self, listing: Listing) -> None:
         """Refuse a list from before the last one, as a cache on the way may give it."""
@@ -366,8 +366,8 @@ class Refresher:
             self._hold(difference, asked_at)
         report = RefreshReport(
             "unchanged" if difference.is_empty else "changed",
-            len(difference.new),
-            len(difference.changed),
+            difference.added_count,
+            difference.changed_count,
             len(difference.removed),
             freshness.held,
             rejected,
@@ -378,8 +378,9 @@ class Refresher:
 
     async def _change(self, reading: _Reading, asked_at: float, report: RefreshReport) -> None:
         freshness, difference = self._freshness, reading.difference
-        steps = self._index.apply(difference)
+        steps = difference.apply()
         began = self._clock()
+        freshness.slices = {}  # from now on, their rows are not all as they were
         try:
             for _ in steps:
                 if report.outcome == "changed":

@@ -31,7 +31,11 @@ _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _EXPECTED_ARRAY = "expected a JSON array of rows"
 _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
-_EXPECTED_TEXT = {"key_sha256": "Expected 64 hexadecimal digits in lower case", "id": "Expected at least 1 character"}
+DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
+_EXPECTED_TEXT = {
+    "key_sha256": f"Expected {DIGEST_LENGTH} hexadecimal digits in lower case",
+    "id": "Expected at least 1 character",
+}
 _EXPECTED_UNICODE = "Expected text, got half a surrogate pair in what decides"
 _BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 # Strings whole, since they may hold what looks like structure. A quotation mark alone begins one that has not arrived yet.
@@ -67,9 +71,9 @@ class RowReader:
             raise ConfigError([f"suffix_field is {suffix_field!r}: expected a name, and none of {taken}"])
         self._suffix_field = suffix_field
         self._deciding = tuple(suffix_field if field == "last8" else field for field in _DECIDING)
-        row_type = msgspec.defstruct("Row", _fields(Any), rename={"last8": suffix_field}, kw_only=True)
+        row_type = msgspec.defstruct("Row", _fields(Any, _DECIDING), rename={"last8": suffix_field}, kw_only=True)
         tidy_row_type = msgspec.defstruct(
-            "TidyRow", _fields(str | None), rename={"last8": suffix_field}, kw_only=True, gc=False
+            "TidyRow", _fields(str | None, _TIDY), rename={"last8": suffix_field}, kw_only=True, gc=False
         )
         self._decoder = msgspec.json.Decoder(row_type)
         self._row_type = row_type
@@ -167,7 +171,9 @@ class RowReader:
             rows: list[Any] = self._list_decoder.decode(array)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return rows
+        suffixes = "".join([row.last8 for row in rows])
+        digests = "".join([row.key_sha256 for row in rows if row.key_sha256])
+        return rows if _SUFFIXES.fullmatch(suffixes) and _DIGESTS.fullmatch(digests) else None
 
     def split(self, array: bytes) -> list[msgspec.Raw] | None:
         """Tell apart the elements of an array without reading them.
@@ -374,7 +380,7 @@ class Slice:
             InvalidList: if no list can have such a slice.
         """
         reader = self._reader
-        rows = reader.rows.tidy(b"[" + self.raw + b"]")
+        rows = reader.rows.tidy(b"[%b]" % self.raw)
         if rows is None:
             elements, self.size = self._split()
             rows = [_read(reader.rows, reader.count + place, raw) for place, raw in enumerate(elements)]
@@ -448,8 +454,15 @@ _DECIDING = {
     "last8": Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}\Z")],
     "domain_allowlist": tuple[str, ...] | None,
     "agent_id": str | None,
-    "key_sha256": Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")] | None,
+    "key_sha256": Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{DIGEST_LENGTH}}}\Z")] | None,
 }
+# The same, but for the characters of suffixes and digests: to match a pattern in each row would double the time of a list.
+_TIDY = _DECIDING | {
+    "last8": Annotated[str, msgspec.Meta(min_length=SUFFIX_LENGTH, max_length=SUFFIX_LENGTH)],
+    "key_sha256": Annotated[str, msgspec.Meta(min_length=DIGEST_LENGTH, max_length=DIGEST_LENGTH)] | None,
+}
+_SUFFIXES = re.compile(r"[A-Za-z0-9_-]*")
+_DIGESTS = re.compile(r"[0-9a-f]*")
 _REQUIRED = ("id", "last8")
 _REASONS: dict[str, RowReason] = {
     "id": "id",
@@ -460,10 +473,10 @@ _REASONS: dict[str, RowReason] = {
 }
 
 
-def _fields(readable: Any) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
-    """The fields of a row in the order of WidgetKey, those for people of the type given."""
+def _fields(readable: Any, deciding: Mapping[str, Any]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
+    """The fields of a row in the order of WidgetKey, of the types given for those that people read and the others."""
     # Whatever stands in disabled_at, its presence decides.
-    types = dict.fromkeys(WidgetKey.__struct_fields__, readable) | {"disabled_at": Any} | _DECIDING
+    types = {**dict.fromkeys(WidgetKey.__struct_fields__, readable), "disabled_at": Any, **deciding}
     return [(field, types[field]) if field in _REQUIRED else (field, types[field], None) for field in types]
 
 

@@ -18,7 +18,9 @@ HOUSE = (
     "rows",
     "decisions",
     "memo",
+    "packed",
     "index",
+    "difference",
     "snapshot",
     "client",
     "sources",
@@ -38,7 +40,7 @@ HOUSE = (
     "cli",
     "__main__",
 )
-PURE = ("origins", "allowlist", "keys", "rows", "decisions", "index")
+PURE = ("origins", "allowlist", "keys", "rows", "decisions", "packed", "index", "difference")
 OPTIONAL = ("fastapi", "metrics", "hub", "demo", "cli", "__main__")
 
 # What only one room may import.

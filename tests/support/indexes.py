@@ -1,0 +1,170 @@
+"""An index, the rows in it, and the lists that change it."""
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from gatekeeper import InvalidRow, Origin, Reason, WidgetKey
+from gatekeeper.allowlist import Allowlist
+from gatekeeper.difference import Difference, load
+from gatekeeper.index import IndexedKey, KeyIndex
+from gatekeeper.keys import ClientKey
+from gatekeeper.packed import SLOT, id_of
+
+FIRST = ClientKey.parse("pk_live_acme_first-0123456789")
+SECOND = ClientKey.parse("pk_live_acme_second-0123456789")
+THIRD = ClientKey.parse("pk_live_acme_third-0123456789")
+OTHER = ClientKey.parse("pk_live_acme_other-abcdefghij")
+STRANGER = ClientKey.parse("pk_live_globex_first-0123456789")
+LAST8 = FIRST.last8
+assert {key.last8 for key in (FIRST, SECOND, THIRD, STRANGER)} == {LAST8} != {OTHER.last8}
+
+Listed = WidgetKey | InvalidRow
+
+CLIENT_KEYS = (FIRST, SECOND, THIRD, OTHER, STRANGER)
+ENTRIES = ("acme.com", "*.acme.com", "https://*.acme.com:8443", "*.shop.test", "shop.test:*", "localhost:*", "*", "")
+ORIGINS = tuple(
+    Origin.parse(origin)
+    for origin in (
+        "https://acme.com",
+        "http://acme.com",
+        "https://a.acme.com",
+        "http://a.acme.com",
+        "https://a.acme.com:8443",
+        "https://a.shop.test",
+        "https://shop.test:81",
+        "http://localhost:3000",
+        "https://unlike.test",
+    )
+)
+
+
+def row(
+    row_id: str,
+    client_key: ClientKey = FIRST,
+    *entries: str,
+    digest: bool = False,
+    disabled_at: object = None,
+    name: str | None = None,
+) -> WidgetKey:
+    """Make a row for a client key."""
+    return WidgetKey(
+        row_id,
+        name,
+        client_key.last8,
+        entries or ("acme.com",),
+        disabled_at=disabled_at,
+        key_sha256=client_key.sha256() if digest else None,
+    )
+
+
+def used(widget_key: WidgetKey) -> WidgetKey:
+    """The same row after its key was used."""
+    return msgspec.structs.replace(widget_key, last_used_at="2026-11-22T00:00:00Z")
+
+
+def nested() -> object:
+    """A list in a list in a list, deeper than can be packed."""
+    value: list[object] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+def compiled(widget_key: WidgetKey) -> IndexedKey:
+    """The key, ready to be asked about pages."""
+    return IndexedKey(widget_key, Allowlist.parse(widget_key.domain_allowlist))
+
+
+def unreadable(row_id: str | None, disabled_at: object = None) -> InvalidRow:
+    """Make what stands for a row that cannot be read."""
+    return InvalidRow(0, "unreadable", row_id=row_id, disabled_at=disabled_at)
+
+
+def take(steps: Iterable[None]) -> None:
+    """Take all steps."""
+    for _ in steps:
+        pass
+
+
+def compare(index: KeyIndex, rows: Iterable[Listed], *, lapsed: Collection[str] = ()) -> Difference:
+    """Work out what a list changes in an index."""
+    difference = Difference(index, lapsed=lapsed)
+    difference.see(rows)
+    take(difference.finish())
+    return difference
+
+
+def apply(index: KeyIndex, rows: Iterable[Listed]) -> Difference:
+    """Apply a list to an index, and return the difference, of which only what is no row is left."""
+    difference = compare(index, rows)
+    take(difference.apply())
+    return difference
+
+
+class WatchedIndex(KeyIndex):
+    """An index that notes the ids of the keys that get another row."""
+
+    def __init__(self, *, account: str | None = None, https_only: bool = False) -> None:
+        super().__init__(account=account, https_only=https_only)
+        self.replaced: list[str] = []
+
+    def replace(self, packed: bytes) -> None:
+        """Note it, and do it."""
+        self.replaced.append(id_of(packed))
+        super().replace(packed)
+
+
+def index_of(*rows: WidgetKey, account: str | None = None, https_only: bool = False) -> WatchedIndex:
+    """Make an index of these rows."""
+    index = WatchedIndex(account=account, https_only=https_only)
+    load(index, rows)
+    return index
+
+
+def known_as(index: KeyIndex, row_id: str) -> IndexedKey | None:
+    """The key with this id."""
+    widget_key = next((each for each in index if each.id == row_id), None)
+    return None if widget_key is None else index.get(widget_key)
+
+
+def ids(packed: Iterable[bytes]) -> list[str]:
+    """The ids of packed rows."""
+    return [id_of(each) for each in packed]
+
+
+def packed_size(widget_key: WidgetKey) -> int:
+    """How many bytes a row takes when it is packed."""
+    return len(msgspec.msgpack.encode(msgspec.structs.astuple(widget_key)))
+
+
+def resolved(index: KeyIndex, client_key: ClientKey) -> str:
+    """Tell the id of the row that a client key resolves to, or the reason why there is none."""
+    found = index.resolve(client_key)
+    return found.value if isinstance(found, Reason) else found.widget_key.id
+
+
+def by_id(index: KeyIndex) -> dict[str, WidgetKey]:
+    """The rows of an index, each of which has to be there once."""
+    keys = list(index)
+    assert len({each.id for each in keys}) == len(keys) == len(index)
+    return {each.id: each for each in keys}
+
+
+def decisions(index: KeyIndex) -> dict[str, object]:
+    """Ask an index everything that can be asked."""
+
+    def known(found: IndexedKey | Reason | None) -> object:
+        return (
+            (found.widget_key, [found.allowlist.match(page) for page in ORIGINS]) if isinstance(found, IndexedKey) else found
+        )
+
+    return {
+        "rows": sorted((each.id, repr(each)) for each in index),
+        "by row": {row_id: known(known_as(index, row_id)) for row_id in "abcdef"},
+        "resolved": {key.value: known(index.resolve(key)) for key in CLIENT_KEYS},
+        "ambiguous": set(index.ambiguous()),
+        "enabled origins": [index.enabled_origins().allows(page) for page in ORIGINS],
+        "size": len(index),
+        "slots": len({packed[:SLOT] for step in index.walk() for _, packed in step}),
+    }
