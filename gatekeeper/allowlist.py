@@ -124,6 +124,12 @@ class Pattern(msgspec.Struct, frozen=True):
         Raises:
             InvalidEntry: with the reason, and a hint that says how to mend it.
         """
+        plain = _plain_host(entry)
+        if plain is not None:
+            wildcard = entry.startswith("*.")
+            if wildcard:
+                _require_wildcard_base(plain)
+            return cls(None, plain, wildcard, "*" if entry.endswith(":*") else None)
         scheme, authority = _split_scheme(_trim(entry))
         wildcard, host, port = _split_authority(authority)
         host = _normal_host(host)
@@ -172,10 +178,10 @@ class Allowlist:
         self, entries: Mapping[str, str], rejected: tuple[RejectedEntry, ...], bases: Iterable[str], *, https_only: bool
     ) -> None:
         self._entries = entries
-        distinct = dict.fromkeys(bases)
+        distinct = tuple(dict.fromkeys(bases))
         # A set of one takes 216 bytes, and most keys have one wildcard or none.
-        self._bases: Collection[str] = frozenset(distinct) if len(distinct) > FEW else tuple(distinct)
-        self._base_lengths = tuple(sorted({len(base) for base in self._bases}, reverse=True))
+        self._bases: Collection[str] = frozenset(distinct) if len(distinct) > FEW else distinct
+        self._base_lengths = tuple(sorted(set(map(len, distinct)), reverse=True))
         self.https_only = https_only
         self.rejected = rejected
 
@@ -404,6 +410,17 @@ def _entry_at(host: str, scheme: str, ports: Iterable[str], entries: Mapping[str
     return None
 
 
+def _plain_host(entry: object) -> str | None:
+    """The host of an entry that is normal as it is, without scheme and port; None of others.
+
+    Most entries are, and this takes a third of the time, in which a page waits. It accepts nothing that the rest would not.
+    """
+    if not isinstance(entry, str) or entry == "null":
+        return None
+    host = entry.removeprefix("*.").removesuffix(":*")
+    return host if is_host_name(host) and "xn--" not in host and not ends_in_number(host) else None
+
+
 def _trim(entry: str) -> str:
     if not isinstance(entry, str):
         raise InvalidEntry("not_text", f"An entry is text such as 'acme.com', not {type(entry).__name__}.")
@@ -414,11 +431,15 @@ def _trim(entry: str) -> str:
         raise InvalidEntry("empty", "The entry is empty: write a domain such as 'acme.com', or delete it.")
     if "," in text:
         raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for every domain.")
-    if any(character.isspace() or not (character.isprintable() or character in _JOINERS) for character in text):
+    if " " in text or not (text.isprintable() or all(map(_is_visible, text))):
         raise InvalidEntry("space", f"{_shown(text)} has a space or an invisible character in it: delete it.")
     if "\\" in text:
         raise InvalidEntry("backslash", f"{_shown(text)} has a backslash: write a domain such as 'acme.com'.")
     return text
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS
 
 
 def _split_scheme(text: str) -> tuple[str | None, str]:

@@ -16,13 +16,15 @@ __all__ = ("Clock", "Freshness", "KnownSlice", "RefreshReport", "State", "Status
 MINUTE = 60.0  # seconds
 TICK = 1.0  # seconds after which a sleeper looks at the clock again, so that it notices that the machine was suspended
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 Clock = Callable[[], float]
 State = Literal["never_loaded", "fresh", "degraded", "expired"]
 
 
 def boot_clock() -> float:
     """Seconds that never run backwards and count a suspended machine's sleep, where the system has such a clock."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_CLOCK)
 
 
 async def boot_sleep(seconds: float) -> None:

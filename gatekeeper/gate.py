@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+
+import msgspec
 
 from gatekeeper.allowlist import Allowlist
 from gatekeeper.decisions import CONFLICT, Conflict, Decision, Reason
@@ -406,7 +408,7 @@ class Gatekeeper:
         return _decide_page(known, client_key.last8, page)
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True, gc=False):
     """What a request says about its page: an origin, or the reason why there is none."""
 
     origin: Origin | None

@@ -5,7 +5,7 @@ millisecond.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, count, islice
 from threading import Lock
 from typing import Literal, TypeVar
@@ -91,16 +91,13 @@ class KeyIndex:
         """
         if self.account not in (None, client_key.account):
             return Reason.KEY_UNKNOWN
-        if len(self._namesakes.get(client_key.last8, ())) > MAX_NAMESAKES:
-            return Reason.KEY_AMBIGUOUS
-        candidates = [self._make_ready(packed) for packed in self.with_last8(client_key.last8)]
-        if any(known.widget_key.key_sha256 for known in candidates):
-            digest = client_key.sha256()
-            proven = [known for known in candidates if known.widget_key.key_sha256 == digest]
-            candidates = proven or [known for known in candidates if known.widget_key.key_sha256 is None]
-        if not candidates:
-            return Reason.KEY_UNKNOWN
-        return candidates[0] if len(candidates) == 1 else Reason.KEY_AMBIGUOUS
+        last8 = client_key.last8
+        packed = self._shelf(last8).get(last8)
+        if packed is not None:
+            known = self._make_ready(packed)
+            digest = known.widget_key.key_sha256
+            return known if digest is None or digest == client_key.sha256() else Reason.KEY_UNKNOWN
+        return self._resolve_among(self._namesakes.get(last8, {}), client_key)
 
     def get(self, widget_key: WidgetKey) -> IndexedKey | None:
         """The key as it is now; None if it is gone.
@@ -237,6 +234,20 @@ class KeyIndex:
         """Make a lock anew that another thread of the parent process may have held."""
         self._ready_lock = Lock()
 
+    def _resolve_among(
+        self, namesakes: Mapping[str, bytes], client_key: ClientKey
+    ) -> IndexedKey | Literal[Reason.KEY_UNKNOWN, Reason.KEY_AMBIGUOUS]:
+        if len(namesakes) > MAX_NAMESAKES:
+            return Reason.KEY_AMBIGUOUS
+        # Others may come or go meanwhile, in another thread.
+        candidates = [self._make_ready(packed) for packed in tuple(namesakes.values())]
+        digest = client_key.sha256() if candidates else None
+        proven = [known for known in candidates if known.widget_key.key_sha256 == digest]
+        possible = proven or [known for known in candidates if known.widget_key.key_sha256 is None]
+        if not possible:
+            return Reason.KEY_UNKNOWN
+        return possible[0] if len(possible) == 1 else Reason.KEY_AMBIGUOUS
+
     def _shelf(self, last8: str) -> dict[str, bytes]:
         return self._shelves[hash(last8) % SHELVES]
 
@@ -245,10 +256,10 @@ class KeyIndex:
             self._enabled_origins.count(self._compile(unpack(packed)), by)
 
     def _make_ready(self, packed: bytes) -> IndexedKey:
-        try:
-            return self._ready[packed]
-        except KeyError:
-            known = self._compile(unpack(packed))
+        ready = self._ready.get(packed)
+        if ready is not None:
+            return ready
+        known = self._compile(unpack(packed))
         # Tools decide in threads, and to evict is not atomic. Whoever would have to wait does without.
         if self._ready_lock.acquire(blocking=False):
             try:

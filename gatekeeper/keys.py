@@ -16,7 +16,7 @@ __all__ = ("ClientKey", "WidgetKey", "mask")
 MAX_CLIENT_KEY_LENGTH = 128
 SUFFIX_LENGTH = 8
 
-_REMOVE_CLIENT_KEY_CHARACTERS = str.maketrans("", "", string.ascii_letters + string.digits + "_-")
+_CLIENT_KEY_CHARACTERS = (string.ascii_letters + string.digits + "_-").encode()
 
 
 class WidgetKey(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class ClientKey(msgspec.Struct, frozen=True):
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not text.startswith(prefix):
             raise InvalidClientKey(f"it does not begin with {prefix!r}")
-        if text.translate(_REMOVE_CLIENT_KEY_CHARACTERS):
+        if not text.isascii() or text.encode().translate(None, _CLIENT_KEY_CHARACTERS):
             raise InvalidClientKey("it holds characters other than letters, digits, '_' and '-'")
         account, _, random = text[len(prefix) :].rpartition("_")
         if not account or not random or len(text) < SUFFIX_LENGTH:

@@ -111,9 +111,9 @@ class GatekeeperMiddleware:
         if decision.matched is None:
             await self._refuse(send, decision, origin)
             return
-        if "state" in scope:
+        try:
             scope["state"][STATE_KEY] = decision
-        else:
+        except KeyError:
             scope["state"] = {STATE_KEY: decision}
         gained = self._gained if origin is not None else self._gained_by_referer
         headers = [*gained] if origin is None else [(b"access-control-allow-origin", origin), *gained]
@@ -216,11 +216,12 @@ class GatekeeperMiddleware:
 
     def _with_query(self, key: bytes | Conflict | None, query: bytes) -> bytes | Conflict | None:
         """The key of a request whose header gave the one passed; empty values count as none given."""
-        is_plain = b"%" not in query and b"+" not in query
+        is_encoded = b"%" in query or b"+" in query
         for pair in query.split(b"&"):
             name, _, value = pair.partition(b"=")
-            if value and (name if is_plain else _decoded(name)) == self._key_query:
-                value = value if is_plain else _decoded(value)
+            if is_encoded:
+                name, value = _decoded(name), _decoded(value)
+            if name == self._key_query and value:
                 key = value if not key or key == value else CONFLICT
         return key
 

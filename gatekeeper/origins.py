@@ -32,7 +32,7 @@ MAX_PORT = 65_535
 MAX_AUTHORITY_LENGTH = MAX_HOST_LENGTH + len(":65535")
 MAX_ORIGIN_LENGTH = len("https://") + MAX_AUTHORITY_LENGTH
 
-_REMOVE_HOST_NAME_CHARACTERS = str.maketrans("", "", string.ascii_lowercase + string.digits + "-_.")
+_HOST_NAME_CHARACTERS = (string.ascii_lowercase + string.digits + "-_.").encode()
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
@@ -143,7 +143,8 @@ def is_port(text: str) -> bool:
 
 def is_host_name(host: str) -> bool:
     """Whether a text is labels of a-z, 0-9, "-" and "_" (1 to 63 of them, "-" not at an end), 253 characters at most."""
-    if not 0 < len(host) <= MAX_HOST_LENGTH or host.translate(_REMOVE_HOST_NAME_CHARACTERS):
+    # Bytes, for to delete characters from text takes twice as long.
+    if not 0 < len(host) <= MAX_HOST_LENGTH or not host.isascii() or host.encode().translate(None, _HOST_NAME_CHARACTERS):
         return False
     if host[0] in ".-" or host[-1] in ".-" or ".." in host or ".-" in host or "-." in host:
         return False

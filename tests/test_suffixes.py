@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tldextract import TLDExtract
 
 import gatekeeper
 from gatekeeper.suffixes import is_public_suffix, is_shared_host
@@ -90,6 +91,25 @@ def test_a_host_below_which_strangers_register_is_a_public_suffix(host: str) -> 
 )
 def test_a_host_that_has_one_owner_is_not_a_public_suffix(host: str) -> None:
     assert not is_public_suffix(host)
+
+
+def test_of_every_host_that_a_rule_names_and_those_around_it_it_is_what_tldextract_says() -> None:
+    extract = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+    wildcards = {rule.removeprefix("*.") for rule in extract.tlds if rule.startswith("*.")}
+    named = {idna(rule.lstrip("*!").removeprefix(".")) for rule in extract.tlds}
+    hosts = [
+        around for host in named for around in (host, f"shop.{host}", f"a.shop.{host}", host.partition(".")[2]) if around
+    ]
+    assert len(hosts) > 20_000
+    assert [
+        host
+        for host in hosts
+        if is_public_suffix(host) is not (extract.extract_str(host).suffix == host or host in wildcards)
+    ] == []
+
+
+def idna(host: str) -> str:
+    return ".".join(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in host.split("."))
 
 
 @pytest.mark.parametrize("host", ["zendesk.com", "wordpress.com", "tumblr.com", "amazonaws.com"])
