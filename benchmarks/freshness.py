@@ -40,7 +40,7 @@ class Parameters:
     workers: int = parameter(4, 2, "workers of uvicorn")
     interval: float = parameter(10.0, 1.0, "seconds between two polls of the hub")
     keys: int = parameter(10_000, 1_000, "keys of the account")
-    day: float = parameter(86_340.0, 600.0, "simulated seconds without the hub; after 86,400 the list expires by default")
+    day: float = parameter(86_340.0, 600.0, "simulated seconds without the hub, 0 for none; after 86,400 its list expires")
     soak: int = parameter(600, 3, "whole seconds of the soak; 0 for none")
 
 
@@ -64,8 +64,9 @@ def measure(parameters: Parameters) -> Figures:
             guarded = {"guard": "gatekeeper", "hub": there.url, "stamped": True, "interval": parameters.interval}
             with servers.serve("uvicorn", guarded, workers=parameters.workers) as served:
                 figures = asyncio.run(_revocations(parameters, there, served.port))
-        with fake_hub.running(rows, processor=rest_on) as there:
-            figures["day"] = asyncio.run(outages.day(there, parameters.day))
+        if parameters.day:
+            with fake_hub.running(rows, processor=rest_on) as there:
+                figures["day"] = asyncio.run(outages.day(there, parameters.day))
         if parameters.soak:
             figures["soak"] = outages.soak(rows, parameters.keys, parameters.soak)
     return figures

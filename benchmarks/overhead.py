@@ -119,7 +119,7 @@ async def _measure(parameters: Parameters) -> Figures:
         gc.freeze()
         gc.disable()
         for name in script.interleaved(asked, parameters.rounds):
-            taken[name].append(await _time(asked[name], parameters.requests))
+            taken[name].append(await time_of(asked[name], parameters.requests))
             gc.collect(1)
         gc.enable()
     return _figures(taken) | {"first_sight_us": first}
@@ -130,7 +130,8 @@ def measure(parameters: Parameters) -> Figures:
     return asyncio.run(_measure(parameters))
 
 
-async def _time(contender: Contender, requests: int) -> float:
+async def time_of(contender: Contender, requests: int) -> float:
+    """Nanoseconds of a request: the median over batches."""
     app, request = contender
     means = []
     for first in range(0, requests, BATCH):

@@ -95,7 +95,7 @@ class EntrySuggestion(msgspec.Struct, frozen=True):
     hint: str
 
 
-class Pattern(msgspec.Struct, frozen=True):
+class Pattern(msgspec.Struct, frozen=True, gc=False):
     """One allowlist entry, understood. Its `str()` is the normalised entry.
 
     Attributes:
@@ -134,6 +134,7 @@ class Pattern(msgspec.Struct, frozen=True):
         wildcard, host, port = _split_authority(authority)
         host = _normal_host(host)
         if wildcard:
+            _require_name(host)
             _require_wildcard_base(host)
         if scheme is not None and port == DEFAULT_PORTS[scheme]:
             port = None
@@ -574,9 +575,12 @@ def _require_valid_labels(labels: list[str]) -> None:
                 raise idna.IDNAError(f"a joiner stands where none may, in {label!r}")
 
 
-def _require_wildcard_base(base: str) -> None:
+def _require_name(base: str) -> None:
     if base.startswith("[") or ends_in_number(base):
         raise InvalidEntry("wildcard_ip", f"An IP address has no subdomains: write '{base}'.")
+
+
+def _require_wildcard_base(base: str) -> None:
     if len(base) > MAX_WILDCARD_BASE_LENGTH:
         hint = f"No subdomain fits: after '*.' a domain has at most {MAX_WILDCARD_BASE_LENGTH} characters."
         raise InvalidEntry("host", hint)

@@ -44,7 +44,7 @@ class Reason(StrEnum):
         return _STATUS.get(self, 403)
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The answer for one key and one page.
 
     Attributes:

@@ -180,9 +180,9 @@ class Freshness:
     @property
     def state(self) -> State:
         """How fresh the list is now."""
-        age = self.age
-        if age is None:
+        if self._accepted_at is None:
             return "never_loaded"
+        age = self._clock() - self._accepted_at
         if self.hard_stale and age >= self.hard_stale:
             return "expired"
         return "degraded" if age >= self._soft_stale or self.from_snapshot else "fresh"

@@ -317,7 +317,7 @@ class Gatekeeper:
         referer = referer if origin is None else None
         memo = self.memo
         what = memo_key(key, origin, referer)
-        if what is not None and (remembered := memo.get(what)) is not None:
+        if what is not None and (remembered := memo.find(what)) is not None:
             return remembered
         remembered = Remembered(self._decide(key, read_page(origin, referer)))
         # Only what some key's row decided is kept, or strangers could fill the memo; and only while somebody empties it.
@@ -405,7 +405,7 @@ class Gatekeeper:
         known = self._index.resolve(client_key)
         if isinstance(known, Reason):
             return Decision(known, last8=client_key.last8, origin=page.seen)
-        return _decide_page(known, client_key.last8, page)
+        return _decide_page(known, page)
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -417,8 +417,9 @@ class Page(msgspec.Struct, frozen=True, gc=False):
     problem: str | None = None
 
 
-def _decide_page(known: IndexedKey, last8: str, page: Page) -> Decision:
+def _decide_page(known: IndexedKey, page: Page) -> Decision:
     key, allowlist = known.widget_key, known.allowlist
+    last8 = key.last8
     if key.disabled:
         return Decision(Reason.KEY_DISABLED, key, last8, page.seen)
     if not allowlist:

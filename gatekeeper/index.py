@@ -34,7 +34,7 @@ MAX_NAMESAKES = 16
 Item = TypeVar("Item")
 
 
-class IndexedKey(msgspec.Struct, frozen=True):
+class IndexedKey(msgspec.Struct, frozen=True, gc=False):
     """A widget key, ready to be asked about pages.
 
     Attributes:

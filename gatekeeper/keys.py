@@ -50,7 +50,7 @@ class WidgetKey(msgspec.Struct, frozen=True):
         return self.disabled_at is not None
 
 
-class ClientKey(msgspec.Struct, frozen=True):
+class ClientKey(msgspec.Struct, frozen=True, gc=False):
     """The key that a page carries, such as pk_live_acme_Zb3….
 
     Attributes:

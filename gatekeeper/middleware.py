@@ -102,15 +102,15 @@ class GatekeeperMiddleware:
             key = self._with_query(key, scope["query_string"])
         asked: Any = (key, origin) if origin is not None else (key, None, _single(scope, b"referer"))
         try:
-            remembered = self._gate.memo[asked]
+            remembered = self._gate.memo.allowed[asked]
         except KeyError:
             decision = await self._gate.check(key, origin, referer=None if origin is not None else asked[2])
+            if not decision.allowed:
+                await self._refuse(send, decision, origin)
+                return
         else:
             remembered.uses += 1
             decision = remembered.decision
-        if decision.matched is None:
-            await self._refuse(send, decision, origin)
-            return
         try:
             scope["state"][STATE_KEY] = decision
         except KeyError:

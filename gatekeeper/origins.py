@@ -36,7 +36,7 @@ _HOST_NAME_CHARACTERS = (string.ascii_lowercase + string.digits + "-_.").encode(
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """The scheme, host and port of a web page.
 
     Attributes:
@@ -154,6 +154,8 @@ def is_host_name(host: str) -> bool:
 def ends_in_number(host: str) -> bool:
     """Whether browsers take a host for an IPv4 address (URL standard 3.5, "ends in a number checker")."""
     last = host.rpartition(".")[2]
+    if last.isalpha():  # as most are
+        return False
     if last.isascii() and last.isdigit():
         return True
     return last.startswith("0x") and _HEX_DIGITS.issuperset(last[2:])

@@ -4,7 +4,8 @@ That takes half the memory of typed rows (DESIGN 11). "Row" means the bytes with
 """
 
 from struct import Struct
-from typing import Any, Literal
+from types import GenericAlias
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -33,21 +34,6 @@ SLOT = _SLOT.size  # bytes that number a key, before its row
 News = Literal["none", "use", "change", "revocation"]
 
 
-class _Fields(msgspec.Struct, array_like=True):
-    """A WidgetKey, field by field, without the names of the fields."""
-
-    id: str
-    name: str | None
-    last8: str
-    domain_allowlist: tuple[str, ...]
-    agent_id: str | None
-    disabled_at: Any
-    created_at: str | None
-    updated_at: str | None
-    last_used_at: str | None
-    key_sha256: str | None
-
-
 class _Head(msgspec.Struct, array_like=True, gc=False):
     """The fields that a row begins with."""
 
@@ -57,11 +43,12 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Fields).decode
+_decode = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(get_type_hints(WidgetKey).values()))).decode
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
 _as_tuple = msgspec.structs.astuple
 _ALLOWLIST = WidgetKey.__struct_fields__.index("domain_allowlist")
 _DISABLED_AT = WidgetKey.__struct_fields__.index("disabled_at")
+_LAST_USED_AT = WidgetKey.__struct_fields__.index("last_used_at")
 
 
 def pack(key: Any) -> bytes:
@@ -121,19 +108,7 @@ def unpack(packed: bytes) -> WidgetKey:
 
 def unpack_row(row: bytes | memoryview) -> WidgetKey:
     """The key that has a row."""
-    fields = _decode(row)
-    return WidgetKey(
-        fields.id,
-        fields.name,
-        fields.last8,
-        fields.domain_allowlist,
-        fields.agent_id,
-        fields.disabled_at,
-        fields.created_at,
-        fields.updated_at,
-        fields.last_used_at,
-        fields.key_sha256,
-    )
+    return WidgetKey(*_decode(row))
 
 
 def news(before: bytes, after: bytes) -> News:
@@ -141,10 +116,10 @@ def news(before: bytes, after: bytes) -> News:
     if before == after:
         return "none"
     known, now = _decode(before), _decode(after)
-    if now.disabled_at is not None and known.disabled_at is None:
+    if now[_DISABLED_AT] is not None and known[_DISABLED_AT] is None:
         return "revocation"
-    known.last_used_at = now.last_used_at
-    return "use" if _encode(known) == after else "change"
+    used_now = (*known[:_LAST_USED_AT], now[_LAST_USED_AT], *known[_LAST_USED_AT + 1 :])
+    return "use" if _encode(used_now) == after else "change"
 
 
 def standing(first: bytes, second: bytes) -> bytes:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gatekeeper import ConfigError, FileSource, Gatekeeper, HubClient, HubSource, Origin, Reason, StaticSource
 from gatekeeper.decisions import CONFLICT
-from gatekeeper.memo import MEMO_SIZE
+from gatekeeper.memo import MOST_ALLOWED, MOST_REFUSED
 
 from .support.fake_hub import Answer, FakeHub, json_answer
 from .support.fake_time import FakeTime
@@ -197,7 +197,7 @@ def test_whatever_arrives_is_decided(key: Any, origin: Any, referer: Any) -> Non
     assert isinstance(first.reason, Reason)
     assert first.problem_json()
     assert DECIDED.decide(key, origin, referer=referer) == first
-    assert len(DECIDED.memo) <= MEMO_SIZE
+    assert len(DECIDED.memo) <= MOST_ALLOWED + MOST_REFUSED
 
 
 @settings(max_examples=200, deadline=None)

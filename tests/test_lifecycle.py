@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 from gatekeeper import Decision, Gatekeeper, Reason
 from gatekeeper.lifecycle import PerLoop
-from gatekeeper.memo import Memo, Tally
+from gatekeeper.memo import Memo, MemoKey, Remembered, Tally
 from gatekeeper.sources import Fetch
 
 from .support.fake_hub import Answer, FakeHub
@@ -557,7 +557,7 @@ def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
     gate = Gatekeeper(MemorySource(row(1)))
     is_deciding, may_go_on = threading.Event(), threading.Event()
 
-    class Slow(Memo):
+    class Slow(dict[MemoKey, Remembered]):
         def __setitem__(self, *entry: Any) -> None:
             is_deciding.set()
             may_go_on.wait(5)
@@ -574,7 +574,8 @@ def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
 
     async def fork_while_deciding() -> str:
         await check_once(gate)
-        gate.memo = Slow(Tally())
+        gate.memo = Memo(Tally())
+        gate.memo.allowed = Slow()
         thread = threading.Thread(target=gate.decide, args=(client_key(1), ORIGIN))
         thread.start()
         is_deciding.wait(5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gatekeeper import Decision, Gatekeeper, Reason, WidgetKey
 from gatekeeper.decisions import CONFLICT
-from gatekeeper.memo import MEMO_SIZE, ROOM, Memo, Remembered, Tally, memo_key
+from gatekeeper.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, memo_key
 from gatekeeper.origins import MAX_ORIGIN_LENGTH
 
 from .support.fake_hub import Answer, FakeHub
@@ -46,7 +46,7 @@ def test_a_decision_about_a_known_key_is_remembered() -> None:
         assert gate.decide(client_key(1), origin) is gate.decide(client_key(1).encode(), origin.encode())
     referred = gate.decide(client_key(1), None, referer="https://acme.com/")
     assert gate.decide(client_key(1), None, referer="https://acme.com/") is referred
-    assert len(gate.memo) == 5
+    assert (len(gate.memo), len(gate.memo.allowed), len(gate.memo.refused)) == (5, 2, 3)
 
 
 def test_a_referer_is_never_taken_for_an_origin() -> None:
@@ -71,13 +71,21 @@ def test_a_flood_of_unknown_keys_is_not_remembered() -> None:
     assert not gate.memo
 
 
-@pytest.mark.parametrize("allowlist", [["acme.com"], ["*.acme.com"]])
-def test_the_memo_is_bounded_whoever_asks(allowlist: list[str]) -> None:
-    gate = Gatekeeper.from_rows([row(1, domain_allowlist=allowlist)])
-    for number in range(MEMO_SIZE + 1000):
-        gate.decide(client_key(1), f"https://p{number}.acme.com")
-        assert len(gate.memo) <= MEMO_SIZE
-    assert len(gate.memo) > MEMO_SIZE - ROOM
+@pytest.mark.parametrize(("host", "most"), [("acme.com", MOST_ALLOWED), ("evil.com", MOST_REFUSED)])
+def test_the_memo_is_bounded_whoever_asks(host: str, most: int) -> None:
+    gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
+    for number in range(most + 1000):
+        gate.decide(client_key(1), f"https://p{number}.{host}")
+        assert len(gate.memo) <= most
+    assert len(gate.memo) > most - ROOM
+
+
+def test_a_flood_of_foreign_pages_takes_no_room_from_those_that_are_let_in() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    first = gate.decide(client_key(1), ORIGIN)
+    for number in range(MOST_ALLOWED + MOST_REFUSED):
+        gate.decide(client_key(1), f"https://p{number}.evil.com")
+    assert gate.decide(client_key(1), ORIGIN) is first
 
 
 def test_no_long_origin_or_referer_is_remembered() -> None:
@@ -96,7 +104,7 @@ def test_two_origins_are_not_remembered() -> None:
 
 def test_threads_that_decide_at_once_never_fail_each_other() -> None:
     gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
-    for number in range(MEMO_SIZE):
+    for number in range(MOST_ALLOWED):
         gate.decide(client_key(1), f"https://p{number}.acme.com")
     problems: list[str] = []
     end = time.monotonic() + 1
@@ -211,7 +219,8 @@ async def test_what_is_decided_at_the_very_moment_of_expiry_does_not_outlive_it(
 def test_every_request_is_counted_once_whatever_is_evicted_and_forgotten(steps: list[Any]) -> None:
     told: Counter[Reason] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gatekeeper.memo.MEMO_SIZE", 3)
+        patch.setattr("gatekeeper.memo.MOST_ALLOWED", 3)
+        patch.setattr("gatekeeper.memo.MOST_REFUSED", 3)
         patch.setattr("gatekeeper.memo.ROOM", 2)
         gate = Gatekeeper.from_rows([row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[])])
         for step in steps:
@@ -246,7 +255,7 @@ def test_only_allowed_requests_use_a_key_and_each_use_is_taken_once() -> None:
 
 
 def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatekeeper.memo.MEMO_SIZE", 2)
+    monkeypatch.setattr("gatekeeper.memo.MOST_ALLOWED", 2)
     monkeypatch.setattr("gatekeeper.memo.ROOM", 1)
     tally = Tally()
     memo = Memo(tally)
@@ -254,7 +263,7 @@ def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted(monk
     for number, one in enumerate(kept):
         one.uses = 5
         memo.remember((b"key", str(number).encode()), one)
-    assert list(memo.values()) == kept[1:]
+    assert list(memo.allowed.values()) == kept[1:]
     assert all(one.is_kept for one in kept)
     assert tally.keys == Counter({"key-0": 5})
     memo.count()

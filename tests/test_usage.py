@@ -19,7 +19,7 @@ import pytest
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubClient, HubSource, Reason, Source
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubServerError
-from gatekeeper.memo import MEMO_SIZE
+from gatekeeper.memo import MOST_ALLOWED
 from gatekeeper.usage import BATCH, UsageReporter
 
 from .support.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, Request, json_answer
@@ -142,7 +142,7 @@ async def test_nothing_is_told_where_nothing_was_used(hub: Taker) -> None:
 async def test_no_count_is_lost_when_decisions_are_forgotten(hub: Taker) -> None:
     hub.rows = [row(1, domain_allowlist=["*.acme.com"]), row(2)]
     async with reporting(hub) as it:
-        for number in range(MEMO_SIZE + 500):
+        for number in range(MOST_ALLOWED + 500):
             assert it.gate.decide(client_key(1), f"https://p{number}.acme.com").allowed
         use(it, 2, times=5)
         hub.rows = [row(1, disabled_at="now"), row(2)]
@@ -152,7 +152,7 @@ async def test_no_count_is_lost_when_decisions_are_forgotten(hub: Taker) -> None
         it.gate.forget()
         use(it, 2)
         await it.time.advance(30)
-        assert hub.counts == [{"key-1": MEMO_SIZE + 500, "key-2": 13}]
+        assert hub.counts == [{"key-1": MOST_ALLOWED + 500, "key-2": 13}]
 
 
 async def test_the_reference_hub_lists_what_it_was_told(tmp_path: Path) -> None:
