@@ -41,6 +41,7 @@ WINDOW = 5.0  # seconds in which the hub may be asked once
 FEWER = 100  # times fewer requests for who asks the hub at each
 KEYS = 1000
 MONSTROUS = b"x" * 8192
+LET_IN = (CALM, "subdomains that a key allows")
 CONTENDERS = ("gatekeeper", "dict in front of the hub")
 
 
@@ -62,6 +63,11 @@ def _origins(number: int) -> dict[str, bytes]:
     return {"key": keys.client_key(0).encode(), "origin": b"https://shop-%d.evil.example" % number}
 
 
+def _subdomains(number: int) -> dict[str, bytes]:
+    host = keys.origin(1).removeprefix("https://")
+    return {"key": keys.client_key(1).encode(), "origin": f"https://p{number}.{host}".encode()}
+
+
 def _monstrous(number: int) -> dict[str, bytes]:
     return {"key": b"pk_live_acme_%08d%b" % (number, MONSTROUS), "origin": keys.origin(0).encode()}
 
@@ -69,6 +75,7 @@ def _monstrous(number: int) -> dict[str, bytes]:
 FLOODS: dict[str, Callable[[int], dict[str, bytes]]] = {
     "unknown keys": _unknown,
     "origins on a valid key": _origins,
+    "subdomains that a key allows": _subdomains,
     "malformed keys of 8 KB": _monstrous,
 }
 
@@ -135,8 +142,8 @@ async def process(flood: str, contender: str, requests: int, ports: tuple[int, i
         for number in keys.enabled(KEYS)[:VALID]:
             await guarded(_valid(number), receive, send)
         status, _ = await answer(guarded, get(**hostile(requests)))
-        if status < httpx.codes.BAD_REQUEST:
-            raise SystemExit(f"{contender} lets the flood in")
+        if contender == "gatekeeper" and (status < httpx.codes.BAD_REQUEST) != (flood in LET_IN):
+            raise SystemExit(f"{contender} answers a request of {flood} with {status}")
         gc.collect()
         memory, looked_up = script.memory(), there.looked_up()
         begun, worked = time.monotonic(), time.process_time()
@@ -185,7 +192,7 @@ async def _pace(port: int, flood: str, per_s: int, numbers: Iterator[int], until
             begun = time.perf_counter()
             status = (await connection.ask(sent)).status
             taken.append((time.perf_counter() - begun) * 1000)
-            if (status < httpx.codes.BAD_REQUEST) != (flood == CALM):
+            if (status < httpx.codes.BAD_REQUEST) != (flood in LET_IN):
                 raise SystemExit(f"a request of {flood} was answered with {status}")
             due += step
 

@@ -11,8 +11,8 @@ __all__ = ("Memo", "MemoKey", "Remembered", "Tally", "memo_key")
 
 # An entry takes about 0.5 KB, and strangers can fill the memo: 5 MB is what it may grow by (benchmarks.floods). Pages that
 # are let in are apart from those that are not, so that a flood of foreign pages takes no room from them.
-MOST_ALLOWED = 7168
-MOST_REFUSED = 2048
+MOST_ALLOWED = 7_000
+MOST_REFUSED = 2_000
 # Decisions that go at once: a dict passes over all that went before its first item each time that it is asked for it.
 ROOM = 64
 
