@@ -20,6 +20,7 @@ from benchmarks.script import ROOT
 # The short set: enough rounds for figures that hold, sizes that are over in minutes.
 SHORT = {
     "overhead": ("--rounds=15", "--keys=1000,100000"),
+    "lines": ("--rounds=20",),
     "matching": (),
     "start": ("--rounds=10",),
     "load": ("--servers=uvicorn", "--rounds=3", "--seconds=2"),

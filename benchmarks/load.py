@@ -2,12 +2,14 @@
 
     python -m benchmarks.load [--servers uvicorn,granian,hypercorn] [--rounds 5] [--seconds 3] [--json FILE] [--quick]
 
-One worker of the server keeps to one processor; wrk, Redis and the hub keep to another. Every round loads every guard once,
-in an order that changes. "allowed": one key and one page. The mixes: so many keys, asked for by Zipf's law (the keys by
-rank, 1/rank), with foreign origins, unknown keys and preflights among them; CORSMiddleware, which knows no keys, has one
-regex that fits all origins of customers, and an origin that fits it not is answered by the app all the same. "Redis GET" and
-"hub by httpx" ask for the row of the key at every request, over loopback. Beside requests/s stands the processor's time that
-the server took for a request, which other programs on the machine disturb less. Needs wrk and redis-server.
+One worker of the server keeps to one processor; wrk, Redis and the hub keep to another. Every round starts the servers anew,
+for two processes that run the same code may differ by some percent, and loads every guard once, in an order that changes.
+"allowed": one key and one page. The mixes: so many keys, asked for by Zipf's law (the keys by rank, 1/rank), with foreign
+origins, unknown keys and preflights among them; CORSMiddleware, which knows no keys, has one regex that fits all origins of
+customers, and an origin that fits it not is answered by the app all the same. The floor is what any guard has to do, and
+decides nothing (benchmarks/README.md). "Redis GET" and "hub by httpx" ask for the row of the key at every request, over
+loopback. Beside requests/s stands the processor's time that the server took for a request, which other programs on the
+machine disturb less. Needs wrk and redis-server.
 """
 
 import itertools
@@ -80,23 +82,24 @@ class Seen(NamedTuple):
 
 
 def _load(parameters: Parameters, server: str, options: Figures, tape: Path, on: tuple[int, int]) -> dict[str, list[Seen]]:
-    with ExitStack() as stack:
-        running = {
-            guard: stack.enter_context(servers.serve(server, {"guard": guard, **options}, processor=on[0]))
-            for guard in parameters.guards
-        }
-        seen: dict[str, list[Seen]] = {guard: [] for guard in running}
+    seen: dict[str, list[Seen]] = {guard: [] for guard in parameters.guards}
 
-        def played(served: Served, seconds: int) -> Load:
-            return servers.wrk(served.port, tape, seconds=seconds, connections=parameters.connections, processor=on[1])
+    def played(served: Served, seconds: int) -> Load:
+        return servers.wrk(served.port, tape, seconds=seconds, connections=parameters.connections, processor=on[1])
 
-        for served in running.values():  # connections are made and decisions remembered before it counts
-            played(served, WARM_UP)
-        for guard in script.interleaved(running, parameters.rounds):
-            before = script.processor_time(running[guard].process)
-            load = played(running[guard], parameters.seconds)
-            taken = script.processor_time(running[guard].process) - before
-            seen[guard].append(Seen(load, taken / max(load.requests, 1) * 1e6))
+    for number in range(parameters.rounds):
+        with ExitStack() as stack:
+            running = {
+                guard: stack.enter_context(servers.serve(server, {"guard": guard, **options}, processor=on[0]))
+                for guard in parameters.guards
+            }
+            for served in running.values():  # connections are made and decisions remembered before it counts
+                played(served, WARM_UP)
+            for guard in script.interleaved(running, 1, seed=number):
+                before = script.processor_time(running[guard].process)
+                load = played(running[guard], parameters.seconds)
+                taken = script.processor_time(running[guard].process) - before
+                seen[guard].append(Seen(load, taken / max(load.requests, 1) * 1e6))
     return seen
 
 

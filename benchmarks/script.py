@@ -155,10 +155,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def interleaved(names: Iterable[Name], rounds: int) -> Iterator[Name]:
+def interleaved(names: Iterable[Name], rounds: int, *, seed: int = 1) -> Iterator[Name]:
     """Every name once a round, in an order that changes from round to round, so that a disturbance hits them all alike."""
     order = list(names)
-    shuffle = random.Random(1).shuffle
+    shuffle = random.Random(seed).shuffle
     for _ in range(rounds):
         shuffle(order)
         yield from order

@@ -13,12 +13,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks import keys
 from benchmarks.asgi import widget_app
+from benchmarks.contenders import Floor
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource
 
 __all__ = ("GUARDS", "VARIABLE", "create")
 
 VARIABLE = "GATEKEEPER_BENCHMARK"
-GUARDS = ("bare", "CORSMiddleware", "gatekeeper", "Redis GET", "hub by httpx")
+GUARDS = ("bare", "floor", "CORSMiddleware", "gatekeeper", "Redis GET", "hub by httpx")
+
+
+class ServedFloor(Floor):
+    """The floor, for a server that also tells of the app's life."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class LookedUp:
@@ -85,6 +96,8 @@ def create(
     if guard == "gatekeeper":
         gate = Gatekeeper(HubSource(hub, keys.TOKEN), start_timeout=60.0, refresh_interval=interval)
         guarded: ASGIApp = GatekeeperMiddleware(widget_app(gate.lifespan), gate)
+    elif guard == "floor":
+        guarded = ServedFloor(widget_app())
     elif guard == "CORSMiddleware" and "\\" in cors:
         guarded = CORSMiddleware(widget_app(), allow_origin_regex=cors, allow_headers=["data-client-key"])
     elif guard == "CORSMiddleware":

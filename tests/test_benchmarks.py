@@ -21,12 +21,13 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 pytest.importorskip("redis", reason="redis is not installed: pip install -e '.[bench]'")
 pytest.importorskip("uvloop", reason="uvloop is not installed: pip install -e '.[bench]'")
 
-from benchmarks import guard, hub, script
+from benchmarks import guard, hub, lines, script
 from benchmarks.__main__ import SHORT
 
 ROOT = Path(__file__).parent.parent
 TINY = {
     "overhead": ("--rounds=1", "--requests=50", "--keys=100,1000", "--cors-origins=10"),
+    "lines": ("--rounds=1", "--requests=50"),
     "matching": ("--rounds=1", "--sizes=1,100"),
     "start": ("--rounds=1",),
     "load": ("--rounds=1", "--mixes=100", "--guards=bare,gatekeeper,Redis GET"),
@@ -86,6 +87,17 @@ def test_overhead_has_every_kind_of_request_and_every_reason(results: Path) -> N
     assert len(figures["refused"]["reasons"]) == 15
     assert all(each["taken_ns"]["median"] > 0 for each in figures["refused"]["reasons"].values())
     assert set(figures["flat"]["keys"]) == {"100", "1000"}
+
+
+def test_lines_finds_every_step_of_an_allowed_request_in_the_middleware(results: Path) -> None:
+    figures = figures_of("lines", results)
+    assert set(figures["steps_ns"]) == set(lines.STEPS)
+    assert all(each["median"] > 0 for each in figures["added_ns"].values())
+
+
+def test_a_step_that_the_middleware_does_not_have_is_said() -> None:
+    with pytest.raises(SystemExit, match="the middleware has no 'what is not there' any more"):
+        lines.copy_without(("what is not there", ""))
 
 
 def test_matching_has_all_contenders_at_all_sizes(results: Path) -> None:
