@@ -3,14 +3,14 @@
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 
-from gatekeeper.client import MAX_LIST, AsyncHubClient, KeyUsage, Listing, MakeHttp, account_of, require_hub
+from gatekeeper.client import MAX_LIST, AsyncHubClient, KeyUsage, Listing, MakeHttp, account_of, http_maker, require_hub
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
 from gatekeeper.keys import WidgetKey
 from gatekeeper.rows import RowReader
@@ -86,8 +86,8 @@ class HubSource:
         RowReader(suffix_field)
         self._base_url = base_url
         self._max_list = max_list
-        self._http = http
-        self._client = partial(AsyncHubClient, base_url, account=account, timeout=timeout, suffix_field=suffix_field)
+        self._make_http = http or http_maker(timeout)
+        self._client = partial(AsyncHubClient, base_url, account=account, suffix_field=suffix_field)
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +100,7 @@ class HubSource:
         async with self._connected() as client:
 
             def fetch(validator: str | None) -> AbstractAsyncContextManager[Listing | None]:
-                return self._with_token(client).widget_keys.fetch(validator, max_list=self._max_list)
+                return client().widget_keys.fetch(validator, max_list=self._max_list)
 
             yield fetch
 
@@ -114,23 +114,20 @@ class HubSource:
             HubError: of the kind that fits; its `status` is 404 or 405 where the hub has no place for reports.
         """
         async with self._connected() as client:
-            await self._with_token(client).widget_keys.report_usage(usage)
+            await client().widget_keys.report_usage(usage)
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncHubClient]:
-        http = None if self._http is None else self._http()
-        client = self._client(self._token(), http=http)
-        try:
-            yield client
-        finally:
-            await client.http.aclose()
+    async def _connected(self) -> AsyncIterator[Callable[[], AsyncHubClient]]:
+        """What makes clients over one pool of connections, each with the token of its moment."""
+        async with aclosing(self._make_http()) as http:
 
-    def _with_token(self, client: AsyncHubClient) -> AsyncHubClient:
-        """A client over the same connections, with the token of this moment."""
-        try:
-            return self._client(self._token(), http=client.http)
-        except ConfigError as error:
-            raise SourceError(f"the hub's token cannot be used: {error}") from error
+            def client() -> AsyncHubClient:
+                try:
+                    return self._client(self._token(), http=http)
+                except ConfigError as error:
+                    raise SourceError(f"the hub's token cannot be used: {error}") from error
+
+            yield client
 
 
 class FileSource:

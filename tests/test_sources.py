@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from gatekeeper import (
 )
 from gatekeeper.sources import Fetch
 
-from .support.fake_hub import PATH, FakeHub
+from .support.fake_hub import PATH, Answer, FakeHub
 from .support.rows import TOKEN, as_json, bad_row, client_key, row
 
 
@@ -137,6 +138,29 @@ def test_a_hub_source_does_not_show_its_token() -> None:
     source = HubSource("https://hub.example", TOKEN)
     assert TOKEN not in repr(source)
     assert TOKEN not in str(source)
+
+
+@pytest.mark.anyio
+async def test_the_certificates_of_authorities_are_read_once_and_not_for_every_report(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts: list[object] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def noted(context: ssl.SSLContext, *args: Any, **options: Any) -> None:
+        contexts.append(context)
+        load(context, *args, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", noted)
+    source = HubSource(hub.url, TOKEN)
+    hub.always(Answer(204))
+    for _ in range(3):
+        await source.report_usage({})
+    hub.lists(row(1))
+    async with source.connect() as fetch:
+        assert await read(fetch, None) is not None
+    assert len(contexts) == 1
+    assert len(hub.requests) == 4
 
 
 # FileSource

@@ -8,7 +8,7 @@ records.py, and the list as it came, for sources, in listing.py.
 from msgspec import UNSET
 
 from gatekeeper.client.address import account_of, require_hub
-from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp
+from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp, http_maker
 from gatekeeper.client.hub_client import HubClient
 from gatekeeper.client.listing import MAX_LIST, Listing
 from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, WidgetKeyList
@@ -26,5 +26,6 @@ __all__ = (
     "MakeHttp",
     "WidgetKeyList",
     "account_of",
+    "http_maker",
     "require_hub",
 )

@@ -1,8 +1,9 @@
 """AsyncHubClient: the hub's methods, for programs with an event loop."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Self
 
@@ -17,9 +18,23 @@ from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys import WidgetKey
 
-__all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp")
+__all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
 
 MakeHttp = Callable[[], httpx.AsyncClient]
+
+
+def http_maker(timeout: float) -> MakeHttp:
+    """What makes httpx clients that have the authorities' certificates in common: to read them stops everything for 20 ms.
+
+    Args:
+        timeout: seconds that connecting, and every wait for bytes, may take.
+    """
+
+    @cache
+    def context() -> ssl.SSLContext:
+        return httpx.create_ssl_context(trust_env=False)
+
+    return lambda: httpx.AsyncClient(timeout=timeout, trust_env=False, verify=context())
 
 
 class AsyncHubClient:
