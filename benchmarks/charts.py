@@ -123,10 +123,34 @@ def matching(figures: Figures, path: Path) -> None:
         axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
+def lag(figures: Figures, path: Path) -> None:
+    """How late the event loop is while the largest list is refreshed, the worst of each kind of refresh."""
+    size, by_contender = max(figures.items(), key=lambda item: int(item[0]))
+    with _axes(path, (7.2, 3.2)) as axes:
+        for number, (contender, each) in enumerate(by_contender.items()):
+            worst = [refresh["lag_ms"]["max"]["median"] for refresh in each["refreshes"].values()]
+            places = [place + number * 0.4 for place in range(len(worst))]
+            colour = OURS if contender == "gatekeeper" else OTHERS[0]
+            axes.barh(places, worst, height=0.36, color=colour, label=contender)
+            for place, milliseconds in zip(places, worst, strict=True):
+                at = (milliseconds, place)
+                axes.annotate(
+                    f"{milliseconds:,.1f} ms", at, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
+                )
+        names = list(next(iter(by_contender.values()))["refreshes"])
+        axes.set_yticks([place + 0.2 for place in range(len(names))], names)
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.set(xscale="log", xlabel=f"ms that the event loop is late at most, {int(size):,} keys")
+        axes.margins(x=0.15)
+        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+
 CHARTS = {
     "overhead": ((overhead, "overhead.svg"), (keys, "keys.svg")),
     "load": ((load, "load.svg"),),
     "matching": ((matching, "matching.svg"),),
+    "scale": ((lag, "lag.svg"),),
 }
 
 
@@ -155,16 +179,13 @@ def _bars(axes: Axes, spreads: dict[str, dict[str, float]], clip: float, label: 
         if each["median"] < clip:
             axes.plot((each["quartile_1"], each["quartile_3"]), (place, place), color=INK, linewidth=3, alpha=0.6)
         more = " ›" if each["median"] > clip else ""
-        axes.annotate(
-            label.format(each["median"]) + more,
-            (min(each["quartile_3"], clip), place),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        _annotate(axes, label.format(each["median"]) + more, (min(each["quartile_3"], clip), place))
     axes.set_yticks(range(len(spreads)), list(spreads))
     axes.tick_params(axis="y", length=0)
+
+
+def _annotate(axes: Axes, text: str, at: tuple[float, float]) -> None:
+    axes.annotate(text, at, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 @contextmanager

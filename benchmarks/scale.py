@@ -187,7 +187,8 @@ async def process(contender: str, count: int, ports: tuple[int, int], lists: dic
     async with AsyncExitStack() as stack:
         stack.callback(there.close)
         keeper: Keeper = Gate(there.url, stack) if contender == "gatekeeper" else Plain(there.url, stack)
-        Allowlist.parse(("*.example.com",))  # the list of public suffixes is no key's
+        Allowlist.parse(("*.example.com",))  # the list of public suffixes is no key's,
+        await httpx.AsyncClient().aclose()  # and that OpenSSL begins is no list's
         gc.collect()
         before = script.memory()
         begun = time.perf_counter()

@@ -158,7 +158,7 @@ def test_every_worker_refuses_what_is_revoked_and_no_decision_is_wrong(results: 
 
 
 def test_the_charts_are_drawn_from_the_json(results: Path, tmp_path: Path) -> None:
-    drawn = {"overhead": ("overhead", "keys"), "matching": ("matching",)} | (
+    drawn = {"overhead": ("overhead", "keys"), "matching": ("matching",), "scale": ("lag",)} | (
         {"load": ("load",)} if shutil.which("wrk") else {}
     )
     for name in drawn:

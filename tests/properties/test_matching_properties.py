@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekeeper import Allowlist, Origin
+from gatekeeper import Allowlist, InvalidEntry, Origin
+from gatekeeper.allowlist import Pattern
 from gatekeeper.errors import InvalidOrigin
 
 from . import oracle, strategies
@@ -67,6 +69,23 @@ def test_the_oracle_agrees_on_origins_that_an_entry_was_written_for(case: tuple[
     """An origin for which the owner wrote an entry is allowed whatever stands around that entry."""
     entries, origin = case
     assert Allowlist.parse(entries).allows(origin) is oracle.allows(entries, origin)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(entry=strategies.any_entries(), https_only=st.booleans())
+def test_an_entry_that_is_read_in_one_look_is_what_it_is_step_by_step(entry: str, *, https_only: bool) -> None:
+    """The same pattern, or refused for the same reason with the same hint."""
+
+    def read() -> Pattern | tuple[str, str]:
+        try:
+            return Pattern.parse(entry, https_only=https_only)
+        except InvalidEntry as error:
+            return error.reason, error.hint
+
+    at_once = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gatekeeper.allowlist._plain_host", lambda _: None)
+        assert read() == at_once
 
 
 @MANY
