@@ -30,7 +30,7 @@ from benchmarks.script import Figures, parameter
 from benchmarks.served import GUARDS
 from benchmarks.servers import SERVERS, Load, Served
 
-WARM_UP = 1  # seconds
+WARM_UP = 2  # seconds, in which a tape is played to its end
 FOREIGN = "https://shop.evil.example"
 MOST_REFUSED_AMISS = 0.02  # of all requests: a tape is not played to its end
 

@@ -20,6 +20,7 @@ HOUSE = (
     "memo",
     "packed",
     "index",
+    "changes",
     "difference",
     "snapshot",
     "client",
@@ -40,7 +41,7 @@ HOUSE = (
     "cli",
     "__main__",
 )
-PURE = ("origins", "allowlist", "keys", "rows", "decisions", "packed", "index", "difference")
+PURE = ("origins", "allowlist", "keys", "rows", "decisions", "packed", "index", "changes", "difference")
 OPTIONAL = ("fastapi", "metrics", "hub", "demo", "cli", "__main__")
 
 # What only one room may import.
