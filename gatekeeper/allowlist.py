@@ -412,9 +412,9 @@ def _entry_at(host: str, scheme: str, ports: Iterable[str], entries: Mapping[str
 
 
 def _plain_host(entry: object) -> str | None:
-    """The host of an entry that is normal as it is, without scheme and port; None of others.
+    """The host of an entry that is normal as it is, without a scheme, and without a port but `:*`; None for any other entry.
 
-    Most entries are, and this takes a third of the time, in which a page waits. It accepts nothing that the rest would not.
+    Most entries are like that, and to see it takes a third of what reading them step by step does, while a page waits.
     """
     if not isinstance(entry, str) or entry == "null":
         return None

@@ -21,6 +21,7 @@ __all__ = ("ListReader", "RowReader", "Slice")
 SLICE = 128 * 1024
 # Bytes in which a row has to end. One of over 64 KB is refused; one that never ends would fill the memory.
 MAX_ROW = 8 * 1024 * 1024
+DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
 
 # Where a slice ends inside a row, so many places before its end are tried, which is eight times as fast as to go through
 # all of it: enough for rows with a few objects in them.
@@ -31,7 +32,6 @@ _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _EXPECTED_ARRAY = "expected a JSON array of rows"
 _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
-DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
 _EXPECTED_TEXT = {
     "key_sha256": f"Expected {DIGEST_LENGTH} hexadecimal digits in lower case",
     "id": "Expected at least 1 character",

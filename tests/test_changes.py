@@ -49,6 +49,7 @@ def test_each_key_has_the_row_that_was_settled_else_the_one_that_was_added(
     changes.end_piece()
     assert taken(changes) == due
     assert taken(changes) == {}
+    assert all(changes.get(slot, at) is None for slot, at in seen_at.items())
 
 
 def test_many_rows_take_a_fraction_of_their_size_and_are_taken_in_steps() -> None:

@@ -102,6 +102,15 @@ def test_slots_are_given_to_other_keys_once_theirs_are_gone() -> None:
     assert len({packed[:SLOT] for step in index.walk() for _, packed in step}) == len(index) == 10
 
 
+def test_a_row_that_counts_for_nothing_keeps_no_slot() -> None:
+    index = index_of()
+    apply(index, [row("a"), row("a", name="again"), row("b")])
+    assert (len(index), index.slots) == (2, 3)
+    apply(index, [row("a"), row("b"), row("c")])
+    assert (len(index), index.slots) == (3, 3)
+    assert len({packed[:SLOT] for step in index.walk() for _, packed in step}) == 3
+
+
 def test_an_empty_list_removes_every_key() -> None:
     index = index_of(row("a"), row("b", OTHER))
     difference = apply(index, [])
