@@ -55,7 +55,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def no_collections() -> Iterator[None]:
-    """Keep the garbage collector out: its time depends on what other tests have left, and on ten thousand made-up clients."""
+    """Keep the garbage collector out, whose time is mostly that of what other tests and made-up clients hold."""
     gc.collect()
     gc.freeze()
     gc.disable()
