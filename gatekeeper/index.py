@@ -21,8 +21,7 @@ from gatekeeper.packed import id_of, last8_of, row_of, slot_of, unpack, with_slo
 
 __all__ = ("STEP", "EnabledOrigins", "IndexedKey", "KeyIndex", "steps_of")
 
-# Keys that are kept unpacked and compiled, at about 2 KB each: as many as the memo of decisions can hold twice over.
-READY = 4096
+READY = 4096  # keys that are kept unpacked and compiled, at about 2 KB each
 STEP = 512  # keys
 # To make room for one key more, a dict of a million takes 100 ms, in which nothing else happens; dicts of 4,000 take 0.2. A
 # prime, so that the keys of one shelf have nothing in common in the bits of their hashes by which a dict finds its places.

@@ -471,7 +471,7 @@ def test_the_hint_for_a_host_of_dots_does_not_tell_to_write_nothing(entry: str) 
     ("entry", "name"), [(None, "NoneType"), (7, "int"), (b"acme.com", "bytes"), (["acme.com"], "list"), ({}, "dict")]
 )
 def test_an_entry_that_is_no_text_is_rejected(entry: object, name: str) -> None:
-    allowlist = Allowlist.parse(["first.test", entry, "last.test"])  # type: ignore[list-item]
+    allowlist = Allowlist.parse(["first.test", entry, "last.test"])  # type: ignore[list-item]  # no text, as JSON may have it
     (rejected,) = allowlist.rejected
     assert (rejected.entry, rejected.reason) == (entry, "not_text")
     assert name in rejected.hint

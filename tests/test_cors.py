@@ -31,12 +31,12 @@ def test_the_default_policy_is_narrow_and_sends_no_credentials() -> None:
 
 def test_a_policy_cannot_be_changed_after_it_was_checked() -> None:
     with pytest.raises(AttributeError):
-        CorsPolicy().max_age = -1  # type: ignore[misc]
+        CorsPolicy().max_age = -1  # type: ignore[misc]  # refused at run time, too
 
 
 def test_a_policy_takes_no_option_by_its_place() -> None:
     with pytest.raises(TypeError):
-        CorsPolicy(("GET",))  # type: ignore[call-arg]
+        CorsPolicy(("GET",))  # type: ignore[call-arg]  # refused at run time, too
 
 
 @pytest.mark.parametrize(

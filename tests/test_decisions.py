@@ -72,7 +72,7 @@ def test_the_pinned_agent_is_the_keys_own() -> None:
 
 def test_a_decision_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        Decision(Reason.KEY_UNKNOWN).reason = Reason.ALLOWED  # type: ignore[misc]
+        Decision(Reason.KEY_UNKNOWN).reason = Reason.ALLOWED  # type: ignore[misc]  # refused at run time, too
 
 
 def test_a_conflict_is_one_value() -> None:

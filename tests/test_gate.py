@@ -494,7 +494,7 @@ async def test_a_gate_over_the_reference_hub_lets_a_new_key_in_and_a_revoked_one
 def test_wrong_options_are_all_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         Gatekeeper(
-            "https://hub.example",  # type: ignore[arg-type]
+            "https://hub.example",  # type: ignore[arg-type]  # what people pass by mistake
             refresh_interval=0,
             key_prefix="pk_ü",
             unknown_key_wait=-1,
@@ -522,7 +522,7 @@ def test_wrong_options_are_all_named_together() -> None:
 )
 def test_seconds_are_a_number(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
-        Gatekeeper(MemorySource(), **{name: value})  # type: ignore[arg-type]
+        Gatekeeper(MemorySource(), **{name: value})  # type: ignore[arg-type]  # what people pass by mistake
 
 
 @pytest.mark.parametrize("options", [{"unknown_key_wait": 0}, {"start_timeout": 0}, {"hard_stale": 0}])

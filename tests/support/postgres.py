@@ -80,7 +80,7 @@ class PostgresCluster:
         while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)).returncode != 0:
             assert self._server.poll() is None, "PostgreSQL has stopped again"
             assert time.monotonic() < deadline, "PostgreSQL does not come up"
-            time.sleep(0.02)
+            time.sleep(0.02)  # the server is another process, and tells nobody when it is there
 
     def stop(self) -> None:
         """Stop the server, whoever is connected."""
