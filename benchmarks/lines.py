@@ -23,7 +23,8 @@ from benchmarks import keys, overhead, script
 from benchmarks.asgi import get, widget_app
 from benchmarks.contenders import KEY, ORIGIN, REFERER, Contender, Floor
 from benchmarks.script import Figures, parameter
-from gatekeeper import FileSource, Gatekeeper, middleware
+from gatekeeper import FileSource, Gatekeeper
+from gatekeeper.web import asgi
 
 WHOLE = "gatekeeper, all of it"
 LEAST = "gatekeeper, none of these"
@@ -62,7 +63,7 @@ class Parameters:
 
 def copy_without(*replacements: tuple[str, str]) -> Any:
     """The middleware's class, made of its source with some of its text replaced."""
-    path = Path(str(middleware.__file__))
+    path = Path(str(asgi.__file__))
     source = path.read_text(encoding="utf-8")
     for before, after in replacements:
         if before not in source:

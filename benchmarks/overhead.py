@@ -29,7 +29,7 @@ from benchmarks.asgi import BATCH, answer, receive, send
 from benchmarks.contenders import EMPTY, KINDS, MANY, ORIGIN, TWIN, Contender, Name
 from benchmarks.script import Figures, parameter
 from gatekeeper import FileSource, Gatekeeper, Reason
-from gatekeeper.index import READY
+from gatekeeper.index.key_index import READY
 
 SMALL = 1000  # keys of the account in all cases but those about the number of keys
 KNOWN = READY // 2  # keys that are seen for the first time, all of which are still known when another page asks for them

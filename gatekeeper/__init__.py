@@ -1,9 +1,6 @@
 """gatekeeper: may this page use this client key? An ASGI middleware, and what keeps it fresh."""
 
-from gatekeeper.allowlist import Allowlist, EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient
-from gatekeeper.cors import CorsPolicy
-from gatekeeper.decisions import Decision, Reason
 from gatekeeper.errors import (
     ConfigError,
     DecisionMissing,
@@ -25,12 +22,15 @@ from gatekeeper.errors import (
     SnapshotError,
     SourceError,
 )
-from gatekeeper.freshness import RefreshReport, Status
-from gatekeeper.gate import Gatekeeper
-from gatekeeper.keys import WidgetKey
-from gatekeeper.middleware import GatekeeperMiddleware, decision_from
-from gatekeeper.origins import Origin
-from gatekeeper.sources import FileSource, HubSource, Source, StaticSource
+from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.matching.allowlist import Allowlist, EntrySuggestion, EntryWarning, RejectedEntry
+from gatekeeper.matching.origins import Origin
+from gatekeeper.sync.freshness import RefreshReport, Status
+from gatekeeper.sync.sources import FileSource, HubSource, Source, StaticSource
+from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
+from gatekeeper.web.cors import CorsPolicy
 
 __all__ = (
     "Allowlist",

@@ -17,8 +17,8 @@ if find_spec("fastapi") is None:
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from gatekeeper.decisions import Decision
-from gatekeeper.middleware import decision_from
+from gatekeeper.gate.decisions import Decision
+from gatekeeper.web.asgi import decision_from
 
 __all__ = ("Checked",)
 

@@ -13,8 +13,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gatekeeper.freshness import State, Status
-from gatekeeper.gate import Gatekeeper
+from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.sync.freshness import State, Status
 
 __all__ = ("Health", "health")
 

@@ -23,10 +23,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gatekeeper.decisions import Reason
 from gatekeeper.errors import RowReason
-from gatekeeper.freshness import State, Status
-from gatekeeper.gate import Gatekeeper
+from gatekeeper.gate.decisions import Reason
+from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.sync.freshness import State, Status
 
 __all__ = ("collector",)
 

@@ -19,9 +19,9 @@ from starlette.types import Message
 from gatekeeper import Gatekeeper, HubServerError, Reason
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import RowReason
-from gatekeeper.freshness import State
 from gatekeeper.metrics import collector
-from gatekeeper.streams import ResponseStream
+from gatekeeper.sync.freshness import State
+from gatekeeper.web.streams import ResponseStream
 
 from .support.fake_hub import Answer, FakeHub
 from .support.guarded import guarded

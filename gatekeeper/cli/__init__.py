@@ -1,7 +1,8 @@
-"""The command line. Exit codes: 0 yes, 1 no or refused, 2 usage, 3 the hub cannot be reached.
+"""The command line. It may import everything above it, the hub and the demo included.
 
-One file for each command (demo, check, lint) or group of commands (keys, hub); app.py puts them together. console.py
-prints and ends, connection.py makes the client that the options name.
+One file for each command (demo, check, lint) or group of commands (keys, hub); app.py puts them together. output.py
+prints and ends, connection.py makes the client that the options name. Exit codes: 0 yes, 1 no or refused, 2 usage, 3 the
+hub cannot be reached.
 """
 
 from importlib.util import find_spec

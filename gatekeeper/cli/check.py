@@ -8,9 +8,8 @@ import typer
 from rich.markup import escape
 
 from gatekeeper.cli.connection import AccountOption, HubOption, SuffixFieldOption, TokenOption
-from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, legible, stop, warn
+from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, legible, stop, warn
 from gatekeeper.client import HubClient, account_of
-from gatekeeper.decisions import Decision, Reason
 from gatekeeper.errors import (
     ConfigError,
     HubRateLimitedError,
@@ -20,12 +19,13 @@ from gatekeeper.errors import (
     InvalidOrigin,
     SourceError,
 )
-from gatekeeper.gate import Gatekeeper
-from gatekeeper.keys import WidgetKey, mask
-from gatekeeper.origins import Origin
-from gatekeeper.refresh import MAX_REJECTED_SHARE
-from gatekeeper.rows import RowReader
-from gatekeeper.sources import FileSource
+from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.widget_key import WidgetKey, mask
+from gatekeeper.matching.origins import Origin
+from gatekeeper.sync.refresher import MAX_REJECTED_SHARE
+from gatekeeper.sync.sources import FileSource
 
 __all__ = ("check",)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, legible, stop
+from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, legible, stop
 from gatekeeper.client import HubClient
 from gatekeeper.errors import (
     ConfigError,

@@ -8,8 +8,8 @@ import anyio
 import typer
 from rich.markup import escape
 
-from gatekeeper.cli.console import REFUSED, USAGE, console, stop
-from gatekeeper.keys import mask
+from gatekeeper.cli.output import REFUSED, USAGE, console, stop
+from gatekeeper.keys.widget_key import mask
 
 if TYPE_CHECKING:
     from gatekeeper.demo import Demo

@@ -10,7 +10,7 @@ import anyio
 import typer
 from rich.table import Column, Table
 
-from gatekeeper.cli.console import (
+from gatekeeper.cli.output import (
     REFUSED,
     UNREACHABLE,
     USAGE,

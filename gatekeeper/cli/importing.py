@@ -10,9 +10,8 @@ from typing import Annotated, NamedTuple, NoReturn, Self
 import typer
 from rich.progress import track
 
-from gatekeeper.allowlist import Allowlist
 from gatekeeper.cli.connection import with_client
-from gatekeeper.cli.console import REFUSED, UNREACHABLE, USAGE, console, several, stop, warn
+from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, several, stop, warn
 from gatekeeper.client import CreatedWidgetKey, HubClient
 from gatekeeper.errors import (
     ConfigError,
@@ -22,6 +21,7 @@ from gatekeeper.errors import (
     HubPermissionError,
     HubProtocolError,
 )
+from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("import_keys",)
 

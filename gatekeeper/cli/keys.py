@@ -7,14 +7,14 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from gatekeeper.allowlist import Allowlist, Pattern
 from gatekeeper.cli.connection import with_client
-from gatekeeper.cli.console import REFUSED, USAGE, ask, console, legible, moment, plain, print_json, print_table, stop, warn
 from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.lint import explained
+from gatekeeper.cli.output import REFUSED, USAGE, ask, console, legible, moment, plain, print_json, print_table, stop, warn
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
 from gatekeeper.errors import InvalidEntry
-from gatekeeper.keys import WidgetKey, mask
+from gatekeeper.keys.widget_key import WidgetKey, mask
+from gatekeeper.matching.allowlist import Allowlist, Pattern
 
 __all__ = ("keys",)
 

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from gatekeeper.allowlist import Allowlist, Pattern
-from gatekeeper.cli.console import REFUSED, USAGE, console, legible, stop, warn
+from gatekeeper.cli.output import REFUSED, USAGE, console, legible, stop, warn
 from gatekeeper.errors import InvalidList
-from gatekeeper.keys import mask
-from gatekeeper.rows import RowReader
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.widget_key import mask
+from gatekeeper.matching.allowlist import Allowlist, Pattern
 
 __all__ = ("explained", "lint")
 

@@ -4,7 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
-from gatekeeper.cli.console import USAGE, console, stop, warn
+from gatekeeper.cli.output import USAGE, console, stop, warn
 
 __all__ = ("PEPPER_VARIABLE", "find_pepper", "is_file")
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from starlette.applications import Starlette
 
-from gatekeeper.cli.console import USAGE, stop
+from gatekeeper.cli.output import USAGE, stop
 from gatekeeper.cli.pepper import PEPPER_VARIABLE
-from gatekeeper.origins import MAX_PORT
+from gatekeeper.matching.origins import MAX_PORT
 
 __all__ = ("Address", "hub_from_environment", "read_address", "require_free", "require_server", "serve")
 

@@ -1,4 +1,4 @@
-"""HubClient, AsyncHubClient: the hub's methods on widget keys. The only importer of httpx.
+"""HubClient, AsyncHubClient: the hub's methods, and the only importer of httpx. It may import errors, matching and keys.
 
 The two share everything but the sending: a call (calls.py) is a request, the function that reads its answer, and whether
 it may be repeated (retries.py). Whatever goes wrong becomes an error of ours in refusals.py; what comes back is in

@@ -16,7 +16,7 @@ from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents
 from gatekeeper.client.listing import MAX_LIST, Listing, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
-from gatekeeper.keys import WidgetKey
+from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
 

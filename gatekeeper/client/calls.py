@@ -15,8 +15,8 @@ from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, Widg
 from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidRow
-from gatekeeper.keys import WidgetKey
-from gatekeeper.rows import RowReader
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("Answer", "Call", "Calls", "KeyEvents")
 

@@ -13,7 +13,7 @@ from tenacity import Retrying
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
-from gatekeeper.keys import WidgetKey
+from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("HubClient", "WidgetKeys")
 

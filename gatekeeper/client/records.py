@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gatekeeper.errors import ConfigError, InvalidRow
-from gatekeeper.keys import WidgetKey, mask
+from gatekeeper.keys.widget_key import WidgetKey, mask
 
 __all__ = ("CreatedWidgetKey", "FieldChange", "KeyEvent", "KeyUsage", "WidgetKeyList")
 

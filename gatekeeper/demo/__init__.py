@@ -1,4 +1,4 @@
-"""The demo: a hub, a guarded widget service and a customer's site, in one process on loopback.
+"""The demo: a hub, a guarded widget service and a customer's site, in one process. It may import everything but cli.
 
 A page of site.py loads assets/widget.js from widget.py, which a gate guards; the gate's keys come from a real hub, over
 real sockets (servers.py). running.py puts them together, self_test.py asks them everything that the README promises.

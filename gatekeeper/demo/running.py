@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gatekeeper.client import AsyncHubClient, CreatedWidgetKey
-from gatekeeper.cors import CorsPolicy
 from gatekeeper.demo.servers import listen, serving
 from gatekeeper.demo.site import customer_site
 from gatekeeper.demo.widget import AGENT_ID, widget_service
-from gatekeeper.gate import Gatekeeper
+from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.hub import create_hub
-from gatekeeper.sources import HubSource
+from gatekeeper.sync.sources import HubSource
+from gatekeeper.web.cors import CorsPolicy
 
 __all__ = ("Demo", "running_demo")
 

@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gatekeeper.cors import CorsPolicy
-from gatekeeper.gate import Gatekeeper
-from gatekeeper.middleware import GatekeeperMiddleware, decision_from
+from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
+from gatekeeper.web.cors import CorsPolicy
 
 __all__ = ("AGENT_ID", "widget_service")
 

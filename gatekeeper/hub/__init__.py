@@ -1,4 +1,4 @@
-"""The reference hub: widget keys and their bearer tokens over HTTP, kept in a SQLite file or a PostgreSQL database.
+"""The reference hub: widget keys over HTTP, in SQLite or PostgreSQL. It may import errors, matching and keys.
 
 A request walks endpoints.py -> bearer.py (whose token?) -> bodies.py (what does it ask for?) -> store.py -> tables.py;
 every refusal on the way is a Problem (problems.py). Plaintexts are born in minting.py and live in one answer only.

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from gatekeeper.allowlist import MAX_ENTRIES, Allowlist
 from gatekeeper.hub.problems import EntryError, Problem
+from gatekeeper.matching.allowlist import MAX_ENTRIES, Allowlist
 
 __all__ = ("KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from gatekeeper.allowlist import EntryWarning
+from gatekeeper.matching.allowlist import EntryWarning
 
 __all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyRow", "Listing")
 

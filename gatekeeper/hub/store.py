@@ -11,7 +11,6 @@ import msgspec
 from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, case, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.allowlist import Allowlist
 from gatekeeper.hub.accounts import advance_revision, lock_account, read_etag
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.database import Database
@@ -20,7 +19,8 @@ from gatekeeper.hub.minting import Mint
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow, Listing
 from gatekeeper.hub.tables import UtcDateTime, widget_keys
 from gatekeeper.hub.tokens import Bearer
-from gatekeeper.keys import ClientKey
+from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("KeyStore", "UnknownKey")
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, Reason
-from gatekeeper.freshness import boot_clock
+from gatekeeper.sync.freshness import boot_clock
 from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.guarded import gaps, guarded, hub_source

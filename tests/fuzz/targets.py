@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 from starlette.types import Message, Receive, Scope, Send
 
 from gatekeeper import Allowlist, Gatekeeper, GatekeeperMiddleware, InvalidClientKey, InvalidOrigin, Origin
-from gatekeeper.decisions import CONFLICT
-from gatekeeper.keys import ClientKey
+from gatekeeper.gate.decisions import CONFLICT
+from gatekeeper.keys.widget_key import ClientKey
 from tests.properties.oracle import allows, read_origin
 
 __all__ = ("SEEDS", "TARGETS")

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from gatekeeper import Decision, FileSource, Gatekeeper, GatekeeperMiddleware, decision_from
-from gatekeeper.sources import Fetch
+from gatekeeper.sync.sources import Fetch
 
 from .conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper import Allowlist, InvalidEntry, Origin
-from gatekeeper.allowlist import Pattern
 from gatekeeper.errors import InvalidOrigin
+from gatekeeper.matching.allowlist import Pattern
 
 from . import oracle, strategies
 
@@ -84,7 +84,7 @@ def test_an_entry_that_is_read_in_one_look_is_what_it_is_step_by_step(entry: str
 
     at_once = read()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gatekeeper.allowlist._plain_host", lambda _: None)
+        patch.setattr("gatekeeper.matching.allowlist._plain_host", lambda _: None)
         assert read() == at_once
 
 

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from gatekeeper import InvalidRow, Origin, Reason, WidgetKey
-from gatekeeper.allowlist import Allowlist
-from gatekeeper.difference import Difference, load
-from gatekeeper.index import IndexedKey, KeyIndex
-from gatekeeper.keys import ClientKey
-from gatekeeper.packed import SLOT, id_of
+from gatekeeper import InvalidRow, Origin, WidgetKey
+from gatekeeper.index.key_index import IndexedKey, KeyIndex
+from gatekeeper.index.list_diff import Difference, load
+from gatekeeper.index.packed import SLOT, id_of
+from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.matching.allowlist import Allowlist
 
 FIRST = ClientKey.parse("pk_live_acme_first-0123456789")
 SECOND = ClientKey.parse("pk_live_acme_second-0123456789")
@@ -141,7 +141,7 @@ def packed_size(widget_key: WidgetKey) -> int:
 def resolved(index: KeyIndex, client_key: ClientKey) -> str:
     """Tell the id of the row that a client key resolves to, or the reason why there is none."""
     found = index.resolve(client_key)
-    return found.value if isinstance(found, Reason) else found.widget_key.id
+    return found if isinstance(found, str) else found.widget_key.id
 
 
 def by_id(index: KeyIndex) -> dict[str, WidgetKey]:
@@ -154,7 +154,7 @@ def by_id(index: KeyIndex) -> dict[str, WidgetKey]:
 def decisions(index: KeyIndex) -> dict[str, object]:
     """Ask an index everything that can be asked."""
 
-    def known(found: IndexedKey | Reason | None) -> object:
+    def known(found: IndexedKey | str | None) -> object:
         return (
             (found.widget_key, [found.allowlist.match(page) for page in ORIGINS]) if isinstance(found, IndexedKey) else found
         )

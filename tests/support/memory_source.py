@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gatekeeper.client import Listing
-from gatekeeper.sources import Fetch
+from gatekeeper.sync.sources import Fetch
 
 from .rows import ACCOUNT, as_json
 

@@ -7,10 +7,10 @@ from typing import Any
 import anyio
 
 from gatekeeper import HubSource, RefreshReport, Source, WidgetKey
-from gatekeeper.freshness import Freshness
-from gatekeeper.index import KeyIndex
-from gatekeeper.keys import ClientKey
-from gatekeeper.refresh import Refresher
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.refresher import Refresher
 
 from .fake_hub import FakeHub
 from .fake_time import FakeTime

@@ -27,7 +27,7 @@ COMMANDS = {
 SERVERS = tuple(COMMANDS)
 
 # The gate can raise nothing of its own; a server that has refused a body by itself says this to the gate's answer.
-GATE = "gatekeeper/middleware.py"
+GATE = "gatekeeper/web/asgi.py"
 ANSWERED_ALREADY = "h11._util.LocalProtocolError: can't handle event type Response"
 
 

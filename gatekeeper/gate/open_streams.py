@@ -1,0 +1,136 @@
+"""OpenStreams: what is open in an event loop, and decided again whenever keys have changed.
+
+A stream was decided when it began, and may live for hours. So whenever keys have changed, every open stream is decided again
+by what its request sent, and closed unless that is still allowed. A list that has grown too old closes none.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.page import Asked
+
+__all__ = ("OpenStream", "OpenStreams")
+
+POLL = 0.25  # seconds between two looks at whether keys have changed: a quarter of what a closing may take
+SLICE = 64  # streams decided before the event loop gets its turn: about 1 ms of work
+
+_TOO_OLD_TO_SAY = (Reason.NOT_READY, Reason.EXPIRED)
+
+logger = logging.getLogger("gatekeeper")
+
+
+class OpenStream(Protocol):
+    """Something open that can be closed.
+
+    Attributes:
+        asked: what its request sent.
+        refusal: why it was closed; None as long as it was not.
+        is_over: whether nothing is left to close.
+        forget: called once when it is over.
+    """
+
+    asked: Asked
+    refusal: Decision | None
+    is_over: bool
+    forget: "Callable[[OpenStream], None] | None"
+
+    async def close(self, refusal: Decision) -> None:
+        """Let no further message of the app pass, and send the last one."""
+        ...
+
+
+class OpenStreams:
+    """The open streams of one event loop.
+
+    Args:
+        decide: decides on what a request sent, by the keys as they are now.
+        generation: tells how often keys have changed.
+        counters: where closings are counted.
+        sleep: waits for seconds.
+    """
+
+    def __init__(
+        self,
+        decide: Callable[[Asked], Decision],
+        generation: Callable[[], int],
+        counters: Counter[str],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._decide = decide
+        self._generation = generation
+        self._counters = counters
+        self._sleep = sleep
+        self._open: set[OpenStream] = set()
+        self._opened = anyio.Event()
+        self._swept = generation()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def add(self, stream: OpenStream) -> None:
+        """Watch one more stream; close it at once if it is refused by now.
+
+        Args:
+            stream: what has just been opened.
+        """
+        self._open.add(stream)
+        stream.forget = self._open.discard
+        self._opened.set()
+        # Keys may have changed since it was let through, in a sweep that did not see it.
+        decision = self._decide(stream.asked)
+        if _closes(decision):
+            await self._close(stream, decision)
+
+    async def watch(self) -> None:
+        """Close what has to be closed, until cancelled."""
+        while True:
+            if not self._open:
+                self._opened = anyio.Event()
+                await self._opened.wait()
+            # A client that takes nothing in holds up its own closing and no other.
+            async with anyio.create_task_group() as closing:
+                while self._open:
+                    await self._sleep(POLL)
+                    if self._generation() != self._swept:
+                        await self._sweep(closing)
+
+    async def _sweep(self, closing: TaskGroup) -> None:
+        generation = self._generation()
+        decisions: dict[Asked, Decision] = {}
+        closed = 0
+        for number, stream in enumerate(tuple(self._open)):
+            if number % SLICE == SLICE - 1:
+                await anyio.lowlevel.checkpoint()
+            if stream.is_over or stream.refusal is not None:
+                continue
+            decision = decisions.get(stream.asked)
+            if decision is None:
+                decision = decisions[stream.asked] = self._decide(stream.asked)
+            if decision.reason in _TOO_OLD_TO_SAY:
+                generation = self._swept  # once more, when a fresh list says which streams stay
+                break
+            if _closes(decision):
+                closed += 1
+                closing.start_soon(self._close, stream, decision)
+        self._swept = generation
+        if closed:
+            logger.info("gatekeeper: closed %d open streams, because their keys or pages are not allowed any more", closed)
+
+    async def _close(self, stream: OpenStream, refusal: Decision) -> None:
+        try:
+            if stream.refusal is None and not stream.is_over:
+                self._counters["streams_closed"] += 1
+                await stream.close(refusal)
+        except Exception as error:  # noqa: BLE001 - whatever a server says about a client that has just gone
+            logger.debug("gatekeeper: a stream could not be closed, for it was over: %s", type(error).__name__)
+
+
+def _closes(decision: Decision) -> bool:
+    return not decision.allowed and decision.reason not in _TOO_OLD_TO_SAY

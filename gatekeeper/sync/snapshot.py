@@ -1,0 +1,255 @@
+"""Snapshot: the last known good list on disk, so that a start without the hub serves what the last process served.
+
+The file is a line that names the format, a header that says whose list it is, the packed rows of the index in frames, and
+a checksum over all of it. It is written to a file of its own and then put in the place of the last one, so that a reader
+finds the old list or the new one, whatever happens in between.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from gatekeeper.errors import SnapshotError
+from gatekeeper.index.key_index import KeyIndex
+
+if sys.platform != "win32":  # which has no such lock; two processes may then put their lists in place in any order
+    import fcntl
+
+__all__ = ("Snapshot",)
+
+FORMAT = b"gatekeeper snapshot 1\n"
+MODE = 0o600
+MAX_SIZE = 2 * 1024**3  # bytes: four times what two million keys take
+CHECKSUM = 32  # bytes
+LENGTH = 4  # bytes that say how long a frame is
+CHUNK = 1024 * 1024  # bytes that are read or written at once, in a thread
+PATIENCE = 5.0  # seconds
+LEFT_BEHIND = 600.0  # seconds after which a file that a killed process was writing is removed
+
+
+class _Header(msgspec.Struct):
+    account: str | None
+    fingerprint: str
+    asked_at: float
+    keys: int
+
+
+class Snapshot:
+    """The list of one gate on disk.
+
+    Args:
+        path: the file; several processes may share it.
+        account: the account whose keys these are.
+        fingerprint: tells what the source's lists have in common, as `Source.fingerprint`.
+        wall_clock: seconds since 1970.
+
+    Attributes:
+        saved_at: when the list on disk was asked for, in seconds since 1970, as far as this process has written it.
+    """
+
+    def __init__(
+        self, path: str | Path, *, account: str | None, fingerprint: Callable[[], str], wall_clock: Callable[[], float]
+    ) -> None:
+        self.path = Path(path)
+        self.saved_at: float | None = None
+        self._account = account
+        self._fingerprint = fingerprint
+        self._wall_clock = wall_clock
+
+    async def load(self, index: KeyIndex, *, max_age: float) -> float | None:
+        """Put the list on disk into an empty index.
+
+        Args:
+            index: what it is put into; it stays empty if that fails.
+            max_age: seconds since the list was asked for, at most; 0 for any.
+
+        Returns:
+            The seconds since the list was asked for; None if there is no file.
+
+        Raises:
+            SnapshotError: if there is one that cannot be used, and why. One that is damaged, or somebody else's, is set
+                aside with `.bad` at the end of its name.
+        """
+        try:
+            file = await anyio.to_thread.run_sync(self._open)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._set_aside(f"cannot be opened ({error.strerror or error})") from error
+        with file:
+            header = await self._verified(file)
+            age = self._wall_clock() - header.asked_at
+            if age < 0:
+                raise SnapshotError(f"{self._named} is from the future by {-age:.0f} s, so its age is unknown")
+            if max_age and age >= max_age:
+                raise SnapshotError(f"{self._named} is {age:.0f} s old, more than the {max_age:.0f} s that a list may be")
+            try:
+                await self._restore(file, index)
+            except BaseException:
+                index.clear()
+                raise
+        self.saved_at = header.asked_at
+        return age
+
+    async def save(self, index: KeyIndex, asked_at: float) -> None:
+        """Write the list to disk, in place of an older one.
+
+        Args:
+            index: the list.
+            asked_at: when it was asked for, in seconds since 1970.
+
+        Raises:
+            SnapshotError: if that fails, and why; what was on disk stays as it was.
+        """
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+        try:
+            await self._write(new, index, asked_at)
+            # Another process may have been stopped while it holds the lock.
+            with anyio.fail_after(PATIENCE, reason=f"another process has held its lock for {PATIENCE:g} s"):
+                await anyio.to_thread.run_sync(self._put_in_place, new, asked_at, abandon_on_cancel=True)
+        except (OSError, RuntimeError) as error:
+            problem = getattr(error, "strerror", None) or error
+            raise SnapshotError(f"the snapshot could not be written to {str(self.path)!r}: {problem}") from error
+        finally:
+            with suppress(OSError):
+                new.unlink()
+        self.saved_at = asked_at
+
+    @property
+    def _named(self) -> str:
+        return f"the snapshot {str(self.path)!r}"
+
+    def _open(self) -> BinaryIO:
+        # A symbolic link may lead anywhere, and to open a pipe would wait for whoever writes to it.
+        descriptor = os.open(self.path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT)
+        try:
+            return os.fdopen(descriptor, "rb")
+        except OSError:  # a directory
+            os.close(descriptor)
+            raise
+
+    async def _verified(self, file: BinaryIO) -> _Header:
+        """The header of a file that is ours to the last byte."""
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise self._set_aside("is no file")
+        if hasattr(os, "geteuid") and (about.st_mode & 0o077 or about.st_uid != os.geteuid()):
+            raise self._set_aside(f"may have been written by others (mode {about.st_mode & 0o777:o}, expected {MODE:o})")
+        if about.st_size > MAX_SIZE:
+            raise self._set_aside(f"has {about.st_size} bytes, more than {MAX_SIZE}")
+        if not await anyio.to_thread.run_sync(_is_whole, file, about.st_size):
+            raise self._set_aside("is damaged, or of another format")
+        file.seek(len(FORMAT))
+        try:
+            header = msgspec.msgpack.decode(_frame(file), type=_Header)
+        except msgspec.MsgspecError as error:
+            raise self._set_aside(f"is of another format ({error})") from error
+        if (header.account, header.fingerprint) != (self._account, self._fingerprint()):
+            raise self._set_aside("is of another account, hub or credential")
+        return header
+
+    async def _restore(self, file: BinaryIO, index: KeyIndex) -> None:
+        decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
+        while frame := _frame(file):
+            index.restore(decode(frame))
+            await anyio.lowlevel.checkpoint()
+
+    async def _write(self, new: Path, index: KeyIndex, asked_at: float) -> None:
+        header = _Header(self._account, self._fingerprint(), asked_at, len(index))
+        encode = msgspec.msgpack.Encoder().encode
+        checksum = hashlib.blake2b(digest_size=CHECKSUM)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb", buffering=0) as file:
+            pending = bytearray(FORMAT + _framed(encode(header)))
+            for step in index.walk():
+                pending += _framed(encode(step))
+                if len(pending) >= CHUNK:
+                    checksum.update(pending)
+                    await anyio.to_thread.run_sync(file.write, pending)
+                    pending = bytearray()
+                else:
+                    await anyio.lowlevel.checkpoint()
+            pending += _framed(b"")
+            checksum.update(pending)
+            await anyio.to_thread.run_sync(file.write, pending + checksum.digest())
+            await anyio.to_thread.run_sync(os.fsync, file.fileno())
+
+    def _put_in_place(self, new: Path, asked_at: float) -> None:
+        with self._locked():
+            # Of two processes that write one after the other, the one with the newer list has the last word.
+            if not self._has_newer(asked_at):
+                new.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._sweep()
+
+    def _has_newer(self, asked_at: float) -> bool:
+        with suppress(OSError, msgspec.MsgspecError), self._open() as file:
+            if file.read(len(FORMAT)) == FORMAT:
+                header = msgspec.msgpack.decode(_frame(file), type=_Header)
+                ours = (header.account, header.fingerprint) == (self._account, self._fingerprint())
+                # What is from the future would never be replaced.
+                return ours and asked_at < header.asked_at <= self._wall_clock()
+        return False
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | _NO_FOLLOW, MODE)
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have left behind."""
+        ours = re.compile(rf"\.{re.escape(self.path.name)}\.\d+\.[0-9a-f]{{8}}\.new")
+        for path in self.path.parent.iterdir():
+            with suppress(OSError):
+                if ours.fullmatch(path.name) and self._wall_clock() - path.stat().st_mtime > LEFT_BEHIND:
+                    path.unlink()
+
+    def _set_aside(self, problem: str) -> SnapshotError:
+        aside = self.path.with_name(f"{self.path.name}.bad")
+        with suppress(OSError):
+            self.path.replace(aside)
+        return SnapshotError(f"{self._named} {problem}; it is not used, and set aside as {aside.name!r}")
+
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+
+
+def _framed(content: bytes) -> bytes:
+    return len(content).to_bytes(LENGTH) + content
+
+
+def _frame(file: BinaryIO) -> bytes:
+    return file.read(int.from_bytes(file.read(LENGTH)))
+
+
+def _is_whole(file: BinaryIO, size: int) -> bool:
+    checksum = hashlib.blake2b(digest_size=CHECKSUM)
+    left = size - CHECKSUM
+    if file.read(len(FORMAT)) != FORMAT:
+        return False
+    checksum.update(FORMAT)
+    left -= len(FORMAT)
+    while left > 0 and (chunk := file.read(min(CHUNK, left))):
+        checksum.update(chunk)
+        left -= len(chunk)
+    return left == 0 and file.read() == checksum.digest()

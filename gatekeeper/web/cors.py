@@ -1,0 +1,150 @@
+"""CorsPolicy: what browsers are told about requests from allowed pages (Fetch standard, section 3.3, "CORS protocol")."""
+
+import string
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from gatekeeper.errors import ConfigError
+from gatekeeper.matching.allowlist import Allowlist
+from gatekeeper.matching.origins import is_loopback
+
+__all__ = ("CorsHeaders", "CorsPolicy", "frame_ancestors")
+
+Header = tuple[bytes, bytes]
+
+_TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
+
+
+class CorsPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What browsers are told about requests from allowed pages.
+
+    Attributes:
+        allow_methods: the methods that pages may use.
+        allow_headers: the request headers that pages may set; the key header is always one of them.
+        expose_headers: the response headers that pages may read.
+        max_age: seconds for which a browser may remember the answer to a preflight.
+        allow_credentials: let pages send cookies; needs `preflight="strict"` and a gate with `https_only=True`.
+        preflight: "open" answers every well-formed origin and lets the request that follows decide, because a preflight
+            carries no client key in a header; "strict" answers only origins that the key in the URL allows or, without
+            one, that some enabled key allows.
+        allow_private_network: let public pages reach a widget service in a private network.
+
+    Raises:
+        ConfigError: listing everything that is wrong.
+    """
+
+    allow_methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+    allow_headers: tuple[str, ...] = ("content-type",)
+    expose_headers: tuple[str, ...] = ()
+    max_age: int = 600
+    allow_credentials: bool = False
+    preflight: Literal["open", "strict"] = "open"
+    allow_private_network: bool = False
+
+    def __post_init__(self) -> None:
+        if problems := tuple(self._problems()):
+            raise ConfigError(problems)
+
+    def _problems(self) -> Iterator[str]:
+        for option in ("allow_methods", "allow_headers", "expose_headers"):
+            names = getattr(self, option)
+            if isinstance(names, str):
+                yield f"{option} is one string, {names!r}: expected several, such as ({names!r},)"
+                continue
+            if not isinstance(names, tuple | list):
+                yield f"{option} is {names!r}: expected a tuple of names"
+                continue
+            for name in names:
+                if not is_token(name) or name == "*":
+                    yield f"{option} has {name!r}: expected names of methods or headers, '*' not among them"
+        if isinstance(self.max_age, bool) or not isinstance(self.max_age, int) or self.max_age < 0:
+            yield f"max_age is {self.max_age!r}: expected seconds, 0 or more"
+        if self.preflight not in ("open", "strict"):
+            yield f"preflight is {self.preflight!r}: expected 'open' or 'strict'"
+
+
+class CorsHeaders:
+    """The headers of a policy, made once; every response gets a list of its own.
+
+    Args:
+        policy: the policy.
+        key_header: the header that carries the client key.
+
+    Attributes:
+        vary: what every answer depends on.
+        vary_with_referer: the same where the Referer stood in for a missing Origin.
+        allowed: what an allowed page's response gains beside its own origin.
+    """
+
+    def __init__(self, policy: CorsPolicy, key_header: str) -> None:
+        credentials: tuple[Header, ...] = ()
+        if policy.allow_credentials:
+            credentials = ((b"access-control-allow-credentials", b"true"),)
+        expose: tuple[Header, ...] = ()
+        if policy.expose_headers:
+            expose = ((b"access-control-expose-headers", _joined(policy.expose_headers)),)
+        self.vary: Header = (b"vary", _joined(("Origin", key_header)))
+        self.vary_with_referer: Header = (b"vary", _joined(("Origin", key_header, "Referer")))
+        self.allowed: tuple[Header, ...] = (self.vary, *expose, *credentials)
+        asked: tuple[str, ...] = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
+        if policy.allow_private_network:
+            asked = (*asked, "Access-Control-Request-Private-Network")
+        self._private_network = policy.allow_private_network
+        self._preflight: tuple[Header, ...] = (
+            (b"access-control-allow-methods", _joined(policy.allow_methods)),
+            (b"access-control-allow-headers", _joined((*policy.allow_headers, key_header))),
+            (b"access-control-max-age", str(policy.max_age).encode("ascii")),
+            (b"vary", _joined(asked)),
+            *credentials,
+        )
+
+    def preflight(self, origin: bytes, *, private_network: bool) -> list[Header]:
+        """The headers of the answer to a preflight.
+
+        Args:
+            origin: the value of its Origin header.
+            private_network: whether it asks to reach into a private network.
+
+        Returns:
+            A new list; what the policy does not allow is left out, as browsers take it.
+        """
+        headers = [(b"access-control-allow-origin", origin), *self._preflight]
+        if private_network and self._private_network:
+            headers.append((b"access-control-allow-private-network", b"true"))
+        return headers
+
+
+def frame_ancestors(allowlist: Allowlist | None) -> Header:
+    """The Content-Security-Policy that lets only a key's own pages frame a document (CSP3 section 6.4.2).
+
+    Args:
+        allowlist: the key's; None where no page may.
+
+    Returns:
+        The header. Hosts that CSP has no syntax for (IPv6, underscores) are left out: they cannot frame it.
+    """
+    sources = () if allowlist is None else tuple(_csp_sources(allowlist))
+    return b"content-security-policy", ("frame-ancestors " + (" ".join(sources) or "'none'")).encode("ascii")
+
+
+def is_token(name: object) -> bool:
+    """Whether something can be the name of a method or a header."""
+    return isinstance(name, str) and name != "" and _TOKEN_CHARACTERS.issuperset(name)
+
+
+def _csp_sources(allowlist: Allowlist) -> Iterator[str]:
+    for normal in allowlist.patterns:
+        if "[" in normal or "_" in normal:
+            continue
+        if "://" in normal:
+            yield normal
+            continue
+        yield f"https://{normal}"
+        if not allowlist.https_only or is_loopback(normal.removeprefix("*.").partition(":")[0]):
+            yield f"http://{normal}"
+
+
+def _joined(names: tuple[str, ...]) -> bytes:
+    return ", ".join(names).encode("ascii")

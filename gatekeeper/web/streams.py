@@ -1,0 +1,238 @@
+"""Streams: WebSockets and streaming responses, each of which can be closed from outside.
+
+What is closed tells its app as a client that has gone does: `send` raises an OSError (ASGI, HTTP & WebSocket 2.4), a
+WebSocket's `receive` says that it is disconnected. Servers say the same where an app waits for a streaming response's client
+to go. No task is cancelled.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from traceback import clear_frames
+
+import anyio
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Send
+from starlette.websockets import WebSocketDisconnect
+
+from gatekeeper.gate.decisions import Decision
+from gatekeeper.gate.open_streams import OpenStream
+from gatekeeper.gate.page import Asked
+
+__all__ = ("ResponseStream", "Stream", "WebSocketStream", "closing_message")
+
+LINGER = 5.0  # seconds that an app that has ended waits for its client to take the end in
+WEBSOCKET_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+MAX_CLOSE_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame less the code
+
+_BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+
+
+class Stream(ABC):
+    """Something open, from the app's side.
+
+    Args:
+        asked: what the request sent.
+        send: the server's.
+
+    Attributes:
+        asked: as given.
+        refusal: why it was closed; None as long as it was not.
+        is_over: whether nothing is left to close.
+        forget: called once that is so, where somebody watches it.
+    """
+
+    def __init__(self, asked: Asked, send: Send) -> None:
+        self.asked = asked
+        self.refusal: Decision | None = None
+        self.is_over = False
+        self.forget: Callable[[OpenStream], None] | None = None
+        self._send = send
+        # Servers take one message at a time, and the last one comes from another task than the app's.
+        self._turn = anyio.Lock(fast_acquire=True)
+
+    async def send(self, message: Message) -> None:
+        """Send, as ASGI has it.
+
+        Args:
+            message: the app's.
+
+        Raises:
+            ConnectionAbortedError: if the stream was closed.
+        """
+        async with self._turn:
+            if self.refusal is not None:
+                raise ConnectionAbortedError(f"the stream was closed: {self.refusal.reason}: {self.refusal.title}")
+            if self._ends(message):
+                self._end()
+            await self._send(message)
+
+    async def close(self, refusal: Decision) -> None:
+        """Let no further message of the app pass, and send the last one.
+
+        Args:
+            refusal: why.
+        """
+        self.refusal = refusal
+        async with self._turn:
+            if not self.is_over:
+                await self._send(self._last(refusal))
+                self._end()
+
+    async def leave(self, error: BaseException | None) -> bool:
+        """Note that the app has ended.
+
+        Args:
+            error: what it raised; None for nothing.
+
+        Returns:
+            Whether what it raised says no more than that its client has gone, because the stream was closed.
+        """
+        if self.refusal is None or not (error is None or isinstance(error, Exception)):
+            self._end()
+            return False
+        if not self.is_over:
+            # A server hangs up when its app ends, so the last message goes first.
+            with anyio.move_on_after(LINGER), suppress(Exception):
+                await self.close(self.refusal)
+            self._end()
+        if error is None or not _is_disconnect(error):
+            return False
+        _let_go(error)
+        return True
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self.forget is not None:
+            self.forget(self)
+            self.forget = None
+
+    @abstractmethod
+    def _ends(self, message: Message) -> bool:
+        """Whether this is the last message that the app may send."""
+
+    @abstractmethod
+    def _last(self, refusal: Decision) -> Message:
+        """What closes the stream."""
+
+
+class ResponseStream(Stream):
+    """A response that comes in pieces, nobody knows how many.
+
+    Args:
+        asked: what the request sent.
+        send: the server's.
+        watch: has the stream closed when it has to be.
+    """
+
+    def __init__(self, asked: Asked, send: Send, watch: Callable[[OpenStream], Awaitable[None]]) -> None:
+        super().__init__(asked, send)
+        self._watch: Callable[[OpenStream], Awaitable[None]] | None = watch
+
+    async def __call__(self, message: Message) -> None:
+        """Send, as ASGI has it; the stream is watched from its first piece on.
+
+        Args:
+            message: the app's.
+
+        Raises:
+            ConnectionAbortedError: if the stream was closed.
+        """
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            await watch(self)
+        await self.send(message)
+
+    def _ends(self, message: Message) -> bool:
+        return message["type"] in _BODIES and not message.get("more_body", False)
+
+    def _last(self, refusal: Decision) -> Message:  # noqa: ARG002 - a body cannot say why it ends
+        return {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class WebSocketStream(Stream):
+    """A WebSocket, accepted or not yet.
+
+    Args:
+        asked: what the handshake sent.
+        receive: the server's.
+        send: the server's.
+    """
+
+    def __init__(self, asked: Asked, receive: Receive, send: Send) -> None:
+        super().__init__(asked, send)
+        self._receive = receive
+        self._has_connected = False
+        self._receiving: set[anyio.CancelScope] = set()
+        self._disconnect: Message = {}
+
+    async def receive(self) -> Message:
+        """Receive, as ASGI has it.
+
+        Returns:
+            The client's message, or that it is disconnected if the stream was closed.
+        """
+        if not self._has_connected:  # this message is there already, and apps expect it before any other
+            self._has_connected = True
+            return await self._receive()
+        if self.refusal is None:
+            with anyio.CancelScope() as scope:
+                self._receiving.add(scope)
+                try:
+                    message = await self._receive()
+                finally:
+                    self._receiving.discard(scope)
+                if message["type"] == "websocket.disconnect":
+                    self._end()
+                return message
+        return self._disconnect
+
+    async def close(self, refusal: Decision) -> None:
+        """Let no further message pass in either direction, and send the last one.
+
+        Args:
+            refusal: why.
+        """
+        self.refusal = refusal
+        self._disconnect = {**closing_message(refusal), "type": "websocket.disconnect"}
+        for scope in self._receiving:
+            scope.cancel()
+        await super().close(refusal)
+
+    def _ends(self, message: Message) -> bool:
+        return message["type"] in {"websocket.close", "websocket.http.response.start"}
+
+    def _last(self, refusal: Decision) -> Message:
+        return closing_message(refusal)
+
+
+def closing_message(refusal: Decision) -> Message:
+    """What closes a WebSocket.
+
+    Args:
+        refusal: why.
+
+    Returns:
+        The message of ASGI, which gives the reason and what it means.
+    """
+    reason = f"{refusal.reason}: {refusal.title}"[:MAX_CLOSE_REASON]
+    return {"type": "websocket.close", "code": WEBSOCKET_POLICY_VIOLATION, "reason": reason}
+
+
+def _is_disconnect(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_disconnect(one) for one in error.exceptions)
+    return isinstance(error, OSError | ClientDisconnect | WebSocketDisconnect)
+
+
+def _let_go(error: BaseException) -> None:
+    """Let go of what the app had in its hands, or a generator of pieces would not end before the next garbage collection."""
+    pending: list[BaseException | None] = [error]
+    while pending:
+        seen = pending.pop()
+        if seen is None or seen.__traceback__ is None:
+            continue
+        clear_frames(seen.__traceback__)
+        pending += (seen.__cause__, seen.__context__)
+        pending += seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()
+        seen.__traceback__ = None  # and a circle of causes ends here

@@ -1,0 +1,302 @@
+"""What is remembered of what was decided, and how often it came."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatekeeper import Decision, Gatekeeper, Reason, WidgetKey
+from gatekeeper.gate.decisions import CONFLICT
+from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, memo_key
+from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.fake_time import FakeTime
+from tests.support.guarded import gate_of
+from tests.support.loops import threads_switching_often
+from tests.support.rows import ORIGIN, client_key, row
+
+
+@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        hub.lists(row(1))
+        yield hub
+
+
+# The memo
+
+
+def test_a_decision_about_a_known_key_is_remembered() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    for origin in (ORIGIN, "https://evil.com", "null", "https://acme.com/"):
+        assert gate.decide(client_key(1), origin) is gate.decide(client_key(1).encode(), origin.encode())
+    referred = gate.decide(client_key(1), None, referer="https://acme.com/")
+    assert gate.decide(client_key(1), None, referer="https://acme.com/") is referred
+    assert (len(gate.memo), len(gate.memo.allowed), len(gate.memo.refused)) == (5, 2, 3)
+
+
+def test_a_referer_is_never_taken_for_an_origin() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    assert gate.decide(client_key(1), None, referer="https://acme.com/x").allowed
+    assert gate.decide(client_key(1), "https://acme.com/x").reason is Reason.ORIGIN_MALFORMED
+    assert gate.decide(client_key(1), None).reason is Reason.ORIGIN_MISSING
+    assert gate.decide(client_key(1), "null", referer="https://acme.com/x").reason is Reason.ORIGIN_NULL
+
+
+@pytest.mark.parametrize("key", [None, "", "nonsense", client_key(99), client_key(1, "globex"), CONFLICT, "x" * 10_000])
+def test_what_no_row_decided_is_not_remembered(key: Any) -> None:
+    gate = Gatekeeper.from_rows([row(1)], account="acme")
+    assert not gate.decide(key, ORIGIN).allowed
+    assert not gate.memo
+
+
+def test_a_flood_of_unknown_keys_is_not_remembered() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    for number in range(2, 5000):
+        assert gate.decide(client_key(number), ORIGIN).reason is Reason.KEY_UNKNOWN
+    assert not gate.memo
+
+
+@pytest.mark.parametrize(("host", "most"), [("acme.com", MOST_ALLOWED), ("evil.com", MOST_REFUSED)])
+def test_the_memo_is_bounded_whoever_asks(host: str, most: int) -> None:
+    gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
+    for number in range(most + 1000):
+        gate.decide(client_key(1), f"https://p{number}.{host}")
+        assert len(gate.memo) <= most
+    assert len(gate.memo) > most - ROOM
+
+
+def test_a_flood_of_foreign_pages_takes_no_room_from_those_that_are_let_in() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    first = gate.decide(client_key(1), ORIGIN)
+    for number in range(MOST_ALLOWED + MOST_REFUSED):
+        gate.decide(client_key(1), f"https://p{number}.evil.com")
+    assert gate.decide(client_key(1), ORIGIN) is first
+
+
+def test_no_long_origin_or_referer_is_remembered() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    gate.decide(client_key(1), "https://" + "a." * 150 + "acme.com")
+    assert gate.decide(client_key(1), None, referer="https://acme.com/" + "a" * 300).allowed
+    assert not gate.memo
+
+
+def test_two_origins_are_not_remembered() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    gate.decide(client_key(1), CONFLICT)
+    gate.decide(client_key(1), None, referer=CONFLICT)
+    assert not gate.memo
+
+
+def test_threads_that_decide_at_once_never_fail_each_other() -> None:
+    gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
+    for number in range(MOST_ALLOWED):
+        gate.decide(client_key(1), f"https://p{number}.acme.com")
+    problems: list[str] = []
+    end = time.monotonic() + 1
+
+    def decide_again_and_again(name: str) -> None:
+        number = 0
+        try:
+            while time.monotonic() < end and not problems:
+                number += 1
+                assert gate.decide(client_key(1), f"https://{name}-{number}.acme.com").allowed
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a problem
+            problems.append(repr(error))
+
+    with threads_switching_often():
+        threads = [threading.Thread(target=decide_again_and_again, args=(f"t{number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+
+
+@pytest.mark.anyio
+async def test_a_gate_that_nobody_keeps_fresh_remembers_nothing(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    async with gate:
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        assert len(gate.memo) == 1
+    assert not gate.memo
+    assert gate.decide(client_key(1), ORIGIN).allowed
+    assert not gate.memo
+
+
+@pytest.mark.anyio
+async def test_a_change_of_any_key_is_decided_by_at_once(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    async with gate:
+        for fields, reason in (
+            ({}, Reason.ALLOWED),
+            ({"disabled_at": "now"}, Reason.KEY_DISABLED),
+            ({}, Reason.ALLOWED),
+            ({"domain_allowlist": ["globex.com"]}, Reason.ORIGIN_NOT_ALLOWED),
+            ({"domain_allowlist": None}, Reason.ALLOWLIST_EMPTY),
+            ({"domain_allowlist": ["https://acme.com"]}, Reason.ALLOWED),
+            ({"last8": "elsewher"}, Reason.KEY_UNKNOWN),
+        ):
+            hub.lists(row(1, **fields))
+            await gate.refresh()
+            assert gate.decide(client_key(1), ORIGIN).reason is reason
+            assert gate.decide(client_key(1), ORIGIN).reason is reason
+
+
+@pytest.mark.anyio
+async def test_what_is_remembered_expires_with_the_list(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake, hard_stale=100)
+    async with gate:
+        await fake.asleep()
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await fake.advance(10)
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        await fake.advance(89)
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        await fake.advance(2)
+        decision = gate.decide(client_key(1), ORIGIN)
+        assert (decision.reason, decision.status, decision.retry_after) == (Reason.EXPIRED, 503, 30)
+        assert gate.decide(None, CONFLICT).reason is Reason.EXPIRED
+        hub.lists(row(1))
+        await gate.refresh()
+        assert gate.decide(client_key(1), ORIGIN).allowed
+
+
+@pytest.mark.anyio
+async def test_what_is_remembered_expires_with_the_list_during_a_fetch_that_fails(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake, hard_stale=100)
+    async with gate, anyio.create_task_group() as group:
+        await fake.asleep()
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        hub.always(Answer(500, hold=(hold := hub.hold())))
+        group.start_soon(gate.refresh)
+        await hub.asked(2)
+        fake.now += 101
+        hold.release()
+        await fake.asleep(2)
+        assert gate.decide(client_key(1), ORIGIN).reason is Reason.EXPIRED
+
+
+@pytest.mark.anyio
+async def test_what_is_decided_at_the_very_moment_of_expiry_does_not_outlive_it(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake, hard_stale=100)
+    async with gate:
+        await fake.asleep()
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await fake.advance(100)
+        gate.decide(client_key(1), ORIGIN)
+        await fake.advance(1)
+        assert gate.decide(client_key(1), ORIGIN).reason is Reason.EXPIRED
+
+
+# How often it came
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(range(1, 5)), st.sampled_from([ORIGIN, "https://evil.com", "null", None]))
+        | st.sampled_from(["forget", "tell"])
+    )
+)
+def test_every_request_is_counted_once_whatever_is_evicted_and_forgotten(steps: list[Any]) -> None:
+    told: Counter[Reason] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gatekeeper.gate.memo.MOST_ALLOWED", 3)
+        patch.setattr("gatekeeper.gate.memo.MOST_REFUSED", 3)
+        patch.setattr("gatekeeper.gate.memo.ROOM", 2)
+        gate = Gatekeeper.from_rows([row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[])])
+        for step in steps:
+            if step == "forget":
+                gate.forget()
+            elif step == "tell":
+                assert gate.decisions == told
+            else:
+                number, origin = step
+                told[gate.decide(client_key(number), origin).reason] += 1
+    assert gate.decisions == told
+
+
+def remembered(reason: Reason, number: int = 1) -> Remembered:
+    return Remembered(
+        Decision(reason, WidgetKey(f"key-{number}", "shop", f"{number:08d}", ("acme.com",)), matched="acme.com")
+    )
+
+
+def test_only_allowed_requests_use_a_key_and_each_use_is_taken_once() -> None:
+    tally = Tally()
+    for number, reason in enumerate(Reason):
+        once = remembered(reason, number)
+        once.uses = 1 + number
+        tally.add(once)
+        tally.add(once)
+    assert tally.reasons == Counter({reason: 1 + number for number, reason in enumerate(Reason)})
+    allowed = list(Reason).index(Reason.ALLOWED)
+    assert tally.take_keys() == Counter({f"key-{allowed}": 1 + allowed})
+    assert tally.take_keys() == Counter()
+    assert tally.reasons[Reason.ALLOWED] == 1 + allowed
+
+
+def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatekeeper.gate.memo.MOST_ALLOWED", 2)
+    monkeypatch.setattr("gatekeeper.gate.memo.ROOM", 1)
+    tally = Tally()
+    memo = Memo(tally)
+    kept = [remembered(Reason.ALLOWED, number) for number in range(3)]
+    for number, one in enumerate(kept):
+        one.uses = 5
+        memo.remember((b"key", str(number).encode()), one)
+    assert list(memo.allowed.values()) == kept[1:]
+    assert all(one.is_kept for one in kept)
+    assert tally.keys == Counter({"key-0": 5})
+    memo.count()
+    assert tally.keys == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
+
+
+def test_where_another_thread_is_at_the_memo_a_decision_is_made_and_counted_without_it() -> None:
+    gate = Gatekeeper.from_rows([row(1)])
+    with gate.memo._lock:
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        assert gate.decide(client_key(1), ORIGIN).allowed
+    assert not gate.memo
+    assert gate.decisions == Counter({Reason.ALLOWED: 2})
+
+
+LONGEST = b"o" * MAX_ORIGIN_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("asked", "by"),
+    [
+        ((b"key", b"origin", None), (b"key", b"origin")),
+        ((b"key", b"origin", b"referer"), (b"key", b"origin")),
+        ((b"key", None, b"referer"), (b"key", None, b"referer")),
+        ((b"key", LONGEST, None), (b"key", LONGEST)),
+        ((b"key", LONGEST + b"o", None), None),
+        ((b"key", None, LONGEST), (b"key", None, LONGEST)),
+        ((b"key", None, LONGEST + b"o"), None),
+        ((b"key", None, None), None),
+        ((None, b"origin", None), None),
+        ((CONFLICT, b"origin", None), None),
+        ((b"key", CONFLICT, b"referer"), None),
+        ((b"key", None, CONFLICT), None),
+    ],
+)
+def test_a_decision_is_remembered_by_all_that_decided_it(asked: Any, by: object) -> None:
+    assert memo_key(*asked) == by

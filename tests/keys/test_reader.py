@@ -1,0 +1,593 @@
+"""RowReader: what becomes of the rows of the hub's list, each by itself and all at once."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatekeeper import ConfigError, InvalidList, InvalidRow, WidgetKey
+from gatekeeper.errors import RowReason
+from gatekeeper.keys.reader import RowReader
+
+ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
+MANY = settings(max_examples=200, deadline=None)
+DIGEST = hashlib.sha256(b"").hexdigest()
+FIELD_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.text(max_size=9), st.just([]), st.just(["acme.com"]), st.just({})
+)
+
+
+def body(*rows: object) -> bytes:
+    """Write a list as the hub does."""
+    return json.dumps(rows, ensure_ascii=False).encode()
+
+
+def read_one(row: object) -> WidgetKey:
+    """Read a list of one good row, in all three ways, which agree."""
+    reader = RowReader()
+    (key,), rejected = reader.read_all(body(row))
+    assert rejected == []
+    assert reader.read(0, json.dumps(row).encode()) == key
+    return key
+
+
+def reject_one(row: object) -> InvalidRow:
+    """Read a list with one bad row among two good ones, which live."""
+    first, last = {**ROW, "id": "first"}, {**ROW, "id": "last"}
+    keys, (rejected,) = RowReader().read_all(body(first, row, last))
+    assert [key.id for key in keys] == ["first", "last"]
+    assert rejected.index == 1
+    return rejected
+
+
+# Rows that are widget keys.
+
+
+def test_a_full_row_is_read_field_by_field() -> None:
+    row = {
+        "id": "wk_1",
+        "name": "Shop",
+        "last8": "UVwXyZ-_",
+        "domain_allowlist": ["acme.com", " *.ACME.com "],
+        "agent_id": "agent-7",
+        "disabled_at": None,
+        "created_at": "2026-11-01T00:00:00Z",
+        "updated_at": "2026-11-02T00:00:00Z",
+        "last_used_at": "2026-11-03T00:00:00Z",
+        "key_sha256": DIGEST,
+    }
+    key = read_one(row)
+    assert msgspec.structs.asdict(key) == row | {"domain_allowlist": ("acme.com", " *.ACME.com ")}
+    assert not key.disabled
+
+
+def test_a_row_needs_an_id_and_a_suffix_only() -> None:
+    key = read_one(ROW)
+    assert key == WidgetKey("wk_1", None, "UVwXyZ-_", ())
+    assert not key.disabled
+
+
+@pytest.mark.parametrize("extra", [{}, {"disabled_at": None}], ids=["absent", "null"])
+def test_a_row_whose_disabled_at_is_absent_or_null_is_enabled(extra: dict[str, object]) -> None:
+    assert not read_one(ROW | extra).disabled
+    assert not RowReader().convert(0, ROW | extra).disabled
+
+
+@pytest.mark.parametrize(
+    "disabled_at",
+    [
+        "2026-11-01T00:00:00Z",
+        "0001-01-01",
+        "2999-01-01T00:00:00Z",
+        "not a date",
+        "null",
+        "",
+        False,
+        True,
+        0,
+        -1,
+        1.5,
+        10**30,
+        [],
+        {},
+        {"at": None},
+    ],
+    ids=repr,
+)
+def test_a_row_with_anything_else_in_disabled_at_is_disabled(disabled_at: object) -> None:
+    assert read_one(ROW | {"disabled_at": disabled_at}).disabled
+    assert RowReader().convert(0, ROW | {"disabled_at": disabled_at}).disabled
+    assert WidgetKey("wk_1", None, "UVwXyZ-_", (), disabled_at=disabled_at).disabled
+
+
+@pytest.mark.parametrize("field", ["name", "created_at", "updated_at", "last_used_at"])
+@pytest.mark.parametrize("value", [None, 7, 1.5, True, [], {}, ["x"], {"en": "Shop"}], ids=repr)
+def test_what_only_people_read_may_be_anything_and_is_none_unless_text(field: str, value: object) -> None:
+    assert getattr(read_one(ROW | {field: value}), field) is None
+    assert getattr(read_one(ROW | {field: "as written ü\n"}), field) == "as written ü\n"
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"domain_allowlist": None}, {"domain_allowlist": []}], ids=["absent", "null", "empty"]
+)
+def test_an_allowlist_that_is_absent_null_or_empty_has_no_entries(extra: dict[str, object]) -> None:
+    assert read_one(ROW | extra).domain_allowlist == ()
+
+
+def test_the_entries_of_a_row_are_kept_as_written_good_or_bad() -> None:
+    entries = ["", "*", " acme.com ", "ACME.com", "acme.com", "http://[", "é" * 2000]
+    assert read_one(ROW | {"domain_allowlist": entries}).domain_allowlist == tuple(entries)
+
+
+@pytest.mark.parametrize("last8", ["abcdefgh", "ABCDEFGH", "01234567", "________", "--------", "aB3_-xYz"])
+def test_8_letters_digits_underscores_and_hyphens_are_a_suffix(last8: str) -> None:
+    assert read_one(ROW | {"last8": last8}).last8 == last8
+
+
+def test_unknown_fields_are_ignored() -> None:
+    row = ROW | {"": 1, "suffix": 7, "Last8": "x", "nested": {"id": [[[{"last8": None}]]]}, "long": "x" * 1_000_000}
+    assert read_one(row) == read_one(ROW)
+
+
+# Rows that are none.
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({"id": 7}, "id"),
+        ({"id": None}, "id"),
+        ({"id": ""}, "id"),
+        ({"id": ["wk_1"]}, "id"),
+        ({"last8": None}, "last8"),
+        ({"last8": 12345678}, "last8"),
+        ({"last8": ""}, "last8"),
+        ({"last8": "abcdefg"}, "last8"),
+        ({"last8": "abcdefghi"}, "last8"),
+        ({"last8": "abcdefg\n"}, "last8"),
+        ({"last8": "abcdefgh\n"}, "last8"),
+        ({"last8": " abcdefg"}, "last8"),
+        ({"last8": "abcdefg\x00"}, "last8"),
+        ({"last8": "abcdefg."}, "last8"),
+        ({"last8": "abcdefgé"}, "last8"),
+        ({"last8": "abcdefg\u0661"}, "last8"),
+        ({"last8": "\uff41bcdefgh"}, "last8"),
+        ({"last8": "…abcdefg"}, "last8"),
+        ({"domain_allowlist": "acme.com"}, "domain_allowlist"),
+        ({"domain_allowlist": {"acme.com": True}}, "domain_allowlist"),
+        ({"domain_allowlist": 7}, "domain_allowlist"),
+        ({"domain_allowlist": False}, "domain_allowlist"),
+        ({"domain_allowlist": ["acme.com", 7]}, "domain_allowlist"),
+        ({"domain_allowlist": ["acme.com", None]}, "domain_allowlist"),
+        ({"domain_allowlist": [["acme.com"]]}, "domain_allowlist"),
+        ({"agent_id": 7}, "agent_id"),
+        ({"agent_id": False}, "agent_id"),
+        ({"agent_id": ["agent-7"]}, "agent_id"),
+        ({"agent_id": {}}, "agent_id"),
+        ({"key_sha256": 7}, "key_sha256"),
+        ({"key_sha256": ""}, "key_sha256"),
+        ({"key_sha256": DIGEST[1:]}, "key_sha256"),
+        ({"key_sha256": DIGEST + "0"}, "key_sha256"),
+        ({"key_sha256": DIGEST.upper()}, "key_sha256"),
+        ({"key_sha256": "g" + DIGEST[1:]}, "key_sha256"),
+        ({"key_sha256": DIGEST + "\n"}, "key_sha256"),
+        ({"key_sha256": "sha256:" + DIGEST}, "key_sha256"),
+        ({"key_sha256": False}, "key_sha256"),
+    ],
+    ids=repr,
+)
+def test_a_row_whose_decisive_fields_are_otherwise_is_rejected_and_its_neighbours_live(
+    extra: dict[str, object], field: str
+) -> None:
+    rejected = reject_one(ROW | extra)
+    assert f"'{field}'" in rejected.problem
+    assert field == "id" or str(rejected).startswith("row 1 (id 'wk_1'): ")
+    assert set(rejected.fields) == set(ROW) | set(extra)
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().convert(1, ROW | extra)
+    assert refused.value.row_id == rejected.row_id
+
+
+@pytest.mark.parametrize(
+    ("row", "row_id", "said"),
+    [
+        ({}, None, "no field 'last8'"),
+        ({"last8": "abcdefgh"}, None, "`id`"),
+        (None, None, "got `null`"),
+        (7, None, "got `int`"),
+        ("wk_1", None, "got `str`"),
+        ([], None, "got `array`"),
+        ([ROW], None, "got `array`"),
+        ({"id": 7, "last8": "abcdefgh"}, None, "'id'"),
+        ({"id": "wk_1", "last8": 7}, "wk_1", "'last8'"),
+    ],
+)
+def test_a_row_that_is_none_is_named_by_its_place_and_its_id(row: object, row_id: str | None, said: str) -> None:
+    rejected = reject_one(row)
+    assert said in rejected.problem
+    assert rejected.row_id == row_id
+    assert str(rejected).startswith("row 1: " if row_id is None else f"row 1 (id '{row_id}'): ")
+
+
+@pytest.mark.parametrize("field", ["last8", "key_sha256", "domain_allowlist"])
+def test_a_value_in_the_wrong_field_is_not_shown_for_it_may_be_a_secret(field: str) -> None:
+    rejected = reject_one(ROW | {field: "sk_live_acme_0123456789"})
+    assert "0123" not in str(rejected)
+    assert f"'{field}'" in rejected.problem
+
+
+def test_what_was_expected_of_a_suffix_and_of_a_digest_is_said_in_words() -> None:
+    assert (
+        "8 characters of a-z, A-Z, 0-9, '_' and '-' in 'last8', got text of 5"
+        in reject_one(ROW | {"last8": "short"}).problem
+    )
+    assert "64 hexadecimal digits" in reject_one(ROW | {"key_sha256": "x"}).problem
+    for extra in ({"id": 7}, {"domain_allowlist": "acme.com"}, {"agent_id": 7}):
+        assert not {"Expected 8", "Expected 6"} & {reject_one(ROW | extra).problem[:10]}
+
+
+def test_every_bad_row_is_reported_in_its_order() -> None:
+    keys, rejected = RowReader().read_all(body(None, ROW, {"id": "wk_2"}, 7, ROW))
+    assert len(keys) == 2
+    assert [error.index for error in rejected] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("field", ["id", "last8", "name", "disabled_at", "unknown"])
+@pytest.mark.parametrize("text", ["\\ud83d", "caf\\u00e9 \\udc4dx"])
+def test_half_an_emoji_in_a_row_does_not_disturb_its_neighbours(field: str, text: str) -> None:
+    """JavaScript cuts text between the halves of a surrogate pair, and JSON.stringify writes the half as an escape."""
+    good = json.dumps(ROW | {"id": "good"})
+    bad = json.dumps(ROW | {"id": "bad", field: "HERE"}).replace("HERE", text)
+    keys, rejected = RowReader().read_all(f"[{good},{bad},{good}]".encode())
+    assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
+    assert len(keys) + len(rejected) == 3
+    assert len(rejected) == 1 or field != "last8"
+    assert all(key.disabled for key in keys[1:-1]) or field != "disabled_at"
+
+
+@pytest.mark.parametrize("field", ["id", "last8", "name", "agent_id", "disabled_at", "domain_allowlist"])
+def test_bytes_that_are_no_utf_8_spoil_their_row_only(field: str) -> None:
+    good = json.dumps({**ROW, "id": "good"}).encode()
+    value: object = ["HERE"] if field == "domain_allowlist" else "HERE"
+    bad = json.dumps({**ROW, "id": "bad", field: value}).encode().replace(b"HERE", b"\xff\xfe")
+    keys, rejected = RowReader().read_all(b"[" + good + b"," + bad + b"," + good + b"]")
+    assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
+    assert len(keys) + len(rejected) == 3
+    assert len(rejected) == 1 or field in ("name", "disabled_at")
+    assert all(key.disabled for key in keys[1:-1]) or field != "disabled_at"
+
+
+def test_a_row_that_is_no_json_is_rejected() -> None:
+    for raw in (b"", b"{", b"NaN", b'{"id": "wk_1", "last8"'):
+        with pytest.raises(InvalidRow, match=r"^row 3( \(id 'wk_1'\))?: "):
+            RowReader().read(3, raw)
+
+
+@pytest.mark.parametrize("field", ["unknown", "disabled_at", "name", "domain_allowlist"])
+def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field: str) -> None:
+    row = json.dumps(ROW)[:-1].encode() + f', "{field}": '.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(InvalidRow, match=r"^row 0( \(id 'wk_1'\))?: "):
+        RowReader().read(0, row)
+    keys, rejected = RowReader().read_all(b"[" + row + b"," + json.dumps(ROW).encode() + b"]")
+    assert [key.id for key in keys] == [ROW["id"]]
+    assert [error.index for error in rejected] == [0]
+
+
+# Another name for the field with the last 8 characters.
+
+
+def test_the_field_with_the_last_8_characters_may_have_another_name() -> None:
+    reader = RowReader("key_suffix")
+    row = {"id": "wk_1", "key_suffix": "UVwXyZ-_", "last8": "ignored!"}
+    (key,), rejected = reader.read_all(body(row))
+    assert rejected == []
+    assert key.last8 == "UVwXyZ-_"
+    assert reader.convert(0, row) == key
+
+
+def test_half_a_surrogate_pair_is_refused_in_the_suffix_whatever_its_field_is_called() -> None:
+    with pytest.raises(InvalidRow, match="half a surrogate pair"):
+        RowReader("ending").convert(0, {"id": "wk_1", "ending": "abcdefg\ud800"})
+
+
+def test_a_row_without_the_suffix_is_rejected_with_the_names_of_its_fields() -> None:
+    row = {"id": "wk_1", "name": "Shop", "suffix": "UVwXyZ-_"}
+    rejected = reject_one(row)
+    assert rejected.problem == (
+        "there is no field 'last8', only 'id', 'name', 'suffix'; "
+        "name the one with the key's last 8 characters by suffix_field="
+    )
+    assert rejected.fields == ("id", "name", "suffix")
+    with pytest.raises(InvalidRow, match="there is no field 'key_suffix', only 'id', 'name', 'suffix'"):
+        RowReader("key_suffix").convert(0, row)
+
+
+def test_a_row_that_has_the_suffix_is_not_told_to_rename_it() -> None:
+    assert "suffix_field" not in reject_one(ROW | {"id": 7}).problem
+    assert "suffix_field" not in reject_one(ROW | {"last8": "short"}).problem
+
+
+# Whole lists.
+
+
+@pytest.mark.parametrize("text", [b"[]", b" [ ] \n", b"\xef\xbb\xbf[]"])
+def test_an_empty_list_has_no_rows(text: bytes) -> None:
+    assert RowReader().read_all(text) == ([], [])
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    (key,), rejected = RowReader().read_all(b"\xef\xbb\xbf" + body(ROW))
+    assert (key.id, rejected) == ("wk_1", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(b"{}", "got an object", id="an object"),
+        pytest.param(b'{"data": []}', "got an object with the fields 'data'", id="an object around a list"),
+        pytest.param(b"null", "got null", id="null"),
+        pytest.param(b'"[]"', "got a string", id="a string"),
+        pytest.param(b"7", "got a number", id="a number"),
+        pytest.param(b"true", "got true", id="a boolean"),
+        pytest.param(b"", "nothing at all", id="nothing"),
+        pytest.param(b" \n", "nothing at all", id="white space"),
+        pytest.param(b"[", "breaks off after 0 rows", id="cut after the bracket"),
+        pytest.param(body(ROW)[:-1], "breaks off after 0 rows", id="cut after a row"),
+        pytest.param(body(ROW)[:-9], "breaks off after 0 rows", id="cut in a string"),
+        pytest.param(body(ROW)[:-1] + b",]", "nothing beside a comma", id="a trailing comma"),
+        pytest.param(body(ROW) * 2, "something follows, after 1 rows", id="two lists"),
+        pytest.param(body(ROW) + b"\x00", "breaks off after 0 rows", id="a NUL after it"),
+        pytest.param(b"NaN", "not JSON", id="NaN"),
+        pytest.param(b"<!doctype html><title>Log in</title>", "HTML", id="a web page"),
+        pytest.param("[]".encode("utf-16"), "UTF-16", id="UTF-16"),
+        pytest.param("[]".encode("utf-32-le"), "breaks off", id="UTF-32"),
+        pytest.param(b"\xef\xbb\xbf" * 2 + b"[]", "not JSON", id="two byte order marks"),
+        pytest.param(b"\x1f\x8b\x08", "gzip", id="gzip"),
+        pytest.param(b"[" * 100_000, "breaks off", id="100,000 brackets"),
+        pytest.param(b"[" * 100_001 + b"]" * 100_000, "breaks off inside row 0", id="100,000 pairs of brackets and one"),
+        pytest.param(b"[{}]]", "something follows", id="a bracket too many"),
+        pytest.param(b"[,{}]", "nothing beside a comma", id="a leading comma"),
+    ],
+)
+def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> None:
+    with pytest.raises(InvalidList) as refused:
+        RowReader().read_all(text)
+    assert "expected a JSON array of rows" in str(refused.value)
+    assert said in str(refused.value)
+    assert not refused.value.lasting
+
+
+# Rows that are Python objects already.
+
+
+def test_a_widget_key_is_taken_as_it_is() -> None:
+    key = WidgetKey("wk_1", "Shop", "UVwXyZ-_", ("acme.com",))
+    assert RowReader().convert(0, key) is key
+
+
+@pytest.mark.parametrize("make", [dict, MappingProxyType])
+def test_any_mapping_is_read_as_the_same_row_of_json(make: Callable[[dict[str, object]], Any]) -> None:
+    row: dict[str, object] = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": False, "name": 7, "more": object()}
+    assert RowReader().convert(0, make(row)) == read_one({name: value for name, value in row.items() if name != "more"})
+
+
+@pytest.mark.parametrize("entries", [("acme.com",), ["acme.com"], {"acme.com"}, frozenset({"acme.com"})])
+def test_entries_in_python_may_stand_in_any_collection_but_a_string(entries: object) -> None:
+    assert RowReader().convert(0, ROW | {"domain_allowlist": entries}).domain_allowlist == ("acme.com",)
+
+
+NO_ROWS: list[object] = [None, 7, "wk_1", [], [ROW], b"{}", object(), {}, {1: 2}]
+
+
+@pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: type(row).__name__)
+def test_what_is_no_row_is_rejected_in_python_too(row: Any) -> None:
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().convert(5, row)
+    assert refused.value.index == 5
+
+
+@pytest.mark.parametrize("make", [dict, lambda fields: WidgetKey(**fields)], ids=["a mapping", "a widget key"])
+def test_half_a_surrogate_pair_in_python_is_replaced_where_people_read_and_refused_where_the_gate_decides(
+    make: Callable[[dict[str, Any]], Any],
+) -> None:
+    fields: dict[str, Any] = ROW | {"name": "Shop", "domain_allowlist": ("acme.com",)}
+    key = RowReader().convert(0, make(fields | {"name": "caf\ud800", "created_at": "\udfff"}))
+    assert (key.name, key.created_at) == ("caf?", "?")
+    garbled: dict[str, Any] = {
+        "id": "\ud800",
+        "last8": "abcdefg\ud800",
+        "domain_allowlist": ("acme.com", "\ud800"),
+        "agent_id": "\ud800",
+        "key_sha256": "\ud800" * 64,
+    }
+    for field, value in garbled.items():
+        with pytest.raises(InvalidRow, match="half a surrogate pair"):
+            RowReader().convert(0, make(fields | {field: value}))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"id": 7}, {"id": ""}, {"last8": "short"}, {"domain_allowlist": "acme.com"}, {"key_sha256": "0"}], ids=repr
+)
+def test_a_widget_key_with_what_no_row_may_have_is_rejected(fields: dict[str, Any]) -> None:
+    key = msgspec.structs.replace(WidgetKey("wk_1", None, "UVwXyZ-_", ("acme.com",)), **fields)
+    with pytest.raises(InvalidRow, match=f"'{next(iter(fields))}'"):
+        RowReader().convert(0, key)
+
+
+@MANY
+@given(
+    st.lists(st.one_of(FIELD_VALUES, st.dictionaries(st.sampled_from([*WidgetKey.__struct_fields__, "x"]), FIELD_VALUES)))
+)
+def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[Any]) -> None:
+    reader = RowReader()
+    keys, rejected = reader.read_all(body(*rows))
+    assert len(keys) + len(rejected) == len(rows)
+    bad = {error.index for error in rejected}
+    assert [rows[number]["id"] for number in range(len(rows)) if number not in bad] == [key.id for key in keys]
+    for number, row in enumerate(rows):
+        try:
+            reader.convert(number, row)
+        except InvalidRow:
+            assert number in bad
+        else:
+            assert number not in bad
+
+
+@MANY
+@given(st.one_of(st.binary(), st.text().map(str.encode), st.binary().map(lambda noise: b'[{"id":"' + noise + b'"}]')))
+def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
+    try:
+        keys, rejected = RowReader().read_all(text)
+    except InvalidList as error:
+        message = str(error)
+    else:
+        message = f"{len(keys) + len(rejected)} rows, expected a JSON array of rows"
+    assert "expected a JSON array of rows" in message
+
+
+# Every sentence, as people read it.
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (7, "row 1: expected an object with the fields of a widget key: Expected `object`, got `int`"),
+        (
+            {},
+            (
+                "row 1: there is no field 'last8', only none at all; "
+                "name the one with the key's last 8 characters by suffix_field="
+            ),
+        ),
+        ({"last8": "UVwXyZ-_"}, "row 1: Object missing required field `id`"),
+        ({"id": 7, "last8": "UVwXyZ-_"}, "row 1: Expected `str`, got `int` in 'id'"),
+        ({"id": "", "last8": "UVwXyZ-_"}, "row 1 (id ''): Expected at least 1 character in 'id', got text of 0 characters"),
+        ({"id": "wk_1", "last8": 7}, "row 1 (id 'wk_1'): Expected `str`, got `int` in 'last8'"),
+        (
+            {"id": "wk_1", "last8": "short"},
+            "row 1 (id 'wk_1'): Expected 8 characters of a-z, A-Z, 0-9, '_' and '-' in 'last8', got text of 5 characters",
+        ),
+        (
+            {"id": "wk_1", "last8": "UVwXyZ-_", "key_sha256": "x"},
+            "row 1 (id 'wk_1'): Expected 64 hexadecimal digits in lower case in 'key_sha256', got text of 1 characters",
+        ),
+        (
+            {"id": "wk_1", "last8": "UVwXyZ-_", "domain_allowlist": [7]},
+            "row 1 (id 'wk_1'): Expected `str`, got `int` in 'domain_allowlist'",
+        ),
+    ],
+)
+def test_a_rejected_row_is_explained_in_these_words(row: object, sentence: str) -> None:
+    assert str(reject_one(row)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"{}", "expected a JSON array of rows, got an object"),
+        (b"x", "expected a JSON array of rows, got something that is not JSON"),
+    ],
+)
+def test_an_invalid_list_is_explained_in_these_words(text: bytes, sentence: str) -> None:
+    with pytest.raises(InvalidList) as refused:
+        RowReader().read_all(text)
+    assert str(refused.value) == sentence
+
+
+def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> None:
+    with pytest.raises(ConfigError) as refused:
+        RowReader("id")
+    assert refused.value.problems == (
+        (
+            "suffix_field is 'id': expected a name, and none of 'name', 'domain_allowlist', 'agent_id', "
+            "'disabled_at', 'created_at', 'updated_at', 'last_used_at', 'key_sha256'"
+        ),
+    )
+
+
+def test_half_an_emoji_or_a_stray_byte_in_a_name_is_replaced_and_the_row_lives() -> None:
+    for raw in (json.dumps(ROW | {"name": "caf\ud83d!"}).encode(), json.dumps(ROW | {"name": "caf?!"}).encode("latin-1")):
+        key = RowReader().read(0, raw.replace(b"caf?", b"caf\xff"))
+        assert key == msgspec.structs.replace(read_one(ROW), name="caf?!")
+
+
+def test_what_is_no_text_is_left_alone_where_a_name_is_replaced() -> None:
+    row = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": None, "agent_id": None}
+    key = RowReader().read(0, json.dumps(row | {"name": "caf\ud83d!"}).encode())
+    assert key == msgspec.structs.replace(read_one(row), name="caf?!")
+
+
+@pytest.mark.parametrize("disabled_at", ["2026\ud83d", ["\ud83d"], {"by": "\ud83d"}], ids=ascii)
+def test_a_revocation_that_is_garbled_is_one(disabled_at: object) -> None:
+    assert RowReader().read(0, json.dumps(ROW | {"disabled_at": disabled_at}).encode()).disabled
+
+
+@pytest.mark.parametrize("disabled_at", [None, "2026-11-22", "", 0, False, {"by": "the owner"}])
+@pytest.mark.parametrize("spoiled", [{"last8": "short"}, {"agent_id": 7}, {"last8": "\ud83d"}], ids=ascii)
+def test_a_rejected_row_tells_whether_it_says_that_its_key_is_revoked(
+    spoiled: dict[str, object], disabled_at: object
+) -> None:
+    row = ROW | spoiled | {"disabled_at": disabled_at}
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().read(0, json.dumps(row).encode())
+    assert (refused.value.row_id, refused.value.disabled_at) == (ROW["id"], disabled_at)
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        ({"last8": "\ud83d"}, "(JSON is malformed|Input data was truncated)"),
+        ({"agent_id": 7, "name": "\ud83d"}, r"Expected `str \| null`, got `int` in 'agent_id'$"),
+        ({"name": "\ud83d", "last8": "short"}, r"Expected 8 characters of .* in 'last8', got text of 5 characters$"),
+    ],
+)
+def test_a_rejected_row_with_half_an_emoji_is_named_and_explained(extra: dict[str, object], problem: str) -> None:
+    with pytest.raises(InvalidRow, match=rf"^row 3 \(id 'wk_1'\): {problem}"):
+        RowReader().read(3, json.dumps(extra | ROW | extra).encode())
+
+
+def test_a_rejected_row_that_is_a_python_object_is_explained_in_these_words() -> None:
+    with pytest.raises(InvalidRow) as refused:
+        RowReader().convert(3, {"id": "wk_1", "last8": 7})
+    assert str(refused.value) == "row 3 (id 'wk_1'): Expected `str`, got `int` in 'last8'"
+
+
+def test_a_suffix_field_is_named_whole_whatever_it_ends_with() -> None:
+    with pytest.raises(InvalidRow, match=r"characters of .* in 'suffixX', got text of 5 characters"):
+        RowReader("suffixX").read(0, json.dumps({"id": "wk_1", "suffixX": "short"}).encode())
+
+
+def test_an_id_of_one_character_is_an_id() -> None:
+    assert read_one(ROW | {"id": "7"}).id == "7"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"id": 7, "last8": "abcd1234"}, "id"),
+        ({"last8": "abcd1234"}, "id"),
+        ({"id": "1"}, "suffix"),
+        ({"id": "1", "last8": "abcd123"}, "suffix"),
+        ({"id": "1", "last8": "abcd1234", "domain_allowlist": "acme.com"}, "allowlist"),
+        ({"id": "1", "last8": "abcd1234", "domain_allowlist": ["acme.com", 7]}, "allowlist"),
+        ({"id": "1", "last8": "abcd1234", "agent_id": 7}, "agent"),
+        ({"id": "1", "last8": "abcd1234", "key_sha256": "7"}, "digest"),
+        ({"id": "1", "last8": "abcd1234", "domain_allowlist": ["\ud800"]}, "other"),
+        (["id", "last8"], "not_an_object"),
+        (None, "not_an_object"),
+    ],
+)
+@pytest.mark.parametrize("suffix_field", ["last8", "ends_with"])
+def test_what_is_wrong_with_a_row_is_a_word_of_a_closed_set(row: Any, reason: str, suffix_field: str) -> None:
+    if isinstance(row, dict):
+        row = {suffix_field if name == "last8" else name: value for name, value in row.items()}
+    with pytest.raises(InvalidRow) as caught:
+        RowReader(suffix_field).read(0, json.dumps(row).encode())
+    assert caught.value.reason == reason
+    assert reason in get_args(RowReason)

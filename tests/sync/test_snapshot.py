@@ -1,0 +1,431 @@
+"""The list on disk: its format, whose it is, what is no snapshot, and who else may be at the file."""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+
+from gatekeeper.errors import SnapshotError
+from gatekeeper.index import list_diff as difference
+from gatekeeper.index.key_index import IndexedKey, KeyIndex
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.widget_key import ClientKey, WidgetKey
+from gatekeeper.sync.snapshot import CHECKSUM, FORMAT, LEFT_BEHIND, Snapshot
+from tests.support.fake_time import FakeTime
+from tests.support.forked import Child
+from tests.support.memory_source import MemorySource
+from tests.support.refreshing import running
+from tests.support.rows import client_key, row
+
+pytestmark = pytest.mark.anyio
+
+NOW = 1_767_355_200.0
+HOUR = 3600.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.snapshot"
+
+
+def snapshot(path: Path, *, account: str | None = "acme", fingerprint: str = "ours", now: float = NOW) -> Snapshot:
+    return Snapshot(path, account=account, fingerprint=lambda: fingerprint, wall_clock=lambda: now)
+
+
+def index_of(*rows: dict[str, Any]) -> KeyIndex:
+    index = KeyIndex(account="acme")
+    difference.load(index, [RowReader().convert(number, one) for number, one in enumerate(rows)])
+    return index
+
+
+async def save(path: Path, *numbers: int, asked_at: float = NOW, **options: Any) -> bytes:
+    await snapshot(path, **options).save(index_of(*map(row, numbers)), asked_at)
+    return content(path)
+
+
+async def load(path: Path, *, max_age: float = HOUR, **options: Any) -> tuple[float | None, set[str]]:
+    index = KeyIndex(account="acme")
+    age = await snapshot(path, **options).load(index, max_age=max_age)
+    return age, {key.id for key in index}
+
+
+async def refused(path: Path, why: str, **options: Any) -> None:
+    """Load what has to be refused, for this reason, and leaves the index empty."""
+    index = KeyIndex(account="acme")
+    with pytest.raises(SnapshotError, match=why):
+        await snapshot(path, **options).load(index, max_age=HOUR)
+    assert len(index) == 0
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def put(path: Path, what: bytes) -> None:
+    """Write a file as the snapshot's owner would."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(what)
+    path.chmod(0o600)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    path.chmod(mode)
+
+
+def place(path: Path, kind: str, elsewhere: Path) -> None:
+    """Put something at the path that is no file."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(elsewhere if kind == "symbolic link" else path.parent / "nowhere")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def open_lock(path: Path) -> BinaryIO:
+    return path.with_name(f".{path.name}.lock").open("wb")
+
+
+def names(path: Path) -> set[str]:
+    return {other.name for other in path.parent.iterdir()} - {f".{path.name}.lock"}
+
+
+# What is written is what is read
+
+
+async def test_what_was_saved_is_loaded_with_its_age(path: Path) -> None:
+    odd = row(3, name="\x00 \u2028 🐢", agent_id="agent-7", disabled_at={"at": 1}, domain_allowlist=None)
+    index = index_of(row(1), row(2, disabled_at="now"), odd)
+    saver = snapshot(path)
+    await saver.save(index, NOW - 5)
+    assert saver.saved_at == NOW - 5
+    loader, loaded = snapshot(path), KeyIndex(account="acme")
+    assert await loader.load(loaded, max_age=HOUR) == 5
+    assert loader.saved_at == NOW - 5
+    assert sorted(loaded, key=by_id) == sorted(index, key=by_id)
+
+
+def by_id(key: WidgetKey) -> str:
+    return key.id
+
+
+async def test_an_empty_list_is_a_list(path: Path) -> None:
+    await save(path)
+    assert await load(path) == (0, set())
+
+
+async def test_keys_with_one_suffix_are_told_apart_afterwards_as_before(path: Path) -> None:
+    digests = ["0" * 64, "1" * 64]
+    namesakes = [row(number, last8="samesame", key_sha256=digest) for number, digest in enumerate(digests)]
+    index = index_of(*namesakes, row(5))
+    await snapshot(path).save(index, NOW)
+    loaded = KeyIndex(account="acme")
+    await snapshot(path).load(loaded, max_age=HOUR)
+    assert sorted(loaded, key=by_id) == sorted(index, key=by_id)
+    assert loaded.ambiguous() == index.ambiguous()
+    asked = ClientKey.parse("pk_live_acme_samesame")
+    assert loaded.resolve(asked) == index.resolve(asked)
+    assert isinstance(loaded.resolve(ClientKey.parse(client_key(5))), IndexedKey)
+
+
+async def test_a_large_list_is_written_and_read_with_pauses_for_others(path: Path) -> None:
+    index = index_of(*(row(number, name="n" * 1000) for number in range(3000)))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take_turns)
+        await snapshot(path).save(index, NOW)
+        written, turns = turns, 0
+        assert len((await load(path))[1]) == 3000
+        group.cancel_scope.cancel()
+    assert min(written, turns) > 3
+
+
+async def test_the_file_says_what_it_is_and_whose_and_is_its_owners_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        written = await save(path, 1, 2, asked_at=NOW - 5)
+    finally:
+        os.umask(before)
+    assert written.startswith(FORMAT)
+    length = int.from_bytes(written[len(FORMAT) : len(FORMAT) + 4])
+    header = msgspec.msgpack.decode(written[len(FORMAT) + 4 : len(FORMAT) + 4 + length])
+    assert header == {"account": "acme", "fingerprint": "ours", "asked_at": NOW - 5, "keys": 2}
+    assert mode_of(path) == 0o600
+    assert names(path) == {path.name}
+
+
+async def test_where_there_is_no_file_there_is_no_list_and_no_error(path: Path) -> None:
+    assert await load(path) == (None, set())
+    assert await load(path.parent / "nowhere" / "keys.snapshot") == (None, set())
+
+
+# What is no snapshot
+
+
+async def test_every_byte_that_is_another_is_noticed(path: Path) -> None:
+    written = await save(path, 1)
+    assert len(written) < 1000
+    for place in range(len(written)):
+        put(path, written[:place] + bytes((written[place] ^ 0x41,)) + written[place + 1 :])
+        await refused(path, "is damaged, or of another format")
+        assert names(path) == {f"{path.name}.bad"}
+
+
+async def test_every_length_but_its_own_is_noticed(path: Path) -> None:
+    written = await save(path, 1)
+    for length in range(len(written)):
+        put(path, written[:length])
+        await refused(path, "is damaged, or of another format")
+    put(path, written + b"\0")
+    await refused(path, "is damaged, or of another format")
+
+
+async def test_what_is_set_aside_replaces_what_was_set_aside_before_and_a_new_snapshot_takes_its_place(path: Path) -> None:
+    for damaged in (b"first", b"second"):
+        put(path, damaged)
+        await refused(path, r"set aside as 'keys\.snapshot\.bad'")
+        assert content(path.with_name(f"{path.name}.bad")) == damaged
+    await save(path, 1)
+    assert await load(path) == (0, {"key-1"})
+
+
+async def test_a_header_of_a_later_version_is_of_another_format(path: Path) -> None:
+    written = await save(path, 1)
+    body = written[:-CHECKSUM].replace(b"asked_at", b"asked_on")
+
+    put(path, body + hashlib.blake2b(body, digest_size=CHECKSUM).digest())
+    await refused(path, "is of another format")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o601])
+async def test_what_others_may_read_or_write_is_not_believed(path: Path, mode: int) -> None:
+    await save(path, 1)
+    set_mode(path, mode)
+    await refused(path, f"may have been written by others \\(mode {mode:o}, expected 600\\)")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_what_somebody_else_owns_is_not_believed(path: Path) -> None:
+    await save(path, 1)
+    os.chown(path, 65_534, 65_534)
+    await refused(path, "may have been written by others")
+
+
+async def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = await save(path, 1)
+    monkeypatch.setattr("gatekeeper.sync.snapshot.MAX_SIZE", len(written))
+    assert await load(path) == (0, {"key-1"})
+    monkeypatch.setattr("gatekeeper.sync.snapshot.MAX_SIZE", len(written) - 1)
+    await refused(path, f"has {len(written)} bytes, more than")
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "directory", "pipe"])
+async def test_only_a_file_is_read_and_nothing_is_written_through_a_link(path: Path, kind: str) -> None:
+    elsewhere = path.parent / "elsewhere"
+    before = await save(elsewhere, 1)
+    place(path, kind, elsewhere)
+    opened = open_files()
+    with anyio.fail_after(10):
+        if kind != "directory":
+            await save(path, 2)  # in its place, whatever it was
+            assert await load(path) == (0, {"key-2"})
+            place(path, kind, elsewhere)
+        await refused(path, "set aside")
+        await save(path, 3)
+    assert await load(path) == (0, {"key-3"})
+    assert content(elsewhere) == before
+    assert open_files() == opened
+
+
+# Whose it is, and how old
+
+
+@pytest.mark.parametrize("other", [{"account": "globex"}, {"account": None}, {"fingerprint": "theirs"}], ids=repr)
+async def test_somebody_elses_list_is_set_aside(path: Path, other: dict[str, Any]) -> None:
+    await save(path, 1, **other)
+    await refused(path, "is of another account, hub or credential")
+    assert names(path) == {f"{path.name}.bad"}
+
+
+async def test_a_list_that_is_too_old_is_not_used_and_stays_where_it_is(path: Path) -> None:
+    await save(path, 1, asked_at=NOW - HOUR)
+    await refused(path, "is 3600 s old, more than the 3600 s")
+    assert await load(path, max_age=HOUR + 1) == (HOUR, {"key-1"})
+    assert await load(path, max_age=0) == (HOUR, {"key-1"})
+
+
+async def test_a_list_from_the_future_is_not_used_and_gives_way_to_any_other(path: Path) -> None:
+    await save(path, 1, asked_at=NOW + 100)
+    await refused(path, "is from the future by 100 s")
+    await save(path, 2, asked_at=NOW)
+    assert await load(path) == (0, {"key-2"})
+
+
+# Others at the same file
+
+
+async def test_the_newer_list_has_the_last_word_whoever_writes_last(path: Path) -> None:
+    await save(path, 1, asked_at=NOW - 10)
+    await save(path, 2, asked_at=NOW - 20)
+    assert await load(path) == (10, {"key-1"})
+    await save(path, 3, asked_at=NOW - 10)
+    assert await load(path) == (10, {"key-3"})
+    await save(path, 4, asked_at=NOW - 5)
+    assert await load(path) == (5, {"key-4"})
+
+
+async def test_a_newer_list_of_somebody_else_gives_way(path: Path) -> None:
+    await save(path, 1, asked_at=NOW - 10, fingerprint="theirs")
+    await save(path, 2, asked_at=NOW - 20)
+    assert await load(path) == (20, {"key-2"})
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", FORMAT, FORMAT + b"\xff\xff\xff\xff", FORMAT + b"\0\0\0\1\xc1"], ids=repr)
+async def test_whatever_stands_in_its_place_gives_way(path: Path, junk: bytes) -> None:
+    put(path, junk)
+    await save(path, 1)
+    assert await load(path) == (0, {"key-1"})
+
+
+async def test_a_process_that_was_stopped_with_the_lock_keeps_nobody_waiting_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatekeeper.sync.snapshot.PATIENCE", 0.05)
+    before = await save(path, 1)
+    with open_lock(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        with pytest.raises(SnapshotError, match="another process"):
+            await save(path, 2)
+        assert time.monotonic() - began < 5
+        assert content(path) == before
+        assert names(path) == {path.name}
+    await save(path, 3)
+    assert await load(path) == (0, {"key-3"})
+
+
+def test_processes_that_write_at_once_leave_the_newest_list_whole(path: Path) -> None:
+    def write(writer: int) -> None:
+        for turn in range(10):
+            asyncio.run(save(path, writer, 100 + turn, asked_at=NOW - 100 + 10 * turn + writer))
+
+    writers = [Child(lambda writer=writer: write(writer)) for writer in range(2)]  # type: ignore[misc] # mypy#12557
+    while not path.exists():
+        time.sleep(0.001)
+    ages = set()
+    for _ in range(50):
+        age, ids = asyncio.run(load(path))
+        assert age is not None
+        assert len(ids) == 2
+        ages.add(age)
+    assert [writer.says() for writer in writers] == ["well", "well"]
+    assert asyncio.run(load(path)) == (9, {"key-1", "key-109"})
+    assert names(path) == {path.name}
+
+
+async def test_files_that_killed_processes_left_behind_are_removed_in_time_and_no_others(path: Path) -> None:
+    left = [
+        path.with_name(name)
+        for name in (f".{path.name}.123.0123abcd.new", f".{path.name}.9.ffffffff.new", f".{path.name}.new", "notes.new")
+    ]
+    for number, one in enumerate(left):
+        put(one, b"left")
+        age = LEFT_BEHIND - 1 if number == 1 else LEFT_BEHIND + 1
+        os.utime(one, (NOW - age, NOW - age))
+    await save(path, 1)
+    assert names(path) == {path.name, *(one.name for one in left[1:])}
+
+
+async def test_what_cannot_be_written_is_told_and_leaves_nothing_behind(path: Path) -> None:
+    with pytest.raises(SnapshotError, match=r"could not be written to .*No such file or directory"):
+        await save(path.parent / "nowhere" / "keys.snapshot", 1)
+    long = path.with_name("n" * 255)
+    with pytest.raises(SnapshotError, match="File name too long"):
+        await save(long, 1)
+    assert names(path) == set()
+
+
+async def test_a_list_that_changes_while_it_is_written_is_not_written(path: Path) -> None:
+    class Changing(KeyIndex):
+        def walk(self) -> Iterator[list[tuple[str, bytes]]]:
+            for number, step in enumerate(super().walk()):
+                if not number:
+                    self.restore([(f"{9999:08d}", b"\0" * 8)])
+                yield step
+
+    before = await save(path, 1)
+    changing = Changing(account="acme")
+    difference.load(changing, [RowReader().convert(number, row(number)) for number in range(2000)])
+    saver = snapshot(path)
+    with pytest.raises(SnapshotError, match="keys have come or gone"):
+        await saver.save(changing, NOW)
+    assert saver.saved_at is None
+    assert content(path) == before
+    assert names(path) == {path.name}
+
+
+async def test_a_write_that_is_cancelled_leaves_the_old_list_and_nothing_else(path: Path) -> None:
+    before = await save(path, 1)
+    index = index_of(*(row(number) for number in range(3000)))
+    for turns in range(12):
+        async with anyio.create_task_group() as group:
+            group.start_soon(snapshot(path).save, index, NOW - 1)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert content(path) == before
+        assert names(path) == {path.name}
+
+
+# The refresher and its snapshot
+
+
+async def test_whatever_goes_wrong_with_it_the_list_comes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fingerprint() -> str:
+        raise ValueError("no fingerprint today")
+
+    fake = FakeTime()
+    kept = Snapshot(path, account="acme", fingerprint=fingerprint, wall_clock=fake.clock)
+    await save(path, 1)
+    source = MemorySource(row(1))
+    async with running(source, snapshot=kept) as it:
+        assert it.ids == ["key-1"]
+        assert it.freshness.last_error is None
+        source.rows = [row(2)]
+        await it.time.advance(10)
+        assert it.ids == ["key-2"]
+        assert it.freshness.counters["snapshot_failed"] == 2  # to read it, to write it; a minute later once more
+        await it.time.advance(60)
+        assert it.freshness.counters["snapshot_failed"] == 3
+    assert "no fingerprint today" in caplog.text

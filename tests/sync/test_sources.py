@@ -1,0 +1,304 @@
+"""Where the list comes from: the hub, a file, a program."""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+import pytest
+
+from gatekeeper import (
+    ConfigError,
+    FileSource,
+    Gatekeeper,
+    HubSource,
+    HubTransportError,
+    Source,
+    SourceError,
+    StaticSource,
+    WidgetKey,
+)
+from gatekeeper.sync.sources import Fetch
+from tests.support.fake_hub import PATH, Answer, FakeHub
+from tests.support.rows import TOKEN, as_json, bad_row, client_key, row
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.json"
+    path.write_bytes(as_json(row(1)))
+    return path
+
+
+async def read(fetch: Fetch, validator: str | None) -> tuple[bytes, str | None] | None:
+    """Fetch a list and read it whole, with its validator."""
+    async with fetch(validator) as listing:
+        return None if listing is None else (await listing.read(), listing.validator)
+
+
+# HubSource
+
+
+@pytest.mark.anyio
+async def test_a_hub_is_asked_for_its_list(hub: FakeHub) -> None:
+    hub.lists(row(1), etag='"1"')
+    async with HubSource(hub.url, TOKEN).connect() as fetch:
+        assert await read(fetch, None) == (as_json(row(1)), '"1"')
+        assert await read(fetch, '"1"') is None
+        hub.lists(row(2), etag='"2"')
+        assert await read(fetch, '"1"') == (as_json(row(2)), '"2"')
+    first = hub.requests[0]
+    assert (first.method, first.target, first.headers["authorization"]) == ("GET", PATH, f"Bearer {TOKEN}")
+    assert [request.headers.get("if-none-match") for request in hub.requests] == [None, '"1"', '"1"']
+
+
+@pytest.mark.anyio
+async def test_a_hub_that_fails_is_a_source_error(hub: FakeHub) -> None:
+    source = HubSource(hub.url, TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    nowhere = HubSource(f"http://127.0.0.1:{port}", TOKEN)
+    async with source.connect(), nowhere.connect() as fetch:
+        with pytest.raises(HubTransportError):
+            await read(fetch, None)
+
+
+@pytest.mark.anyio
+async def test_a_hub_source_waits_no_longer_than_its_timeout_for_bytes(hub: FakeHub) -> None:
+    async with HubSource(hub.url, TOKEN, timeout=0.05).connect() as fetch:
+        with hub.held(), pytest.raises(HubTransportError, match="ReadTimeout"):
+            await read(fetch, None)
+
+
+@pytest.mark.anyio
+async def test_each_connection_of_a_hub_source_is_its_own(hub: FakeHub) -> None:
+    source = HubSource(hub.url, TOKEN)
+    async with source.connect() as kept:
+        async with source.connect() as closed:
+            assert await read(closed, None) is not None
+        assert await read(kept, None) is not None
+        with pytest.raises(RuntimeError):
+            await read(closed, None)
+
+
+@pytest.mark.anyio
+async def test_a_hub_source_sends_the_account_that_it_was_given(hub: FakeHub) -> None:
+    async with HubSource(hub.url, "another-bearer", account="globex").connect() as fetch:
+        await read(fetch, None)
+    assert hub.requests[0].headers["x-account-id"] == "globex"
+
+
+@pytest.mark.parametrize(
+    ("token", "given", "account"),
+    [(TOKEN, None, "acme"), (TOKEN, "acme", "acme"), ("another-bearer", "globex", "globex"), (TOKEN, "globex", "globex")],
+)
+def test_the_account_of_a_hub_source_is_the_one_given_or_the_tokens(token: str, given: str | None, account: str) -> None:
+    assert HubSource("https://hub.example", token, account=given).account == account
+
+
+def test_the_suffix_field_of_a_source_is_known_to_whoever_reads_its_rows(file: Path) -> None:
+    sources: list[Source] = [
+        HubSource("https://hub.example", TOKEN, suffix_field="tail"),
+        FileSource(file, suffix_field="tail"),
+    ]
+    assert [source.suffix_field for source in sources] == ["tail", "tail"]
+    assert [source.suffix_field for source in (HubSource("https://hub.example", TOKEN), FileSource(file))] == ["last8"] * 2
+
+
+def test_wrong_options_of_a_hub_source_are_all_named_together_and_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        HubSource("hub.example", "a token", account="")
+    assert [problem.split()[0] for problem in caught.value.problems] == ["base_url", "token", "account"]
+
+
+def test_a_suffix_field_that_rows_use_otherwise_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="suffix_field"):
+        HubSource("https://hub.example", TOKEN, suffix_field="name")
+
+
+def test_a_hub_source_does_not_show_its_token() -> None:
+    source = HubSource("https://hub.example", TOKEN)
+    assert TOKEN not in repr(source)
+    assert TOKEN not in str(source)
+
+
+@pytest.mark.anyio
+async def test_the_certificates_of_authorities_are_read_once_and_not_for_every_report(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts: list[object] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def noted(context: ssl.SSLContext, *args: Any, **options: Any) -> None:
+        contexts.append(context)
+        load(context, *args, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", noted)
+    source = HubSource(hub.url, TOKEN)
+    hub.always(Answer(204))
+    for _ in range(3):
+        await source.report_usage({})
+    hub.lists(row(1))
+    async with source.connect() as fetch:
+        assert await read(fetch, None) is not None
+    assert len(contexts) == 1
+    assert len(hub.requests) == 4
+
+
+# FileSource
+
+
+@pytest.mark.anyio
+async def test_a_file_is_read_through_its_connection(file: Path) -> None:
+    async with FileSource(file).connect() as fetch:
+        listing = await read(fetch, None)
+        assert listing is not None
+        assert listing[0] == as_json(row(1))
+        assert await read(fetch, listing[1]) is None
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_a_file_that_has_not_changed_is_not_read_again(file: Path, form: type[str] | type[Path]) -> None:
+    source = FileSource(form(file))
+    listing = source.read()
+    assert listing is not None
+    assert source.read(listing[1]) is None
+    assert source.read() == listing
+    assert source.read("another") == listing
+
+
+def test_a_file_that_was_replaced_is_read_again_even_if_it_is_as_long_and_as_old(file: Path) -> None:
+    source = FileSource(file)
+    before = source.read()
+    assert before is not None
+    stat = file.stat()
+    swap = file.with_suffix(".new")
+    swap.write_bytes(as_json(row(2)))
+    os.utime(swap, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    swap.replace(file)
+    after = source.read(before[1])
+    assert after is not None
+    assert after[0] == as_json(row(2))
+    assert len(after[0]) == len(before[0])
+
+
+def test_a_file_that_was_rewritten_in_place_is_read_again(file: Path) -> None:
+    source = FileSource(file)
+    before = source.read()
+    assert before is not None
+    file.write_bytes(as_json(row(2)))
+    os.utime(file, ns=(0, 0))  # another time than before, however coarse the clock of the file system is
+    after = source.read(before[1])
+    assert after is not None
+    assert after[0] == as_json(row(2))
+    assert source.read(after[1]) is None
+
+
+def test_a_file_that_grew_within_one_tick_of_its_clock_is_read_again(file: Path) -> None:
+    source = FileSource(file)
+    before = source.read()
+    assert before is not None
+    stat = file.stat()
+    file.write_bytes(as_json(row(1), row(2)))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert source.read(before[1]) is not None
+
+
+def test_a_missing_file_is_a_source_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot read the rows in '.*rows\.json': No such file or directory") as caught:
+        FileSource(tmp_path / "rows.json").read()
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert (caught.value.retry_after, caught.value.lasting) == (None, False)
+
+
+def test_a_directory_is_a_source_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="directory"):
+        FileSource(tmp_path).read()
+
+
+def test_a_file_may_come_and_go(file: Path) -> None:
+    source = FileSource(file)
+    listing = source.read()
+    assert listing is not None
+    moved = file.rename(file.with_suffix(".moved"))
+    with pytest.raises(SourceError):
+        source.read(listing[1])
+    moved.rename(file)
+    assert source.read(listing[1]) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+async def test_a_file_that_never_answers_keeps_nobody_waiting_beyond_the_deadline(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # like a network share whose server is gone, opening it blocks
+    is_over = threading.Event()
+
+    def unblock() -> None:
+        is_over.wait(3)
+        os.close(os.open(pipe, os.O_WRONLY))
+
+    unblocking = threading.Thread(target=unblock)
+    unblocking.start()
+    began = time.monotonic()
+    async with FileSource(pipe).connect() as fetch:
+        with anyio.move_on_after(0.05):
+            await read(fetch, None)
+    seconds = time.monotonic() - began
+    is_over.set()
+    await anyio.to_thread.run_sync(unblocking.join)
+    assert seconds < 3
+
+
+def test_a_file_belongs_to_no_account_unless_it_is_named(file: Path) -> None:
+    assert FileSource(file).account is None
+    assert FileSource(file, account="acme").account == "acme"
+
+
+# StaticSource
+
+
+@pytest.mark.parametrize("form", [dict, MappingProxyType, lambda fields: WidgetKey(**{**fields, "domain_allowlist": ()})])
+def test_rows_may_be_mappings_or_widget_keys(form: Any) -> None:
+    (key,) = StaticSource([form(row(1))]).rows
+    assert (key.id, key.last8) == ("key-1", "00000001")
+
+
+def test_rows_may_come_from_an_iterator() -> None:
+    assert [key.id for key in StaticSource(iter([row(1), row(2)])).rows] == ["key-1", "key-2"]
+
+
+def test_bad_rows_are_all_named_together_with_what_is_wrong() -> None:
+    with pytest.raises(ConfigError) as caught:
+        StaticSource([row(1), bad_row(2), {"id": "key-3"}, 4, row(5)])  # type: ignore[list-item]
+    two, three, four = caught.value.problems
+    assert two.startswith("row 1 (id 'key-2'): ")
+    assert "last8" in two
+    assert three.startswith("row 2 (id 'key-3'): ")
+    assert "last8" in three
+    assert four.startswith("row 3: ")
+
+
+def test_static_rows_belong_to_no_account_unless_it_is_named() -> None:
+    anybodys, acmes = Gatekeeper(StaticSource([row(1)])), Gatekeeper(StaticSource([row(1)], account="acme"))
+    stranger = client_key(1, "globex")
+    assert anybodys.decide(stranger, "https://acme.com").allowed
+    assert acmes.decide(stranger, "https://acme.com").reason == "key_unknown"
+    assert acmes.decide(client_key(1), "https://acme.com").allowed

@@ -1,0 +1,468 @@
+"""What the hub is told about which keys were used, and when; no count is lost by it, and no request waits for it."""
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubClient, HubSource, Reason, Source
+from gatekeeper.client import KeyUsage
+from gatekeeper.errors import HubServerError
+from gatekeeper.gate.memo import MOST_ALLOWED
+from gatekeeper.sync.usage import BATCH, UsageReporter
+from tests.support.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, Request, json_answer
+from tests.support.fake_time import FakeTime
+from tests.support.forked import forked
+from tests.support.guarded import Guarded, guarded, hub_source
+from tests.support.memory_source import MemorySource
+from tests.support.real_hub import served_hub
+from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+TAKEN = Answer(204)
+ROWS = [row(1), row(2), row(3, disabled_at="now")]
+
+pytestmark = pytest.mark.anyio
+
+
+def reporting(hub: FakeHub | Source, **options: Any) -> AbstractAsyncContextManager[Guarded]:
+    """Run a gate that reports every 30 seconds, unless the options say otherwise."""
+    return guarded(hub, **{"usage_interval": 30.0, **options})
+
+
+@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+class Taker(FakeHub):
+    """A hub that has keys, and answers reports as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, Any]] = ROWS
+        self.answer = TAKEN
+        self.always(lambda request: self.answer if request.method == "POST" else Answer(200, as_json(*self.rows)))
+
+    @property
+    def reports(self) -> list[Request]:
+        """The requests that told which keys were used."""
+        return [request for request in self.requests if request.method == "POST"]
+
+    @property
+    def counts(self) -> list[dict[str, int]]:
+        """How often which key was used, report by report."""
+        return [{row_id: usage["count"] for row_id, usage in request.json.items()} for request in self.reports]
+
+
+@pytest.fixture
+def hub() -> Iterator[Taker]:
+    with Taker() as hub:
+        yield hub
+
+
+def use(it: Guarded | Gatekeeper, number: int = 1, times: int = 1) -> None:
+    gate = it.gate if isinstance(it, Guarded) else it
+    for _ in range(times):
+        assert gate.decide(client_key(number), ORIGIN).allowed
+
+
+# What is told
+
+
+async def test_each_key_that_was_used_is_told_once_with_its_count_and_the_time(hub: Taker) -> None:
+    async with reporting(hub, wall_clock=NOON.timestamp) as it:
+        use(it, 1, times=3)
+        use(it, 2)
+        assert (await it.gate.check(client_key(2), None, referer="https://acme.com/page")).allowed
+        assert it.gate.decide(client_key(1), "http://acme.com").allowed
+        await it.time.advance(30)
+        (report,) = hub.reports
+    assert (report.method, report.target) == ("POST", f"{PATH}/usage")
+    assert report.headers["authorization"] == f"Bearer {TOKEN}"
+    at = "2026-01-02T12:00:00Z"
+    assert report.json == {"key-1": {"count": 4, "last_used_at": at}, "key-2": {"count": 2, "last_used_at": at}}
+    assert it.status.counters["usage_reported"] == 1
+
+
+async def test_requests_through_the_middleware_are_uses_and_preflights_are_not(hub: Taker) -> None:
+    async def widget(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - an ASGI app
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    headers = {"origin": ORIGIN, "data-client-key": client_key(1)}
+    preflight = {"origin": ORIGIN, "access-control-request-method": "GET"}
+    async with reporting(hub) as it:
+        transport = httpx.ASGITransport(GatekeeperMiddleware(widget, gatekeeper=it.gate))
+        async with httpx.AsyncClient(transport=transport, base_url="http://widgets.test") as browser:
+            for _ in range(5):
+                assert (await browser.get("/", headers=headers)).status_code == 204
+                assert (await browser.options("/", headers=preflight)).status_code == 204
+                assert (await browser.get("/", headers={**headers, "origin": "https://evil.com"})).status_code == 403
+        await it.time.advance(30)
+        assert hub.counts == [{"key-1": 5}]
+
+
+async def test_a_refused_request_is_no_use(hub: Taker) -> None:
+    async with reporting(hub) as it:
+        for key, origin in (
+            (client_key(1), "https://evil.com"),
+            (client_key(1), "null"),
+            (client_key(1), None),
+            (client_key(3), ORIGIN),
+            (client_key(99), ORIGIN),
+            ("nonsense", ORIGIN),
+            (None, ORIGIN),
+        ):
+            for _ in range(3):
+                assert not it.gate.decide(key, origin).allowed
+        await it.time.advance(100)
+    assert hub.reports == []
+
+
+async def test_nothing_is_told_where_nothing_was_used(hub: Taker) -> None:
+    async with reporting(hub) as it:
+        await it.time.advance(300)
+    assert hub.reports == []
+
+
+async def test_no_count_is_lost_when_decisions_are_forgotten(hub: Taker) -> None:
+    hub.rows = [row(1, domain_allowlist=["*.acme.com"]), row(2)]
+    async with reporting(hub) as it:
+        for number in range(MOST_ALLOWED + 500):
+            assert it.gate.decide(client_key(1), f"https://p{number}.acme.com").allowed
+        use(it, 2, times=5)
+        hub.rows = [row(1, disabled_at="now"), row(2)]
+        await it.refresh()
+        assert it.reason(1) is Reason.KEY_DISABLED
+        use(it, 2, times=7)
+        it.gate.forget()
+        use(it, 2)
+        await it.time.advance(30)
+        assert hub.counts == [{"key-1": MOST_ALLOWED + 500, "key-2": 13}]
+
+
+async def test_the_reference_hub_lists_what_it_was_told(tmp_path: Path) -> None:
+    with served_hub(tmp_path) as real:
+        with HubClient(real.url, real.token) as client:
+            used = client.widget_keys.create("used", domain_allowlist=["acme.com"])
+            unused = client.widget_keys.create("unused", domain_allowlist=["acme.com"])
+        for _ in range(2):
+            async with Gatekeeper(HubSource(real.url, real.token, timeout=60)) as gate:
+                for _ in range(3):
+                    assert gate.decide(used.public_key, ORIGIN).allowed
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {real.token}"}) as http:
+            rows = {key["id"]: key for key in (await http.get(f"{real.url}{PATH}")).json()}
+    assert (rows[used.id]["use_count"], rows[unused.id]["use_count"]) == (6, 0)
+    assert rows[unused.id]["last_used_at"] is None
+    assert abs(time.time() - datetime.fromisoformat(rows[used.id]["last_used_at"]).timestamp()) < 60
+
+
+# When
+
+
+async def test_reports_are_30_seconds_apart_however_often_lists_come(hub: Taker) -> None:
+    async with reporting(hub, refresh_interval=7.0) as it:
+        for _ in range(60):
+            use(it)
+            await it.time.advance(5)
+            await it.refresh()
+        times = [request.at - 1_000_000 for request in hub.reports]
+    gaps = [later - earlier for earlier, later in zip([0.0, *times], times, strict=False)]
+    assert all(30 <= gap <= 30 + 7 for gap in gaps), gaps
+    assert len(times) >= 8
+
+
+async def test_reports_may_be_further_apart(hub: Taker) -> None:
+    async with reporting(hub, usage_interval=60.0) as it:
+        use(it)
+        await it.time.advance(59)
+        assert hub.reports == []
+        await it.time.advance(10)
+        assert hub.counts == [{"key-1": 1}]
+
+
+async def test_what_is_left_is_told_at_the_end(hub: Taker) -> None:
+    async with reporting(hub) as it:
+        use(it, 2, times=3)
+    assert hub.counts == [{"key-2": 3}]
+    async with it.gate:
+        pass
+    assert hub.counts == [{"key-2": 3}]
+
+
+async def test_nothing_is_ever_told_where_the_interval_is_0(hub: Taker) -> None:
+    async with reporting(hub, usage_interval=0.0) as it:
+        use(it)
+        await it.time.advance(300)
+    assert hub.reports == []
+
+
+async def test_rows_that_never_change_are_nobodys_to_report() -> None:
+    async with Gatekeeper.from_rows(ROWS) as gate:
+        use(gate)
+    async with reporting(MemorySource(*ROWS)) as it:
+        use(it)
+        await it.time.advance(60)
+        assert it.status.state == "fresh"
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_hub_that_takes_no_reports_is_sent_no_more_of_them_and_nobody_is_alarmed(
+    hub: Taker, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.answer = json_answer("Not Found", status)
+    async with reporting(hub) as it:
+        for _ in range(5):
+            use(it)
+            await it.time.advance(40)
+        assert (it.status.state, it.status.last_error) == ("fresh", None)
+    assert len(hub.reports) == 1
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+FAILURES = {
+    "400": json_answer("Bad Request", 400),
+    "401": json_answer("Invalid token", 401),
+    "413": Answer(413),
+    "429": Answer(429, headers={"retry-after": "300"}),
+    "500": Answer(500),
+    "503": Answer(503),
+    "hangs up": HANG_UP,
+    "garbage": GARBAGE,
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_what_could_not_be_told_is_told_with_the_next_report(
+    hub: Taker, failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wall = FakeTime()
+    wall.now = NOON.timestamp()
+    hub.answer = FAILURES[failure]
+    async with reporting(hub, wall_clock=wall.clock) as it:
+        use(it, 1, times=3)
+        use(it, 2)
+        await it.time.advance(30)
+        assert hub.counts == [{"key-1": 3, "key-2": 1}]
+        assert (it.status.state, it.status.last_error) == ("fresh", None)
+        hub.answer = TAKEN
+        use(it, 1)
+        wall.now += 30
+        await it.time.advance(30)
+        assert hub.counts[1:] == [{"key-1": 4, "key-2": 1}]
+        # A key that nobody has used since was used no later than it was.
+        said = {row_id: usage["last_used_at"] for row_id, usage in hub.reports[1].json.items()}
+        assert said == {"key-1": "2026-01-02T12:00:30Z", "key-2": "2026-01-02T12:00:00Z"}
+        await it.time.advance(60)
+    assert len(hub.reports) == 2
+    assert (it.status.counters["usage_failed"], it.status.counters["usage_reported"]) == (1, 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_report_that_cannot_be_made_costs_no_list(hub: Taker) -> None:
+    is_being_replaced = False
+
+    def token() -> str:
+        if is_being_replaced:
+            raise OSError("the file with the token is being replaced")
+        return TOKEN
+
+    def replace_the_token(_: Request) -> Answer:
+        nonlocal is_being_replaced
+        is_being_replaced = True
+        return Answer(200, as_json(*hub.rows))
+
+    async with reporting(HubSource(hub.url, token, timeout=60)) as it:
+        use(it)
+        it.time.now += 30
+        hub.always(replace_the_token)
+        assert (await it.refresh()).outcome == "unchanged"
+        assert (it.status.last_error, it.status.counters["usage_failed"]) == (None, 1)
+        assert hub.reports == []
+
+
+async def test_a_lot_of_keys_is_told_in_batches_and_each_key_in_one_of_them(hub: Taker) -> None:
+    number = 2 * BATCH + 1000
+    hub.rows = [row(one) for one in range(number)]
+    async with reporting(hub) as it:
+        for one in range(number):
+            use(it, one)
+        use(it, 0)
+        await it.time.advance(30)
+        assert [len(counts) for counts in hub.counts] == [BATCH, BATCH, 1000]
+        assert sum(map(Counter, hub.counts), Counter()) == Counter({f"key-{one}": 1 for one in range(number)} | {"key-0": 2})
+        assert max(len(report.body) for report in hub.reports) < 1_000_000
+
+
+async def test_of_several_batches_those_that_were_taken_are_not_told_again(hub: Taker) -> None:
+    number = 2 * BATCH + 1000
+    hub.rows = [row(one) for one in range(number)]
+    async with reporting(hub) as it:
+        for one in range(number):
+            use(it, one)
+        answers = [TAKEN, Answer(500)]
+        hub.always(lambda request: answers.pop(0) if request.method == "POST" else Answer(200, as_json(*hub.rows)))
+        await it.time.advance(30)
+        assert [len(counts) for counts in hub.counts] == [BATCH, BATCH]
+        answers += [TAKEN, TAKEN]
+        await it.time.advance(30)
+        first, _, *others = hub.counts
+        assert [len(counts) for counts in others] == [BATCH, 1000]
+        assert sum(map(Counter, [first, *others]), Counter()) == Counter({f"key-{one}": 1 for one in range(number)})
+
+
+# Never on the path of a request, nor of a list
+
+
+async def test_no_request_waits_for_a_report_and_a_list_that_is_wanted_cuts_it_off(hub: Taker) -> None:
+    async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
+        use(it)
+        hub.answer = Answer(204, hold=(hold := hub.hold()))
+        fetches = len(hub.fetches)
+        group.start_soon(it.time.advance, 30)
+        await hub.asked(1 + fetches + 3)
+        assert len(hub.reports) == 1
+        with anyio.fail_after(4):  # it would wait for 5 s
+            assert (await it.gate.check(client_key(1), ORIGIN)).allowed
+            hub.rows = [*ROWS, row(4)]
+            assert (await it.gate.check(client_key(4), ORIGIN)).allowed
+        hold.release()
+        hub.answer = TAKEN
+    assert hub.counts[-1] == {"key-1": 2, "key-4": 1}
+
+
+async def test_a_report_that_hangs_is_given_up_and_its_counts_are_kept(hub: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatekeeper.sync.refresher.AFTER_LIST", 0.05)
+    hub.answer = Answer(204, hold=hub.hold())
+    async with reporting(hub) as it:
+        use(it)
+        await it.time.advance(30)
+        assert len(hub.reports) == 1
+        assert it.status.last_error is None
+        hub.answer = TAKEN
+        use(it)
+        await it.time.advance(30)
+        assert hub.counts[-1] == {"key-1": 2}
+
+
+async def test_the_time_that_a_report_takes_is_no_delay_of_the_next_list(hub: Taker) -> None:
+    async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
+        use(it)
+        hub.answer = Answer(204, hold=(hold := hub.hold()))
+        slept = len(it.time.sleeps)
+        it.time.now += 30
+        group.start_soon(it.gate.refresh)
+        await hub.asked(3)
+        it.time.now += 4
+        hold.release()
+        await it.time.asleep(slept + 1)
+        assert it.time.sleeps[-1] == 10 - 4
+
+
+@pytest.mark.parametrize("moment", ["during a report", "before any"])
+async def test_a_hub_that_hangs_keeps_nobody_from_ending(hub: Taker, moment: str) -> None:
+    hub.answer = Answer(204, hold=hub.hold())
+    gate = Gatekeeper(hub_source(hub.url), usage_interval=0.01 if moment == "during a report" else 30.0, jitter=lambda: 0.5)
+    async with gate:
+        use(gate)
+        if moment == "during a report":
+            await anyio.sleep(0.02)
+            with anyio.move_on_after(0.3):  # the report comes after its list, and is not waited for
+                await gate.refresh()
+                await hub.asked(3)
+        began = time.monotonic()
+    assert time.monotonic() - began <= 1
+    hub.answer = TAKEN
+    async with gate:
+        pass
+    assert hub.counts[-1] == {"key-1": 1}
+
+
+# Processes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_reports_its_own_uses_and_the_parent_the_parents() -> None:
+    told: list[dict[str, int]] = []
+    failing = [True]
+
+    class Told(MemorySource):
+        async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
+            if failing:
+                raise HubServerError("the hub answered 500", status=500)
+            told.append({row_id: used.count for row_id, used in usage.items()})
+
+    gate = Gatekeeper(Told(*ROWS))
+
+    async def run(do: Callable[[], object]) -> Any:
+        async with gate:
+            return do()
+
+    def in_child() -> None:
+        asyncio.run(run(lambda: use(gate, 2)))
+        assert told == [{"key-2": 1}], told
+
+    asyncio.run(run(lambda: use(gate, 1, times=3)))  # this could not be told, and is kept
+    failing.clear()
+
+    def use_and_fork() -> str:
+        use(gate, 1, times=4)
+        return forked(in_child)
+
+    assert asyncio.run(run(use_and_fork)) == "well"
+    assert told == [{"key-1": 7}]
+
+
+# The reporter alone
+
+
+async def test_two_who_report_at_once_report_nothing_twice() -> None:
+    may_go_on = anyio.Event()
+    told: list[Mapping[str, KeyUsage]] = []
+    used = [Counter(a=1), Counter(b=1)]
+
+    async def report(usage: Mapping[str, KeyUsage]) -> None:
+        told.append(usage)
+        await may_go_on.wait()
+
+    fake = FakeTime()
+    reporter = UsageReporter(
+        report, lambda: used.pop(0), interval=30, clock=fake.clock, wall_clock=NOON.timestamp, counters=Counter()
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(reporter.report)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(reporter.report)
+        await anyio.wait_all_tasks_blocked()
+        may_go_on.set()
+    assert told == [{"a": KeyUsage(1, NOON)}, {"b": KeyUsage(1, NOON)}]
+
+
+async def test_a_bug_in_a_report_of_ones_own_is_told_to_whoever_looks(caplog: pytest.LogCaptureFixture) -> None:
+    async def report(_: Mapping[str, KeyUsage]) -> None:
+        raise ZeroDivisionError
+
+    caplog.set_level(logging.DEBUG, "gatekeeper")
+    counters: Counter[str] = Counter()
+    reporter = UsageReporter(
+        report, lambda: Counter(a=1), interval=30, clock=FakeTime().clock, wall_clock=NOON.timestamp, counters=counters
+    )
+    await reporter.report()
+    assert counters == {"usage_failed": 1}
+    assert "ZeroDivisionError" in caplog.text

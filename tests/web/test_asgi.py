@@ -1,0 +1,1266 @@
+"""GatekeeperMiddleware, asked as a server asks an app: a scope, a receive and a send."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from gatekeeper import (
+    ConfigError,
+    CorsPolicy,
+    Decision,
+    DecisionMissing,
+    FileSource,
+    Gatekeeper,
+    GatekeeperMiddleware,
+    Reason,
+    decision_from,
+)
+from gatekeeper.gate.decisions import Conflict
+from gatekeeper.sync.sources import Fetch
+
+PAGE = "https://shop.acme.com"
+OTHER_PAGE = "https://blog.acme.com"
+STRANGE_PAGE = "https://evil.test"
+
+KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
+OTHER_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDblog-002"
+DISABLED_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDgone-003"
+EMPTY_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDnone-004"
+TWIN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDtwin-005"
+UNKNOWN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDwhat-006"
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": [PAGE, "localhost:*"], "agent_id": "agent_7"},
+    {"id": "2", "name": "blog", "last8": OTHER_KEY[-8:], "domain_allowlist": [OTHER_PAGE, PAGE]},
+    {
+        "id": "3",
+        "name": "gone",
+        "last8": DISABLED_KEY[-8:],
+        "domain_allowlist": ["https://gone.acme.com", PAGE],
+        "disabled_at": "2026-01-02T03:04:05Z",
+    },
+    {"id": "4", "name": "none", "last8": EMPTY_KEY[-8:], "domain_allowlist": []},
+    {"id": "5", "name": "twin", "last8": TWIN_KEY[-8:], "domain_allowlist": [PAGE]},
+    {"id": "6", "name": "twin", "last8": TWIN_KEY[-8:], "domain_allowlist": [PAGE]},
+]
+
+Header = tuple[bytes, bytes]
+
+
+def headers(*pairs: tuple[str, str | bytes]) -> list[Header]:
+    """Write headers as servers hand them over."""
+    return [(name.encode(), value.encode() if isinstance(value, str) else value) for name, value in pairs]
+
+
+KEYED = headers(("data-client-key", KEY))
+ON_PAGE = headers(("origin", PAGE))
+ALLOWED = [*KEYED, *ON_PAGE]
+ASKS_METHOD = headers(("access-control-request-method", "GET"))
+
+
+class Answer(NamedTuple):
+    """What was sent in answer to a request."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+    def values(self, name: str) -> list[bytes]:
+        """The values of all header fields with this name."""
+        return [value for field, value in self.headers if field.lower() == name.encode()]
+
+    def value(self, name: str) -> bytes | None:
+        """The value of the one header field with this name; None if there is none."""
+        values = self.values(name)
+        assert len(values) <= 1, (name, values)
+        return values[0] if values else None
+
+    def names(self, name: str) -> set[str]:
+        """What a header that is a list names, on all its lines together."""
+        return {item.strip().lower() for value in self.values(name) for item in value.decode().split(",")}
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The body of a refusal."""
+        problem: dict[str, Any] = json.loads(self.body)
+        return problem
+
+    @property
+    def reason(self) -> str:
+        """Why it was refused; "allowed" if the app answered."""
+        return "allowed" if self.body == App.BODY else str(self.problem["reason"])
+
+
+class App:
+    """An app that answers every request alike, with a start message made once, and keeps the scopes that reach it."""
+
+    BODY = b"the app's own body"
+
+    def __init__(self, *fields: Header) -> None:
+        self.scopes: list[Scope] = []
+        self.start: Message = {"type": "http.response.start", "status": 200, "headers": list(fields)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the body stays unread
+        """Answer."""
+        self.scopes.append(scope)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            return
+        await send(self.start)
+        await send({"type": "http.response.body", "body": self.BODY})
+
+
+async def never_received() -> Message:
+    """Fail, because nobody may read the request's body."""
+    raise AssertionError
+
+
+def at_once(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end what waits for nothing, for a gate that needs no source decides without IO."""
+
+    async def step() -> None:
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+
+    asyncio.run(step())
+
+
+def scope_of(kind: str, fields: Iterable[Header], **parts: Any) -> Scope:
+    """Make a scope as servers do."""
+    query: str | bytes = parts.pop("query", b"")
+    scope = {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "path": "/",
+        "root_path": "",
+        "query_string": query.encode() if isinstance(query, str) else query,
+        "headers": list(fields),
+        **parts,
+    }
+    return scope if kind == "websocket" else {"method": "GET", **scope}
+
+
+def sender() -> tuple[list[Message], Send]:
+    """Make a send, and the list of what is sent."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    return sent, send
+
+
+def read_answer(sent: list[Message]) -> Answer:
+    """Read a response that was sent whole."""
+    start, *bodies = sent
+    assert start["type"] == "http.response.start"
+    assert {body["type"] for body in bodies} == {"http.response.body"}
+    assert not bodies[-1].get("more_body")
+    fields = [(name, value) for name, value in start.get("headers", ())]
+    assert all(type(name) is type(value) is bytes for name, value in fields)
+    return Answer(start["status"], fields, b"".join(body["body"] for body in bodies))
+
+
+def ask(guarded: ASGIApp, fields: Iterable[Header] = (), **parts: Any) -> Answer:
+    """Make a request that waits for nothing."""
+    sent, send = sender()
+    at_once(_call(guarded, scope_of("http", fields, **parts), never_received, send))
+    return read_answer(sent)
+
+
+async def ask_later(guarded: ASGIApp, fields: Iterable[Header] = (), **parts: Any) -> Answer:
+    """Make a request that may have to wait."""
+    sent, send = sender()
+    await guarded(scope_of("http", fields, **parts), never_received, send)
+    return read_answer(sent)
+
+
+def shake_hands(guarded: ASGIApp, fields: Iterable[Header] = (), *, extension: bool, **parts: Any) -> list[Message]:
+    """Begin a WebSocket connection, at a server with the extension for refusals or without; give what was sent."""
+    sent, send = sender()
+    if extension:
+        parts["extensions"] = {"websocket.http.response": {}}
+    at_once(_call(guarded, scope_of("websocket", fields, **parts), never_received, send))
+    return sent
+
+
+async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
+def gate_for(*, https_only: bool = False) -> Gatekeeper:
+    """Make the gate of these tests."""
+    return Gatekeeper.from_rows(ROWS, https_only=https_only)
+
+
+def guard(app: ASGIApp | None = None, **options: Any) -> GatekeeperMiddleware:
+    """Guard an app."""
+    return GatekeeperMiddleware(App() if app is None else app, gatekeeper=gate_for(), **options)
+
+
+def without(fields: Iterable[Header], *names: bytes) -> list[Header]:
+    """Leave headers out."""
+    return [field for field in fields if field[0] not in names]
+
+
+# --- The constructor
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gatekeeper": None}, "gatekeeper is None: expected a Gatekeeper"),
+        ({"key_header": ""}, "key_header is ''"),
+        ({"key_header": "client key"}, "key_header is 'client key'"),
+        ({"key_header": b"x-key"}, "key_header is b'x-key'"),
+        ({"key_query": "client key"}, "key_query is 'client key'"),
+        ({"key_query": None}, "key_query is None"),
+        ({"cors": "open"}, "cors is 'open': expected a CorsPolicy"),
+        ({"exempt": "/healthz"}, "exempt is one string, '/healthz': expected several paths, such as ('/healthz',)"),
+        ({"exempt": ("healthz",)}, "exempt has 'healthz'"),
+        ({"exempt": ("",)}, "exempt has ''"),
+        ({"exempt": ("*",)}, "exempt has '*'"),
+        ({"exempt": ("/*/x",)}, "exempt has '/*/x'"),
+        ({"exempt": ("/**",)}, "exempt has '/**'"),
+        ({"exempt": ("/static*",)}, "exempt has '/static*': expected '/*' at its end"),
+        ({"exempt": ("/*",)}, "exempt has '/*', which leaves nothing guarded"),
+        ({"exempt": (b"/healthz",)}, "exempt has b'/healthz'"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_value(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        GatekeeperMiddleware(App(), **{"gatekeeper": gate_for(), **options})
+    (problem,) = error.value.problems
+    assert problem.startswith(said)
+
+
+def test_every_wrong_argument_is_listed_at_once() -> None:
+    wrong: dict[str, Any] = {
+        "gatekeeper": "gate",
+        "key_header": "",
+        "key_query": "",
+        "cors": {},
+        "exempt": ("healthz", "/ok", "/static*"),
+    }
+    with pytest.raises(ConfigError) as error:
+        GatekeeperMiddleware(App(), **wrong)
+    beginnings = [problem.split()[0] for problem in error.value.problems]
+    assert beginnings == ["gatekeeper", "key_header", "key_query", "cors", "exempt", "exempt"]
+
+
+def test_credentials_need_strict_preflights_and_https() -> None:
+    with pytest.raises(ConfigError) as error:
+        guard(cors=CorsPolicy(allow_credentials=True))
+    assert [problem.split(":")[0] for problem in error.value.problems] == [
+        "allow_credentials=True needs CorsPolicy(preflight='strict')",
+        "allow_credentials=True needs Gatekeeper(https_only=True)",
+    ]
+
+
+def test_what_credentials_need_of_a_gate_is_not_asked_of_something_else() -> None:
+    cors = CorsPolicy(allow_credentials=True, preflight="strict")
+    not_a_gate: Any = "gate"
+    with pytest.raises(ConfigError) as error:
+        GatekeeperMiddleware(App(), not_a_gate, cors=cors)
+    assert error.value.problems == ("gatekeeper is 'gate': expected a Gatekeeper",)
+
+
+@pytest.mark.parametrize(
+    ("cors", "https_only", "missing"),
+    [
+        (CorsPolicy(allow_credentials=True), True, "preflight='strict'"),
+        (CorsPolicy(allow_credentials=True, preflight="strict"), False, "https_only=True"),
+    ],
+)
+def test_either_of_what_credentials_need_is_not_enough(cors: CorsPolicy, missing: str, *, https_only: bool) -> None:
+    with pytest.raises(ConfigError) as error:
+        GatekeeperMiddleware(App(), gate_for(https_only=https_only), cors=cors)
+    (problem,) = error.value.problems
+    assert missing in problem
+
+
+# --- Which key
+
+
+@pytest.mark.parametrize(
+    ("fields", "query", "reason"),
+    [
+        pytest.param(KEYED, "", "allowed", id="header"),
+        pytest.param([], f"client_key={KEY}", "allowed", id="query"),
+        pytest.param([], f"a=1&client_key={KEY}&b", "allowed", id="query among others"),
+        pytest.param(KEYED, f"client_key={KEY}", "allowed", id="both equal"),
+        pytest.param(KEYED, f"client_key={OTHER_KEY}", "key_conflict", id="both different"),
+        pytest.param(KEYED, "client_key=x", "key_conflict", id="both, one of them malformed"),
+        pytest.param(KEYED * 2, "", "allowed", id="header twice, equal"),
+        pytest.param([*KEYED, *headers(("data-client-key", OTHER_KEY))], "", "key_conflict", id="header twice, different"),
+        pytest.param(
+            [*headers(("data-client-key", OTHER_KEY)), *KEYED],
+            f"client_key={KEY}",
+            "key_conflict",
+            id="header twice, different, and query",
+        ),
+        pytest.param([], f"client_key={KEY}&client_key={KEY}", "allowed", id="query twice, equal"),
+        pytest.param([], f"client_key={KEY}&client_key={OTHER_KEY}", "key_conflict", id="query twice, different"),
+        pytest.param(
+            [], f"client_key={KEY}&client_key={OTHER_KEY}&client_key={KEY}", "key_conflict", id="query thrice, different"
+        ),
+        pytest.param([], f"%63lient%5Fkey={KEY}", "allowed", id="name percent-encoded"),
+        pytest.param([], f"client_key={KEY.replace('_', '%5f')}", "allowed", id="value percent-encoded"),
+        pytest.param([], f"client_key={KEY}&client_key={KEY.replace('_', '%5F')}", "allowed", id="equal when decoded"),
+        pytest.param([], f"client_key={KEY}%00", "key_malformed", id="encoded NUL"),
+        pytest.param([], f"client_key={KEY}+", "key_malformed", id="plus is a space"),
+        pytest.param([], f"client_key={KEY}=", "key_malformed", id="second equals sign"),
+        pytest.param([], f"client_key={KEY};client_key={OTHER_KEY}", "key_malformed", id="semicolon is no separator"),
+        pytest.param([], f"CLIENT_KEY={KEY}", "key_missing", id="name in upper case"),
+        pytest.param([], f"client_key%00={KEY}", "key_missing", id="longer name"),
+        pytest.param([], f"client_key%3D{KEY}", "key_missing", id="encoded equals sign"),
+        pytest.param([], "", "key_missing", id="none"),
+        pytest.param([], "client_key", "key_missing", id="query without a value"),
+        pytest.param([], "client_key=", "key_missing", id="query empty"),
+        pytest.param([], f"client_key=&client_key={KEY}", "allowed", id="query empty, then given"),
+        pytest.param([], f"client_key={KEY}&client_key=", "allowed", id="query given, then empty"),
+        pytest.param(headers(("data-client-key", "")), "", "key_missing", id="header empty"),
+        pytest.param(headers(("data-client-key", "")), f"client_key={KEY}", "allowed", id="header empty, query given"),
+        pytest.param(KEYED, "client_key=", "allowed", id="header given, query empty"),
+        pytest.param(headers(("data-client-key", KEY + " ")), "", "key_malformed", id="header with a space"),
+        pytest.param(headers(("data-client-key", f"{KEY}, {KEY}")), "", "key_malformed", id="headers joined by a proxy"),
+        pytest.param(headers(("cookie", f"client_key={KEY}")), "", "key_missing", id="cookie"),
+        pytest.param(headers(("data-client-key", OTHER_KEY.upper())), "", "key_malformed", id="header in upper case"),
+    ],
+)
+def test_the_key_comes_from_the_header_or_the_query(fields: list[Header], query: str, reason: str) -> None:
+    assert ask(guard(), [*ON_PAGE, *fields], query=query).reason == reason
+
+
+def test_the_header_and_the_parameter_can_be_named() -> None:
+    guarded = guard(key_header="X-Widget-Key", key_query="k")
+    for fields, query in ((headers(("x-widget-key", KEY)), ""), ([], f"k={KEY}")):
+        answer = ask(guarded, [*ON_PAGE, *fields], query=query)
+        assert answer.reason == "allowed"
+        assert answer.names("vary") == {"origin", "x-widget-key"}
+    assert ask(guarded, ALLOWED, query=f"client_key={KEY}").reason == "key_missing"
+
+
+class Witness(Gatekeeper):
+    """A gate that keeps the last key it was asked about."""
+
+    seen: str | bytes | Conflict | None = None
+
+    async def check(
+        self,
+        client_key: str | bytes | Conflict | None,
+        origin: str | bytes | Conflict | None,
+        *,
+        referer: str | bytes | Conflict | None = None,
+    ) -> Decision:
+        """Look, and decide."""
+        self.seen = client_key
+        return await super().check(client_key, origin, referer=referer)
+
+
+PIECES = ["client_key", "client%5fkey", "%63lient_key", "client+key", "CLIENT_KEY", "=", "==", "&", "&&", ";", "+", "%"]
+PIECES += ["%2", "%zz", "%00", "%25", "%26", "%3d", "%2B", "%ff", "%c3%a9", "k", "pk_live_acme_x", "", " ", "#", "é"]
+QUERIES = st.one_of(
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+    st.lists(
+        st.builds(
+            "{}={}".format,
+            st.sampled_from(PIECES[:4]),
+            st.lists(st.sampled_from(PIECES[9:]), min_size=1, max_size=2).map("".join),
+        ),
+        min_size=1,
+        max_size=3,
+    ).map("&".join),
+).map(lambda query: query.encode("latin-1"))
+
+
+@settings(max_examples=300)
+@given(QUERIES | st.binary(max_size=40))
+def test_the_key_is_read_from_a_query_as_urllib_reads_it(query: bytes) -> None:
+    gate = Witness.from_rows(ROWS)
+    ask(GatekeeperMiddleware(App(), gate), ON_PAGE, query=query)
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    values = {value.encode("latin-1") for name, value in pairs if name == "client_key" and value}
+    seen = {gate.seen} if isinstance(gate.seen, bytes) else set()
+    assert seen == (values if len(values) == 1 else set())
+    assert (gate.seen is Conflict.CONFLICT) is (len(values) > 1)
+
+
+# --- Which page
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param(headers(("origin", PAGE), ("origin", PAGE)), "origin_conflict", id="Origin twice, equal"),
+        pytest.param(headers(("origin", PAGE), ("origin", STRANGE_PAGE)), "origin_conflict", id="Origin twice"),
+        pytest.param(headers(*[("origin", PAGE)] * 3), "origin_conflict", id="Origin thrice"),
+        pytest.param(headers(("origin", PAGE), ("origin", "null")), "origin_conflict", id="Origin and null"),
+        pytest.param(headers(("referer", PAGE + "/a?b#c")), "allowed", id="Referer"),
+        pytest.param(headers(("referer", PAGE)), "allowed", id="Referer without a path"),
+        pytest.param(headers(("referer", STRANGE_PAGE + "/")), "origin_not_allowed", id="strange Referer"),
+        pytest.param(headers(("referer", PAGE), ("referer", PAGE)), "origin_conflict", id="Referer twice"),
+        pytest.param(headers(("referer", "about:blank")), "origin_malformed", id="Referer of no page"),
+        pytest.param(headers(("referer", "")), "origin_malformed", id="Referer empty"),
+        pytest.param(headers(("origin", STRANGE_PAGE), ("referer", PAGE)), "origin_not_allowed", id="Origin counts"),
+        pytest.param(headers(("origin", PAGE), ("referer", STRANGE_PAGE)), "allowed", id="Referer does not count"),
+        pytest.param(headers(("origin", PAGE), ("referer", "x"), ("referer", "y")), "allowed", id="nor if it is wrong"),
+        pytest.param(headers(("origin", "null"), ("referer", PAGE)), "origin_null", id="null and Referer"),
+        pytest.param(headers(("origin", ""), ("referer", PAGE)), "origin_malformed", id="empty Origin and Referer"),
+        pytest.param(headers(("origin", "x"), ("referer", PAGE)), "origin_malformed", id="malformed Origin and Referer"),
+        pytest.param(headers(("origin", PAGE + "/")), "origin_malformed", id="Origin with a path"),
+        pytest.param(headers(("origin", PAGE + ":443")), "origin_malformed", id="Origin with the default port"),
+        pytest.param(headers(("origin", PAGE.upper())), "origin_malformed", id="Origin in upper case"),
+        pytest.param(headers(("origin", f"{PAGE} {PAGE}")), "origin_malformed", id="list of origins"),
+        pytest.param([], "origin_missing", id="neither"),
+    ],
+)
+def test_the_page_is_what_the_origin_says_or_else_the_referer(fields: list[Header], reason: str) -> None:
+    assert ask(guard(), [*KEYED, *fields]).reason == reason
+
+
+# --- Refusals
+
+
+class Refusal(NamedTuple):
+    """A request that is refused, and what its refusal says."""
+
+    reason: str
+    status: int
+    fields: list[Header]
+    last8: str | None = None
+    origin: str | None = PAGE
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the page's own script may read why."""
+        return self.origin not in {None, "null"}
+
+
+def with_key(key: str, *origins: str) -> list[Header]:
+    """Write the headers of a page's request."""
+    return headers(("data-client-key", key), *[("origin", origin) for origin in origins])
+
+
+REFUSALS = [
+    Refusal("key_missing", 400, ON_PAGE),
+    Refusal("key_malformed", 400, with_key("sesame", PAGE)),
+    Refusal("key_conflict", 400, [*with_key(KEY), *with_key("sesame", PAGE)]),
+    Refusal("key_unknown", 403, with_key(UNKNOWN_KEY, PAGE), "what-006"),
+    Refusal("key_ambiguous", 403, with_key(TWIN_KEY, PAGE), "twin-005"),
+    Refusal("key_disabled", 403, with_key(DISABLED_KEY, PAGE), "gone-003"),
+    Refusal("allowlist_empty", 403, with_key(EMPTY_KEY, PAGE), "none-004"),
+    Refusal("origin_conflict", 400, with_key(KEY, PAGE, PAGE), "shop-001", None),
+    Refusal("origin_malformed", 400, with_key(KEY, "file://"), "shop-001", None),
+    Refusal("origin_null", 403, with_key(KEY, "null"), "shop-001", "null"),
+    Refusal("origin_missing", 403, with_key(KEY), "shop-001", None),
+    Refusal("origin_not_allowed", 403, with_key(KEY, STRANGE_PAGE), "shop-001", STRANGE_PAGE),
+]
+each_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal.reason for refusal in REFUSALS])
+
+
+def test_every_reason_that_needs_no_source_is_among_these_refusals() -> None:
+    assert {refusal.reason for refusal in REFUSALS} == set(Reason) - {"not_ready", "expired", "allowed"}
+
+
+@each_refusal
+def test_a_refusal_is_a_problem_that_says_why(refusal: Refusal) -> None:
+    app = App()
+    answer = ask(guard(app), refusal.fields)
+    problem = answer.problem
+    assert answer.status == problem["status"] == refusal.status
+    assert problem.keys() == {"type", "title", "status", "detail", "reason", "origin", "key"}
+    assert (problem["reason"], problem["type"]) == (refusal.reason, f"urn:gatekeeper:{refusal.reason}")
+    assert (problem["origin"], problem["key"]) == (refusal.origin, refusal.last8 and f"…{refusal.last8}")
+    assert problem["title"]
+    assert problem["detail"].endswith(".")
+    assert app.scopes == []
+
+
+@each_refusal
+def test_a_refusal_never_shows_a_whole_key(refusal: Refusal) -> None:
+    body = ask(guard(), refusal.fields).body
+    assert [value for name, value in refusal.fields if name == b"data-client-key" and value in body] == []
+
+
+@each_refusal
+def test_a_refusal_is_kept_by_nobody_and_varies_by_what_decided_it(refusal: Refusal) -> None:
+    answer = ask(guard(), refusal.fields)
+    assert answer.value("content-type") == b"application/problem+json"
+    assert answer.value("content-length") == str(len(answer.body)).encode()
+    assert answer.value("cache-control") == b"no-store"
+    assert answer.value("x-content-type-options") == b"nosniff"
+    referer = {"referer"} if refusal.reason == "origin_missing" else set()
+    assert answer.names("vary") == {"origin", "data-client-key"} | referer
+    assert len(answer.headers) == 5 + refusal.is_readable
+
+
+@each_refusal
+def test_a_refused_page_can_read_why_if_its_origin_is_one(refusal: Refusal) -> None:
+    answer = ask(guard(), refusal.fields)
+    echoed = refusal.origin.encode() if refusal.origin is not None and refusal.is_readable else None
+    assert answer.value("access-control-allow-origin") == echoed
+
+
+@each_refusal
+def test_no_refused_page_can_read_why_where_that_is_switched_off(refusal: Refusal) -> None:
+    readable, hidden = ask(guard(), refusal.fields), ask(guard(readable_denials=False), refusal.fields)
+    assert hidden.values("access-control-allow-origin") == []
+    assert hidden.headers == without(readable.headers, b"access-control-allow-origin")
+    assert (hidden.status, hidden.body) == (readable.status, readable.body)
+
+
+@each_refusal
+def test_a_refusal_is_the_same_the_second_time(refusal: Refusal) -> None:
+    guarded = guard()
+    first, second = ask(guarded, refusal.fields), ask(guarded, refusal.fields)
+    assert first == second
+    assert second.reason == refusal.reason
+
+
+def test_a_refusal_with_credentials_configured_has_none() -> None:
+    cors = CorsPolicy(allow_credentials=True, preflight="strict", expose_headers=("x-trace",))
+    guarded = GatekeeperMiddleware(App(), gate_for(https_only=True), cors=cors)
+    answer = ask(guarded, [*KEYED, *headers(("origin", STRANGE_PAGE))])
+    assert answer.value("access-control-allow-origin") == STRANGE_PAGE.encode()
+    assert answer.values("access-control-allow-credentials") == []
+
+
+def test_a_refusal_tells_which_entry_would_allow_the_page() -> None:
+    detail = ask(guard(), [*KEYED, *headers(("origin", STRANGE_PAGE))]).problem["detail"]
+    assert STRANGE_PAGE in detail
+    assert "'evil.test'" in detail
+
+
+def test_a_page_named_by_the_referer_is_refused_by_it_and_not_given_the_answer() -> None:
+    answer = ask(guard(), [*KEYED, *headers(("referer", STRANGE_PAGE + "/path?secret"))])
+    assert (answer.reason, answer.problem["origin"]) == ("origin_not_allowed", STRANGE_PAGE)
+    assert answer.value("access-control-allow-origin") is None
+    assert answer.names("vary") == {"origin", "data-client-key", "referer"}
+
+
+def test_no_two_refusals_share_headers() -> None:
+    guarded = guard()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"].append((b"set-cookie", b"a=b"))
+        sent.append(message)
+
+    for _ in range(3):
+        at_once(_call(guarded, scope_of("http", ON_PAGE), never_received, send))
+    starts = [message for message in sent if message["type"] == "http.response.start"]
+    assert [len(start["headers"]) for start in starts] == [len(starts[0]["headers"])] * 3
+
+
+class SilentSource:
+    """A source whose list never comes."""
+
+    account = "acme"
+    suffix_field = "last8"
+    fingerprint = "silent"
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Fetch]:
+        """Open nothing."""
+
+        @asynccontextmanager
+        async def fetch(_validator: str | None) -> AsyncIterator[None]:
+            await anyio.sleep_forever()
+            yield
+
+        yield fetch
+
+
+class Clock:
+    """A clock that stands still until it is told to go on."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put another file with these rows where one may be."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(rows))
+    fresh.rename(path)
+
+
+def test_before_the_first_list_every_request_is_a_503_that_says_when_to_come_back() -> None:
+    app = App()
+    guarded = GatekeeperMiddleware(app, Gatekeeper(SilentSource(), start_timeout=0))
+    answer = asyncio.run(ask_later(guarded, ALLOWED))
+    assert (answer.status, answer.reason, answer.value("retry-after")) == (503, "not_ready", b"2")
+    assert answer.value("access-control-allow-origin") == PAGE.encode()
+    assert app.scopes == []
+
+
+def test_an_expired_list_allows_nothing_that_it_has_not_allowed_before(tmp_path: Path) -> None:
+    answer = asyncio.run(_ask_when_expired(tmp_path / "rows.json", asked_before=False))
+    assert (answer.status, answer.reason, answer.value("retry-after")) == (503, "expired", b"30")
+
+
+def test_an_expired_list_allows_nothing_that_it_has_allowed_before(tmp_path: Path) -> None:
+    answer = asyncio.run(_ask_when_expired(tmp_path / "rows.json", asked_before=True))
+    assert (answer.status, answer.reason, answer.value("retry-after")) == (503, "expired", b"30")
+
+
+async def _ask_when_expired(path: Path, *, asked_before: bool) -> Answer:
+    write_rows(path, ROWS)
+    clock = Clock()
+    gate = Gatekeeper(FileSource(path), hard_stale=100, clock=clock)
+    guarded = GatekeeperMiddleware(App(), gate)
+    async with gate:
+        if asked_before:
+            assert (await ask_later(guarded, ALLOWED)).reason == "allowed"
+        os.truncate(path, 0)
+        clock.now += 101
+        assert (await gate.refresh()).outcome == "failed"
+        return await ask_later(guarded, ALLOWED)
+
+
+def test_a_list_that_comes_back_after_it_expired_decides_again(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        path = tmp_path / "rows.json"
+        write_rows(path, ROWS)
+        clock = Clock()
+        gate = Gatekeeper(FileSource(path), hard_stale=100, clock=clock)
+        guarded = GatekeeperMiddleware(App(), gate)
+        async with gate:
+            clock.now += 101
+            reasons = [(await ask_later(guarded, ALLOWED)).reason]
+            await gate.refresh()
+            return [*reasons, (await ask_later(guarded, ALLOWED)).reason]
+
+    assert asyncio.run(scenario()) == ["expired", "allowed"]
+
+
+# --- Allowed requests
+
+
+def test_the_app_gets_the_request_and_its_decision() -> None:
+    app = App()
+    state = {"database": object()}
+    scope = scope_of("http", ALLOWED, state=state, path="/chat")
+    at_once(_call(guard(app), scope, never_received, sender()[1]))
+    (seen,) = app.scopes
+    assert seen is scope
+    assert seen["state"] == {"database": state["database"], "gatekeeper": seen["state"]["gatekeeper"]}
+    decision = seen["state"]["gatekeeper"]
+    assert isinstance(decision, Decision)
+    assert (decision.reason, decision.origin, decision.matched) == (Reason.ALLOWED, PAGE, PAGE)
+    assert decision.key is not None
+    assert (decision.key.id, decision.agent_id) == ("1", "agent_7")
+
+
+@pytest.mark.parametrize("parts", [{}, {"state": {"database": 1}}])
+def test_the_decision_is_found_from_a_request_and_from_its_scope(parts: dict[str, Any]) -> None:
+    app = App()
+    assert ask(guard(app), ALLOWED, **parts).status == 200
+    (scope,) = app.scopes
+    request = Request(scope)
+    assert decision_from(request) is decision_from(scope) is request.state.gatekeeper is scope["state"]["gatekeeper"]
+    assert decision_from(request).agent_id == "agent_7"
+
+
+@pytest.mark.parametrize("state", [None, {}, {"other": 1}, {"gatekeeper": "allowed"}])
+def test_a_request_that_was_not_decided_has_no_decision(state: dict[str, Any] | None) -> None:
+    scope = scope_of("http", ALLOWED, path="/chat")
+    if state is not None:
+        scope["state"] = state
+    for request in (scope, Request(scope)):
+        with pytest.raises(DecisionMissing, match="'/chat'"):
+            decision_from(request)
+
+
+@pytest.mark.parametrize("page", [PAGE, "http://localhost:3000", "https://localhost"])
+def test_an_allowed_page_can_read_the_answer(page: str) -> None:
+    answer = ask(guard(), [*KEYED, *headers(("origin", page))])
+    assert answer.value("access-control-allow-origin") == page.encode()
+    assert answer.names("vary") == {"origin", "data-client-key"}
+    assert len(answer.headers) == 2
+    assert (answer.status, answer.body) == (200, App.BODY)
+
+
+def test_a_page_named_by_the_referer_alone_gets_no_cors_headers() -> None:
+    answer = ask(guard(cors=CorsPolicy(expose_headers=("x-trace",))), [*KEYED, *headers(("referer", PAGE + "/"))])
+    assert answer.reason == "allowed"
+    assert answer.names("vary") == {"origin", "data-client-key", "referer"}
+    assert len(answer.headers) == 1
+
+
+@pytest.mark.parametrize("origin", [*ON_PAGE, *headers(("referer", PAGE))])
+@pytest.mark.parametrize("name", [b"access-control-allow-origin", b"Access-Control-Allow-Origin"])
+@pytest.mark.parametrize("value", [b"*", b"null", PAGE.encode(), STRANGE_PAGE.encode()])
+def test_what_the_app_says_about_origins_is_replaced(origin: Header, name: bytes, value: bytes) -> None:
+    app = App((name, value), (b"x-own", b"1"))
+    answer = ask(guard(app), [*KEYED, origin])
+    assert answer.values("access-control-allow-origin") == ([PAGE.encode()] if origin in ON_PAGE else [])
+    assert answer.value("x-own") == b"1"
+
+
+@pytest.mark.parametrize("name", [b"access-control-allow-credentials", b"Access-Control-Allow-Credentials"])
+def test_what_the_app_says_about_credentials_is_dropped(name: bytes) -> None:
+    assert ask(guard(App((name, b"true"))), ALLOWED).values("access-control-allow-credentials") == []
+
+
+@pytest.mark.parametrize("name", [b"access-control-allow-credentials", b"Access-Control-Allow-Credentials"])
+def test_credentials_that_are_configured_are_said_once(name: bytes) -> None:
+    cors = CorsPolicy(allow_credentials=True, preflight="strict")
+    guarded = GatekeeperMiddleware(App((name, b"true")), gate_for(https_only=True), cors=cors)
+    answer = ask(guarded, ALLOWED)
+    assert answer.values("access-control-allow-credentials") == [b"true"]
+    assert answer.value("access-control-allow-origin") == PAGE.encode()
+    assert ask(guarded, [*KEYED, *headers(("referer", PAGE))]).values("access-control-allow-credentials") == []
+
+
+def test_vary_gains_and_what_the_app_set_stays_in_its_order() -> None:
+    own = [(b"vary", b"Accept-Encoding"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"Vary", b"Cookie")]
+    answer = ask(guard(App(*own)), ALLOWED)
+    assert answer.names("vary") == {"origin", "data-client-key", "accept-encoding", "cookie"}
+    assert [field for field in answer.headers if field in own] == own
+
+
+def test_exposed_headers_are_said_to_pages() -> None:
+    app = App((b"access-control-expose-headers", b"x-own"))
+    answer = ask(guard(app, cors=CorsPolicy(expose_headers=("x-trace", "etag"))), ALLOWED)
+    assert answer.names("access-control-expose-headers") == {"x-own", "x-trace", "etag"}
+
+
+def test_a_message_that_the_app_sends_again_and_again_stays_as_it_is() -> None:
+    app = App((b"x-own", b"1"), (b"access-control-allow-origin", b"*"))
+    before = {**app.start, "headers": list(app.start["headers"])}
+    guarded = guard(app, frame_ancestors=True)
+    pages = [PAGE, "http://localhost:1", PAGE, "http://localhost:2"]
+    answers = [ask(guarded, [*KEYED, *headers(("origin", page))]) for page in pages]
+    assert app.start == before
+    assert [answer.value("access-control-allow-origin") for answer in answers] == [page.encode() for page in pages]
+    assert [len(answer.headers) for answer in answers] == [3] * 4
+
+
+@pytest.mark.parametrize("shape", [list, tuple, iter])
+@pytest.mark.parametrize("pair", [list, tuple])
+@pytest.mark.parametrize("frame_ancestors", [True, False])
+def test_headers_come_in_every_shape_that_asgi_has(
+    shape: Callable[[object], object], pair: Callable[[object], object], *, frame_ancestors: bool
+) -> None:
+    app = App()
+    app.start["headers"] = shape([pair((b"x-own", b"1")), pair((b"access-control-allow-origin", b"*"))])
+    answer = ask(guard(app, frame_ancestors=frame_ancestors), ALLOWED)
+    assert answer.value("x-own") == b"1"
+    assert answer.value("access-control-allow-origin") == PAGE.encode()
+
+
+@pytest.mark.parametrize("frame_ancestors", [True, False])
+def test_an_app_may_send_no_headers_at_all(*, frame_ancestors: bool) -> None:
+    app = App()
+    del app.start["headers"]
+    answer = ask(guard(app, frame_ancestors=frame_ancestors), ALLOWED)
+    assert answer.value("access-control-allow-origin") == PAGE.encode()
+    assert len(answer.headers) == 2
+
+
+@pytest.mark.parametrize("frame_ancestors", [True, False])
+def test_messages_are_passed_on_at_once_and_none_but_the_start_is_touched(*, frame_ancestors: bool) -> None:
+    sent, send = sender()
+    messages: list[Message] = [
+        {"type": "http.response.debug", "info": {}},
+        {"type": "http.response.early_hint", "links": [b"</x>; rel=preload"]},
+        {"type": "http.response.start", "status": 200, "headers": [], "trailers": True},
+        {"type": "http.response.body", "body": b"first", "more_body": True},
+        {"type": "http.response.body", "body": b"last"},
+        {"type": "http.response.pathsend", "path": "/x"},
+        {
+            "type": "http.response.trailers",
+            "headers": [(b"access-control-allow-origin", b"*"), (b"content-type", b"text/html")],
+        },
+    ]
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        for count, message in enumerate(messages, start=1):
+            await send(message)
+            assert len(sent) == count
+
+    at_once(_call(guard(app, frame_ancestors=frame_ancestors), scope_of("http", ALLOWED), never_received, send))
+    for message, passed_on in zip(messages, sent, strict=True):
+        if message["type"] == "http.response.start":
+            assert {**passed_on, "headers": []} == message
+            assert len(passed_on["headers"]) == 2
+        else:
+            assert passed_on is message
+
+
+def test_the_app_receives_from_the_server_itself() -> None:
+    received = []
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        received.append(receive)
+
+    at_once(_call(guard(app), scope_of("http", ALLOWED), never_received, sender()[1]))
+    assert received == [never_received]
+
+
+def test_what_the_app_raises_comes_through() -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ask(guard(app), ALLOWED)
+
+
+# --- Preflights
+
+
+def preflight(guarded: ASGIApp, *fields: tuple[str, str | bytes], **parts: Any) -> Answer:
+    """Ask as browsers do before a request that is not simple."""
+    return ask(guarded, [*ASKS_METHOD, *headers(*fields)], method="OPTIONS", **parts)
+
+
+@pytest.mark.parametrize("page", [PAGE, STRANGE_PAGE, "http://localhost:3000", "http://[::1]:8080"])
+def test_an_open_preflight_answers_every_page(page: str) -> None:
+    app = App()
+    answer = preflight(guard(app), ("origin", page))
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.value("access-control-allow-origin") == page.encode()
+    assert answer.names("access-control-allow-methods") == {"get", "head", "post"}
+    assert answer.names("access-control-allow-headers") == {"content-type", "data-client-key"}
+    assert answer.value("access-control-max-age") == b"600"
+    assert answer.names("vary") == {"origin", "access-control-request-method", "access-control-request-headers"}
+    assert len(answer.headers) == 5
+    assert app.scopes == []
+
+
+def test_a_preflight_leaves_out_what_is_not_allowed() -> None:
+    asked = headers(
+        ("access-control-request-method", "DELETE"),
+        ("access-control-request-headers", "data-client-key,x-strange"),
+    )
+    answer = ask(guard(), [*ON_PAGE, *asked], method="OPTIONS")
+    assert answer.status == 204
+    assert answer.names("access-control-allow-methods") == {"get", "head", "post"}
+    assert answer.names("access-control-allow-headers") == {"content-type", "data-client-key"}
+
+
+def test_a_preflight_says_what_the_policy_allows() -> None:
+    cors = CorsPolicy(allow_methods=("PATCH",), allow_headers=("x-trace",), max_age=0)
+    answer = preflight(guard(cors=cors, key_header="X-Key"), ("origin", PAGE))
+    assert answer.names("access-control-allow-methods") == {"patch"}
+    assert answer.names("access-control-allow-headers") == {"x-trace", "x-key"}
+    assert answer.value("access-control-max-age") == b"0"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_preflight_opens_a_private_network_if_asked_to_and_allowed_to(*, asked: bool, allowed: bool) -> None:
+    fields = (("access-control-request-private-network", "true"),) if asked else ()
+    answer = preflight(guard(cors=CorsPolicy(allow_private_network=allowed)), ("origin", PAGE), *fields)
+    opened = answer.value("access-control-allow-private-network")
+    assert (answer.status, opened) == (204, b"true" if asked and allowed else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "reason"),
+    [
+        ([("origin", "null")], 403, "origin_null"),
+        ([("origin", "null"), ("referer", PAGE)], 403, "origin_null"),
+        ([("origin", PAGE + "/")], 400, "origin_malformed"),
+        ([("origin", b"\xff")], 400, "origin_malformed"),
+        ([("origin", "*")], 400, "origin_malformed"),
+        ([("origin", PAGE), ("origin", PAGE)], 400, "origin_conflict"),
+        ([("referer", PAGE)], 403, "origin_missing"),
+        ([], 403, "origin_missing"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["open", "strict"])
+def test_a_preflight_of_no_page_is_refused(
+    kind: Any, fields: list[tuple[str, str | bytes]], status: int, reason: str
+) -> None:
+    answer = preflight(guard(cors=CorsPolicy(preflight=kind)), *fields, query=f"client_key={KEY}")
+    assert (answer.status, answer.reason) == (status, reason)
+    assert [name for name, _ in answer.headers if name.startswith(b"access-control-")] == []
+    assert "origin" in answer.names("vary")
+    assert answer.value("cache-control") == b"no-store"
+
+
+def test_options_without_a_method_asked_for_is_a_request_like_any_other() -> None:
+    app = App()
+    guarded = guard(app)
+    assert ask(guarded, ALLOWED, method="OPTIONS").reason == "allowed"
+    assert app.scopes[0]["method"] == "OPTIONS"
+    assert ask(guarded, ON_PAGE, method="OPTIONS").reason == "key_missing"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_only_options_is_a_preflight(method: str) -> None:
+    assert ask(guard(), [*ON_PAGE, *ASKS_METHOD], method=method).reason == "key_missing"
+
+
+def test_options_with_a_key_in_its_header_is_no_preflight_for_browsers_send_none() -> None:
+    app = App()
+    assert ask(guard(app), [*ALLOWED, *ASKS_METHOD], method="OPTIONS").reason == "allowed"
+    strange = headers(("origin", STRANGE_PAGE))
+    assert ask(guard(app), [*KEYED, *strange, *ASKS_METHOD], method="OPTIONS").reason == "origin_not_allowed"
+    assert len(app.scopes) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "reason"),
+    [
+        pytest.param(PAGE, f"client_key={KEY}", None, id="the key in the URL allows the page"),
+        pytest.param(OTHER_PAGE, f"client_key={KEY}", "origin_not_allowed", id="it does not, though another one does"),
+        pytest.param(PAGE, f"client_key={UNKNOWN_KEY}", "key_unknown", id="the key in the URL is unknown"),
+        pytest.param(PAGE, f"client_key={DISABLED_KEY}", "key_disabled", id="the key in the URL is disabled"),
+        pytest.param(PAGE, "client_key=x", "key_malformed", id="the key in the URL is none"),
+        pytest.param(PAGE, f"client_key={KEY}&client_key={OTHER_KEY}", "key_conflict", id="two keys in the URL"),
+        pytest.param(OTHER_PAGE, "", None, id="some enabled key allows the page"),
+        pytest.param("https://localhost:1234", "client_key=", None, id="some enabled key allows it, by a pattern"),
+        pytest.param(STRANGE_PAGE, "", "origin_not_allowed", id="no key allows the page"),
+        pytest.param("https://gone.acme.com", "", "origin_not_allowed", id="only a disabled key allows the page"),
+    ],
+)
+def test_a_strict_preflight_answers_pages_that_some_key_allows(page: str, query: str, reason: str | None) -> None:
+    guarded = guard(cors=CorsPolicy(preflight="strict"))
+    answer = preflight(guarded, ("origin", page), query=query)
+    if reason is None:
+        assert answer.status == 204
+        assert answer.value("access-control-allow-origin") == page.encode()
+    else:
+        assert answer.status == Reason(reason).status
+        assert answer.reason == reason
+        assert [name for name, _ in answer.headers if name.startswith(b"access-control-")] == []
+
+
+def test_a_strict_preflight_says_that_credentials_are_allowed() -> None:
+    cors = CorsPolicy(allow_credentials=True, preflight="strict")
+    guarded = GatekeeperMiddleware(App(), gate_for(https_only=True), cors=cors)
+    assert preflight(guarded, ("origin", PAGE)).value("access-control-allow-credentials") == b"true"
+    refused = preflight(guarded, ("origin", PAGE.replace("https", "http")))
+    assert refused.status == 403
+    assert refused.values("access-control-allow-credentials") == []
+
+
+def test_a_strict_preflight_follows_the_list(tmp_path: Path) -> None:
+    fields = [*ASKS_METHOD, *ON_PAGE]
+
+    async def scenario() -> list[int]:
+        path = tmp_path / "rows.json"
+        statuses = []
+        write_rows(path, [])
+        gate = Gatekeeper(FileSource(path))
+        guarded = GatekeeperMiddleware(App(), gate, cors=CorsPolicy(preflight="strict"))
+        async with gate:
+            for rows in ([], ROWS[:1], [{**ROWS[0], "disabled_at": "now"}], ROWS[:1], []):
+                write_rows(path, rows)
+                await gate.refresh()
+                statuses.append((await ask_later(guarded, fields, method="OPTIONS")).status)
+        return statuses
+
+    assert asyncio.run(scenario()) == [403, 204, 403, 204, 403]
+
+
+def test_a_strict_preflight_before_the_first_list_is_a_503() -> None:
+    gate = Gatekeeper(SilentSource(), start_timeout=0)
+    guarded = GatekeeperMiddleware(App(), gate, cors=CorsPolicy(preflight="strict"))
+    answer = asyncio.run(ask_later(guarded, [*ASKS_METHOD, *ON_PAGE], method="OPTIONS"))
+    assert (answer.status, answer.reason) == (503, "not_ready")
+
+
+def test_an_open_preflight_needs_no_list() -> None:
+    guarded = GatekeeperMiddleware(App(), Gatekeeper(SilentSource(), start_timeout=0))
+    assert preflight(guarded, ("origin", PAGE)).status == 204
+
+
+# --- Exempt paths
+
+EXEMPT = ("/healthz", "/static/*")
+
+
+@pytest.mark.parametrize("root_path", ["", "/widget"])
+@pytest.mark.parametrize(
+    ("path", "exempt"),
+    [
+        ("/healthz", True),
+        ("/static/", True),
+        ("/static/widget.js", True),
+        ("/static/a/b", True),
+        ("/static", False),
+        ("/statics", False),
+        ("/healthz/", False),
+        ("/healthzz", False),
+        ("/HEALTHZ", False),
+        ("/x/healthz", False),
+        ("/x/static/y", False),
+        ("//healthz", False),
+        ("/", False),
+    ],
+)
+def test_an_exempt_path_needs_no_key(root_path: str, path: str, *, exempt: bool) -> None:
+    guarded = guard(exempt=EXEMPT)
+    parts: dict[str, Any] = {"path": root_path + path, "root_path": root_path}
+    assert ask(guarded, **parts).reason == ("allowed" if exempt else "key_missing")
+    (message, *_) = shake_hands(guarded, extension=False, **parts)
+    assert message["type"] == ("websocket.accept" if exempt else "websocket.close")
+
+
+def test_a_root_path_is_no_part_of_an_exempt_path() -> None:
+    assert ask(guard(exempt=("/widget/healthz",)), path="/widget/healthz", root_path="/widget").reason == "key_missing"
+
+
+def test_a_scope_without_a_root_path_has_an_empty_one() -> None:
+    scope = scope_of("http", [], path="/healthz")
+    del scope["root_path"]
+    sent, send = sender()
+    at_once(_call(guard(exempt=EXEMPT), scope, never_received, send))
+    assert read_answer(sent).reason == "allowed"
+
+
+@pytest.mark.parametrize("fields", [[], ALLOWED, [*ON_PAGE, *ASKS_METHOD]])
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_an_exempt_request_is_not_touched(kind: str, fields: list[Header]) -> None:
+    calls: list[tuple[Scope, Receive, Send]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append((scope, receive, send))
+
+    scope = scope_of(kind, fields, path="/healthz")
+    before = dict(scope)
+    _, send = sender()
+    at_once(_call(guard(app, exempt=EXEMPT), scope, never_received, send))
+    assert calls == [(scope, never_received, send)]
+    assert calls[0][0] is scope
+    assert scope == before
+    with pytest.raises(DecisionMissing):
+        decision_from(scope)
+
+
+# --- Other connections
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "webtransport", "http.next"])
+def test_other_connections_are_not_touched(kind: str) -> None:
+    calls: list[tuple[Scope, Receive, Send]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append((scope, receive, send))
+
+    scope: Scope = {"type": kind}
+    _, send = sender()
+    at_once(_call(guard(app, exempt=EXEMPT, frame_ancestors=True), scope, never_received, send))
+    assert calls == [({"type": kind}, never_received, send)]
+    assert calls[0][0] is scope
+
+
+# --- WebSockets
+
+
+def test_an_allowed_websocket_reaches_the_app_with_its_decision() -> None:
+    calls: list[tuple[Scope, Receive, Send]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append((scope, receive, send))
+
+    _, send = sender()
+    for parts in ({}, {"state": {"database": 1}}):
+        scope = scope_of("websocket", ON_PAGE, query=f"client_key={KEY}", **parts)
+        at_once(_call(guard(app), scope, never_received, send))
+        assert calls.pop() == (scope, never_received, send)
+        websocket = WebSocket(scope, never_received, send)
+        assert decision_from(websocket) is decision_from(scope) is websocket.state.gatekeeper
+        assert decision_from(websocket).agent_id == "agent_7"
+
+
+SOCKETS = [
+    pytest.param(ON_PAGE, "", "key_missing", id="no key"),
+    pytest.param(ALLOWED, "", "key_missing", id="key in the header"),
+    pytest.param(ON_PAGE, "client_key=x", "key_malformed", id="malformed key"),
+    pytest.param(ON_PAGE, f"client_key={KEY}&client_key={OTHER_KEY}", "key_conflict", id="two keys"),
+    pytest.param(ON_PAGE, f"client_key={UNKNOWN_KEY}", "key_unknown", id="unknown key"),
+    pytest.param(ON_PAGE, f"client_key={TWIN_KEY}", "key_ambiguous", id="ambiguous key"),
+    pytest.param(ON_PAGE, f"client_key={DISABLED_KEY}", "key_disabled", id="disabled key"),
+    pytest.param(ON_PAGE, f"client_key={EMPTY_KEY}", "allowlist_empty", id="key without domains"),
+    pytest.param([], f"client_key={KEY}", "origin_missing", id="no Origin"),
+    pytest.param(headers(("referer", PAGE)), f"client_key={KEY}", "origin_missing", id="Referer does not count"),
+    pytest.param([*ON_PAGE, *ON_PAGE], f"client_key={KEY}", "origin_conflict", id="Origin twice"),
+    pytest.param(headers(("origin", "null")), f"client_key={KEY}", "origin_null", id="null"),
+    pytest.param(headers(("origin", "x")), f"client_key={KEY}", "origin_malformed", id="malformed"),
+    pytest.param(headers(("origin", STRANGE_PAGE)), f"client_key={KEY}", "origin_not_allowed", id="strange page"),
+    pytest.param(
+        headers(("origin", f"https://{'a' * 63}.{'b' * 63}.{'c' * 63}.test")),
+        f"client_key={KEY}",
+        "origin_not_allowed",
+        id="long page",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "query", "reason"), SOCKETS)
+def test_a_refused_websocket_is_answered_with_the_problem_before_it_is_accepted(
+    fields: list[Header], query: str, reason: str
+) -> None:
+    app = App()
+    start, body = shake_hands(guard(app), fields, extension=True, query=query)
+    assert (start["type"], body["type"]) == ("websocket.http.response.start", "websocket.http.response.body")
+    assert start["status"] == Reason(reason).status
+    answer = Answer(start["status"], start["headers"], body["body"])
+    assert (answer.reason, answer.problem["status"]) == (reason, answer.status)
+    assert answer.value("content-type") == b"application/problem+json"
+    assert answer.value("content-length") == str(len(answer.body)).encode()
+    assert answer.value("cache-control") == b"no-store"
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize(("fields", "query", "reason"), SOCKETS)
+@pytest.mark.parametrize("parts", [{}, {"extensions": None}, {"extensions": {"tls": {}}}])
+def test_a_refused_websocket_is_closed_before_it_is_accepted_where_no_answer_can_be_sent(
+    fields: list[Header], query: str, reason: str, parts: dict[str, Any]
+) -> None:
+    app = App()
+    (close,) = shake_hands(guard(app), fields, extension=False, query=query, **parts)
+    assert (close["type"], close["code"]) == ("websocket.close", 1008)
+    assert close["reason"] == f"{reason}: {Decision(Reason(reason)).title}"
+    assert len(close["reason"].encode()) <= 123
+    assert app.scopes == []
+
+
+def test_a_websocket_without_a_query_in_its_scope_has_no_key() -> None:
+    scope = scope_of("websocket", ON_PAGE)
+    del scope["query_string"]  # ASGI lets WebSockets go without
+    sent, send = sender()
+    at_once(_call(guard(), scope, never_received, send))
+    assert sent[0]["reason"].startswith("key_missing")
+
+
+def test_a_websocket_is_not_ready_before_the_first_list() -> None:
+    async def scenario() -> list[Message]:
+        sent, send = sender()
+        guarded = GatekeeperMiddleware(App(), Gatekeeper(SilentSource(), start_timeout=0))
+        extensions: dict[str, Any] = {"websocket.http.response": {}}
+        scope = scope_of("websocket", ON_PAGE, query=f"client_key={KEY}", extensions=extensions)
+        await guarded(scope, never_received, send)
+        return sent
+
+    start, _ = asyncio.run(scenario())
+    assert start["status"] == 503
+    assert dict(start["headers"])[b"retry-after"] == b"2"
+
+
+# --- Frames
+
+
+@pytest.mark.parametrize("kind", [b"text/html", b"text/html; charset=utf-8", b"TEXT/HTML"])
+@pytest.mark.parametrize("name", [b"content-type", b"Content-Type"])
+def test_html_can_be_framed_by_the_pages_of_its_key_only(name: bytes, kind: bytes) -> None:
+    answer = ask(guard(App((name, kind)), frame_ancestors=True), ALLOWED)
+    policy = f"frame-ancestors {PAGE} https://localhost:* http://localhost:*"
+    assert answer.value("content-security-policy") == policy.encode()
+    assert answer.value("access-control-allow-origin") == PAGE.encode()
+
+
+@pytest.mark.parametrize("fields", [[], [(b"content-type", b"application/json")], [(b"x-type", b"text/html")]])
+def test_what_is_not_html_gets_no_policy(fields: list[Header]) -> None:
+    assert ask(guard(App(*fields), frame_ancestors=True), ALLOWED).values("content-security-policy") == []
+
+
+def test_html_gets_no_policy_if_none_is_asked_for() -> None:
+    assert ask(guard(App((b"content-type", b"text/html"))), ALLOWED).values("content-security-policy") == []
+
+
+def test_the_policy_stands_beside_the_apps_own() -> None:
+    own = (b"content-security-policy", b"default-src 'self'")
+    answer = ask(guard(App((b"content-type", b"text/html"), own), frame_ancestors=True), ALLOWED)
+    first, second = answer.values("content-security-policy")
+    assert first == own[1]
+    assert second.startswith(b"frame-ancestors ")
+
+
+def test_every_key_has_a_policy_of_its_own() -> None:
+    guarded = guard(App((b"content-type", b"text/html")), frame_ancestors=True)
+    other = [*headers(("data-client-key", OTHER_KEY)), *ON_PAGE]
+    answers = [ask(guarded, fields) for fields in (ALLOWED, other, ALLOWED)]
+    first, second, third = (answer.value("content-security-policy") for answer in answers)
+    assert second == f"frame-ancestors {OTHER_PAGE} {PAGE}".encode()
+    assert first == third != second
+
+
+# --- Whatever bytes arrive
+
+VALUES = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([PAGE, STRANGE_PAGE, "null", KEY, DISABLED_KEY, "https://", "http://[::1", "https://a:", ""]).map(
+        str.encode
+    ),
+    st.builds(bytes.__add__, st.just(PAGE.encode()), st.binary(max_size=4)),
+    st.builds(bytes.__add__, st.sampled_from([b"https://", b"http://"]), st.binary(max_size=20)),
+    st.builds(lambda byte, count: byte * count, st.binary(min_size=1, max_size=1), st.sampled_from([300, 70_000])),
+)
+NAMES = st.sampled_from([b"origin", b"referer", b"data-client-key"])
+FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=4)
+ANY_QUERY = st.one_of(QUERIES, st.binary(max_size=40), VALUES.map(lambda value: b"client_key=" + value))
+GUARDED = guard(App((b"content-type", b"text/html")), frame_ancestors=True)
+STRICT = guard(cors=CorsPolicy(preflight="strict"))
+
+
+@settings(max_examples=300)
+@given(FIELDS, ANY_QUERY, st.sampled_from(["GET", "OPTIONS", "POST"]), st.sampled_from([GUARDED, STRICT]))
+def test_every_request_gets_a_documented_status(
+    fields: list[Header], query: bytes, method: str, guarded: GatekeeperMiddleware
+) -> None:
+    for _ in range(2):
+        answer = ask(guarded, fields, query=query, method=method)
+        assert answer.status == Reason(answer.reason).status
+        echoed = answer.value("access-control-allow-origin")
+        assert echoed is None or [echoed] == [value for name, value in fields if name == b"origin"]
+
+
+@settings(max_examples=300)
+@given(FIELDS, ANY_QUERY, st.sampled_from([GUARDED, STRICT]))
+def test_every_preflight_gets_a_documented_status(fields: list[Header], query: bytes, guarded: GatekeeperMiddleware) -> None:
+    keyless = [*ASKS_METHOD, *without(fields, b"data-client-key")]
+    answer = ask(guarded, keyless, query=query, method="OPTIONS")
+    if answer.status == 204:
+        assert [answer.value("access-control-allow-origin")] == [value for name, value in fields if name == b"origin"]
+    else:
+        assert answer.status == Reason(answer.reason).status
+        assert answer.reason != "allowed"
+
+
+@settings(max_examples=300)
+@given(FIELDS, ANY_QUERY, st.booleans())
+def test_every_websocket_is_accepted_or_refused(fields: list[Header], query: bytes, extension: bool) -> None:  # noqa: FBT001
+    first, *_ = shake_hands(GUARDED, fields, extension=extension, query=query)
+    expected = ["websocket.accept", "websocket.http.response.start" if extension else "websocket.close"]
+    assert first["type"] in expected
+    assert "status" not in first or first["status"] in {400, 403}
+
+
+@settings(max_examples=300)
+@given(FIELDS, ANY_QUERY)
+def test_the_middleware_decides_as_its_gate_does(fields: list[Header], query: bytes) -> None:
+    gate = Witness.from_rows(ROWS)
+    answer = ask(GatekeeperMiddleware(App(), gate), fields, query=query)
+    origins = [value for name, value in fields if name == b"origin"]
+    referers = [value for name, value in fields if name == b"referer"]
+
+    def only(values: list[bytes]) -> bytes | Conflict | None:
+        return values[0] if len(values) == 1 else Conflict.CONFLICT if values else None
+
+    expected = gate_for().decide(gate.seen, only(origins), referer=only(referers))
+    assert answer.reason == expected.reason

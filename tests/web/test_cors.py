@@ -1,0 +1,208 @@
+"""CorsPolicy, the headers made from it, and the Content-Security-Policy made from an allowlist."""
+
+from typing import Any
+
+import pytest
+
+from gatekeeper import Allowlist, ConfigError, CorsPolicy
+from gatekeeper.web.cors import CorsHeaders, frame_ancestors, is_token
+
+ORIGIN = b"https://shop.acme.com"
+
+
+def listed(value: bytes) -> set[str]:
+    """Read a header that is a list: order and letter case say nothing."""
+    return {name.strip().lower() for name in value.decode("ascii").split(",")}
+
+
+def answer_to_preflight(policy: CorsPolicy, *, private_network: bool = False) -> dict[bytes, bytes]:
+    """Answer a preflight, and assert that no header comes twice."""
+    headers = CorsHeaders(policy, "data-client-key").preflight(ORIGIN, private_network=private_network)
+    assert len(dict(headers)) == len(headers)
+    return dict(headers)
+
+
+def test_the_default_policy_is_narrow_and_sends_no_credentials() -> None:
+    policy = CorsPolicy()
+    assert (policy.allow_methods, policy.allow_headers) == (("GET", "HEAD", "POST"), ("content-type",))
+    assert (policy.expose_headers, policy.max_age, policy.preflight) == ((), 600, "open")
+    assert (policy.allow_credentials, policy.allow_private_network) == (False, False)
+
+
+def test_a_policy_cannot_be_changed_after_it_was_checked() -> None:
+    with pytest.raises(AttributeError):
+        CorsPolicy().max_age = -1  # type: ignore[misc]  # refused at run time, too
+
+
+def test_a_policy_takes_no_option_by_its_place() -> None:
+    with pytest.raises(TypeError):
+        CorsPolicy(("GET",))  # type: ignore[call-arg]  # refused at run time, too
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("allow_methods", ("GET", "*"), "allow_methods has '*'"),
+        ("allow_methods", ("GET POST",), "allow_methods has 'GET POST'"),
+        ("allow_methods", "GET", "allow_methods is one string, 'GET': expected several, such as ('GET',)"),
+        ("allow_headers", ("",), "allow_headers has ''"),
+        ("allow_headers", ("x-a\r\nset-cookie: a=b",), "allow_headers has 'x-a\\r\\nset-cookie: a=b'"),
+        ("allow_headers", ("x-a,x-b",), "allow_headers has 'x-a,x-b'"),
+        ("allow_headers", (b"x-a",), "allow_headers has b'x-a'"),
+        ("allow_headers", "content-type", "allow_headers is one string, 'content-type'"),
+        ("expose_headers", ("*",), "expose_headers has '*'"),
+        ("expose_headers", ("x-ä",), "expose_headers has 'x-ä'"),
+        ("expose_headers", (None,), "expose_headers has None"),
+        ("max_age", -1, "max_age is -1"),
+        ("max_age", 1.5, "max_age is 1.5"),
+        ("max_age", True, "max_age is True"),
+        ("max_age", "600", "max_age is '600'"),
+        ("max_age", None, "max_age is None"),
+        ("preflight", "lax", "preflight is 'lax': expected 'open' or 'strict'"),
+        ("preflight", None, "preflight is None"),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_value(option: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        CorsPolicy(**{option: value})
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(said)
+    assert str(error.value).startswith("gatekeeper: ")
+
+
+def test_every_mistake_is_listed_at_once() -> None:
+    wrong: dict[str, Any] = {
+        "allow_methods": ("G T", "*"),
+        "allow_headers": "content-type",
+        "expose_headers": ("x a",),
+        "max_age": -1,
+        "preflight": "lax",
+    }
+    with pytest.raises(ConfigError) as error:
+        CorsPolicy(**wrong)
+    beginnings = [problem.split()[0] for problem in error.value.problems]
+    assert beginnings == ["allow_methods", "allow_methods", "allow_headers", "expose_headers", "max_age", "preflight"]
+
+
+@pytest.mark.parametrize("max_age", [0, 86_400])
+def test_any_number_of_seconds_from_0_is_a_max_age(max_age: int) -> None:
+    answer = answer_to_preflight(CorsPolicy(max_age=max_age))
+    assert answer[b"access-control-max-age"] == str(max_age).encode()
+
+
+@pytest.mark.parametrize("name", ["GET", "x-a", "X_a.1", "!#$%&'*+-.^_`|~"])
+def test_a_token_is_a_name(name: str) -> None:
+    assert is_token(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a\n", "a:", "a/b", "é", "a\x00", "(a)", b"GET", None, 1])
+def test_what_is_not_a_token_is_no_name(name: object) -> None:
+    assert not is_token(name)
+
+
+def test_the_answer_to_a_preflight_says_what_the_policy_says_and_nothing_else() -> None:
+    policy = CorsPolicy(allow_methods=("GET", "PUT"), allow_headers=("content-type", "x-trace"), max_age=5)
+    answer = answer_to_preflight(policy)
+    assert answer[b"access-control-allow-origin"] == ORIGIN
+    assert listed(answer[b"access-control-allow-methods"]) == {"get", "put"}
+    assert listed(answer[b"access-control-allow-headers"]) == {"content-type", "x-trace", "data-client-key"}
+    assert answer[b"access-control-max-age"] == b"5"
+    assert listed(answer[b"vary"]) == {"origin", "access-control-request-method", "access-control-request-headers"}
+    assert len(answer) == 5
+
+
+def test_the_key_header_is_allowed_even_if_no_other_is() -> None:
+    answer = answer_to_preflight(CorsPolicy(allow_headers=()))
+    assert answer[b"access-control-allow-headers"] == b"data-client-key"
+
+
+def test_credentials_are_said_in_preflights_and_responses_alike() -> None:
+    policy = CorsPolicy(allow_credentials=True, preflight="strict")
+    assert answer_to_preflight(policy)[b"access-control-allow-credentials"] == b"true"
+    assert (b"access-control-allow-credentials", b"true") in CorsHeaders(policy, "data-client-key").allowed
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_private_network_is_opened_if_asked_for_and_allowed(*, asked: bool, allowed: bool) -> None:
+    answer = answer_to_preflight(CorsPolicy(allow_private_network=allowed), private_network=asked)
+    opened = {b"access-control-allow-private-network": b"true"} if asked and allowed else {}
+    assert {name: value for name, value in answer.items() if b"private" in name} == opened
+    assert ("access-control-request-private-network" in listed(answer[b"vary"])) is allowed
+
+
+def test_no_two_preflights_share_a_list() -> None:
+    headers = CorsHeaders(CorsPolicy(), "data-client-key")
+    first = headers.preflight(ORIGIN, private_network=False)
+    first.append((b"set-cookie", b"a=b"))
+    second = headers.preflight(b"https://blog.acme.com", private_network=False)
+    assert b"set-cookie" not in dict(second)
+    assert dict(second)[b"access-control-allow-origin"] == b"https://blog.acme.com"
+
+
+def test_responses_vary_by_the_origin_and_the_key_header() -> None:
+    headers = CorsHeaders(CorsPolicy(), "x-key")
+    assert headers.allowed == (headers.vary,)
+    assert headers.vary[0] == headers.vary_with_referer[0] == b"vary"
+    assert listed(headers.vary[1]) == {"origin", "x-key"}
+    assert listed(headers.vary_with_referer[1]) == {"origin", "x-key", "referer"}
+
+
+def test_exposed_headers_are_said_in_responses_and_not_in_preflights() -> None:
+    policy = CorsPolicy(expose_headers=("X-Trace", "ETag"))
+    allowed = dict(CorsHeaders(policy, "data-client-key").allowed)
+    assert listed(allowed[b"access-control-expose-headers"]) == {"x-trace", "etag"}
+    assert b"access-control-expose-headers" not in answer_to_preflight(policy)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sources"),
+    [
+        ("acme.com", "https://acme.com http://acme.com"),
+        ("*.acme.com", "https://*.acme.com http://*.acme.com"),
+        ("https://acme.com", "https://acme.com"),
+        ("http://acme.com", "http://acme.com"),
+        ("acme.com:8443", "https://acme.com:8443 http://acme.com:8443"),
+        ("localhost:*", "https://localhost:* http://localhost:*"),
+        ("192.168.0.10:3000", "https://192.168.0.10:3000 http://192.168.0.10:3000"),
+        ("bücher.example", "https://xn--bcher-kva.example http://xn--bcher-kva.example"),
+    ],
+)
+def test_an_entry_becomes_the_sources_that_it_means(entry: str, sources: str) -> None:
+    name, value = frame_ancestors(Allowlist.parse([entry]))
+    assert (name, value.decode()) == (b"content-security-policy", f"frame-ancestors {sources}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "sources"),
+    [
+        ("acme.com", "https://acme.com"),
+        ("*.acme.com", "https://*.acme.com"),
+        ("localhost:*", "https://localhost:* http://localhost:*"),
+        ("*.localhost", "https://*.localhost http://*.localhost"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://acme.com", "'none'"),
+    ],
+)
+def test_https_only_leaves_http_to_loopback_names(entry: str, sources: str) -> None:
+    _, value = frame_ancestors(Allowlist.parse([entry], https_only=True))
+    assert value.decode() == f"frame-ancestors {sources}"
+
+
+@pytest.mark.parametrize("entries", [[], ["*"], ["[::1]:*"], ["my_shop.acme.com"], ["a b"]])
+def test_without_a_source_that_csp_has_no_page_may_frame(entries: list[str]) -> None:
+    assert frame_ancestors(Allowlist.parse(entries)) == (b"content-security-policy", b"frame-ancestors 'none'")
+
+
+def test_a_key_that_is_gone_lets_no_page_frame() -> None:
+    assert frame_ancestors(None)[1] == b"frame-ancestors 'none'"
+
+
+def test_what_csp_cannot_say_leaves_the_other_entries_alone() -> None:
+    _, value = frame_ancestors(Allowlist.parse(["[::1]:*", "https://a.test", "my_shop.acme.com", "https://b.test:1"]))
+    assert value == b"frame-ancestors https://a.test https://b.test:1"
+
+
+def test_no_entry_can_end_the_directive_and_begin_another() -> None:
+    entries = ["a.test; script-src *", "a.test;", "https://a.test;x", "a.test,b.test", "a.test 'self'"]
+    assert frame_ancestors(Allowlist.parse(entries))[1] == b"frame-ancestors 'none'"
