@@ -36,7 +36,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ("elif name == key_header and value:", 'elif name == b"data-client-key":'),
         ("key = value if key is None or key == value else CONFLICT", "key = value"),
     ),
-    "exempt paths": (("if self._has_exempt and self._is_exempt(scope):", "if False:"),),
+    "exempt paths": (("if self._exempt is not None and self._exempt.covers(scope):", "if False:"),),
     "a key in the query": (('if scope["query_string"]:', "if False:"),),
     "frame_ancestors": (("if self._frame_ancestors:", "if False:"),),
     "counting requests": (("remembered.uses += 1", "pass"),),

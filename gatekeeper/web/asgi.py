@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Iterator, Mapping
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +13,9 @@ from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import Asked, read_page
-from gatekeeper.web.cors import CorsHeaders, CorsPolicy, Header, frame_ancestors, is_token
+from gatekeeper.web.answers import Answer, problem, refusal
+from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token
+from gatekeeper.web.request import ExemptPaths, Header, exempt_problems, has_header, key_in_query, single_header
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
@@ -69,13 +70,10 @@ class GatekeeperMiddleware:
         self._closes_streams = gatekeeper.closes_streams
         self._key_header = key_header.lower().encode("ascii")
         self._key_query = key_query.encode("ascii")
-        self._headers = CorsHeaders(cors, key_header.lower())
-        self._gained = self._headers.allowed
-        self._gained_by_referer = (self._headers.vary_with_referer,)
+        self._cors = CorsHeaders(cors, key_header.lower())
+        self._gained = self._cors.allowed
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
-        self._exempt_paths = frozenset(path for path in exempt if not path.endswith("*"))
-        self._exempt_prefixes = tuple(path[:-1] for path in exempt if path.endswith("*"))
-        self._has_exempt = bool(exempt)
+        self._exempt = ExemptPaths(exempt) if exempt else None
         self._readable_denials = readable_denials
         self._frame_ancestors = frame_ancestors
 
@@ -84,7 +82,7 @@ class GatekeeperMiddleware:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        if self._has_exempt and self._is_exempt(scope):
+        if self._exempt is not None and self._exempt.covers(scope):
             await self.app(scope, receive, send)
             return
         key: Any = None
@@ -96,12 +94,12 @@ class GatekeeperMiddleware:
             elif name == key_header and value:
                 key = value if key is None or key == value else CONFLICT
         # Browsers put no key into a preflight's headers, so a request with one is none.
-        if key is None and scope["method"] == "OPTIONS" and _has(scope, b"access-control-request-method"):
+        if key is None and scope["method"] == "OPTIONS" and has_header(scope["headers"], b"access-control-request-method"):
             await self._preflight(scope, send, origin)
             return
         if scope["query_string"]:
-            key = self._with_query(key, scope["query_string"])
-        asked: Any = (key, origin) if origin is not None else (key, None, _single(scope, b"referer"))
+            key = key_in_query(scope["query_string"], self._key_query, key)
+        asked: Any = (key, origin) if origin is not None else (key, None, single_header(scope["headers"], b"referer"))
         try:
             remembered = self._gate.memo.allowed[asked]
         except KeyError:
@@ -116,8 +114,10 @@ class GatekeeperMiddleware:
             scope["state"][STATE_KEY] = decision
         except KeyError:
             scope["state"] = {STATE_KEY: decision}
-        gained = self._gained if origin is not None else self._gained_by_referer
-        headers = [*gained] if origin is None else [(b"access-control-allow-origin", origin), *gained]
+        if origin is not None:
+            headers = [(b"access-control-allow-origin", origin), *self._gained]
+        else:
+            headers = [*self._cors.allowed_by_referer]
         if self._frame_ancestors:
             send = self._framing(send, decision)
 
@@ -129,7 +129,7 @@ class GatekeeperMiddleware:
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
                     if header[0] not in _REPLACED:
-                        headers.append(header)  # noqa: PERF401 - a comprehension costs a function call
+                        headers.append(header)  # a comprehension costs a function call
                 # A copy, for an app may send one and the same message again and again.
                 message = message.copy()
                 message["headers"] = headers
@@ -159,31 +159,25 @@ class GatekeeperMiddleware:
             await self._refuse(send, Decision(page.reason, origin=page.seen, problem=page.problem), None)
             return
         if self._enabled_origins is not None:
-            decision = await self._gate.check(self._with_query(None, scope["query_string"]), origin)
+            decision = await self._gate.check(key_in_query(scope["query_string"], self._key_query), origin)
             if decision.reason is Reason.KEY_MISSING:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
             if not decision.allowed:
                 await self._refuse(send, decision, None)
                 return
-        private_network = _has(scope, b"access-control-request-private-network")
-        headers = self._headers.preflight(origin, private_network=private_network)
-        await send({"type": "http.response.start", "status": 204, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+        private_network = has_header(scope["headers"], b"access-control-request-private-network")
+        await _send(send, Answer(204, self._cors.preflight(origin, private_network=private_network), b""))
 
     async def _refuse(self, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
-        headers = [self._headers.vary_with_referer if origin is None else self._headers.vary]
-        if self._readable_denials and isinstance(origin, bytes) and _is_well_formed(decision):
-            headers.append((b"access-control-allow-origin", origin))
-        start, body = _answer(decision, headers)
-        await send({"type": "http.response.start", **start})
-        await send({"type": "http.response.body", "body": body})
+        await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket" or self._is_exempt(scope):
+        if scope["type"] != "websocket" or (self._exempt is not None and self._exempt.covers(scope)):
             await self.app(scope, receive, send)
             return
-        asked = self._with_query(None, scope.get("query_string", b"")), _single(scope, b"origin")
+        key = key_in_query(scope.get("query_string", b""), self._key_query)
+        asked = key, single_header(scope["headers"], b"origin")
         decision = await self._gate.check(*asked)
         if decision.allowed:
             scope.setdefault("state", {})[STATE_KEY] = decision
@@ -192,9 +186,7 @@ class GatekeeperMiddleware:
             else:
                 await self.app(scope, receive, send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):
-            start, body = _answer(decision, [])
-            await send({"type": "websocket.http.response.start", **start})
-            await send({"type": "websocket.http.response.body", "body": body})
+            await _send(send, problem(decision), "websocket.http.response")
         else:
             await send(closing_message(decision))
 
@@ -207,24 +199,6 @@ class GatekeeperMiddleware:
                 raise
         else:
             await stream.leave(None)
-
-    def _is_exempt(self, scope: Scope) -> bool:
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in self._exempt_paths:
-            return True
-        # An app may take "/static/../chat" for "/chat", or decode or unslash once more, so nothing leads back up here.
-        return path.startswith(self._exempt_prefixes) and not any(odd in path for odd in ("/..", "\\", "%"))
-
-    def _with_query(self, key: bytes | Conflict | None, query: bytes) -> bytes | Conflict | None:
-        """The key of a request whose header gave the one passed; empty values count as none given."""
-        is_encoded = b"%" in query or b"+" in query
-        for pair in query.split(b"&"):
-            name, _, value = pair.partition(b"=")
-            if is_encoded:
-                name, value = _decoded(name), _decoded(value)
-            if name == self._key_query and value:
-                key = value if not key or key == value else CONFLICT
-        return key
 
     def _framing(self, send: Send, decision: Decision) -> Send:
         allowlist = None if decision.key is None else self._gate.allowlist(decision.key)
@@ -263,42 +237,16 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
     return decision
 
 
-def _answer(decision: Decision, headers: list[Header]) -> tuple[dict[str, Any], bytes]:
-    body = decision.problem_json()
-    headers += (
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode("ascii")),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    )
-    if decision.retry_after is not None:
-        headers.append((b"retry-after", str(decision.retry_after).encode("ascii")))
-    return {"status": decision.status, "headers": headers}, body
-
-
-def _is_well_formed(decision: Decision) -> bool:
-    return decision.origin is not None and decision.origin != "null"
-
-
-def _single(scope: Scope, wanted: bytes) -> bytes | Conflict | None:
-    values = [value for name, value in scope["headers"] if name == wanted]
-    return None if not values else values[0] if len(values) == 1 else CONFLICT
-
-
-def _has(scope: Scope, wanted: bytes) -> bool:
-    return any(name == wanted for name, _ in scope["headers"])
+async def _send(send: Send, answer: Answer, kind: str = "http.response") -> None:
+    await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": f"{kind}.body", "body": answer.body})
 
 
 def _is_html(name: bytes, value: bytes) -> bool:
     return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
 
 
-def _decoded(text: bytes) -> bytes:
-    """As an app reads a query (URL standard 5.1): "+" is a space, %xx a byte."""
-    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
-
-
-def _problems(  # noqa: C901 - one condition for every mistake
+def _problems(
     gatekeeper: object, key_header: object, key_query: object, cors: object, exempt: Collection[str]
 ) -> Iterator[str]:
     if not isinstance(gatekeeper, Gatekeeper):
@@ -314,13 +262,4 @@ def _problems(  # noqa: C901 - one condition for every mistake
             yield "allow_credentials=True needs CorsPolicy(preflight='strict'): open preflights answer every origin"
         if isinstance(gatekeeper, Gatekeeper) and not gatekeeper.https_only:
             yield "allow_credentials=True needs Gatekeeper(https_only=True): anybody on the path can forge an http page"
-    if isinstance(exempt, str):
-        yield f"exempt is one string, {exempt!r}: expected several paths, such as ({exempt!r},)"
-        return
-    for path in exempt:
-        if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
-            yield f"exempt has {path!r}: expected a path such as '/healthz', or '/static/*' for all below one"
-        elif path.endswith("*") and not path.endswith("/*"):
-            yield f"exempt has {path!r}: expected '/*' at its end, so that it stands for whole segments of a path"
-        elif path == "/*":
-            yield "exempt has '/*', which leaves nothing guarded: name the paths that need no key"
+    yield from exempt_problems(exempt)

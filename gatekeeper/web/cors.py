@@ -9,10 +9,9 @@ import msgspec
 from gatekeeper.errors import ConfigError
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.origins import is_loopback
+from gatekeeper.web.request import Header
 
 __all__ = ("CorsHeaders", "CorsPolicy", "frame_ancestors")
-
-Header = tuple[bytes, bytes]
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
 
@@ -76,6 +75,7 @@ class CorsHeaders:
         vary: what every answer depends on.
         vary_with_referer: the same where the Referer stood in for a missing Origin.
         allowed: what an allowed page's response gains beside its own origin.
+        allowed_by_referer: what the response gains where the Referer named the page.
     """
 
     def __init__(self, policy: CorsPolicy, key_header: str) -> None:
@@ -88,6 +88,7 @@ class CorsHeaders:
         self.vary: Header = (b"vary", _joined(("Origin", key_header)))
         self.vary_with_referer: Header = (b"vary", _joined(("Origin", key_header, "Referer")))
         self.allowed: tuple[Header, ...] = (self.vary, *expose, *credentials)
+        self.allowed_by_referer: tuple[Header, ...] = (self.vary_with_referer,)
         asked: tuple[str, ...] = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
         if policy.allow_private_network:
             asked = (*asked, "Access-Control-Request-Private-Network")

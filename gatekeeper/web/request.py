@@ -1,0 +1,83 @@
+"""What a request says: its client key, single headers, and whether its path is exempt."""
+
+from collections.abc import Collection, Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Scope
+
+from gatekeeper.gate.decisions import CONFLICT, Conflict
+
+__all__ = ("ExemptPaths", "Header", "exempt_problems", "has_header", "key_in_query", "single_header")
+
+Header = tuple[bytes, bytes]  # name and value
+
+
+class ExemptPaths:
+    """Paths that are served without a client key.
+
+    Args:
+        paths: exact paths; "/static/*" for all paths below one.
+    """
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self._exact = frozenset(path for path in paths if not path.endswith("*"))
+        self._prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
+
+    def covers(self, scope: Scope) -> bool:
+        """Whether the path of a connection, below where its app is mounted, is exempt."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in self._exact:
+            return True
+        # An app may read "/static/../chat" as "/chat", or decode once more. Such a path is never exempt by its prefix.
+        return path.startswith(self._prefixes) and not any(odd in path for odd in ("/..", "\\", "%"))
+
+
+def exempt_problems(paths: Collection[str]) -> Iterator[str]:
+    """What is wrong with exempt paths, one sentence for each mistake."""
+    if isinstance(paths, str):
+        yield f"exempt is one string, {paths!r}: expected several paths, such as ({paths!r},)"
+        return
+    for path in paths:
+        if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
+            yield f"exempt has {path!r}: expected a path such as '/healthz', or '/static/*' for all below one"
+        elif path.endswith("*") and not path.endswith("/*"):
+            yield f"exempt has {path!r}: expected '/*' at its end, so that it stands for whole segments of a path"
+        elif path == "/*":
+            yield "exempt has '/*', which leaves nothing guarded: name the paths that need no key"
+
+
+def key_in_query(query: bytes, parameter: bytes, key: bytes | Conflict | None = None) -> bytes | Conflict | None:
+    """The client key of a request, by its query and its header.
+
+    Args:
+        query: the raw query string.
+        parameter: the name of the parameter that carries the key.
+        key: the key in the header; None where there is none.
+
+    Returns:
+        The key; CONFLICT where two values differ. Empty values are ignored.
+    """
+    is_encoded = b"%" in query or b"+" in query
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if is_encoded:
+            name, value = _decoded(name), _decoded(value)
+        if name == parameter and value:
+            key = value if not key or key == value else CONFLICT
+    return key
+
+
+def single_header(headers: Iterable[Header], wanted: bytes) -> bytes | Conflict | None:
+    """The value of a header that may come once; CONFLICT if it comes more often."""
+    values = [value for name, value in headers if name == wanted]
+    return None if not values else values[0] if len(values) == 1 else CONFLICT
+
+
+def has_header(headers: Iterable[Header], wanted: bytes) -> bool:
+    """Whether a header is there, whatever its value."""
+    return any(name == wanted for name, _ in headers)
+
+
+def _decoded(text: bytes) -> bytes:
+    """Decode as apps decode a query (URL standard 5.1): "+" is a space, %xx a byte."""
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
