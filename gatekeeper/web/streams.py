@@ -34,6 +34,7 @@ class Stream(ABC):
     Args:
         asked: what the request sent.
         send: the server's.
+        linger: seconds that an app that has ended waits for its client to read the end.
 
     Attributes:
         asked: as given.
@@ -42,12 +43,13 @@ class Stream(ABC):
         forget: called once that is so, where somebody watches it.
     """
 
-    def __init__(self, asked: Asked, send: Send) -> None:
+    def __init__(self, asked: Asked, send: Send, *, linger: float = LINGER) -> None:
         self.asked = asked
         self.refusal: Decision | None = None
         self.is_over = False
         self.forget: Callable[[OpenStream], None] | None = None
         self._send = send
+        self._linger = linger
         # Servers take one message at a time, and the last one comes from another task than the app's.
         self._turn = anyio.Lock(fast_acquire=True)
 
@@ -93,7 +95,7 @@ class Stream(ABC):
             return False
         if not self.is_over:
             # A server hangs up when its app ends, so the last message goes first.
-            with anyio.move_on_after(LINGER), suppress(Exception):
+            with anyio.move_on_after(self._linger), suppress(Exception):
                 await self.close(self.refusal)
             self._end()
         if error is None or not _is_disconnect(error):
@@ -123,10 +125,13 @@ class ResponseStream(Stream):
         asked: what the request sent.
         send: the server's.
         watch: has the stream closed when it has to be.
+        linger: as for `Stream`.
     """
 
-    def __init__(self, asked: Asked, send: Send, watch: Callable[[OpenStream], Awaitable[None]]) -> None:
-        super().__init__(asked, send)
+    def __init__(
+        self, asked: Asked, send: Send, watch: Callable[[OpenStream], Awaitable[None]], *, linger: float = LINGER
+    ) -> None:
+        super().__init__(asked, send, linger=linger)
         self._watch: Callable[[OpenStream], Awaitable[None]] | None = watch
 
     async def __call__(self, message: Message) -> None:
@@ -157,10 +162,11 @@ class WebSocketStream(Stream):
         asked: what the handshake sent.
         receive: the server's.
         send: the server's.
+        linger: as for `Stream`.
     """
 
-    def __init__(self, asked: Asked, receive: Receive, send: Send) -> None:
-        super().__init__(asked, send)
+    def __init__(self, asked: Asked, receive: Receive, send: Send, *, linger: float = LINGER) -> None:
+        super().__init__(asked, send, linger=linger)
         self._receive = receive
         self._has_connected = False
         self._receiving: set[anyio.CancelScope] = set()

@@ -27,8 +27,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.open_streams import POLL, SLICE, OpenStreams
-from gatekeeper.web import streams as streams_module
-from gatekeeper.web.streams import MAX_CLOSE_REASON, Stream, WebSocketStream, closing_message
+from gatekeeper.web.streams import MAX_CLOSE_REASON, ResponseStream, Stream, WebSocketStream, closing_message
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
 
@@ -660,14 +659,26 @@ async def test_a_piece_on_its_way_to_a_client_that_does_not_read_is_the_last_one
         assert (stream.ended, stream.error) == (True, None)
 
 
-async def test_an_app_does_not_wait_for_ever_until_its_client_has_taken_the_end_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams_module, "LINGER", 0)
-    async with house_of(WIDGET) as house:
-        socket = await house.opens("websocket")
-        socket.blocked = anyio.Event()
-        await house.revokes(row(1, disabled_at="now"))
-        assert (socket.ended, socket.error) == (True, None)
-        assert len(socket.sent) == 1
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_an_app_lingers_only_so_long_for_a_client_that_does_not_read(kind: str) -> None:
+    async def watch(_stream: Any) -> None:
+        pass
+
+    server = Exchange(kind)
+    server.blocked = anyio.Event()
+    asked = (b"key", b"origin")
+    stream: Stream = (
+        ResponseStream(asked, server.send, watch, linger=0)
+        if kind == "http"
+        else WebSocketStream(asked, server.receive, server.send, linger=0)
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(stream.close, Decision(Reason.KEY_DISABLED))
+        await anyio.wait_all_tasks_blocked()
+        assert await stream.leave(OSError("gone"))
+        assert stream.is_over
+        assert server.sent == []
+        group.cancel_scope.cancel()
 
 
 async def test_a_gate_that_stops_leaves_the_end_to_the_app() -> None:
