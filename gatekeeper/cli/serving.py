@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from gatekeeper.cli.output import USAGE, stop
 from gatekeeper.cli.pepper import PEPPER_VARIABLE
-from gatekeeper.matching.origins import MAX_PORT
+from gatekeeper.matching.hosts import MAX_PORT
 
 __all__ = ("Address", "hub_from_environment", "read_address", "require_free", "require_server", "serve")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.matching.origins import MAX_PORT
+from gatekeeper.matching.hosts import MAX_PORT
 
 __all__ = ("TOKEN_PREFIX", "account_of", "address_problems", "require_hub", "widget_keys_url")
 

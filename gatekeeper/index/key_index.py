@@ -15,8 +15,8 @@ from cachetools import FIFOCache
 
 from gatekeeper.index.packed import id_of, last8_of, row_of, slot_of, unpack, with_slot
 from gatekeeper.keys.widget_key import ClientKey, WidgetKey
-from gatekeeper.matching.allowlist import Allowlist, find_entry, is_secure
-from gatekeeper.matching.origins import Origin
+from gatekeeper.matching.allowlist import Allowlist, find_entry
+from gatekeeper.matching.origins import Origin, is_secure
 
 __all__ = ("STEP", "EnabledOrigins", "IndexedKey", "KeyIndex", "steps_of")
 

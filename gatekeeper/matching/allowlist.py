@@ -17,10 +17,8 @@ import idna
 import msgspec
 
 from gatekeeper.errors import EntryReason, InvalidEntry, InvalidOrigin
-from gatekeeper.matching.origins import (
-    DEFAULT_PORTS,
+from gatekeeper.matching.hosts import (
     MAX_HOST_LENGTH,
-    Origin,
     compress_ipv6,
     ends_in_number,
     is_host_name,
@@ -29,6 +27,7 @@ from gatekeeper.matching.origins import (
     is_loopback,
     is_port,
 )
+from gatekeeper.matching.origins import DEFAULT_PORTS, Origin, is_secure
 from gatekeeper.matching.suffixes import is_public_suffix, is_shared_host
 
 __all__ = (
@@ -376,11 +375,6 @@ def find_entry(
             if found is not None:
                 return found
     return None
-
-
-def is_secure(origin: Origin) -> bool:
-    """Whether nobody on the network path can change a page of this origin."""
-    return origin.scheme == "https" or is_loopback(origin.host)
 
 
 def entry_for(origin: Origin) -> str | None:

@@ -8,7 +8,7 @@ import msgspec
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.matching.allowlist import Allowlist
-from gatekeeper.matching.origins import is_loopback
+from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
 
 __all__ = ("CorsHeaders", "CorsPolicy", "frame_ancestors")
