@@ -14,7 +14,8 @@ from gatekeeper.cli.output import REFUSED, USAGE, ask, console, legible, moment,
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
 from gatekeeper.errors import InvalidEntry
 from gatekeeper.keys.widget_key import WidgetKey, mask
-from gatekeeper.matching.allowlist import Allowlist, Pattern
+from gatekeeper.matching.allowlist import Allowlist
+from gatekeeper.matching.pattern import Pattern
 
 __all__ = ("keys",)
 

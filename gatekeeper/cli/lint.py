@@ -11,7 +11,8 @@ from gatekeeper.cli.output import REFUSED, USAGE, console, legible, stop, warn
 from gatekeeper.errors import InvalidList
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import mask
-from gatekeeper.matching.allowlist import Allowlist, Pattern
+from gatekeeper.matching.allowlist import Allowlist
+from gatekeeper.matching.pattern import Pattern
 
 __all__ = ("explained", "lint")
 

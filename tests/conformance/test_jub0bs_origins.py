@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gatekeeper import Allowlist
-from gatekeeper.matching.allowlist import Pattern
+from gatekeeper.matching.pattern import Pattern
 from tests.conformance.corpora import Count, Difference, Outcome, accepted, judge, read_corpus, read_origin
 
 ANY_PORT = -1

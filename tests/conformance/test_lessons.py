@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 import gatekeeper
 from gatekeeper import Allowlist, CorsPolicy, InvalidEntry, InvalidOrigin, Origin, Reason
-from gatekeeper.matching.allowlist import Pattern
+from gatekeeper.matching.pattern import Pattern
 from tests.conformance.asgi import KEY, App, ask, gate_for, guard, handshake
 
 ACAO = "access-control-allow-origin"

@@ -1,0 +1,250 @@
+"""Pattern: one allowlist entry, its grammar and its normal form.
+
+entry  = [ ("https" / "http") "://" ] host [ ":" ( 1..65535 / "*" ) ]
+host   = name / "*." name / IPv4 / "[" IPv6 "]"
+name   = label *( "." label );  label = 1..63 of a-z 0-9 - _, not beginning or ending with "-"
+"""
+
+from typing import Literal, Self
+
+import msgspec
+
+from gatekeeper.errors import EntryReason, InvalidEntry
+from gatekeeper.matching.hosts import (
+    MAX_HOST_LENGTH,
+    compress_ipv6,
+    ends_in_number,
+    is_host_name,
+    is_ipv4,
+    is_ipv4_mapped,
+    is_loopback,
+    is_port,
+)
+from gatekeeper.matching.idn import JOINERS, to_a_labels
+from gatekeeper.matching.origins import DEFAULT_PORTS
+from gatekeeper.matching.suffixes import is_public_suffix
+
+__all__ = ("MAX_ENTRY_LENGTH", "Pattern")
+
+MAX_ENTRY_LENGTH = 1024
+MAX_SHOWN = 80
+MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
+
+
+class Pattern(msgspec.Struct, frozen=True, gc=False):
+    """One allowlist entry, understood. Its `str()` is the normalised entry.
+
+    Attributes:
+        scheme: "https" or "http"; None for both.
+        host: the host in A-labels, or the base of the wildcard.
+        wildcard: whether it stands for every subdomain of the host, and not for the host itself.
+        port: a port; "*" for any; None for the scheme's default one.
+    """
+
+    scheme: str | None
+    host: str
+    wildcard: bool
+    port: int | Literal["*"] | None
+
+    @classmethod
+    def parse(cls, entry: str, *, https_only: bool = False) -> Self:
+        """Read one entry as its owner wrote it.
+
+        Args:
+            entry: at most 1,024 characters.
+            https_only: refuse `http://` except for loopback names.
+
+        Returns:
+            The pattern.
+
+        Raises:
+            InvalidEntry: with the reason, and a hint that says how to mend it.
+        """
+        plain = _plain_host(entry)
+        if plain is not None:
+            wildcard = entry.startswith("*.")
+            if wildcard:
+                _require_wildcard_base(plain)
+            return cls(None, plain, wildcard, "*" if entry.endswith(":*") else None)
+        scheme, authority = _split_scheme(_trim(entry))
+        wildcard, host, port = _split_authority(authority)
+        host = _normal_host(host)
+        if wildcard:
+            _require_name(host)
+            _require_wildcard_base(host)
+        if scheme is not None and port == DEFAULT_PORTS[scheme]:
+            port = None
+        pattern = cls(scheme, host, wildcard, port)
+        if str(pattern) == "null":
+            hint = (
+                "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain."
+            )
+            raise InvalidEntry("null", hint)
+        if https_only and scheme == "http" and not is_loopback(host):
+            mend = msgspec.structs.replace(pattern, scheme="https")
+            raise InvalidEntry("http_refused", f"Only https pages are allowed here, not {_shown(entry)}: write '{mend}'.")
+        return pattern
+
+    def __str__(self) -> str:
+        """The normalised entry."""
+        scheme = "" if self.scheme is None else f"{self.scheme}://"
+        star = "*." if self.wildcard else ""
+        port = "" if self.port is None else f":{self.port}"
+        return f"{scheme}{star}{self.host}{port}"
+
+    @property
+    def meaning(self) -> str:
+        """The pages that this pattern allows, in words."""
+        host = f"every subdomain of {self.host} (not {self.host} itself)" if self.wildcard else self.host
+        schemes = "https and http" if self.scheme is None else f"{self.scheme} only"
+        port = "the default port" if self.port is None else "any port" if self.port == "*" else f"port {self.port}"
+        return f"{host}, {schemes}, {port}"
+
+
+def _plain_host(entry: object) -> str | None:
+    """The host of an entry that is normal as it is, without a scheme, and without a port but `:*`; None for any other entry.
+
+    Most entries are like that, and to see it takes a third of what reading them step by step does, while a page waits.
+    """
+    if not isinstance(entry, str) or entry == "null":
+        return None
+    host = entry.removeprefix("*.").removesuffix(":*")
+    return host if is_host_name(host) and "xn--" not in host and not ends_in_number(host) else None
+
+
+def _trim(entry: str) -> str:
+    if not isinstance(entry, str):
+        raise InvalidEntry("not_text", f"An entry is text such as 'acme.com', not {type(entry).__name__}.")
+    if len(entry) > MAX_ENTRY_LENGTH:
+        raise InvalidEntry("too_long", f"An entry has at most {MAX_ENTRY_LENGTH} characters; this one has {len(entry)}.")
+    text = entry.strip(" \t")
+    if not text:
+        raise InvalidEntry("empty", "The entry is empty: write a domain such as 'acme.com', or delete it.")
+    if "," in text:
+        raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for every domain.")
+    if " " in text or not (text.isprintable() or all(map(_is_visible, text))):
+        raise InvalidEntry("space", f"{_shown(text)} has a space or an invisible character in it: delete it.")
+    if "\\" in text:
+        raise InvalidEntry("backslash", f"{_shown(text)} has a backslash: write a domain such as 'acme.com'.")
+    return text
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() or character in JOINERS
+
+
+def _split_scheme(text: str) -> tuple[str | None, str]:
+    scheme, separator, authority = text.partition("://")
+    if not separator:
+        return None, text.removesuffix("/")
+    scheme = scheme.lower()
+    if scheme not in DEFAULT_PORTS:
+        hint = f"{_shown(text)} begins with {_shown(scheme + '://')}: pages are at https:// or http:// only."
+        raise InvalidEntry("scheme", hint)
+    return scheme, authority.removesuffix("/")
+
+
+def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | None]:
+    ends: tuple[tuple[str, EntryReason], ...] = (("#", "fragment"), ("?", "query"), ("/", "path"))
+    for mark, reason in ends:
+        before, found, _ = authority.partition(mark)
+        if found and not any(other in before for other, _ in ends):
+            host = before if before and not before.endswith(":") else "acme.com"
+            hint = f"{_shown(authority)} has a {reason}, and a page's origin has none: write {_shown(host)}."
+            raise InvalidEntry(reason, hint)
+    if "@" in authority:
+        hint = f"{_shown(authority)} has a user name: write {_shown(authority.rpartition('@')[2] or 'acme.com')}."
+        raise InvalidEntry("userinfo", hint)
+    host, port = _split_port(authority)
+    if host == "*":
+        hint = "'*' would allow every page there is: write the domains that may use the key, such as '*.acme.com'."
+        raise InvalidEntry("any_origin", hint)
+    base = host.removeprefix("*.")
+    if base.endswith("."):
+        mend = host.rstrip(".") if base.strip(".") else "acme.com"
+        hint = f"{_shown(host)} ends with a dot, which browsers take for another site: write {_shown(mend)}."
+        raise InvalidEntry("trailing_dot", hint)
+    if "*" in base:
+        hint = f"{_shown(host)} has a '*' that is not a whole label at its beginning: write it as in '*.acme.com'."
+        raise InvalidEntry("wildcard", hint)
+    return base != host, base, port
+
+
+def _split_port(authority: str) -> tuple[str, int | Literal["*"] | None]:
+    if authority.removeprefix("*.").startswith("["):
+        host, bracket, rest = authority.partition("]")
+        host += bracket
+        colon, port = rest[:1], rest[1:]
+    else:
+        host, colon, port = authority.rpartition(":")
+        if not colon:
+            return authority, None
+        if ":" in host:
+            hint = f"{_shown(authority)} has several colons: write an IPv6 address in brackets, such as '[::1]:8080'."
+            raise InvalidEntry("ipv6", hint)
+    if port == "*" and colon == ":":
+        return host, "*"
+    if colon == ":" and is_port(port):
+        return host, int(port)
+    if not colon:
+        return host, None
+    hint = f"{_shown(colon + port)} is not a port: write ':' and a number from 1 to 65535, or ':*' for any port."
+    raise InvalidEntry("port", hint)
+
+
+def _normal_host(host: str) -> str:
+    if host.startswith("["):
+        return _normal_ipv6(host)
+    if not host:
+        raise InvalidEntry("host", "The entry has no host: write a domain such as 'acme.com'.")
+    if len(host) > MAX_HOST_LENGTH:  # before IDNA, which is slow on hostile hosts (CVE-2024-3651, CVE-2026-45409)
+        raise InvalidEntry("host", f"A domain has at most {MAX_HOST_LENGTH} characters; this one has {len(host)}.")
+    try:
+        host = to_a_labels(host)
+    except ValueError as error:
+        hint = f"{_shown(host)} is not an internationalised domain that browsers can visit ({error}): check its spelling."
+        raise InvalidEntry("idna", hint) from error
+    if ends_in_number(host):
+        if not is_ipv4(host):
+            hint = f"{_shown(host)} is not an IPv4 address: write four numbers from 0 to 255, such as '192.168.0.10'."
+            raise InvalidEntry("ipv4", hint)
+    elif not is_host_name(host):
+        hint = (
+            f"{_shown(host)} is not a domain: labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending"
+            f" with '-', with single dots between them, {MAX_HOST_LENGTH} characters at most."
+        )
+        raise InvalidEntry("host", hint)
+    return host
+
+
+def _normal_ipv6(host: str) -> str:
+    compressed = compress_ipv6(host)
+    if compressed is None or is_ipv4_mapped(compressed):
+        hint = f"{_shown(host)} is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'."
+        raise InvalidEntry("ipv6", hint)
+    return compressed
+
+
+def _require_name(base: str) -> None:
+    if base.startswith("[") or ends_in_number(base):
+        raise InvalidEntry("wildcard_ip", f"An IP address has no subdomains: write '{base}'.")
+
+
+def _require_wildcard_base(base: str) -> None:
+    if len(base) > MAX_WILDCARD_BASE_LENGTH:
+        hint = f"No subdomain fits: after '*.' a domain has at most {MAX_WILDCARD_BASE_LENGTH} characters."
+        raise InvalidEntry("host", hint)
+    if "." not in base:
+        if base == "localhost":
+            return
+        hint = f"'*.{base}' would allow everybody's domains under .{base}: write your own, such as '*.acme.{base}'."
+        raise InvalidEntry("wildcard_single_label", hint)
+    if is_public_suffix(base):
+        hint = f"Anybody can get a subdomain of {base}: write your own, such as 'my-shop.{base}'."
+        raise InvalidEntry("wildcard_public_suffix", hint)
+
+
+def _shown(text: str) -> str:
+    """A piece of an entry for a message: quoted, its invisible characters escaped, cut to a length that a person reads."""
+    cut = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+    return ascii(cut) if not cut.isprintable() else repr(cut)
