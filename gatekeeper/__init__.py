@@ -25,7 +25,8 @@ from gatekeeper.errors import (
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.widget_key import WidgetKey
-from gatekeeper.matching.allowlist import Allowlist, EntrySuggestion, EntryWarning, RejectedEntry
+from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
+from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.freshness import RefreshReport, Status
 from gatekeeper.sync.sources import FileSource, HubSource, Source, StaticSource

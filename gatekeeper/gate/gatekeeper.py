@@ -414,12 +414,12 @@ def _decide_page(known: IndexedKey, page: Page) -> Decision:
     if key.disabled:
         return Decision(Reason.KEY_DISABLED, key, last8, page.seen)
     if not allowlist:
-        return Decision(Reason.ALLOWLIST_EMPTY, key, last8, page.seen, add=allowlist.lacking(page.origin))
+        return Decision(Reason.ALLOWLIST_EMPTY, key, last8, page.seen, add=allowlist.entry_that_would_allow(page.origin))
     if page.origin is None:
         return Decision(page.reason, key, last8, page.seen, problem=page.problem)
     matched = allowlist.match(page.origin)
     if matched is None:
-        return Decision(Reason.ORIGIN_NOT_ALLOWED, key, last8, page.seen, add=allowlist.lacking(page.origin))
+        return Decision(Reason.ORIGIN_NOT_ALLOWED, key, last8, page.seen, add=allowlist.entry_that_would_allow(page.origin))
     return Decision(Reason.ALLOWED, key, last8, page.seen, matched)
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from gatekeeper.matching.allowlist import EntryWarning
+from gatekeeper.matching.advice import EntryWarning
 
 __all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyRow", "Listing")
 

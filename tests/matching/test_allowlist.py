@@ -9,7 +9,8 @@ import pytest
 
 from gatekeeper import Allowlist, InvalidEntry, Origin, RejectedEntry
 from gatekeeper.errors import EntryReason
-from gatekeeper.matching.allowlist import SuggestionReason, WarningReason, entry_for, find_entry
+from gatekeeper.matching.advice import SuggestionReason, WarningReason, entry_for
+from gatekeeper.matching.allowlist import find_entry
 from gatekeeper.matching.pattern import Pattern
 
 LABEL_63 = "a" * 63

@@ -1,0 +1,197 @@
+"""What the owner of a key is told about its entries: rejections, warnings, suggestions, and the entry to add."""
+
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Literal
+
+import msgspec
+
+from gatekeeper.errors import EntryReason
+from gatekeeper.matching.hosts import ends_in_number, is_ipv4_mapped, is_loopback
+from gatekeeper.matching.origins import DEFAULT_PORTS, Origin, is_secure
+from gatekeeper.matching.pattern import Pattern
+from gatekeeper.matching.suffixes import is_public_suffix, is_shared_host
+
+__all__ = (
+    "EntrySuggestion",
+    "EntryWarning",
+    "RejectedEntry",
+    "SuggestionReason",
+    "WarningReason",
+    "entry_for",
+    "nearest",
+    "suggestions",
+    "warnings",
+)
+
+Allows = Callable[[Origin], bool]
+WarningReason = Literal["apex_not_listed", "shared_host", "http", "any_port"]
+SuggestionReason = Literal["www_only", "no_subdomains", "default_port"]
+
+
+class RejectedEntry(msgspec.Struct, frozen=True):
+    """An entry that allows nothing, because the grammar does not have it.
+
+    Attributes:
+        entry: as written.
+        reason: what is wrong with it, as a word that programs can compare.
+        hint: what is wrong and how to mend it, as a sentence.
+    """
+
+    entry: str
+    reason: EntryReason
+    hint: str
+
+
+class EntryWarning(msgspec.Struct, frozen=True):
+    """An entry that works, and may not do what its writer expects.
+
+    Attributes:
+        entry: as written.
+        reason: what to look at, as a word that programs can compare.
+        hint: the same as a sentence that says what to do.
+    """
+
+    entry: str
+    reason: WarningReason
+    hint: str
+
+
+class EntrySuggestion(msgspec.Struct, frozen=True):
+    """What people forget when they write an entry like this one, though nothing is wrong with it.
+
+    Attributes:
+        entry: as written.
+        reason: what may be missing, as a word that programs can compare.
+        hint: the same as a sentence that names the entry to add.
+    """
+
+    entry: str
+    reason: SuggestionReason
+    hint: str
+
+
+def warnings(entries: Mapping[str, str], allows: Allows, *, https_only: bool) -> tuple[EntryWarning, ...]:
+    """Find entries that may not do what their writer expects.
+
+    Args:
+        entries: from normalised entry to entry as written.
+        allows: whether the entries allow an origin.
+        https_only: whether no page over http is allowed, except on loopback names.
+
+    Returns:
+        The warnings, in the order of the entries.
+    """
+    return tuple(
+        warning
+        for normal, entry in entries.items()
+        for warning in _warnings_for(Pattern.parse(normal), entry, allows, https_only=https_only)
+    )
+
+
+def suggestions(entries: Mapping[str, str], allows: Allows) -> tuple[EntrySuggestion, ...]:
+    """Find what is often forgotten beside entries like these.
+
+    Args:
+        entries: from normalised entry to entry as written.
+        allows: whether the entries allow an origin.
+
+    Returns:
+        The suggestions, in the order of the entries.
+    """
+    patterns = {Pattern.parse(normal): entry for normal, entry in entries.items()}
+    bases = {pattern.host for pattern in patterns if pattern.wildcard}
+    return tuple(
+        suggestion for pattern, entry in patterns.items() for suggestion in _suggestions_for(pattern, entry, bases, allows)
+    )
+
+
+def nearest(entries: Mapping[str, str], origin: Origin, limit: int) -> tuple[str, ...]:
+    """Find the entries that look most like an origin, best first.
+
+    Args:
+        entries: from normalised entry to entry as written.
+        origin: an origin that none of them allows.
+        limit: the largest number of entries to return.
+
+    Returns:
+        Entries as written: those of the same host, then of its parent hosts, then of hosts with a similar spelling.
+    """
+    hosts: dict[str, list[str]] = {}
+    for normal, entry in entries.items():
+        hosts.setdefault(Pattern.parse(normal).host, []).append(entry)
+    parents = sorted((host for host in hosts if f".{origin.host}".endswith(f".{host}")), key=len, reverse=True)
+    close = get_close_matches(origin.host, hosts.keys() - parents, n=limit, cutoff=0.5)
+    return tuple(entry for host in parents + close for entry in hosts[host])[:limit]
+
+
+def entry_for(origin: Origin) -> str | None:
+    """The narrowest entry worth writing for a page.
+
+    Args:
+        origin: where the page is.
+
+    Returns:
+        "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*"; None where no entry can
+        allow the page.
+    """
+    if is_ipv4_mapped(origin.host):
+        return None
+    if is_loopback(origin.host):
+        return f"{origin.host}:*"
+    if origin.scheme == "https" and origin.port == DEFAULT_PORTS["https"]:
+        return origin.host
+    return str(origin)
+
+
+def _warnings_for(pattern: Pattern, entry: str, allows: Allows, *, https_only: bool) -> Iterator[EntryWarning]:
+    if pattern.wildcard and not _allows_apex(pattern, allows, https_only=https_only):
+        apex = str(msgspec.structs.replace(pattern, wildcard=False))
+        hint = f"'{entry}' does not allow {pattern.host} itself: add '{apex}' if it should."
+        yield EntryWarning(entry, "apex_not_listed", hint)
+    if pattern.wildcard and is_shared_host(pattern.host):
+        hint = f"Strangers can have subdomains of {pattern.host}: list your own, such as 'my-shop.{pattern.host}'."
+        yield EntryWarning(entry, "shared_host", hint)
+    if not is_loopback(pattern.host):
+        if pattern.scheme == "http":
+            hint = f"'{entry}' trusts a page that anybody on its network path can change: use https if you can."
+            yield EntryWarning(entry, "http", hint)
+        if pattern.port == "*":
+            hint = f"'{entry}' allows whatever runs on any port of {pattern.host}: name the port if you can."
+            yield EntryWarning(entry, "any_port", hint)
+
+
+def _suggestions_for(pattern: Pattern, entry: str, bases: set[str], allows: Allows) -> Iterator[EntrySuggestion]:
+    if pattern.wildcard or pattern.port is not None:
+        return
+    host, scheme = pattern.host, pattern.scheme or "https"
+
+    def lacks(other: str) -> bool:
+        return not allows(Origin(scheme, other, DEFAULT_PORTS[scheme]))
+
+    if host == "localhost":
+        hint = f"'{entry}' allows the ports 80 and 443 only: write 'localhost:*' for a development server."
+        yield EntrySuggestion(entry, "default_port", hint)
+    elif host.startswith("www.") and lacks(apex := host.removeprefix("www.")):
+        hint = f"'{entry}' does not allow {apex}: add '{apex}' if visitors come there, too."
+        yield EntrySuggestion(entry, "www_only", hint)
+    elif _is_registrable(host) and host not in bases and lacks(f"www.{host}"):
+        hint = f"'{entry}' allows no subdomain: add 'www.{host}', or '*.{host}' for all, if your pages are there."
+        yield EntrySuggestion(entry, "no_subdomains", hint)
+
+
+def _allows_apex(pattern: Pattern, allows: Allows, *, https_only: bool) -> bool:
+    for scheme in DEFAULT_PORTS if pattern.scheme is None else (pattern.scheme,):
+        port = pattern.port if isinstance(pattern.port, int) else DEFAULT_PORTS[scheme]
+        apex = Origin(scheme, pattern.host, port)
+        if not allows(apex) and (is_secure(apex) or not https_only):
+            return False
+    return True
+
+
+def _is_registrable(host: str) -> bool:
+    """Whether a host stands directly below a public suffix, as acme.com and acme.co.uk do."""
+    if ends_in_number(host) or is_loopback(host) or "." not in host:
+        return False
+    parent = host.partition(".")[2]
+    return not is_public_suffix(host) and ("." not in parent or is_public_suffix(parent))
