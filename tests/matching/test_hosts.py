@@ -3,9 +3,7 @@
 import pytest
 
 from gatekeeper.matching.hosts import compress_ipv6, ends_in_number, is_host_name, is_ipv4, is_loopback, is_port
-
-LABEL_63 = "a" * 63
-NAME_253 = ".".join([LABEL_63, LABEL_63, LABEL_63, "b" * 61])
+from tests.matching.hosts import LABEL_63, NAME_253
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import pytest
 
 from gatekeeper import InvalidOrigin, Origin
 from gatekeeper.errors import OriginReason
+from tests.matching.hosts import LABEL_63, NAME_253
 
-LABEL_63 = "a" * 63
-NAME_253 = ".".join([LABEL_63, LABEL_63, LABEL_63, "b" * 61])
 LONGEST_ORIGIN = f"https://{NAME_253}:65535"
 
 ACCEPTED = [

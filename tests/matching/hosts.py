@@ -1,0 +1,5 @@
+"""Hosts that are as long as hosts may be."""
+
+LABEL_63 = "a" * 63
+NAME_253 = ".".join([LABEL_63, LABEL_63, LABEL_63, "b" * 61])
+BASE_251 = NAME_253[2:]  # the longest after "*."

@@ -1,0 +1,227 @@
+"""What the owner of a key is told: warnings, suggestions, the nearest entries and the one to add."""
+
+from typing import get_args
+
+import pytest
+
+from gatekeeper import Allowlist, Origin
+from gatekeeper.matching.advice import SuggestionReason, WarningReason, entry_for
+
+
+def reasons(allowlist: Allowlist) -> list[tuple[str, WarningReason]]:
+    """List what an allowlist warns of."""
+    return [(warning.entry, warning.reason) for warning in allowlist.warnings]
+
+
+# What people forget.
+
+
+@pytest.mark.parametrize(
+    ("entries", "suggested", "said"),
+    [
+        (["www.acme.com"], "www_only", "add 'acme.com'"),
+        (["https://www.acme.com"], "www_only", "'https://www.acme.com' does not allow acme.com"),
+        (["acme.com"], "no_subdomains", "add 'www.acme.com', or '*.acme.com' for all"),
+        (["acme.co.uk"], "no_subdomains", "'*.acme.co.uk'"),
+        (["alice.github.io"], "no_subdomains", "'*.alice.github.io'"),
+        (["localhost"], "default_port", "write 'localhost:*'"),
+    ],
+)
+def test_what_people_forget_is_suggested_with_the_entry_to_add(
+    entries: list[str], suggested: SuggestionReason, said: str
+) -> None:
+    allowlist = Allowlist.parse(entries)
+    (suggestion,) = allowlist.suggestions
+    assert (suggestion.entry, suggestion.reason) == (entries[0], suggested)
+    assert said in suggestion.hint
+    assert allowlist.rejected == ()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        ["acme.com", "*.acme.com"],
+        ["acme.com", "www.acme.com"],
+        ["https://www.acme.com", "https://acme.com"],
+        ["shop.acme.com"],
+        ["acme.com:8443"],
+        ["localhost:*"],
+        ["localhost:3000"],
+        ["192.168.0.10", "[2001:db8::1]", "intranet", "shop.localhost", "co.uk"],
+    ],
+)
+def test_nothing_is_suggested_where_nothing_seems_forgotten(entries: list[str]) -> None:
+    assert Allowlist.parse(entries).suggestions == ()
+
+
+def test_the_suggestions_have_every_reason_that_there_is() -> None:
+    suggested = Allowlist.parse(["www.acme.com", "globex.com", "localhost"]).suggestions
+    assert [suggestion.reason for suggestion in suggested] == list(get_args(SuggestionReason))
+
+
+# What is warned of.
+
+
+@pytest.mark.parametrize(
+    ("entries", "warned"),
+    [
+        ([], []),
+        (["acme.com", "https://acme.com:8443", "192.168.0.10"], []),
+        (["*.acme.com"], [("*.acme.com", "apex_not_listed")]),
+        (["*.ACME.com/"], [("*.ACME.com/", "apex_not_listed")]),
+        (["*.acme.com", "acme.com"], []),
+        (["acme.com", "*.acme.com"], []),
+        (["https://*.acme.com", "https://acme.com"], []),
+        (["https://*.acme.com", "acme.com"], []),
+        (["*.acme.com", "www.acme.com"], [("*.acme.com", "apex_not_listed")]),
+        (["*.acme.com", "https://acme.com"], [("*.acme.com", "apex_not_listed")]),
+        (["*.acme.com:8443", "acme.com"], [("*.acme.com:8443", "apex_not_listed")]),
+        (["*.eu.acme.com", "acme.com"], [("*.eu.acme.com", "apex_not_listed")]),
+        (["*.zendesk.com", "zendesk.com"], [("*.zendesk.com", "shared_host")]),
+        (["*.amazonaws.com", "amazonaws.com"], [("*.amazonaws.com", "shared_host")]),
+        (["my-shop.zendesk.com"], []),
+        (["http://acme.com"], [("http://acme.com", "http")]),
+        (["http://192.168.0.10:3000"], [("http://192.168.0.10:3000", "http")]),
+        (["http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080", "http://shop.localhost"], []),
+        (["acme.com:*"], [("acme.com:*", "any_port")]),
+        (["localhost:*", "127.0.0.1:*", "[::1]:*", "shop.localhost:*"], []),
+        (
+            ["http://*.zendesk.com:*"],
+            [("http://*.zendesk.com:*", reason) for reason in ("apex_not_listed", "shared_host", "http", "any_port")],
+        ),
+    ],
+)
+def test_entries_that_may_not_do_what_their_writer_expects_are_warned_of(
+    entries: list[str], warned: list[tuple[str, WarningReason]]
+) -> None:
+    allowlist = Allowlist.parse(entries)
+    assert reasons(allowlist) == warned
+    assert len(allowlist) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("entries", "origin", "https_only"),
+    [
+        (["*.acme.com:8443", "acme.com:*"], "https://acme.com:8443", False),
+        (["https://*.acme.com", "https://acme.com:*"], "https://acme.com", False),
+        (["https://*.acme.com", "acme.com:*"], "https://acme.com", False),
+        (["https://*.acme.com:8443", "acme.com:*"], "https://acme.com:8443", False),
+        (["*.acme.com", "https://acme.com"], "https://acme.com", True),
+    ],
+)
+def test_an_apex_that_another_entry_allows_is_not_missed(entries: list[str], origin: str, *, https_only: bool) -> None:
+    allowlist = Allowlist.parse(entries, https_only=https_only)
+    assert allowlist.allows(origin)
+    assert "apex_not_listed" not in {warning.reason for warning in allowlist.warnings}
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason", "said"),
+    [
+        ("https://*.acme.com:8443", "apex_not_listed", ["'https://*.acme.com:8443'", "add 'https://acme.com:8443'"]),
+        ("*.bücher.example", "apex_not_listed", ["'*.bücher.example'", "add 'xn--bcher-kva.example'"]),
+        ("*.zendesk.com", "shared_host", ["zendesk.com", "'my-shop.zendesk.com'"]),
+        ("http://acme.com", "http", ["'http://acme.com'", "use https"]),
+        ("acme.com:*", "any_port", ["'acme.com:*'", "name the port"]),
+    ],
+)
+def test_a_warning_names_the_entry_and_says_what_to_do(entry: str, reason: WarningReason, said: list[str]) -> None:
+    hints = {warning.reason: warning.hint for warning in Allowlist.parse([entry]).warnings}
+    assert [part for part in said if part not in hints[reason]] == []
+    assert hints[reason].endswith(".")
+
+
+def test_the_table_of_warnings_shows_every_reason() -> None:
+    allowlist = Allowlist.parse(["http://*.zendesk.com:*"])
+    assert {warning.reason for warning in allowlist.warnings} == set(get_args(WarningReason))
+
+
+# What a refusal can say.
+
+
+@pytest.mark.parametrize(
+    ("entries", "origin", "nearest"),
+    [
+        ([], "https://acme.com", ()),
+        (["unlike.test"], "https://acme.com", ()),
+        (["acme.com"], "https://acme.com:8443", ("acme.com",)),
+        (["https://acme.com"], "http://acme.com", ("https://acme.com",)),
+        (["*.Acme.com"], "https://acme.com", ("*.Acme.com",)),
+        (["acme.com", "*.acme.com:8443"], "https://acme.com:81", ("acme.com", "*.acme.com:8443")),
+        (["unlike.test", "acme.co", "https://acme.com:8443"], "https://acme.com", ("https://acme.com:8443", "acme.co")),
+        (["x.io"], "https://a-shop-with-a-very-long-name.x.io", ("x.io",)),
+        (
+            ["acme.com:1", "acme.com:2", "acme.com:3", "acme.com:4"],
+            "https://acme.com",
+            ("acme.com:1", "acme.com:2", "acme.com:3"),
+        ),
+    ],
+)
+def test_the_entries_that_look_most_like_a_refused_origin_are_found(
+    entries: list[str], origin: str, nearest: tuple[str, ...]
+) -> None:
+    assert Allowlist.parse(entries).nearest(Origin.parse(origin)) == nearest
+
+
+def test_at_most_as_many_entries_as_asked_for_are_near() -> None:
+    allowlist = Allowlist.parse([f"shop-{number}.acme.com" for number in range(9)])
+    assert len(allowlist.nearest(Origin.parse("https://shop-x.acme.com"), limit=5)) == 5
+
+
+def test_an_entry_of_the_very_host_is_nearer_than_one_of_its_parent() -> None:
+    entries = ["x.io", "https://a-shop-with-a-very-long-name.x.io:8443"]
+    nearest = Allowlist.parse(entries).nearest(Origin.parse("https://a-shop-with-a-very-long-name.x.io"))
+    assert nearest[0] == "https://a-shop-with-a-very-long-name.x.io:8443"
+
+
+@pytest.mark.parametrize(
+    ("origin", "entry"),
+    [
+        ("https://shop.acme.com", "shop.acme.com"),
+        ("https://shop.acme.com:8443", "https://shop.acme.com:8443"),
+        ("https://shop.acme.com:80", "https://shop.acme.com:80"),
+        ("http://shop.acme.com", "http://shop.acme.com"),
+        ("http://shop.acme.com:443", "http://shop.acme.com:443"),
+        ("http://localhost:3000", "localhost:*"),
+        ("https://localhost", "localhost:*"),
+        ("http://shop.localhost:1", "shop.localhost:*"),
+        ("http://127.0.0.1:8000", "127.0.0.1:*"),
+        ("http://[::1]", "[::1]:*"),
+        ("http://192.168.0.10:3000", "http://192.168.0.10:3000"),
+        ("https://[2001:db8::1]", "[2001:db8::1]"),
+        ("https://xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_the_entry_to_write_for_a_page_is_the_narrowest_that_allows_it(origin: str, entry: str) -> None:
+    assert entry_for(Origin.parse(origin)) == entry
+    assert Allowlist.parse([entry]).match(origin) == entry
+
+
+def test_an_entry_that_is_half_alike_is_near() -> None:
+    assert Allowlist.parse(["apex.org"]).nearest(Origin.parse("https://acme.com")) == ("apex.org",)
+
+
+def test_warnings_are_in_these_words() -> None:
+    entry = "http://*.zendesk.com:*"
+    assert [warning.hint for warning in Allowlist.parse([entry]).warnings] == [
+        f"'{entry}' does not allow zendesk.com itself: add 'http://zendesk.com:*' if it should.",
+        "Strangers can have subdomains of zendesk.com: list your own, such as 'my-shop.zendesk.com'.",
+        f"'{entry}' trusts a page that anybody on its network path can change: use https if you can.",
+        f"'{entry}' allows whatever runs on any port of zendesk.com: name the port if you can.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("localhost", "'localhost' allows the ports 80 and 443 only: write 'localhost:*' for a development server."),
+        ("www.acme.com", "'www.acme.com' does not allow acme.com: add 'acme.com' if visitors come there, too."),
+        (
+            "acme.com",
+            "'acme.com' allows no subdomain: add 'www.acme.com', or '*.acme.com' for all, if your pages are there.",
+        ),
+    ],
+)
+def test_suggestions_are_in_these_words(entry: str, hint: str) -> None:
+    assert [suggestion.hint for suggestion in Allowlist.parse([entry]).suggestions] == [hint]
