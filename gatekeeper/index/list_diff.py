@@ -6,20 +6,22 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from gatekeeper.errors import InvalidRow, RowReason
-from gatekeeper.index.key_index import STEP, KeyIndex, steps_of
+from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.packed import (
     SLOT,
-    News,
+    STEP,
+    ChangeKind,
+    classify_change,
     has_row,
     id_of,
-    news,
     pack,
-    revoked,
     row_of,
     slot_of,
-    standing,
+    steps_of,
     unpack,
     unpack_row,
+    winning_row,
+    with_revocation,
     with_slot,
 )
 from gatekeeper.index.replacements import Changes
@@ -79,7 +81,7 @@ class Difference:
         self._new_last8: list[str] = []
         self._dropped: set[int] = set()  # by place in `new`
         self._changes = Changes()
-        self._news: Counter[News] = Counter()
+        self._news: Counter[ChangeKind] = Counter()
         self._spoiled: dict[str, object] = {}
         self.new: list[bytes] = []
         self.removed: list[tuple[str, bytes]] = []
@@ -145,7 +147,7 @@ class Difference:
                 slots.append(slot)
                 if not is_same:
                     self._changes.add(with_slot(slot, packed_row), self.count)
-                    self._note(news(row_of(known), packed_row), packed_row)
+                    self._note(classify_change(row_of(known), packed_row), packed_row)
         self._changes.end_piece()
         return slots if len(slots) == self.count - before else None
 
@@ -188,7 +190,7 @@ class Difference:
         """
         index = self._index
         self._seen_at = array("I")  # makes room for what comes
-        index.take_slots(len(self.new))
+        index.allocate_slots(len(self.new))
         for rows in self._changes.take():
             for packed in rows:
                 index.replace(packed)
@@ -226,7 +228,7 @@ class Difference:
         """New keys from a place on, but for those that count for nothing, whose slots are given back."""
         for place, (last8, packed) in enumerate(keys, start=first):
             if place in self._dropped:
-                self._index.give_back_slot(slot_of(packed))
+                self._index.release_slot(slot_of(packed))
             else:
                 yield last8, packed
 
@@ -238,7 +240,7 @@ class Difference:
     def _repeat(self, known: bytes, row_id: str, packed_row: bytes) -> None:
         """Take one more row of a known key into account."""
         self.duplicate_ids.add(row_id)
-        if standing(self._row_by_now(known), packed_row) is packed_row:
+        if winning_row(self._row_by_now(known), packed_row) is packed_row:
             self._change(known, packed_row)
             self._seen_at[slot_of(known)] = self.count
             self.slots_hold = False
@@ -251,12 +253,12 @@ class Difference:
     def _change(self, known: bytes, row: bytes | None) -> None:
         """Let a known key have a row, whatever the list said before; None if it goes."""
         slot, before = slot_of(known), row_of(known)
-        self._news[news(before, self._row_by_now(known))] -= 1
+        self._news[classify_change(before, self._row_by_now(known))] -= 1
         self._changes.settle(slot, None if row is None or row == before else with_slot(slot, row))
         if row is not None:
-            self._note(news(before, row), row)
+            self._note(classify_change(before, row), row)
 
-    def _note(self, what: News, row: bytes) -> None:
+    def _note(self, what: ChangeKind, row: bytes) -> None:
         self._news[what] += 1
         if what == "revocation":
             self.revoked_at.append(unpack_row(row).disabled_at)
@@ -313,7 +315,7 @@ class Difference:
                     continue
                 self.duplicate_ids.add(row_id)
                 row = row_of(packed)
-                if standing(row_of(self.new[first]), row) is row:
+                if winning_row(row_of(self.new[first]), row) is row:
                     places[row_id] = place
                     self._drop(first)
                 else:
@@ -340,7 +342,7 @@ class Difference:
                 if not seen:
                     self.kept.append(row_id)
                 row = self._row_by_now(packed)
-                after = revoked(row, disabled_at)
+                after = with_revocation(row, disabled_at)
                 if after is not row:
                     self._change(packed, after)
                     self.slots_hold = self.slots_hold and not seen
@@ -359,14 +361,14 @@ class Difference:
             return False
         row, new = self._row_by_now(packed), row_of(self.new[place])
         is_first = seen_at < self._seen_at[slot_of(self.new[place])]
-        return (standing(row, new) if is_first else standing(new, row)) is row
+        return (winning_row(row, new) if is_first else winning_row(new, row)) is row
 
     def _settle_new(self, new: Mapping[str, int]) -> Iterator[None]:
         for step in steps_of(new.items()):
             for row_id, place in step:
                 packed = self.new[place]
                 row = row_of(packed)
-                after = revoked(row, self._spoiled.get(row_id))
+                after = with_revocation(row, self._spoiled.get(row_id))
                 if after is not row:
                     self.new[place] = packed[:SLOT] + after
                     self.slots_hold = False

@@ -1,11 +1,14 @@
-"""Packed rows: a widget key as bytes, which the garbage collector never visits, behind the number of its slot in an index.
+"""Packed keys: widget keys as bytes, which the garbage collector never visits.
 
-That takes half the memory of typed rows (DESIGN 11). "Row" means the bytes without the slot's number here.
+A packed key is the number of its slot in an index, followed by its row. It takes half the memory of a typed row. In this
+package "row" means the bytes without the slot number.
 """
 
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 from struct import Struct
 from types import GenericAlias
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -13,29 +16,36 @@ from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = (
     "SLOT",
-    "News",
+    "STEP",
+    "ChangeKind",
+    "classify_change",
+    "drain",
     "has_row",
     "id_of",
     "last8_of",
-    "news",
     "pack",
-    "revoked",
     "row_of",
     "slot_of",
-    "standing",
+    "steps_of",
     "unpack",
     "unpack_row",
+    "winning_row",
+    "with_revocation",
     "with_slot",
 )
 
 _SLOT = Struct(">I")
-SLOT = _SLOT.size  # bytes that number a key, before its row
+SLOT = _SLOT.size  # bytes of the slot number, before the row
+STEP = 512  # keys that are processed between two turns of the event loop, in about a millisecond
 
-News = Literal["none", "use", "change", "revocation"]
+ChangeKind = Literal["none", "use", "change", "revocation"]
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
-    """The fields that a row begins with."""
+    """The first fields of a row."""
 
     id: str
     name: str | None
@@ -52,13 +62,13 @@ _LAST_USED_AT = WidgetKey.__struct_fields__.index("last_used_at")
 
 
 def pack(key: Any) -> bytes:
-    """The row of a key.
+    """Encode a key as a row.
 
     Args:
-        key: an object with the attributes of a WidgetKey in its order.
+        key: an object with the attributes of a WidgetKey, in the same order.
 
     Returns:
-        The row, without a slot's number.
+        The row, without a slot number.
     """
     fields: tuple[Any, ...] = _as_tuple(key)
     if fields[_ALLOWLIST] is None:
@@ -66,53 +76,53 @@ def pack(key: Any) -> bytes:
     try:
         return _encode(fields)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        # What cannot be packed is what says that the key is disabled, where it could be anything. It still says so.
+        # Only disabled_at can hold a value that cannot be encoded. Any value disables the key, so store True.
         return _encode((*fields[:_DISABLED_AT], True, *fields[_DISABLED_AT + 1 :]))
 
 
 def with_slot(slot: int, row: bytes) -> bytes:
-    """A row behind the number of its slot."""
+    """Prefix a row with its slot number."""
     return _SLOT.pack(slot) + row
 
 
 def slot_of(packed: bytes) -> int:
-    """The number of a key's slot."""
+    """Return the slot number of a key."""
     slot: int = _SLOT.unpack_from(packed)[0]
     return slot
 
 
 def row_of(packed: bytes) -> bytes:
-    """A key's row, without the number of its slot."""
+    """Return the row of a key, without the slot number."""
     return packed[SLOT:]
 
 
 def id_of(packed: bytes) -> str:
-    """The id of a key."""
+    """Return the id of a key."""
     return _decode_head(memoryview(packed)[SLOT:]).id
 
 
 def last8_of(packed: bytes) -> str:
-    """The last 8 characters of a client key."""
+    """Return the last 8 characters of the client key."""
     return _decode_head(memoryview(packed)[SLOT:]).last8
 
 
 def has_row(packed: bytes, row: bytes) -> bool:
-    """Whether a key has just this row."""
+    """Whether a key has exactly this row."""
     return len(packed) == SLOT + len(row) and packed.endswith(row)
 
 
 def unpack(packed: bytes) -> WidgetKey:
-    """The key, with its row as it was given to `pack`."""
+    """Decode a packed key."""
     return unpack_row(memoryview(packed)[SLOT:])
 
 
 def unpack_row(row: bytes | memoryview) -> WidgetKey:
-    """The key that has a row."""
+    """Decode a row."""
     return WidgetKey(*_decode(row))
 
 
-def news(before: bytes, after: bytes) -> News:
-    """What one row of a key says that another one has not said before it."""
+def classify_change(before: bytes, after: bytes) -> ChangeKind:
+    """Classify the change between two rows of a key."""
     if before == after:
         return "none"
     known, now = _decode(before), _decode(after)
@@ -122,12 +132,29 @@ def news(before: bytes, after: bytes) -> News:
     return "use" if _encode(used_now) == after else "change"
 
 
-def standing(first: bytes, second: bytes) -> bytes:
-    """Which of two rows with one id counts: the first disabled one, else the first."""
-    return second if news(first, second) == "revocation" else first
+def winning_row(first: bytes, second: bytes) -> bytes:
+    """Choose between two rows with one id: the first disabled one, otherwise the first."""
+    return second if classify_change(first, second) == "revocation" else first
 
 
-def revoked(row: bytes, disabled_at: object) -> bytes:
-    """A row after a revocation, which counts whatever else is wrong with the row that brings it."""
+def with_revocation(row: bytes, disabled_at: object) -> bytes:
+    """Set disabled_at in a row, unless it is None or the row is disabled already."""
     key = unpack_row(row)
     return row if disabled_at is None or key.disabled else pack(msgspec.structs.replace(key, disabled_at=disabled_at))
+
+
+def steps_of(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Split items into steps of at most 512."""
+    iterator = iter(items)
+    while step := list(islice(iterator, STEP)):
+        yield step
+
+
+def drain(steps: Generator[None, None, Value]) -> Value:
+    """Run all steps that are left, and return the generator's value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: Value = end.value
+            return value

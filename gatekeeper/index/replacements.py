@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gatekeeper.index.key_index import STEP, steps_of
-from gatekeeper.index.packed import slot_of
+from gatekeeper.index.packed import STEP, slot_of, steps_of
 
 __all__ = ("Changes",)
 

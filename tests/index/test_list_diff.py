@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper import InvalidRow, WidgetKey
-from gatekeeper.index.key_index import STEP, IndexedKey, KeyIndex
+from gatekeeper.index.enabled_origins import IndexedKey
+from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import MAX_ROW, Difference, load
-from gatekeeper.index.packed import SLOT
+from gatekeeper.index.packed import SLOT, STEP
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import ClientKey
 from tests.support.indexes import (

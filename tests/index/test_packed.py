@@ -1,5 +1,6 @@
-"""Packed rows: a widget key as bytes, and what a row says that another one of the same key has not said."""
+"""Packed keys: widget keys as bytes, and the changes between two rows of a key."""
 
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -10,17 +11,20 @@ from hypothesis import strategies as st
 from gatekeeper import WidgetKey
 from gatekeeper.index.packed import (
     SLOT,
+    STEP,
+    classify_change,
+    drain,
     has_row,
     id_of,
     last8_of,
-    news,
     pack,
-    revoked,
     row_of,
     slot_of,
-    standing,
+    steps_of,
     unpack,
     unpack_row,
+    winning_row,
+    with_revocation,
     with_slot,
 )
 
@@ -42,12 +46,12 @@ KEY = WidgetKey("a", "Shop", "abcdefgh", ("acme.com",))
 
 
 def changed(**fields: Any) -> bytes:
-    """The row of the key with some fields otherwise."""
+    """The row of KEY with some fields changed."""
     return pack(msgspec.structs.replace(KEY, **fields))
 
 
 @given(KEYS, st.integers(0, 2**32 - 1))
-def test_a_key_comes_out_of_its_row_as_it_went_in(key: WidgetKey, slot: int) -> None:
+def test_an_unpacked_key_equals_the_packed_one(key: WidgetKey, slot: int) -> None:
     row = pack(key)
     packed = with_slot(slot, row)
     assert repr(unpack(packed)) == repr(unpack_row(row)) == repr(key)
@@ -64,41 +68,39 @@ def test_a_key_has_its_own_row_and_no_other(key: WidgetKey, other: WidgetKey) ->
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "what"),
+    ("first", "second", "kind", "winner"),
     [
-        ({}, {}, "none"),
-        ({}, {"last_used_at": "2026"}, "use"),
-        ({"last_used_at": "2026"}, {}, "use"),
-        ({}, {"name": "Store"}, "change"),
-        ({}, {"name": "Store", "last_used_at": "2026"}, "change"),
-        ({"disabled_at": "2026"}, {}, "change"),
-        ({"disabled_at": 0}, {"disabled_at": False}, "change"),
-        ({}, {"disabled_at": "2026"}, "revocation"),
-        ({}, {"disabled_at": False, "last_used_at": "2026"}, "revocation"),
-        ({"disabled_at": "2026"}, {"disabled_at": "2027"}, "change"),
+        pytest.param({}, {}, "none", "first", id="the same"),
+        pytest.param({}, {"last_used_at": "2026"}, "use", "first", id="used"),
+        pytest.param({"last_used_at": "2026"}, {}, "use", "first", id="no longer used"),
+        pytest.param({}, {"name": "Store"}, "change", "first", id="renamed"),
+        pytest.param({}, {"name": "Store", "last_used_at": "2026"}, "change", "first", id="renamed and used"),
+        pytest.param({"disabled_at": "2026"}, {}, "change", "first", id="enabled"),
+        pytest.param({"disabled_at": 0}, {"disabled_at": False}, "change", "first", id="disabled in two ways"),
+        pytest.param({"disabled_at": "2026"}, {"disabled_at": "2027"}, "change", "first", id="disabled twice"),
+        pytest.param({}, {"disabled_at": "2026"}, "revocation", "second", id="disabled"),
+        pytest.param({}, {"disabled_at": 0}, "revocation", "second", id="disabled by a value that is false"),
+        pytest.param({}, {"disabled_at": False, "last_used_at": "2026"}, "revocation", "second", id="disabled and used"),
+        pytest.param({"name": "Store"}, {"disabled_at": "2026"}, "revocation", "second", id="disabled and renamed"),
     ],
 )
-def test_what_a_row_says_that_another_has_not_said(before: dict[str, Any], after: dict[str, Any], what: str) -> None:
-    assert news(changed(**before), changed(**after)) == what
+def test_two_rows_of_a_key_are_classified_and_one_wins(
+    first: dict[str, Any], second: dict[str, Any], kind: str, winner: str
+) -> None:
+    rows = {"first": changed(**first), "second": changed(**second)}
+    assert classify_change(rows["first"], rows["second"]) == kind
+    assert winning_row(rows["first"], rows["second"]) is rows[winner]
 
 
-def test_of_two_rows_the_first_disabled_one_stands_else_the_first() -> None:
-    one, two, gone, gone_too = changed(), changed(name="Store"), changed(disabled_at=0), changed(disabled_at="2026")
-    assert standing(one, two) is one
-    assert standing(one, gone) is gone
-    assert standing(gone, one) is gone
-    assert standing(gone, gone_too) is gone
-
-
-def test_a_revocation_is_added_to_a_row_that_has_none() -> None:
+def test_a_revocation_is_added_to_an_enabled_row_only() -> None:
     row, gone = changed(), changed(disabled_at="2026")
-    assert revoked(row, None) is row
-    assert revoked(gone, "2027") is gone
-    assert revoked(row, "2026") == gone
-    assert unpack_row(revoked(row, 2**70)).disabled
+    assert with_revocation(row, None) is row
+    assert with_revocation(gone, "2027") is gone
+    assert with_revocation(row, "2026") == gone
+    assert unpack_row(with_revocation(row, 2**70)).disabled
 
 
-def test_what_has_no_allowlist_is_packed_like_what_allows_nothing() -> None:
+def test_a_missing_allowlist_is_packed_like_an_empty_one() -> None:
     class Row(msgspec.Struct):
         id: str = "a"
         name: None = None
@@ -112,3 +114,26 @@ def test_what_has_no_allowlist_is_packed_like_what_allows_nothing() -> None:
         key_sha256: None = None
 
     assert unpack_row(pack(Row())) == WidgetKey("a", None, "abcdefgh", ())
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(0, []), (1, [1]), (STEP, [STEP]), (2 * STEP + 1, [STEP, STEP, 1])])
+def test_items_are_split_into_steps(number: int, sizes: list[int]) -> None:
+    steps = list(steps_of(range(number)))
+    assert [len(step) for step in steps] == sizes
+    assert [item for step in steps for item in step] == list(range(number))
+
+
+def test_draining_runs_the_steps_that_are_left_and_returns_the_value() -> None:
+    run = []
+
+    def count() -> Generator[None, None, str]:
+        for number in range(3):
+            run.append(number)
+            yield
+        return "done"
+
+    steps = count()
+    next(steps)
+    assert run == [0]
+    assert drain(steps) == "done"
+    assert run == [0, 1, 2]

@@ -3,8 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekeeper.index.key_index import STEP
-from gatekeeper.index.packed import slot_of, with_slot
+from gatekeeper.index.packed import STEP, slot_of, with_slot
 from gatekeeper.index.replacements import Changes
 
 ROWS = st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=40, unique_by=lambda each: each[0])

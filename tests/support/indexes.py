@@ -1,11 +1,12 @@
 """An index, the rows in it, and the lists that change it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
 from gatekeeper import InvalidRow, Origin, WidgetKey
-from gatekeeper.index.key_index import IndexedKey, KeyIndex
+from gatekeeper.index.enabled_origins import IndexedKey
+from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import Difference, load
 from gatekeeper.index.packed import SLOT, id_of
 from gatekeeper.keys.widget_key import ClientKey
@@ -103,16 +104,27 @@ def apply(index: KeyIndex, rows: Iterable[Listed]) -> Difference:
 
 
 class WatchedIndex(KeyIndex):
-    """An index that notes the ids of the keys that get another row."""
+    """An index that records replacements and walks.
+
+    Attributes:
+        replaced: the ids of the keys whose rows were replaced, in order.
+        walks: the number of walks begun.
+    """
 
     def __init__(self, *, account: str | None = None, https_only: bool = False) -> None:
         super().__init__(account=account, https_only=https_only)
         self.replaced: list[str] = []
+        self.walks = 0
 
     def replace(self, packed: bytes) -> None:
-        """Note it, and do it."""
+        """Record the id, then replace the row."""
         self.replaced.append(id_of(packed))
         super().replace(packed)
+
+    def walk(self) -> Iterator[list[tuple[str, bytes]]]:
+        """Count the walk, then begin it."""
+        self.walks += 1
+        return super().walk()
 
 
 def index_of(*rows: WidgetKey, account: str | None = None, https_only: bool = False) -> WatchedIndex:

@@ -1,0 +1,73 @@
+"""EnabledOrigins: the origins that any enabled key allows."""
+
+import pytest
+
+from gatekeeper import Origin
+from gatekeeper.index.enabled_origins import EnabledOrigins
+from tests.support.indexes import FIRST, OTHER, SECOND, THIRD, apply, compiled, index_of, known_as, row
+
+
+def test_an_origin_is_allowed_if_any_enabled_key_allows_it() -> None:
+    origins = index_of(
+        row("a", FIRST, "acme.com", "*"),
+        row("b", SECOND, "*.shop.test"),
+        row("c", OTHER, "revoked.test", disabled_at=False),
+        row("d", THIRD, ""),
+    ).enabled_origins()
+    allowed = ["https://acme.com", "http://acme.com", "https://a.shop.test"]
+    refused = ["https://shop.test", "https://a.acme.com", "https://revoked.test", "https://unlike.test"]
+    assert [origin for origin in allowed if not origins.allows(Origin.parse(origin))] == []
+    assert [origin for origin in refused if origins.allows(Origin.parse(origin))] == []
+
+
+def test_an_origin_is_allowed_until_the_last_key_for_it_is_removed() -> None:
+    index = index_of(row("a", FIRST, "acme.com", "*.acme.com"), row("b", OTHER, "ACME.com", "*.acme.com:443"))
+    origins = index.enabled_origins()
+    apex, below = Origin.parse("https://acme.com"), Origin.parse("https://a.acme.com")
+    assert (origins.allows(apex), origins.allows(below)) == (True, True)
+    apply(index, [row("b", OTHER, "ACME.com", "*.acme.com:443")])
+    assert (origins.allows(apex), origins.allows(below)) == (True, True)
+    apply(index, [row("b", OTHER, "*.acme.com:443", "*.other.test")])
+    assert (origins.allows(apex), origins.allows(below)) == (False, True)
+    apply(index, [row("b", OTHER, "*.acme.com:443", disabled_at="2026")])
+    assert (origins.allows(apex), origins.allows(below)) == (False, False)
+    apply(index, [row("b", OTHER, "acme.com")])
+    assert (origins.allows(apex), origins.allows(below)) == (True, False)
+    assert index.enabled_origins() is origins
+
+
+def test_https_only_refuses_pages_over_http() -> None:
+    index = index_of(row("a", FIRST, "acme.com", "localhost:*"), https_only=True)
+    origins = index.enabled_origins()
+    assert origins.allows(Origin.parse("https://acme.com"))
+    assert not origins.allows(Origin.parse("http://acme.com"))
+    assert origins.allows(Origin.parse("http://localhost:3000"))
+
+
+def test_an_origin_is_allowed_until_each_key_added_for_it_is_removed() -> None:
+    origins = EnabledOrigins(https_only=False)
+    key = compiled(row("a", FIRST, "*.acme.com", "*.shop.test"))
+    page = Origin.parse("https://a.shop.test")
+    allowed = []
+    for change in (origins.add, origins.add, origins.remove, origins.remove, origins.add):
+        change(key)
+        allowed.append(origins.allows(page))
+    assert allowed == [True, True, True, False, True]
+
+
+def test_a_disabled_key_adds_and_removes_nothing() -> None:
+    origins = EnabledOrigins(https_only=False)
+    enabled, disabled = (compiled(row("a", FIRST, "acme.com", disabled_at=value)) for value in (None, ""))
+    page = Origin.parse("https://acme.com")
+    origins.add(disabled)
+    assert not origins.allows(page)
+    origins.add(enabled)
+    origins.remove(disabled)
+    assert origins.allows(page)
+
+
+def test_an_indexed_key_cannot_be_changed() -> None:
+    known = known_as(index_of(row("a")), "a")
+    assert known is not None
+    with pytest.raises(AttributeError):
+        known.widget_key = row("b")  # type: ignore[misc]
