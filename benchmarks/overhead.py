@@ -29,10 +29,10 @@ from benchmarks.asgi import BATCH, answer, receive, send
 from benchmarks.contenders import EMPTY, KINDS, MANY, ORIGIN, TWIN, Contender, Name
 from benchmarks.script import Figures, parameter
 from gatekeeper import FileSource, Gatekeeper, Reason
-from gatekeeper.index.key_index import READY
+from gatekeeper.index.key_index import MAX_COMPILED
 
 SMALL = 1000  # keys of the account in all cases but those about the number of keys
-KNOWN = READY // 2  # keys that are seen for the first time, all of which are still known when another page asks for them
+KNOWN = MAX_COMPILED // 2  # keys seen for the first time, all of which are still compiled when another page asks for them
 
 Taken = dict[Name, list[float]]  # nanoseconds of a request in every round, by its kind and who was asked
 

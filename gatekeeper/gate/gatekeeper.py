@@ -15,7 +15,8 @@ from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.memo import Memo, Remembered, Tally, memo_key
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import Asked, Page, read_page
-from gatekeeper.index.key_index import EnabledOrigins, IndexedKey, KeyIndex
+from gatekeeper.index.enabled_origins import EnabledOrigins, IndexedKey
+from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
 from gatekeeper.keys.widget_key import ClientKey, WidgetKey
 from gatekeeper.matching.allowlist import Allowlist

@@ -17,7 +17,8 @@ import pytest
 
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index import list_diff as difference
-from gatekeeper.index.key_index import IndexedKey, KeyIndex
+from gatekeeper.index.enabled_origins import IndexedKey
+from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import ClientKey, WidgetKey
 from gatekeeper.sync.snapshot import CHECKSUM, FORMAT, LEFT_BEHIND, Snapshot
