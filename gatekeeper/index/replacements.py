@@ -1,64 +1,112 @@
-"""Changes: packed rows that will take the place of others, compressed until then.
+"""PendingRows: rows that will replace those of known keys, compressed until then.
 
-Where all of a million keys have changed, they would take as much memory as the index; so they take a fifth of it.
+If all of a million keys have changed, their new rows would take as much memory as the index. Compressed, they take a fifth.
 """
 
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 
-from gatekeeper.index.packed import STEP, slot_of, steps_of
+from gatekeeper.index.packed import SLOT, STEP, ChangeKind, classify_change, row_of, slot_of, steps_of, unpack_row, with_slot
 
-__all__ = ("Changes",)
+__all__ = ("PendingRows",)
 
 
-class Changes:
-    """Packed rows that will take the place of others, by slot: add all rows, settle some otherwise, and then take them."""
+class PendingRows:
+    """Rows that will replace those of known keys, by slot.
+
+    Add all rows, override some of them, then drain.
+
+    Attributes:
+        revoked_at: the disabled_at values of the rows that revoke a key.
+    """
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._begins: list[int] = []
+        self.revoked_at: list[object] = []
+        self._kinds: Counter[ChangeKind] = Counter()
+        self._compressed: list[bytes] = []
+        self._first_seen_at: list[int] = []  # of each compressed block, and of the rows after them
         self._rows: list[bytes] = []
-        self._settled: dict[int, bytes | None] = {}
+        self._overrides: dict[int, bytes | None] = {}
 
-    def add(self, packed: bytes, seen_at: int) -> None:
-        """Take a key's row, the first one that comes for it; `seen_at` grows from row to row."""
+    @property
+    def changed_count(self) -> int:
+        """The number of keys that change in more than when they were used."""
+        return self._kinds["change"] + self._kinds["revocation"]
+
+    def add(self, known: bytes, row: bytes, seen_at: int) -> None:
+        """Add the first row for a known key.
+
+        Args:
+            known: the packed key as the index has it.
+            row: its new row, which differs from the known one.
+            seen_at: the number of the row in the list, higher than in the call before.
+        """
         if not self._rows:
-            self._begins.append(seen_at)
-        self._rows.append(packed)
+            self._first_seen_at.append(seen_at)
+        self._rows.append(known[:SLOT] + row)
         if len(self._rows) == STEP:
-            self.end_piece()
+            self.compress()
+        self._count(row_of(known), row)
 
-    def end_piece(self) -> None:
-        """Compress what was added last."""
+    def compress(self) -> None:
+        """Compress the rows added since the last block."""
         if self._rows:
-            self._pieces.append(zlib.compress(msgspec.msgpack.encode(self._rows), zlib.Z_BEST_SPEED))
+            self._compressed.append(zlib.compress(msgspec.msgpack.encode(self._rows), zlib.Z_BEST_SPEED))
             self._rows = []
 
-    def settle(self, slot: int, packed: bytes | None) -> None:
-        """Let a key have another row than was added for it, or none."""
-        self._settled[slot] = packed
+    def override(self, known: bytes, row: bytes | None, seen_at: int) -> None:
+        """Replace what was added for a known key.
 
-    def get(self, slot: int, seen_at: int) -> bytes | None:
-        """The row of a key, if it has one; it was added with this `seen_at`."""
-        if slot in self._settled:
-            return self._settled[slot]
-        place = bisect_right(self._begins, seen_at) - 1
+        Args:
+            known: the packed key as the index has it.
+            row: its new row, which may be the known one; None if the key is removed.
+            seen_at: the number under which a row was added for the key, 0 if none was.
+        """
+        before = row_of(known)
+        self._kinds[classify_change(before, self.latest_row(known, seen_at))] -= 1
+        slot = slot_of(known)
+        self._overrides[slot] = None if row is None or row == before else with_slot(slot, row)
+        if row is not None:
+            self._count(before, row)
+
+    def latest_row(self, known: bytes, seen_at: int) -> bytes:
+        """Return the pending row of a known key, or its known row if none is pending.
+
+        Args:
+            known: the packed key as the index has it.
+            seen_at: the number under which a row was added for the key, 0 if none was.
+        """
+        pending = self._find(slot_of(known), seen_at)
+        return row_of(known if pending is None else pending)
+
+    def drain(self) -> Iterator[list[bytes]]:
+        """Yield the packed keys with their new rows in steps, and forget them."""
+        self.compress()
+        overrides, self._overrides = self._overrides, {}
+        while self._compressed:
+            yield [packed for packed in _decompress(self._compressed.pop()) if slot_of(packed) not in overrides]
+        self._first_seen_at.clear()
+        yield from steps_of(filter(None, overrides.values()))
+
+    def _count(self, before: bytes, after: bytes) -> None:
+        kind = classify_change(before, after)
+        self._kinds[kind] += 1
+        if kind == "revocation":
+            self.revoked_at.append(unpack_row(after).disabled_at)
+
+    def _find(self, slot: int, seen_at: int) -> bytes | None:
+        if slot in self._overrides:
+            return self._overrides[slot]
+        place = bisect_right(self._first_seen_at, seen_at) - 1
         if place < 0:
             return None
-        rows = self._rows if place == len(self._pieces) else _unzipped(self._pieces[place])
+        rows = self._rows if place == len(self._compressed) else _decompress(self._compressed[place])
         return next((packed for packed in rows if slot_of(packed) == slot), None)
 
-    def take(self) -> Iterator[list[bytes]]:
-        """All of them, some at a time, of which none is left."""
-        settled, self._settled = self._settled, {}
-        while self._pieces:
-            yield [packed for packed in _unzipped(self._pieces.pop()) if slot_of(packed) not in settled]
-        self._begins.clear()
-        yield from steps_of(filter(None, settled.values()))
 
-
-def _unzipped(piece: bytes) -> list[bytes]:
-    return msgspec.msgpack.decode(zlib.decompress(piece), type=list[bytes])
+def _decompress(block: bytes) -> list[bytes]:
+    return msgspec.msgpack.decode(zlib.decompress(block), type=list[bytes])

@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from gatekeeper import InvalidRow, Origin, WidgetKey
+from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.enabled_origins import IndexedKey
 from gatekeeper.index.key_index import KeyIndex
-from gatekeeper.index.list_diff import Difference, load
-from gatekeeper.index.packed import SLOT, id_of
+from gatekeeper.index.list_diff import ListDiff, load
+from gatekeeper.index.packed import SLOT, drain, id_of
 from gatekeeper.keys.widget_key import ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
@@ -82,25 +83,18 @@ def unreadable(row_id: str | None, disabled_at: object = None) -> InvalidRow:
     return InvalidRow(0, "unreadable", row_id=row_id, disabled_at=disabled_at)
 
 
-def take(steps: Iterable[None]) -> None:
-    """Take all steps."""
-    for _ in steps:
-        pass
+def compare(index: KeyIndex, rows: Iterable[Listed], *, expired_ids: Collection[str] = ()) -> ChangeSet:
+    """Compare a list with an index."""
+    diff = ListDiff(index, expired_ids=expired_ids)
+    diff.add_rows(rows)
+    return drain(diff.finish())
 
 
-def compare(index: KeyIndex, rows: Iterable[Listed], *, lapsed: Collection[str] = ()) -> Difference:
-    """Work out what a list changes in an index."""
-    difference = Difference(index, lapsed=lapsed)
-    difference.see(rows)
-    take(difference.finish())
-    return difference
-
-
-def apply(index: KeyIndex, rows: Iterable[Listed]) -> Difference:
-    """Apply a list to an index, and return the difference, of which only what is no row is left."""
-    difference = compare(index, rows)
-    take(difference.apply())
-    return difference
+def apply(index: KeyIndex, rows: Iterable[Listed]) -> ChangeSet:
+    """Apply a list to an index."""
+    changes = compare(index, rows)
+    drain(changes.apply())
+    return changes
 
 
 class WatchedIndex(KeyIndex):
