@@ -34,7 +34,7 @@ What the log says.
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -46,8 +46,9 @@ import msgspec
 
 from gatekeeper.client import Listing
 from gatekeeper.errors import HubError, InvalidList, SnapshotError, SourceError
+from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.key_index import KeyIndex
-from gatekeeper.index.list_diff import Difference
+from gatekeeper.index.list_diff import ListDiff
 from gatekeeper.keys.reader import ListReader, RowReader
 from gatekeeper.keys.widget_key import mask
 from gatekeeper.sync.freshness import Clock, Freshness, KnownSlice, RefreshReport
@@ -97,7 +98,8 @@ class _Round:
 class _Reading(NamedTuple):
     """A complete list, read."""
 
-    difference: Difference
+    diff: ListDiff
+    changes: ChangeSet
     slices: dict[bytes, KnownSlice]
     digest: bytes
     validator: str | None
@@ -290,45 +292,44 @@ class Refresher:
                     raise SourceError("the source says that nothing has changed, and has not given a list yet")
                 return None
             self._require_no_old_copy(listing)
-            difference = Difference(self._index, lapsed=freshness.lapsed)
+            diff = ListDiff(self._index, expired_ids=freshness.lapsed)
             slices: dict[bytes, KnownSlice] = {}
             digest = hashlib.blake2b()
             reader = ListReader(self._rows)
             self._work = 0.0
             async for chunk in listing.chunks:
                 reader.feed(chunk)
-                await self._see(reader, difference, slices, digest)
+                await self._see(reader, diff, slices, digest)
             reader.end()
-            await self._see(reader, difference, slices, digest)
-        _require_trustworthy(difference)
-        for _ in difference.finish():
-            await anyio.lowlevel.checkpoint()
+            await self._see(reader, diff, slices, digest)
+        _require_trustworthy(diff)
+        changes = await _run(diff.finish())
         self._whole_list_at = self._clock()
         # Where the last list left no slots, because some id came twice in it, this one may leave some.
         if digest.digest() == freshness.digest and not freshness.lapsed and slices.keys() <= freshness.slices.keys():
             freshness.validator, freshness.dated_at = listing.validator, listing.dated_at
             return None
-        return _Reading(difference, slices, digest.digest(), listing.validator, listing.dated_at)
+        return _Reading(diff, changes, slices, digest.digest(), listing.validator, listing.dated_at)
 
     async def _see(
-        self, reader: ListReader, difference: Difference, slices: dict[bytes, KnownSlice], digest: "hashlib.blake2b"
+        self, reader: ListReader, diff: ListDiff, slices: dict[bytes, KnownSlice], digest: "hashlib.blake2b"
     ) -> None:
-        before = difference.count
+        before = diff.count
         for piece in reader:
             began = self._clock()
             its_digest = piece.digest()
             digest.update(its_digest)
             known = self._freshness.slices.get(its_digest)
-            if known is not None and difference.see_slots(known.slots):
+            if known is not None and diff.add_known_slice(known.slots):
                 piece.skip(len(known.slots), known.size)
                 slices[its_digest] = known
-            elif (slots := difference.see(piece.rows())) is not None:
+            elif (slots := diff.add_rows(piece.rows())) is not None:
                 slices[its_digest] = KnownSlice(slots, piece.size)
             self._work += self._clock() - began
             await anyio.lowlevel.checkpoint()
-            if difference.count > MAX_ROWS:
+            if diff.count > MAX_ROWS:
                 raise InvalidList(f"the list has more than {MAX_ROWS} rows: expected those of one account")
-        if difference.count == before:
+        if diff.count == before:
             await anyio.lowlevel.checkpoint()  # what ends no row gives nobody else a turn
 
     def _require_no_old_copy(self, listing: Listing) -> None:
@@ -355,30 +356,30 @@ class Refresher:
         return self._freshness.is_applying or self._freshness.generation != generation
 
     async def _apply(self, reading: _Reading, asked_at: float, generation: int) -> RefreshReport:
-        freshness, difference = self._freshness, reading.difference
-        rejected = difference.rejected_count
+        freshness, changes = self._freshness, reading.changes
+        rejected = reading.diff.rejected_count
         with freshness.lock:
             if freshness.is_superseded(asked_at):
                 return RefreshReport("unchanged", rejected=rejected)
             if self._is_overtaken(generation):
                 raise _OvertakenError
             freshness.is_applying = True
-            self._hold(difference, asked_at)
+            self._hold(changes, asked_at)
         report = RefreshReport(
-            "unchanged" if difference.is_empty else "changed",
-            difference.added_count,
-            difference.changed_count,
-            len(difference.removed),
+            "unchanged" if changes.is_empty else "changed",
+            changes.added_count,
+            changes.changed_count,
+            changes.removed_count,
             freshness.held,
             rejected,
         )
         await self._change(reading, asked_at, report)
-        self._tell(difference)
+        self._tell(reading.diff, changes)
         return report
 
     async def _change(self, reading: _Reading, asked_at: float, report: RefreshReport) -> None:
-        freshness, difference = self._freshness, reading.difference
-        steps = difference.apply()
+        freshness, changes = self._freshness, reading.changes
+        steps = changes.apply()
         began = self._clock()
         freshness.slices = {}  # from now on, their rows are not all as they were
         try:
@@ -394,20 +395,20 @@ class Refresher:
                 freshness.is_applying = False
                 freshness.supersede(asked_at)
                 freshness.dated_at = reading.dated_at
-                is_settled = not freshness.held and difference.slots_hold
+                is_settled = not freshness.held and changes.slots_are_stable
                 freshness.validator = None if freshness.held else reading.validator
                 freshness.slices = reading.slices if is_settled else {}
                 freshness.digest = None if freshness.held else reading.digest
-                freshness.kept_since = {row_id: freshness.kept_since.get(row_id, asked_at) for row_id in difference.kept}
+                freshness.kept_since = {row_id: freshness.kept_since.get(row_id, asked_at) for row_id in changes.retained}
                 if report.outcome == "changed":
                     freshness.generation += 1
                     self._on_change()
                     self._unsaved_since = asked_at
             self._work += self._clock() - began
 
-    def _hold(self, difference: Difference, asked_at: float) -> None:
+    def _hold(self, changes: ChangeSet, asked_at: float) -> None:
         """Do not drop most of the keys at once, unless two more lists lack as many or some time has passed."""
-        freshness, missing = self._freshness, len(difference.removed)
+        freshness, missing = self._freshness, changes.removed_count
         freshness.held = 0
         if len(self._index) < HELD_FROM or 2 * missing <= len(self._index):
             freshness.held_since = None
@@ -424,29 +425,28 @@ class Refresher:
         if freshness.held_lists >= HELD_LISTS or asked_at - freshness.held_since >= HELD_FOR:
             freshness.held_since = None
             return
-        freshness.held = missing
+        freshness.held = changes.hold_removals()
         freshness.counters["removals_held"] += 1
-        difference.removed.clear()
 
-    def _tell(self, difference: Difference) -> None:
+    def _tell(self, diff: ListDiff, changes: ChangeSet) -> None:
         freshness = self._freshness
-        before, freshness.rejected = freshness.rejected, tuple(str(error) for error in difference.rejected)
-        freshness.rejected_rows = difference.rejected_count
-        freshness.counters["rows_rejected"] += difference.rejected_count
-        for reason, count in difference.rejected_reasons.items():
+        before, freshness.rejected = freshness.rejected, tuple(str(error) for error in diff.rejected)
+        freshness.rejected_rows = diff.rejected_count
+        freshness.counters["rows_rejected"] += diff.rejected_count
+        for reason, count in diff.rejected_reasons.items():
             freshness.counters[f"rows_rejected_{reason}"] += count
-        freshness.counters["revocations"] += len(difference.revoked_at)
-        freshness.counters["duplicate_ids"] += len(difference.duplicate_ids)
+        freshness.counters["revocations"] += len(changes.revoked_at)
+        freshness.counters["duplicate_ids"] += len(changes.duplicate_ids)
         for problem in freshness.rejected:
             if problem not in before:
                 logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
-        for row_id in sorted(difference.duplicate_ids)[:10]:
+        for row_id in sorted(changes.duplicate_ids)[:10]:
             logger.warning("gatekeeper: the list has id %r more than once; a disabled row stands, else the first", row_id)
         ambiguous = self._index.ambiguous()
         for last8 in set(ambiguous).difference(freshness.ambiguous):
             logger.error("gatekeeper: several widget keys end with %s and are refused, for they look alike", mask(last8))
         freshness.ambiguous = ambiguous
-        lags = [self._wall_clock() - since for since in map(_seconds, difference.revoked_at) if since is not None]
+        lags = [self._wall_clock() - since for since in map(_seconds, changes.revoked_at) if since is not None]
         if lags:
             freshness.revocation_lag = max(0.0, *lags)
 
@@ -627,11 +627,21 @@ def backoff(failures: int, first: float, ceiling: float) -> float:
     return min(ceiling, first * 2.0 ** min(failures - 1, 32))
 
 
-def _require_trustworthy(difference: Difference) -> None:
-    rejected = difference.rejected_count
-    if rejected > MAX_REJECTED_SHARE * difference.count:
-        share = f"{rejected} of {difference.count} rows are not widget keys"
-        raise InvalidList(f"{share}, so the list is not trusted: {difference.rejected[0]}")
+async def _run(steps: Generator[None, None, ChangeSet]) -> ChangeSet:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            changes: ChangeSet = end.value
+            return changes
+        await anyio.lowlevel.checkpoint()
+
+
+def _require_trustworthy(diff: ListDiff) -> None:
+    rejected = diff.rejected_count
+    if rejected > MAX_REJECTED_SHARE * diff.count:
+        share = f"{rejected} of {diff.count} rows are not widget keys"
+        raise InvalidList(f"{share}, so the list is not trusted: {diff.rejected[0]}")
 
 
 def _seconds(disabled_at: object) -> float | None:
