@@ -21,8 +21,9 @@ from gatekeeper.errors import (
 )
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import RowReader
-from gatekeeper.keys.widget_key import WidgetKey, mask
+from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.refresher import MAX_REJECTED_SHARE
 from gatekeeper.sync.sources import FileSource

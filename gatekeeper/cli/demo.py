@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from gatekeeper.cli.output import REFUSED, USAGE, console, stop
-from gatekeeper.keys.widget_key import mask
+from gatekeeper.keys.client_key import mask
 
 if TYPE_CHECKING:
     from gatekeeper.demo import Demo

@@ -13,7 +13,8 @@ from gatekeeper.cli.lint import explained
 from gatekeeper.cli.output import REFUSED, USAGE, ask, console, legible, moment, plain, print_json, print_table, stop, warn
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
 from gatekeeper.errors import InvalidEntry
-from gatekeeper.keys.widget_key import WidgetKey, mask
+from gatekeeper.keys.client_key import mask
+from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.pattern import Pattern
 

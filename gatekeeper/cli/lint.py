@@ -9,8 +9,8 @@ from rich.markup import escape
 
 from gatekeeper.cli.output import REFUSED, USAGE, console, legible, stop, warn
 from gatekeeper.errors import InvalidList
+from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import RowReader
-from gatekeeper.keys.widget_key import mask
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.pattern import Pattern
 

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from gatekeeper.errors import ConfigError, InvalidRow
-from gatekeeper.keys.widget_key import WidgetKey, mask
+from gatekeeper.keys.client_key import mask
+from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("CreatedWidgetKey", "FieldChange", "KeyEvent", "KeyUsage", "WidgetKeyList")
 

@@ -5,7 +5,8 @@ from typing import Literal
 
 import msgspec
 
-from gatekeeper.keys.widget_key import WidgetKey, mask
+from gatekeeper.keys.client_key import mask
+from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("CONFLICT", "Conflict", "Decision", "Reason")
 

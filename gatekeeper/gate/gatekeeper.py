@@ -18,7 +18,8 @@ from gatekeeper.gate.page import Asked, Page, read_page
 from gatekeeper.index.enabled_origins import EnabledOrigins, IndexedKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
-from gatekeeper.keys.widget_key import ClientKey, WidgetKey
+from gatekeeper.keys.client_key import ClientKey
+from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.sync.freshness import Clock, Freshness, RefreshReport, Status, boot_clock, boot_sleep
 from gatekeeper.sync.lifecycle import Lifecycle, PerLoop

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 
 __all__ = ("KEY_PREFIX", "TOKEN_PREFIX", "Draw", "Mint", "random_text")
 

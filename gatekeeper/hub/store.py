@@ -19,7 +19,7 @@ from gatekeeper.hub.minting import Mint
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow, Listing
 from gatekeeper.hub.tables import UtcDateTime, widget_keys
 from gatekeeper.hub.tokens import Bearer
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("KeyStore", "UnknownKey")

@@ -12,7 +12,8 @@ from cachetools import FIFOCache
 
 from gatekeeper.index.enabled_origins import EnabledOrigins, IndexedKey
 from gatekeeper.index.packed import id_of, last8_of, row_of, slot_of, steps_of, unpack, with_slot
-from gatekeeper.keys.widget_key import ClientKey, WidgetKey
+from gatekeeper.keys.client_key import ClientKey
+from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("KeyIndex",)

@@ -13,7 +13,8 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 from gatekeeper.errors import ConfigError, InvalidList, InvalidRow, RowReason
-from gatekeeper.keys.widget_key import SUFFIX_LENGTH, WidgetKey
+from gatekeeper.keys.client_key import SUFFIX_LENGTH
+from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("ListReader", "RowReader", "Slice")
 

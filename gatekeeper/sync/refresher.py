@@ -49,8 +49,8 @@ from gatekeeper.errors import HubError, InvalidList, SnapshotError, SourceError
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import ListDiff
+from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import ListReader, RowReader
-from gatekeeper.keys.widget_key import mask
 from gatekeeper.sync.freshness import Clock, Freshness, KnownSlice, RefreshReport
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.sources import Fetch, Source

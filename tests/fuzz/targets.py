@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gatekeeper import Allowlist, Gatekeeper, GatekeeperMiddleware, InvalidClientKey, InvalidOrigin, Origin
 from gatekeeper.gate.decisions import CONFLICT
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.web.request import key_in_query
 from tests.properties.oracle import allows, read_origin
 

@@ -8,7 +8,7 @@ import pytest
 
 from gatekeeper import Allowlist, Decision, Gatekeeper, Reason, WidgetKey
 from gatekeeper.gate.decisions import CONFLICT, Conflict
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 
 CLIENT_KEY = ClientKey.parse("pk_live_acme_Zb3xQ9-LmN0pRsTuVwXyZ")
 LAST8 = CLIENT_KEY.last8

@@ -6,7 +6,7 @@ import pytest
 from gatekeeper.index.enabled_origins import IndexedKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.packed import SLOT, STEP, drain
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 from tests.support.indexes import (
     CLIENT_KEYS,
     FIRST,

@@ -10,7 +10,7 @@ from gatekeeper.index.enabled_origins import IndexedKey
 from gatekeeper.index.key_index import MAX_COMPILED, KeyIndex
 from gatekeeper.index.list_diff import load
 from gatekeeper.index.packed import STEP
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 from tests.support.indexes import (
     FIRST,
     LAST8,

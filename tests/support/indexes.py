@@ -10,7 +10,7 @@ from gatekeeper.index.enabled_origins import IndexedKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import ListDiff, load
 from gatekeeper.index.packed import SLOT, drain, id_of
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
 FIRST = ClientKey.parse("pk_live_acme_first-0123456789")

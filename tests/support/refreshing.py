@@ -8,7 +8,7 @@ import anyio
 
 from gatekeeper import HubSource, RefreshReport, Source, WidgetKey
 from gatekeeper.index.key_index import KeyIndex
-from gatekeeper.keys.widget_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.refresher import Refresher
 

@@ -19,8 +19,9 @@ from gatekeeper.errors import SnapshotError
 from gatekeeper.index import list_diff as difference
 from gatekeeper.index.enabled_origins import IndexedKey
 from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.keys.reader import RowReader
-from gatekeeper.keys.widget_key import ClientKey, WidgetKey
+from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.sync.snapshot import CHECKSUM, FORMAT, LEFT_BEHIND, Snapshot
 from tests.support.fake_time import FakeTime
 from tests.support.forked import Child
