@@ -39,6 +39,9 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "exempt paths": (("if self._exempt is not None and self._exempt.covers(scope):", "if False:"),),
     "a key in the query": (('if scope["query_string"]:', "if False:"),),
     "frame_ancestors": (("if self._frame_ancestors:", "if False:"),),
+    "the deadline of a remembered decision": (
+        ("if remembered is not None and self._clock() < memo.deadline:", "if remembered is not None:"),
+    ),
     "counting requests": (("remembered.uses += 1", "pass"),),
     "the decision in the request's state": (
         ('scope["state"][STATE_KEY] = decision', "pass"),

@@ -1,6 +1,6 @@
 """gatekeeper: may this page use this client key? An ASGI middleware, and what keeps it fresh."""
 
-from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient
+from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient, KeyUsage, Listing
 from gatekeeper.errors import (
     ConfigError,
     DecisionMissing,
@@ -28,14 +28,25 @@ from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.origins import Origin
-from gatekeeper.sync.freshness import RefreshReport, Status
-from gatekeeper.sync.sources import FileSource, HubSource, Source, StaticSource
+from gatekeeper.sync.sources import (
+    Basis,
+    FileSource,
+    FullList,
+    HubSource,
+    ReportsUsage,
+    Source,
+    StaticSource,
+    Unchanged,
+    Updates,
+)
+from gatekeeper.sync.status import RefreshReport, Status
 from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
 from gatekeeper.web.cors import CorsPolicy
 
 __all__ = (
     "Allowlist",
     "AsyncHubClient",
+    "Basis",
     "ConfigError",
     "CorsPolicy",
     "CreatedWidgetKey",
@@ -44,6 +55,7 @@ __all__ = (
     "EntrySuggestion",
     "EntryWarning",
     "FileSource",
+    "FullList",
     "Gatekeeper",
     "GatekeeperError",
     "GatekeeperMiddleware",
@@ -63,15 +75,20 @@ __all__ = (
     "InvalidList",
     "InvalidOrigin",
     "InvalidRow",
+    "KeyUsage",
+    "Listing",
     "Origin",
     "Reason",
     "RefreshReport",
     "RejectedEntry",
+    "ReportsUsage",
     "SnapshotError",
     "Source",
     "SourceError",
     "StaticSource",
     "Status",
+    "Unchanged",
+    "Updates",
     "WidgetKey",
     "decision_from",
 )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.sync.freshness import State, Status
+from gatekeeper.sync.status import State, Status
 
 __all__ = ("Health", "health")
 

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from gatekeeper.errors import RowReason
 from gatekeeper.gate.decisions import Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.sync.freshness import State, Status
+from gatekeeper.sync.status import State, Status
 
 __all__ = ("collector",)
 

@@ -20,7 +20,7 @@ from gatekeeper import Gatekeeper, HubServerError, Reason
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import RowReason
 from gatekeeper.metrics import collector
-from gatekeeper.sync.freshness import State
+from gatekeeper.sync.status import State
 from gatekeeper.web.streams import ResponseStream
 
 from .support.fake_hub import Answer, FakeHub

@@ -25,7 +25,7 @@ from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.origins import Origin
-from gatekeeper.sync.refresher import MAX_REJECTED_SHARE
+from gatekeeper.sync.loading import MAX_REJECTED_SHARE
 from gatekeeper.sync.sources import FileSource
 
 __all__ = ("check",)

@@ -1,5 +1,6 @@
 """Memo: what was decided since keys last changed, by what the request sent, and how often it came."""
 
+import math
 from collections import Counter
 from itertools import chain, islice
 from threading import Lock
@@ -7,7 +8,7 @@ from threading import Lock
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 
-__all__ = ("Memo", "MemoKey", "Remembered", "Tally", "memo_key")
+__all__ = ("Memo", "MemoKey", "Memos", "Remembered", "Tally", "memo_key")
 
 # An entry takes about 0.5 KB, and strangers can fill the memo: 5 MB is what it may grow by (benchmarks.floods). Pages that
 # are let in are apart from those that are not, so that a flood of foreign pages takes no room from them.
@@ -69,17 +70,33 @@ class Memo:
 
     Args:
         tally: where the uses of a decision are counted when it is forgotten.
+        deadline: see below.
+        most_allowed, most_refused: how many decisions it holds.
+        room: how many decisions make room for a new one.
 
     Attributes:
+        deadline: the moment from which on nothing here counts without another look, in seconds by the gate's clock.
         allowed: those that let a request in. A dict, for nearly every request is one hit in it, and a first sight one more
             item: a FIFOCache of cachetools takes 50 ns and 1.2 µs longer.
         refused: those that do not.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        deadline: float,
+        *,
+        most_allowed: int = MOST_ALLOWED,
+        most_refused: int = MOST_REFUSED,
+        room: int = ROOM,
+    ) -> None:
+        self.deadline = deadline
         self.allowed: dict[MemoKey, Remembered] = {}
         self.refused: dict[MemoKey, Remembered] = {}
         self._tally = tally
+        self._most_allowed = most_allowed
+        self._most_refused = most_refused
+        self._room = room
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -92,13 +109,13 @@ class Memo:
     def remember(self, key: MemoKey, remembered: Remembered) -> None:
         """Keep a decision, if nobody else is at it."""
         is_allowed = remembered.decision.allowed
-        kept, most = (self.allowed, MOST_ALLOWED) if is_allowed else (self.refused, MOST_REFUSED)
+        kept, most = (self.allowed, self._most_allowed) if is_allowed else (self.refused, self._most_refused)
         # Tools decide in threads, and to make room is not atomic. Whoever would have to wait does without: a fork may have
         # left the lock taken for ever.
         if self._lock.acquire(blocking=False):
             try:
                 if len(kept) >= most:
-                    for oldest in list(islice(kept, ROOM)):
+                    for oldest in list(islice(kept, self._room)):
                         self._tally.add(kept.pop(oldest))
                 kept[key] = remembered
                 remembered.is_kept = True
@@ -111,6 +128,58 @@ class Memo:
         with self._lock:
             for remembered in chain(self.allowed.values(), self.refused.values()):
                 self._tally.add(remembered)
+
+
+class Memos:
+    """What was decided since keys last changed, and how often since the start.
+
+    A decision in the making remembers into the memo that it began with, so one that is overtaken by a change is forgotten.
+
+    Attributes:
+        current: a new memo whenever keys have changed.
+    """
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+        self.current = Memo(self._tally, -math.inf)
+
+    @property
+    def reasons(self) -> Counter[Reason]:
+        """How many requests were decided for which reason, since the start."""
+        self.current.count()
+        return Counter(self._tally.reasons)
+
+    def take_used_keys(self) -> Counter[str]:
+        """The allowed requests by key id since this was last called."""
+        self.current.count()
+        return self._tally.take_keys()
+
+    def use(self, remembered: Remembered) -> Decision:
+        """Count a request by its decision."""
+        remembered.uses += 1
+        if not remembered.is_kept:
+            self._tally.add(remembered)
+        return remembered.decision
+
+    def renew(self, deadline: float) -> None:
+        """Let what is remembered count up to another moment.
+
+        Args:
+            deadline: the moment, by the gate's clock.
+        """
+        self.current.deadline = deadline
+        if deadline == -math.inf:  # no refresher runs
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the memo, because what was decided may not hold any more."""
+        forgotten, self.current = self.current, Memo(self._tally, self.current.deadline)
+        forgotten.count()
+
+    def after_fork(self) -> None:
+        """Begin anew: the parent's counts are the parent's to report, and one of its threads may hold the memo's lock."""
+        self._tally = Tally()
+        self.current = Memo(self._tally, -math.inf)
 
 
 def memo_key(

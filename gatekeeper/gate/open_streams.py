@@ -1,7 +1,8 @@
 """OpenStreams: what is open in an event loop, and decided again whenever keys have changed.
 
-A stream was decided when it began, and may live for hours. So whenever keys have changed, every open stream is decided again
-by what its request sent, and closed unless that is still allowed. A list that has grown too old closes none.
+A stream was decided when it began, and may live for hours. So every open stream is decided again by what its request sent,
+whenever keys have changed and when the deadline of its decision has passed, and closed unless that is still allowed. A list
+that has grown too old closes none.
 """
 
 import logging
@@ -19,6 +20,7 @@ from gatekeeper.gate.page import Asked
 __all__ = ("OpenStream", "OpenStreams")
 
 POLL = 0.25  # seconds between two looks at whether keys have changed: a quarter of what a closing may take
+LAPSED = 5.0  # seconds between two looks at the streams while the deadline lies in the past
 SLICE = 64  # streams decided before the event loop gets its turn: about 1 ms of work
 
 _TOO_OLD_TO_SAY = (Reason.NOT_READY, Reason.EXPIRED)
@@ -52,21 +54,29 @@ class OpenStreams:
     Args:
         decide: decides on what a request sent, by the keys as they are now.
         generation: tells how often keys have changed.
+        deadline: tells the moment up to which a decision counts without another look.
         counters: where closings are counted.
+        clock: gives seconds.
         sleep: waits for seconds.
     """
 
     def __init__(
         self,
         decide: Callable[[Asked], Decision],
+        *,
         generation: Callable[[], int],
+        deadline: Callable[[], float],
         counters: Counter[str],
+        clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._decide = decide
         self._generation = generation
+        self._deadline = deadline
         self._counters = counters
+        self._clock = clock
         self._sleep = sleep
+        self._decided_until = deadline()
         self._open: set[OpenStream] = set()
         self._opened = anyio.Event()
         self._swept = generation()
@@ -98,8 +108,9 @@ class OpenStreams:
             async with anyio.create_task_group() as closing:
                 while self._open:
                     await self._sleep(POLL)
-                    if self._generation() != self._swept:
+                    if self._generation() != self._swept or self._clock() >= self._decided_until:
                         await self._sweep(closing)
+                        self._decided_until = max(self._deadline(), self._clock() + LAPSED)
 
     async def _sweep(self, closing: TaskGroup) -> None:
         generation = self._generation()

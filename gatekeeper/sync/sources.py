@@ -2,27 +2,80 @@
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import anyio
+import msgspec
 
 from gatekeeper.client import MAX_LIST, AsyncHubClient, KeyUsage, Listing, MakeHttp, account_of, http_maker, require_hub
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
 
-__all__ = ("Fetch", "FileSource", "HubSource", "Source", "StaticSource")
+__all__ = (
+    "Basis",
+    "FileSource",
+    "FullList",
+    "HubSource",
+    "NeverChanges",
+    "ReportsUsage",
+    "Source",
+    "StaticSource",
+    "Unchanged",
+    "Updates",
+)
 
-Fetch = Callable[[str | None], AbstractAsyncContextManager[Listing | None]]
-"""Ask for the list, if it is another one than the validator names. The context, and reading in it, raise SourceError."""
+
+class Basis(msgspec.Struct, frozen=True):
+    """What the gate has already, as far as a source needs to know.
+
+    Attributes:
+        validator: that of the last list; None asks for the whole list in any case.
+    """
+
+    validator: str | None = None
+
+
+class FullList(msgspec.Struct, frozen=True):
+    """The whole list, whether or not it has changed.
+
+    Attributes:
+        listing: its bytes as they arrive, and what is known about them.
+    """
+
+    listing: Listing
+
+
+class Unchanged(msgspec.Struct, frozen=True):
+    """The list is still the one that the basis names."""
+
+
+Updates = Callable[[Basis], AbstractAsyncContextManager[FullList | Unchanged]]
+"""Asks for the list. Opening the context, and reading in it, raise SourceError or TimeoutError for what fails."""
 
 
 class Source(Protocol):
-    """Where a list of widget keys can be had, again and again.
+    """Where a list of widget keys comes from, again and again.
+
+    A source of one's own needs no base class:
+
+        class BucketSource:
+            account = "acme"
+            suffix_field = "last8"
+            fingerprint = "bucket://widget-keys"
+
+            @asynccontextmanager
+            async def connect(self):
+                yield self.updates
+
+            @asynccontextmanager
+            async def updates(self, basis):
+                body, etag = await bucket.read("keys.json")
+                yield Unchanged() if etag == basis.validator else FullList(Listing.whole(body, etag))
 
     Attributes:
         account: the account whose keys these are; None where it is not known.
@@ -46,8 +99,41 @@ class Source(Protocol):
         """See the class."""
         ...
 
-    def connect(self) -> AbstractAsyncContextManager[Fetch]:
-        """Open what one event loop needs to fetch the list; nothing of it is shared with another loop or process."""
+    def connect(self) -> AbstractAsyncContextManager[Updates]:
+        """Open what one event loop needs; nothing of it is shared with another loop or process.
+
+        Returns:
+            A context manager that gives `updates(basis)`, itself a context manager of FullList or Unchanged.
+        """
+        ...
+
+
+@runtime_checkable
+class NeverChanges(Protocol):
+    """A source whose list is known from the start, so that a gate decides without being started.
+
+    Attributes:
+        never_changes: True.
+        rows: the list.
+    """
+
+    never_changes: Literal[True]
+    rows: Sequence[WidgetKey]
+
+
+@runtime_checkable
+class ReportsUsage(Protocol):
+    """A source that wants to know which keys are used."""
+
+    async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
+        """Report which keys were used.
+
+        Args:
+            usage: what is new since the last report, by the row's id.
+
+        Raises:
+            SourceError: if that fails; the report is repeated later.
+        """
         ...
 
 
@@ -95,14 +181,16 @@ class HubSource:
         return hashlib.blake2b(f"{self._base_url}\n{self._token()}".encode(), digest_size=16).hexdigest()
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Fetch]:
+    async def connect(self) -> AsyncIterator[Updates]:
         """Open a pool of connections to the hub."""
         async with self._connected() as client:
 
-            def fetch(validator: str | None) -> AbstractAsyncContextManager[Listing | None]:
-                return client().widget_keys.fetch(validator, max_list=self._max_list)
+            @asynccontextmanager
+            async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged]:
+                async with client().widget_keys.fetch(basis.validator, max_list=self._max_list) as listing:
+                    yield Unchanged() if listing is None else FullList(listing)
 
-            yield fetch
+            yield updates
 
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Tell the hub which keys were used.
@@ -151,14 +239,14 @@ class FileSource:
         return hashlib.blake2b(os.fsencode(self.path.absolute()), digest_size=16).hexdigest()
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Fetch]:
-        """Nothing is kept open between two readings."""
-        yield self._fetch
+    async def connect(self) -> AsyncIterator[Updates]:
+        """Keep nothing open between two readings."""
+        yield self._updates
 
     @asynccontextmanager
-    async def _fetch(self, validator: str | None) -> AsyncIterator[Listing | None]:
-        read = await anyio.to_thread.run_sync(self.read, validator, abandon_on_cancel=True)
-        yield None if read is None else Listing.whole(*read)
+    async def _updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
+        read = await anyio.to_thread.run_sync(self.read, basis.validator, abandon_on_cancel=True)
+        yield Unchanged() if read is None else FullList(Listing.whole(*read))
 
     def read(self, validator: str | None = None) -> tuple[bytes, str] | None:
         """Read the file, if it is another one than the validator names.
@@ -197,15 +285,35 @@ class StaticSource:
         ConfigError: listing every row that is not a widget key, and why.
     """
 
+    never_changes: Literal[True] = True
+    suffix_field = "last8"
+
     def __init__(self, rows: Iterable[WidgetKey | Mapping[str, Any]], *, account: str | None = None) -> None:
         self.account = account
         reader = RowReader()
-        self.rows: list[WidgetKey] = []
+        keys: list[WidgetKey] = []
         problems = []
         for index, row in enumerate(rows):
             try:
-                self.rows.append(reader.convert(index, row))
+                keys.append(reader.convert(index, row))
             except InvalidRow as error:
                 problems.append(str(error))
         if problems:
             raise ConfigError(problems)
+        self.rows: Sequence[WidgetKey] = keys
+
+    @property
+    def fingerprint(self) -> str:
+        """See Source."""
+        return hashlib.blake2b(msgspec.json.encode(self.rows), digest_size=16).hexdigest()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Updates]:
+        """Keep nothing open: the rows are there."""
+        yield self._updates
+
+    @asynccontextmanager
+    async def _updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
+        validator = self.fingerprint
+        is_known = basis.validator == validator
+        yield Unchanged() if is_known else FullList(Listing.whole(msgspec.json.encode(self.rows), validator))

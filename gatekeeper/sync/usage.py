@@ -9,7 +9,7 @@ from itertools import islice
 
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubError, SourceError
-from gatekeeper.sync.freshness import Clock
+from gatekeeper.sync.clock import Clock
 
 __all__ = ("Report", "UsageReporter")
 

@@ -67,7 +67,8 @@ class GatekeeperMiddleware:
             raise ConfigError(problems)
         self.app = app
         self._gate = gatekeeper
-        self._closes_streams = gatekeeper.closes_streams
+        self._memos = gatekeeper.memos
+        self._clock = gatekeeper.clock
         self._key_header = key_header.lower().encode("ascii")
         self._key_query = key_query.encode("ascii")
         self._cors = CorsHeaders(cors, key_header.lower())
@@ -100,16 +101,19 @@ class GatekeeperMiddleware:
         if scope["query_string"]:
             key = key_in_query(scope["query_string"], self._key_query, key)
         asked: Any = (key, origin) if origin is not None else (key, None, single_header(scope["headers"], b"referer"))
+        memo = self._memos.current
         try:
-            remembered = self._gate.memo.allowed[asked]
+            remembered = memo.allowed[asked]
         except KeyError:
+            remembered = None
+        if remembered is not None and self._clock() < memo.deadline:
+            remembered.uses += 1
+            decision = remembered.decision
+        else:
             decision = await self._gate.check(key, origin, referer=None if origin is not None else asked[2])
             if not decision.allowed:
                 await self._refuse(send, decision, origin)
                 return
-        else:
-            remembered.uses += 1
-            decision = remembered.decision
         try:
             scope["state"][STATE_KEY] = decision
         except KeyError:
@@ -147,7 +151,7 @@ class GatekeeperMiddleware:
 
     def _streaming(self, asked: Asked, send: Send, piece: Message, headers: list[Header]) -> Send:
         """What sends this piece of a response and the rest; one that tells its length always comes to its end."""
-        if not piece["more_body"] or not self._closes_streams or isinstance(send, ResponseStream):
+        if not piece["more_body"] or not self._gate.closes_streams or isinstance(send, ResponseStream):
             return send
         if any(name.lower() == b"content-length" for name, _ in headers):
             return send
@@ -181,7 +185,7 @@ class GatekeeperMiddleware:
         decision = await self._gate.check(*asked)
         if decision.allowed:
             scope.setdefault("state", {})[STATE_KEY] = decision
-            if self._closes_streams:
+            if self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(asked, receive, send))
             else:
                 await self.app(scope, receive, send)

@@ -14,6 +14,8 @@ import pytest
 
 from gatekeeper import (
     AsyncHubClient,
+    Basis,
+    FullList,
     HubAuthenticationError,
     HubError,
     HubProtocolError,
@@ -308,11 +310,11 @@ async def test_a_connection_is_used_again_after_what_was_read_whole_and_not_afte
 async def test_the_token_of_the_moment_goes_over_the_same_connection(hub: FakeHub) -> None:
     tokens = [TOKEN, f"{TOKEN}2", f"{TOKEN}3"]
     hub.lists(row(1))
-    async with HubSource(hub.url, lambda: tokens[min(len(hub.requests), 2)]).connect() as fetch:
+    async with HubSource(hub.url, lambda: tokens[min(len(hub.requests), 2)]).connect() as updates:
         for _ in tokens:
-            async with fetch(None) as listing:
-                assert listing is not None
-                await listing.read()
+            async with updates(Basis()) as update:
+                assert isinstance(update, FullList)
+                await update.listing.read()
     assert [request.headers["authorization"] for request in hub.requests] == [f"Bearer {token}" for token in tokens]
     assert len({request.port for request in hub.requests}) == 1
 
@@ -326,9 +328,9 @@ async def test_a_client_that_was_made_for_an_event_loop_is_closed_with_its_conne
         return made[-1]
 
     source = HubSource(hub.url, TOKEN, http=http)
-    async with source.connect() as fetch, fetch(None) as listing:
-        assert listing is not None
-        assert await listing.read() == b"[]"
+    async with source.connect() as updates, updates(Basis()) as update:
+        assert isinstance(update, FullList)
+        assert await update.listing.read() == b"[]"
         assert not made[0].is_closed
     await source.report_usage({"key-1": KeyUsage(1, NOON)})
     with pytest.raises(ZeroDivisionError):

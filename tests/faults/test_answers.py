@@ -183,12 +183,12 @@ async def test_row_10_equal_bytes_under_another_tag_are_the_same_list(hub: FakeH
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
         assert it.allows(1)
-        memo = it.gate.memo
+        memo = it.gate.memos.current
         for number in range(2, 6):
             hub.lists(row(1), etag=f'"{number}"')
             assert (await it.refresh()).outcome == "unchanged"
         assert it.status.generation == 1
-        assert it.gate.memo is memo
+        assert it.gate.memos.current is memo
         assert it.status.etag == '"5"'
 
 

@@ -239,7 +239,7 @@ async def test_row_57_a_key_of_no_form_is_refused_without_a_fetch_and_without_be
                 decision = await it.gate.check(key, ORIGIN)
                 assert decision.reason is Reason.KEY_MALFORMED
         assert len(hub.requests) == asked
-        assert not it.gate.memo
+        assert not it.gate.memos.current
         assert len(decision.detail) < 500
 
 
@@ -264,7 +264,7 @@ async def test_p13_a_flood_of_unknown_keys_costs_a_handful_of_requests_and_no_me
                 assert await hammer.ask(client_key(1_000_000 + 1000 * thousand + number)) == 403
             hammer.statuses.clear()
             gc.collect()
-            sizes.append(len(it.gate.memo) + len(it.status.counters))
+            sizes.append(len(it.gate.memos.current) + len(it.status.counters))
             await it.time.advance(1)
             assert await hammer.ask(client_key(1)) == 200
         assert len(set(sizes)) == 1
@@ -322,13 +322,13 @@ async def test_p11_a_list_that_is_not_modified_costs_next_to_nothing_and_forgets
     hub.lists(*(row(number) for number in range(MANY)), etag='"1"')
     async with guarded(hub) as it:
         assert it.allows(*range(MANY))
-        memo, kept = it.gate.memo, len(it.gate.memo)
+        memo, kept = it.gate.memos.current, len(it.gate.memos.current)
         began = time.thread_time()
         for _ in range(100):
             assert (await it.refresh()).outcome == "unchanged"
         # 0.7 ms each, measured here with httpx's own share; reading 3000 rows would take ten times that.
         assert time.thread_time() - began < 100 * 0.003
-        assert it.gate.memo is memo
+        assert it.gate.memos.current is memo
         assert len(memo) == kept
         assert it.status.generation == 1
 
@@ -337,8 +337,8 @@ async def test_p11_equal_bytes_are_hashed_and_not_read(hub: FakeHub) -> None:
     hub.lists(*(row(number) for number in range(MANY)))
     async with guarded(hub) as it:
         assert it.allows(1)
-        memo = it.gate.memo
+        memo = it.gate.memos.current
         for _ in range(3):
             assert (await it.refresh()).outcome == "unchanged"
-        assert it.gate.memo is memo
+        assert it.gate.memos.current is memo
         assert it.status.generation == 1

@@ -4,13 +4,14 @@ import gc
 import random
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, Reason
-from gatekeeper.sync.freshness import boot_clock
+from gatekeeper.sync.clock import boot_clock, boot_sleep
 from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.guarded import gaps, guarded, hub_source
@@ -77,17 +78,21 @@ async def test_row_35_a_wall_clock_that_is_set_changes_neither_decisions_nor_cad
 
 
 async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_within_two_seconds(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub,
 ) -> None:
     asleep = 0.0
-    real = time.clock_gettime
 
-    def with_sleep(clock: int) -> float:
+    def clock() -> float:
         # This clock counts a machine's sleep; the one that event loops go by does not (clock_gettime(2)).
-        return real(clock) + (asleep if clock == time.CLOCK_BOOTTIME else 0.0)
+        return boot_clock() + asleep
 
-    monkeypatch.setattr(time, "clock_gettime", with_sleep)
-    gate = Gatekeeper(hub_source(hub.url), refresh_interval=300.0, usage_interval=0.0)
+    gate = Gatekeeper(
+        hub_source(hub.url),
+        refresh_interval=300.0,
+        usage_interval=0.0,
+        clock=clock,
+        sleep=partial(boot_sleep, clock=clock),
+    )
     async with gate:
         hub.lists(row(1, disabled_at="now"))
         await anyio.sleep(0.1)

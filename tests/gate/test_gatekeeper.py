@@ -196,7 +196,7 @@ def test_whatever_arrives_is_decided(key: Any, origin: Any, referer: Any) -> Non
     assert isinstance(first.reason, Reason)
     assert first.problem_json()
     assert DECIDED.decide(key, origin, referer=referer) == first
-    assert len(DECIDED.memo) <= MOST_ALLOWED + MOST_REFUSED
+    assert len(DECIDED.memos.current) <= MOST_ALLOWED + MOST_REFUSED
 
 
 @settings(max_examples=200, deadline=None)

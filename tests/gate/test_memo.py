@@ -1,5 +1,6 @@
 """What is remembered of what was decided, and how often it came."""
 
+import math
 import threading
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ def test_a_decision_about_a_known_key_is_remembered() -> None:
         assert gate.decide(client_key(1), origin) is gate.decide(client_key(1).encode(), origin.encode())
     referred = gate.decide(client_key(1), None, referer="https://acme.com/")
     assert gate.decide(client_key(1), None, referer="https://acme.com/") is referred
-    assert (len(gate.memo), len(gate.memo.allowed), len(gate.memo.refused)) == (5, 2, 3)
+    assert (len(gate.memos.current), len(gate.memos.current.allowed), len(gate.memos.current.refused)) == (5, 2, 3)
 
 
 def test_a_referer_is_never_taken_for_an_origin() -> None:
@@ -60,14 +61,14 @@ def test_a_referer_is_never_taken_for_an_origin() -> None:
 def test_what_no_row_decided_is_not_remembered(key: Any) -> None:
     gate = Gatekeeper.from_rows([row(1)], account="acme")
     assert not gate.decide(key, ORIGIN).allowed
-    assert not gate.memo
+    assert not gate.memos.current
 
 
 def test_a_flood_of_unknown_keys_is_not_remembered() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     for number in range(2, 5000):
         assert gate.decide(client_key(number), ORIGIN).reason is Reason.KEY_UNKNOWN
-    assert not gate.memo
+    assert not gate.memos.current
 
 
 @pytest.mark.parametrize(("host", "most"), [("acme.com", MOST_ALLOWED), ("evil.com", MOST_REFUSED)])
@@ -75,8 +76,8 @@ def test_the_memo_is_bounded_whoever_asks(host: str, most: int) -> None:
     gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
     for number in range(most + 1000):
         gate.decide(client_key(1), f"https://p{number}.{host}")
-        assert len(gate.memo) <= most
-    assert len(gate.memo) > most - ROOM
+        assert len(gate.memos.current) <= most
+    assert len(gate.memos.current) > most - ROOM
 
 
 def test_a_flood_of_foreign_pages_takes_no_room_from_those_that_are_let_in() -> None:
@@ -91,14 +92,14 @@ def test_no_long_origin_or_referer_is_remembered() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     gate.decide(client_key(1), "https://" + "a." * 150 + "acme.com")
     assert gate.decide(client_key(1), None, referer="https://acme.com/" + "a" * 300).allowed
-    assert not gate.memo
+    assert not gate.memos.current
 
 
 def test_two_origins_are_not_remembered() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     gate.decide(client_key(1), CONFLICT)
     gate.decide(client_key(1), None, referer=CONFLICT)
-    assert not gate.memo
+    assert not gate.memos.current
 
 
 def test_threads_that_decide_at_once_never_fail_each_other() -> None:
@@ -131,10 +132,10 @@ async def test_a_gate_that_nobody_keeps_fresh_remembers_nothing(hub: FakeHub) ->
     gate = gate_of(hub)
     async with gate:
         assert gate.decide(client_key(1), ORIGIN).allowed
-        assert len(gate.memo) == 1
-    assert not gate.memo
+        assert len(gate.memos.current) == 1
+    assert not gate.memos.current
     assert gate.decide(client_key(1), ORIGIN).allowed
-    assert not gate.memo
+    assert not gate.memos.current
 
 
 @pytest.mark.anyio
@@ -224,7 +225,7 @@ def test_every_request_is_counted_once_whatever_is_evicted_and_forgotten(steps: 
         gate = Gatekeeper.from_rows([row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[])])
         for step in steps:
             if step == "forget":
-                gate.forget()
+                gate.memos.forget()
             elif step == "tell":
                 assert gate.decisions == told
             else:
@@ -253,11 +254,9 @@ def test_only_allowed_requests_use_a_key_and_each_use_is_taken_once() -> None:
     assert tally.reasons[Reason.ALLOWED] == 1 + allowed
 
 
-def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatekeeper.gate.memo.MOST_ALLOWED", 2)
-    monkeypatch.setattr("gatekeeper.gate.memo.ROOM", 1)
+def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted() -> None:
     tally = Tally()
-    memo = Memo(tally)
+    memo = Memo(tally, math.inf, most_allowed=2, room=1)
     kept = [remembered(Reason.ALLOWED, number) for number in range(3)]
     for number, one in enumerate(kept):
         one.uses = 5
@@ -271,10 +270,10 @@ def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted(monk
 
 def test_where_another_thread_is_at_the_memo_a_decision_is_made_and_counted_without_it() -> None:
     gate = Gatekeeper.from_rows([row(1)])
-    with gate.memo._lock:
+    with gate.memos.current._lock:
         assert gate.decide(client_key(1), ORIGIN).allowed
         assert gate.decide(client_key(1), ORIGIN).allowed
-    assert not gate.memo
+    assert not gate.memos.current
     assert gate.decisions == Counter({Reason.ALLOWED: 2})
 
 

@@ -18,8 +18,16 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
-from gatekeeper import Decision, FileSource, Gatekeeper, GatekeeperMiddleware, decision_from
-from gatekeeper.sync.sources import Fetch
+from gatekeeper import (
+    Basis,
+    Decision,
+    FileSource,
+    Gatekeeper,
+    GatekeeperMiddleware,
+    Unchanged,
+    Updates,
+    decision_from,
+)
 
 from .conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
 
@@ -211,16 +219,16 @@ class HeldSource:
         self.let_go = asyncio.Event()
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Fetch]:
+    async def connect(self) -> AsyncIterator[Updates]:
         """Open nothing."""
 
         @asynccontextmanager
-        async def fetch(_validator: str | None) -> AsyncIterator[None]:
+        async def updates(_basis: Basis) -> AsyncIterator[Unchanged]:
             self.asked.set()
             await self.let_go.wait()
-            yield
+            yield Unchanged()
 
-        yield fetch
+        yield updates
 
 
 def test_a_gate_that_started_itself_leaves_nothing_behind_when_its_loop_ends() -> None:

@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gatekeeper.client import Listing
-from gatekeeper.sync.sources import Fetch
+from gatekeeper import Basis, FullList, Listing, Unchanged, Updates
 
 from .rows import ACCOUNT, as_json
 
@@ -34,18 +33,18 @@ class MemorySource:
         self.on_fetch: Callable[[], None] = lambda: None
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Fetch]:
+    async def connect(self) -> AsyncIterator[Updates]:
         """Connect."""
         self.connections += 1
         if self.unopenable is not None:
             raise OSError(self.unopenable)
-        yield self.fetch
+        yield self.updates
 
     @asynccontextmanager
-    async def fetch(self, validator: str | None) -> AsyncIterator[Listing | None]:
+    async def updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
         """Give the rows, or what stands for them."""
-        self.validators.append(validator)
+        self.validators.append(basis.validator)
         self.on_fetch()
         if self.broken is not None:
             raise self.broken
-        yield Listing.whole(as_json(*self.rows))
+        yield FullList(Listing.whole(as_json(*self.rows)))

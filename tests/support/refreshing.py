@@ -1,16 +1,16 @@
 """A refresher that goes by a fake clock, and what it works with."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 
-from gatekeeper import HubSource, RefreshReport, Source, WidgetKey
+from gatekeeper import HubSource, RefreshReport, Source, Status, WidgetKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.client_key import ClientKey
-from gatekeeper.sync.freshness import Freshness
-from gatekeeper.sync.refresher import Refresher
+from gatekeeper.sync.list_sync import ListSync, SyncOptions
 
 from .fake_hub import FakeHub
 from .fake_time import FakeTime
@@ -20,26 +20,45 @@ __all__ = ("Running", "running")
 
 
 class Running:
-    """A refresher at work, and what it works with."""
+    """A refresher at work, and what it works with.
+
+    Attributes:
+        time: the clock that it goes by.
+        changes: how often decisions may have changed.
+        deadlines: the moments up to which decisions could be remembered.
+        used: the allowed requests by key id that the next report takes.
+        stop: cancels it.
+    """
 
     def __init__(self, source: Source, fake: FakeTime, options: dict[str, Any]) -> None:
         self.time = fake
         self.stop: Callable[[], None] = lambda: None
         self.changes = 0
+        self.deadlines: list[float] = []
+        self.used: Counter[str] = Counter()
         self.index = KeyIndex(account="acme")
-        self.freshness = Freshness(
-            soft_stale=options.pop("soft_stale", 60.0), hard_stale=options.pop("hard_stale", 3600.0), clock=fake.clock
-        )
-        self.refresher = Refresher(
+        by_the_clock = {"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "hard_stale": 3600.0}
+        self.sync = ListSync(
             source,
             self.index,
-            self.freshness,
-            self._changed,
-            **{"interval": 10.0, "timeout": 30.0, "clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, **options},
+            SyncOptions(**{**by_the_clock, **options}),
+            on_change=self._changed,
+            on_deadline=self.deadlines.append,
+            take_used_keys=self._take_used_keys,
         )
+        self.refresher = self.sync.new_refresher()
 
     def _changed(self) -> None:
         self.changes += 1
+
+    def _take_used_keys(self) -> Counter[str]:
+        used, self.used = self.used, Counter()
+        return used
+
+    @property
+    def status(self) -> Status:
+        """How fresh the list is."""
+        return self.sync.status
 
     @property
     def ids(self) -> list[str]:

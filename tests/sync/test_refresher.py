@@ -14,13 +14,10 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gatekeeper import HubSource
+from gatekeeper import Basis, HubSource, Unchanged
 from gatekeeper.keys.reader import Slice
-from gatekeeper.sync.freshness import RefreshReport
-from gatekeeper.sync.refresher import backoff
+from gatekeeper.sync.status import RefreshReport
 from tests.support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
@@ -81,55 +78,12 @@ async def test_the_first_fetch_is_made_at_once(hub: FakeHub) -> None:
         assert it.time.now == FakeTime().now
 
 
-@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 8.0), (0.25, 9.0), (0.5, 10.0), (1.0, 12.0)])
-async def test_after_a_list_the_next_fetch_comes_after_the_interval_give_or_take_20_percent(
-    hub: FakeHub, jitter: float, seconds: float
-) -> None:
-    async with running(hub, jitter=jitter, interval=10.0) as it:
-        assert it.time.sleeps == [pytest.approx(seconds)]
-        await it.time.advance(seconds - 0.001)
-        assert len(hub.requests) == 1
-        await it.time.advance(0.002)
-        assert len(hub.requests) == 2
-
-
 async def test_an_unchanged_list_keeps_the_cadence(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"1"')
     async with running(hub) as it:
         await it.time.advance(100)
         assert it.time.sleeps == [10.0] * 11
         assert len(hub.requests) == 11
-
-
-@pytest.mark.parametrize(("jitter", "share"), [(1.0, 1.0), (0.5, 0.5)])
-async def test_without_a_list_failures_back_off_to_2_seconds(hub: FakeHub, jitter: float, share: float) -> None:
-    hub.always(FAILURE)
-    async with running(hub, jitter=jitter) as it:
-        await it.time.advance(10)
-        assert it.time.sleeps[:6] == [seconds * share for seconds in (0.25, 0.5, 1, 2, 2, 2)]
-
-
-@pytest.mark.parametrize(("jitter", "share"), [(1.0, 1.0), (0.5, 0.5)])
-async def test_with_a_list_failures_back_off_to_30_seconds(hub: FakeHub, jitter: float, share: float) -> None:
-    async with running(hub, jitter=jitter, soft_stale=1000) as it:
-        hub.always(FAILURE)
-        await it.time.advance(200)
-        assert it.time.sleeps[1:9] == [seconds * share for seconds in (1, 2, 4, 8, 16, 30, 30, 30)]
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-async def test_what_only_a_person_can_mend_is_asked_for_once_a_minute(hub: FakeHub, status: int) -> None:
-    async with running(hub, jitter=1.0, soft_stale=1000) as it:
-        hub.always(Answer(status))
-        await it.time.advance(400)
-        assert it.time.sleeps[1:10] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-
-
-async def test_without_a_list_even_that_is_asked_for_every_2_seconds(hub: FakeHub) -> None:
-    hub.always(Answer(401))
-    async with running(hub, jitter=1.0) as it:
-        await it.time.advance(10)
-        assert it.time.sleeps[:6] == [0.25, 0.5, 1, 2, 2, 2]
 
 
 async def test_one_success_ends_the_backoff(hub: FakeHub) -> None:
@@ -185,23 +139,6 @@ async def test_a_forced_refresh_does_not_wait_until_the_hub_wants_to_be_asked(hu
         assert it.time.sleeps[-1] == 10
 
 
-@given(
-    failures=st.integers(1, 10**12),
-    first=st.floats(0.001, 1000),
-    ceiling=st.floats(0.001, 1000),
-)
-def test_backoff_doubles_up_to_its_ceiling_and_never_overflows(failures: int, first: float, ceiling: float) -> None:
-    most = backoff(failures, first, ceiling)
-    assert min(first, ceiling) <= most <= ceiling
-    assert backoff(failures + 1, first, ceiling) in {ceiling, 2 * most} or failures > 32
-    assert backoff(failures + 1, first, ceiling) >= most
-
-
-@pytest.mark.parametrize(("failures", "most"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (7, 30), (10**9, 30)])
-def test_backoff_begins_with_its_first_wait(failures: int, most: float) -> None:
-    assert backoff(failures, 1.0, 30.0) == most
-
-
 # One fetch at a time
 
 
@@ -252,7 +189,7 @@ async def test_a_refresh_reports_what_the_list_brought(hub: FakeHub) -> None:
         report = await it.refresh()
         assert (report.outcome, report.added, report.changed, report.removed, report.rejected) == ("changed", 3, 1, 1, 1)
         assert report.error is None
-        assert it.freshness.counters["refresh_changed"] == 2
+        assert it.status.counters["refresh_changed"] == 2
 
 
 async def test_a_refresh_reports_why_it_failed_and_how_long_that_took(hub: FakeHub) -> None:
@@ -304,21 +241,21 @@ async def test_a_stopped_refresher_keeps_nobody_waiting(hub: FakeHub) -> None:
 async def test_the_hub_is_told_which_list_is_known_and_its_not_modified_renews_it(hub: FakeHub) -> None:
     hub.lists(row(1), etag='W/"1"')
     async with running(hub) as it:
-        assert it.freshness.validator == 'W/"1"'
+        assert it.status.etag == 'W/"1"'
         changes = it.changes
         await it.time.advance(9)
-        assert it.freshness.age == 9
+        assert it.status.age == 9
         report = await it.refresh()
-        assert (report.outcome, it.freshness.age, it.changes) == ("unchanged", 0, changes)
+        assert (report.outcome, it.status.age, it.changes) == ("unchanged", 0, changes)
         assert [request.headers.get("if-none-match") for request in hub.requests] == [None, 'W/"1"']
-        assert it.freshness.counters["refresh_unchanged"] == 1
+        assert it.status.counters["refresh_unchanged"] == 1
 
 
 async def test_not_modified_is_no_list_for_whoever_has_none(hub: FakeHub) -> None:
     hub.then(Answer(304))
     hub.lists(row(1))
     async with running(hub) as it:
-        assert it.freshness.state == "never_loaded"
+        assert it.status.state == "never_loaded"
         await it.time.advance(2)
         assert it.ids == ["key-1"]
 
@@ -329,30 +266,30 @@ async def test_not_modified_about_another_list_than_the_known_one_says_nothing(h
         await it.time.advance(9)
         hub.then(Answer(304, headers={"etag": '"another"'}))
         assert (await it.refresh()).outcome == "failed"
-        assert it.freshness.age == 9
+        assert it.status.age == 9
 
 
 async def test_a_source_that_gives_nothing_to_whoever_has_no_list_has_failed() -> None:
     class Empty(MemorySource):
         @asynccontextmanager
-        async def fetch(self, validator: str | None) -> AsyncIterator[None]:
-            self.validators.append(validator)
-            yield None
+        async def updates(self, basis: Basis) -> AsyncIterator[Unchanged]:
+            self.validators.append(basis.validator)
+            yield Unchanged()
 
     async with running(Empty()) as it:
-        assert it.freshness.state == "never_loaded"
+        assert it.status.state == "never_loaded"
 
 
 async def test_the_same_bytes_are_not_read_again_whatever_they_are_called(hub: FakeHub) -> None:
     rows = [*(row(number) for number in range(9)), bad_row(9)]
     hub.lists(*rows, etag='"1"')
     async with running(hub) as it:
-        counters, changes = dict(it.freshness.counters), it.changes
+        counters, changes = dict(it.status.counters), it.changes
         assert counters["rows_rejected"] == 1
         hub.lists(*rows, etag='"2"')
         assert (await it.refresh()).outcome == "unchanged"
-        assert it.freshness.counters["rows_rejected"] == 1
-        assert (it.changes, it.freshness.generation, it.freshness.validator) == (changes, 1, '"2"')
+        assert it.status.counters["rows_rejected"] == 1
+        assert (it.changes, it.status.generation, it.status.etag) == (changes, 1, '"2"')
 
 
 async def test_other_bytes_that_say_the_same_change_nothing(hub: FakeHub) -> None:
@@ -361,7 +298,7 @@ async def test_other_bytes_that_say_the_same_change_nothing(hub: FakeHub) -> Non
         changes = it.changes
         hub.always(Answer(200, b" \n" + as_json(row(1))))
         assert (await it.refresh()).outcome == "unchanged"
-        assert (it.changes, it.freshness.generation) == (changes, 1)
+        assert (it.changes, it.status.generation) == (changes, 1)
 
 
 async def test_a_changed_list_is_told_to_whoever_remembers_decisions(hub: FakeHub) -> None:
@@ -373,12 +310,12 @@ async def test_a_changed_list_is_told_to_whoever_remembers_decisions(hub: FakeHu
             await it.refresh()
             assert it.changes > changes
             changes = it.changes
-        assert it.freshness.generation == 4
+        assert it.status.generation == 4
 
 
 async def test_a_list_may_be_empty(hub: FakeHub) -> None:
     async with running(hub) as it:
-        assert (it.freshness.state, it.ids) == ("fresh", [])
+        assert (it.status.state, it.ids) == ("fresh", [])
         hub.lists(row(1))
         await it.refresh()
         hub.lists()
@@ -396,7 +333,7 @@ async def test_a_list_may_begin_with_a_byte_order_mark_and_call_itself_what_it_l
 async def test_a_failure_changes_no_decision(hub: FakeHub, fault: str, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(row(1), etag='"1"')
     async with running(hub) as it:
-        known, changes, generation = it.resolve(1), it.changes, it.freshness.generation
+        known, changes, generation = it.resolve(1), it.changes, it.status.generation
         hub.always(FAULTS[fault])
         await it.time.advance(9)
         for _ in range(2):
@@ -405,16 +342,16 @@ async def test_a_failure_changes_no_decision(hub: FakeHub, fault: str, caplog: p
             assert report.error
         assert it.resolve(1) is known
         assert it.ids == ["key-1"]
-        assert (it.changes, it.freshness.generation, it.freshness.validator) == (changes, generation, '"1"')
-        assert it.freshness.age == 9
-        assert it.freshness.last_error == report.error
-        assert it.freshness.counters["refresh_failed"] == 2
+        assert (it.changes, it.status.generation, it.status.etag) == (changes, generation, '"1"')
+        assert it.status.age == 9
+        assert it.status.last_error == report.error
+        assert it.status.counters["refresh_failed"] == 2
         assert hub.requests[-1].headers["if-none-match"] == '"1"'
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert len(warnings) == 1, "the same failure is said once, and is no bug"
         hub.lists(row(1), row(2))
         assert (await it.refresh()).outcome == "changed"
-        assert (it.freshness.last_error, it.freshness.age) == (None, 0)
+        assert (it.status.last_error, it.status.age) == (None, 0)
     assert TOKEN not in caplog.text
 
 
@@ -422,11 +359,11 @@ async def test_a_failure_changes_no_decision(hub: FakeHub, fault: str, caplog: p
 async def test_a_first_list_that_fails_leaves_nothing_behind(hub: FakeHub, fault: str) -> None:
     hub.always(FAULTS[fault])
     async with running(hub) as it:
-        assert (it.freshness.state, it.freshness.age, it.ids) == ("never_loaded", None, [])
-        assert it.freshness.last_error
+        assert (it.status.state, it.status.age, it.ids) == ("never_loaded", None, [])
+        assert it.status.last_error
         hub.lists(row(1), etag='"1"')
         await it.refresh()
-        assert (it.freshness.state, it.ids) == ("fresh", ["key-1"])
+        assert (it.status.state, it.ids) == ("fresh", ["key-1"])
         assert all("if-none-match" not in request.headers for request in hub.requests)
 
 
@@ -435,7 +372,7 @@ async def test_a_name_that_is_no_utf_8_keeps_no_change_of_its_row_away(hub: Fake
     hub.always(Answer(200, rows.replace(b"cafe", "café".encode("latin-1"))))
     async with running(hub) as it:
         assert len(it.index) == 10
-        assert it.freshness.counters["rows_rejected"] == 0
+        assert it.status.counters["rows_rejected"] == 0
 
 
 @pytest.mark.parametrize(("good", "bad"), [(0, 1), (3, 1), (7, 2), (79, 20)])
@@ -449,7 +386,7 @@ async def test_a_list_with_more_than_20_percent_bad_rows_changes_nothing(hub: Fa
         assert report.error is not None
         assert report.error.startswith(f"{bad} of {good + bad} rows are not widget keys")
         assert it.ids == ["key-1", "key-2"]
-        assert it.freshness.validator == '"1"'
+        assert it.status.etag == '"1"'
         await it.refresh()
         assert [request.headers.get("if-none-match") for request in hub.requests] == [None, '"1"', '"1"']
 
@@ -457,27 +394,27 @@ async def test_a_list_with_more_than_20_percent_bad_rows_changes_nothing(hub: Fa
 async def test_a_first_list_with_more_than_20_percent_bad_rows_is_asked_for_again_whole(hub: FakeHub) -> None:
     hub.lists(row(1), bad_row(2), etag='"1"')
     async with running(hub) as it:
-        assert it.freshness.state == "never_loaded"
+        assert it.status.state == "never_loaded"
         await it.refresh()
         assert [request.headers.get("if-none-match") for request in hub.requests] == [None, None]
-        assert it.freshness.counters["refresh_failed"] == 2
+        assert it.status.counters["refresh_failed"] == 2
 
 
 async def test_a_list_with_20_percent_bad_rows_is_accepted(hub: FakeHub) -> None:
     hub.lists(*(row(number) for number in range(4)), bad_row(4))
     async with running(hub) as it:
         assert it.ids == ["key-0", "key-1", "key-2", "key-3"]
-        assert it.freshness.counters["rows_rejected"] == 1
-        assert len(it.freshness.rejected) == 1
-        assert "key-4" in it.freshness.rejected[0]
+        assert it.status.counters["rows_rejected"] == 1
+        assert len(it.status.rejected) == 1
+        assert "key-4" in it.status.rejected[0]
 
 
 async def test_a_list_of_a_schema_without_the_suffix_field_says_what_it_has_instead(hub: FakeHub) -> None:
     hub.lists({"id": "key-1", "key_suffix": "00000001"})
     async with running(hub) as it:
-        assert it.freshness.last_error is not None
-        assert "'key_suffix'" in it.freshness.last_error
-        assert "suffix_field=" in it.freshness.last_error
+        assert it.status.last_error is not None
+        assert "'key_suffix'" in it.status.last_error
+        assert "suffix_field=" in it.status.last_error
 
 
 async def test_a_bad_row_leaves_its_key_as_it_was_and_its_neighbours_go_on(hub: FakeHub) -> None:
@@ -509,15 +446,15 @@ async def test_a_bad_row_that_says_disabled_revokes_its_key_all_the_same(hub: Fa
 async def test_no_more_than_ten_bad_rows_are_told_about(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(*(row(number) for number in range(80)), *(bad_row(number) for number in range(80, 100)))
     async with running(hub) as it:
-        assert len(it.freshness.rejected) == 10
-        assert it.freshness.counters["rows_rejected"] == 20
+        assert len(it.status.rejected) == 10
+        assert it.status.counters["rows_rejected"] == 20
     assert sum("set aside" in record.message for record in caplog.records) == 10
 
 
 async def test_an_id_that_comes_twice_is_counted_and_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(row(1), row(1, disabled_at="now"), row(2))
     async with running(hub) as it:
-        assert it.freshness.counters["duplicate_ids"] == 1
+        assert it.status.counters["duplicate_ids"] == 1
         assert it.get("key-1").disabled
     assert "'key-1' more than once" in caplog.text
 
@@ -525,13 +462,13 @@ async def test_an_id_that_comes_twice_is_counted_and_told(hub: FakeHub, caplog: 
 async def test_keys_that_look_alike_are_told_about_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(row(1), row(2, last8="00000001"))
     async with running(hub) as it:
-        assert list(it.freshness.ambiguous) == ["00000001"]
+        assert list(it.status.ambiguous) == ["00000001"]
         hub.lists(row(1), row(2, last8="00000001"), row(3))
         await it.refresh()
         assert it.resolve(1) == "ambiguous"
         hub.lists(row(1), row(3))
         await it.refresh()
-        assert not it.freshness.ambiguous
+        assert not it.status.ambiguous
     assert sum("…00000001" in record.message for record in caplog.records) == 1
 
 
@@ -567,7 +504,7 @@ async def test_a_list_is_applied_whole_or_not_at_all_when_the_refresher_is_stopp
                 await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
         assert len(it.index) in {0, 2000}
-        assert (it.freshness.digest is None) == (len(it.index) == 0)
+        assert (it.sync._shared.basis.digest is None) == (len(it.index) == 0)
 
 
 # The deadline
@@ -575,7 +512,7 @@ async def test_a_list_is_applied_whole_or_not_at_all_when_the_refresher_is_stopp
 
 async def test_a_fetch_is_cut_at_its_deadline_however_steadily_it_drips(hub: FakeHub) -> None:
     hub.lists(row(1))
-    async with running(hub, timeout=0.5) as it:
+    async with running(hub, fetch_timeout=0.5) as it:
         hub.then(Answer(200, as_json(row(2)), drip=0.05))  # it would take 12 s
         began = time.monotonic()
         report = await it.refresh()
@@ -589,12 +526,12 @@ async def test_a_fetch_is_cut_at_its_deadline_however_steadily_it_drips(hub: Fak
 
 
 async def test_strangers_cause_three_fetches_and_then_one_every_five_seconds(hub: FakeHub) -> None:
-    async with running(hub, interval=1e9) as it:
+    async with running(hub, refresh_interval=1e9) as it:
 
         async def ask_again_and_again() -> int:
             before = len(hub.requests)
             for _ in range(10):
-                await it.refresher.refresh_for_stranger(15)
+                await it.refresher.refresh_for_unknown_key(15)
             return len(hub.requests) - before
 
         assert await ask_again_and_again() == 3
@@ -609,14 +546,14 @@ async def test_strangers_cause_three_fetches_and_then_one_every_five_seconds(hub
 
 
 async def test_where_fetching_takes_long_strangers_cause_one_fetch_in_five_times_as_long(hub: FakeHub) -> None:
-    async with running(hub, interval=1e9) as it:
+    async with running(hub, refresh_interval=1e9) as it:
         asked = 1
 
         async def a_slow_fetch() -> None:
             nonlocal asked
             hub.then(Answer(200, b"[]", hold=(hold := hub.hold())))
             async with anyio.create_task_group() as group:
-                group.start_soon(it.refresher.refresh_for_stranger, 15)
+                group.start_soon(it.refresher.refresh_for_unknown_key, 15)
                 await hub.asked(asked := asked + 1)
                 it.time.now += 4
                 hold.release()
@@ -624,28 +561,28 @@ async def test_where_fetching_takes_long_strangers_cause_one_fetch_in_five_times
         for _ in range(3):
             await a_slow_fetch()
         it.time.now += 7
-        await it.refresher.refresh_for_stranger(15)
+        await it.refresher.refresh_for_unknown_key(15)
         assert len(hub.requests) == 4
         it.time.now += 14
-        await it.refresher.refresh_for_stranger(15)
+        await it.refresher.refresh_for_unknown_key(15)
         assert len(hub.requests) == 5
 
 
 async def test_strangers_who_come_at_once_share_a_fetch(hub: FakeHub) -> None:
-    async with running(hub, interval=1e9) as it:
+    async with running(hub, refresh_interval=1e9) as it:
         for round_number in range(1, 4):
             async with anyio.create_task_group() as group:
                 for _ in range(50):
-                    group.start_soon(it.refresher.refresh_for_stranger, 15)
+                    group.start_soon(it.refresher.refresh_for_unknown_key, 15)
             assert len(hub.requests) - 1 == round_number
-        await it.refresher.refresh_for_stranger(15)
+        await it.refresher.refresh_for_unknown_key(15)
         assert len(hub.requests) - 1 == 3
 
 
 async def test_a_stranger_may_wait_for_a_fetch_that_somebody_else_wants(hub: FakeHub) -> None:
-    async with running(hub, interval=1e9) as it:
+    async with running(hub, refresh_interval=1e9) as it:
         for _ in range(3):
-            await it.refresher.refresh_for_stranger(15)
+            await it.refresher.refresh_for_unknown_key(15)
         async with anyio.create_task_group() as group:
             with hub.held():
                 group.start_soon(it.refresher.refresh)
@@ -653,7 +590,7 @@ async def test_a_stranger_may_wait_for_a_fetch_that_somebody_else_wants(hub: Fak
                 group.start_soon(it.refresher.refresh)
                 await anyio.wait_all_tasks_blocked()
                 hub.lists(row(1))
-            await it.refresher.refresh_for_stranger(15)
+            await it.refresher.refresh_for_unknown_key(15)
             assert it.ids == ["key-1"]
         assert len(hub.requests) == 6
 
@@ -662,7 +599,7 @@ async def test_a_stranger_waits_no_longer_than_told(hub: FakeHub) -> None:
     async with running(hub) as it:
         with hub.held():
             began = time.monotonic()
-            await it.refresher.refresh_for_stranger(0.05)
+            await it.refresher.refresh_for_unknown_key(0.05)
             assert time.monotonic() - began < 4
             assert len(hub.requests) == 2
         await it.time.asleep(2)
@@ -671,7 +608,7 @@ async def test_a_stranger_waits_no_longer_than_told(hub: FakeHub) -> None:
 async def test_owners_are_not_bounded_by_what_strangers_do(hub: FakeHub) -> None:
     async with running(hub) as it:
         for _ in range(10):
-            await it.refresher.refresh_for_stranger(15)
+            await it.refresher.refresh_for_unknown_key(15)
         before = len(hub.requests)
         for _ in range(10):
             await it.refresher.refresh()
@@ -703,8 +640,8 @@ async def test_whoever_wants_a_list_of_a_source_that_cannot_be_opened_is_told_so
             report = await it.refresher.refresh()
         assert report is not None, "it waits for ever"
         assert report.outcome == "failed"
-        assert it.freshness.last_error is not None
-        assert "no such device" in it.freshness.last_error
+        assert it.status.last_error is not None
+        assert "no such device" in it.status.last_error
 
 
 @pytest.mark.parametrize(
@@ -809,7 +746,7 @@ async def test_p19_each_change_of_state_is_one_line_at_the_moment_it_comes(
 async def test_p19_a_list_that_is_degraded_without_any_failure_is_told_about_too(
     hub: FakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(hub, soft_stale=60, interval=100) as it:
+    async with running(hub, soft_stale=60, refresh_interval=100) as it:
         caplog.set_level(logging.INFO, "gatekeeper")
         await it.time.advance(99)
         assert told(caplog) == ["is degraded: it is 60 s old, and still decides"]
@@ -833,7 +770,7 @@ async def test_a_bug_that_stays_is_told_once_with_its_traceback(caplog: pytest.L
     async with running(source, soft_stale=1000) as it:
         source.broken = RuntimeError("a bug")
         await it.time.advance(100)
-        assert it.freshness.counters["refresh_failed"] > 3
+        assert it.status.counters["refresh_failed"] > 3
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.exc_info is not None
     assert record.exc_info[1] is source.broken
@@ -842,21 +779,21 @@ async def test_a_bug_that_stays_is_told_once_with_its_traceback(caplog: pytest.L
 async def test_the_worst_wait_of_the_last_minutes_is_known(hub: FakeHub) -> None:
     async with running(hub) as it:
         await it.time.advance(30)
-        assert it.freshness.event_loop_lag == 0
+        assert it.status.event_loop_lag == 0
         it.time.now += 12.5  # of which the wait under way was to take 10
         await it.time.wake()
-        assert it.freshness.event_loop_lag == 2.5
+        assert it.status.event_loop_lag == 2.5
         await it.time.advance(60)
-        assert it.freshness.event_loop_lag == 2.5
+        assert it.status.event_loop_lag == 2.5
         await it.time.advance(60)
-        assert it.freshness.event_loop_lag == 0
+        assert it.status.event_loop_lag == 0
 
 
 async def test_a_wait_that_somebody_ends_is_not_late(hub: FakeHub) -> None:
     async with running(hub) as it:
         it.time.now += 1
         await it.refresh()
-        assert it.freshness.event_loop_lag == 0
+        assert it.status.event_loop_lag == 0
 
 
 async def test_rows_that_cannot_be_read_are_counted_by_what_is_wrong(hub: FakeHub) -> None:
@@ -864,7 +801,7 @@ async def test_rows_that_cannot_be_read_are_counted_by_what_is_wrong(hub: FakeHu
     good = [row(number) for number in range(10, 40)]
     hub.lists(*good, *bad, bad_row(5))
     async with running(hub) as it:
-        counters = it.freshness.counters
+        counters = it.status.counters
         by_reason = {name: number for name, number in counters.items() if name.startswith("rows_rejected_")}
         assert by_reason == {
             "rows_rejected_suffix": 2,
@@ -873,10 +810,10 @@ async def test_rows_that_cannot_be_read_are_counted_by_what_is_wrong(hub: FakeHu
             "rows_rejected_not_an_object": 1,
             "rows_rejected_too_long": 1,
         }
-        assert (counters["rows_rejected"], it.freshness.rejected_rows) == (6, 6)
+        assert (counters["rows_rejected"], it.status.rejected_rows) == (6, 6)
         hub.lists(*good)
         await it.refresh()
-        assert (counters["rows_rejected"], it.freshness.rejected_rows) == (6, 0)
+        assert (counters["rows_rejected"], it.status.rejected_rows) == (6, 0)
 
 
 # Waiting for the first list
@@ -903,7 +840,7 @@ async def test_the_first_list_is_waited_for_no_longer_than_told(hub: FakeHub) ->
             assert time.monotonic() - began < 4
             it.time.now += 1
             await it.refresher.first_list(0.05)
-            assert it.freshness.state == "never_loaded"
+            assert it.status.state == "never_loaded"
             group.cancel_scope.cancel()
 
 
@@ -932,7 +869,7 @@ async def test_every_ten_minutes_the_list_is_asked_for_whole(hub: FakeHub) -> No
         await it.time.advance(1900)
         whole = [request.at - began for request in hub.requests[1:] if "if-none-match" not in request.headers]
         assert whole == [600, 1200, 1800]
-        assert it.freshness.counters["refresh_unchanged"] == 190
+        assert it.status.counters["refresh_unchanged"] == 190
 
 
 @pytest.mark.parametrize("seconds", [-1, -5])
@@ -949,12 +886,12 @@ async def test_a_source_whose_clock_was_set_back_is_believed_after_ten_minutes(h
         hub.always(Answer(200, as_json(row(2)), dated(-3600)))
         await it.refresh()
         assert it.ids == ["key-1"]
-        assert "3600 s before the last one" in str(it.freshness.last_error)
+        assert "3600 s before the last one" in str(it.status.last_error)
         await it.time.advance(590)
         assert it.ids == ["key-1"]
         await it.time.advance(60)
         assert it.ids == ["key-2"]
-        assert it.freshness.last_error is None
+        assert it.status.last_error is None
         hub.always(Answer(200, as_json(row(3)), dated(-3590)))
         assert (await it.refresh()).outcome == "changed"
 
@@ -978,10 +915,9 @@ async def test_clocks_that_are_right_between_two_lists_begin_the_ten_minutes_ane
             await it.refresh()
 
 
-async def test_a_list_may_have_so_many_rows_and_no_more(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatekeeper.sync.refresher.MAX_ROWS", 100)
+async def test_a_list_may_have_so_many_rows_and_no_more(hub: FakeHub) -> None:
     hub.lists(*map(row, range(100)))
-    async with running(hub) as it:
+    async with running(hub, max_rows=100) as it:
         assert len(it.index) == 100
         hub.lists(*map(row, range(1, 102)))
         report = await it.refresh()
@@ -1000,7 +936,7 @@ async def test_where_a_list_takes_long_to_read_the_next_one_comes_after_five_tim
         return fake.now
 
     source = MemorySource(*map(row, range(2000)))
-    it = Running(source, fake, {"clock": ticking, "interval": 3.0, "hard_stale": 0})
+    it = Running(source, fake, {"clock": ticking, "refresh_interval": 3.0, "hard_stale": 0})
     async with anyio.create_task_group() as group:
         group.start_soon(it.refresher.run)
         await fake.asleep()
@@ -1019,7 +955,7 @@ async def test_a_key_that_is_kept_for_a_bad_row_is_trusted_no_longer_than_a_list
         await it.refresh()
         await it.time.advance(95)
         assert "key-1" in it.ids
-        assert it.freshness.state == "fresh"
+        assert it.status.state == "fresh"
         await it.time.advance(20)
         assert "key-1" not in it.ids
         assert len(it.index) == len(others)
@@ -1055,8 +991,8 @@ async def test_nobody_is_told_unchanged_about_a_list_that_is_held(hub: FakeHub) 
             ("changed", 0, 19),
             ("unchanged", 0, 0),
         ]
-        assert it.freshness.counters["removals_held"] == 2
-        assert it.freshness.held == 0
+        assert it.status.counters["removals_held"] == 2
+        assert it.status.held == 0
 
 
 async def test_what_the_last_list_had_too_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1085,7 +1021,7 @@ async def test_what_the_last_list_had_too_is_not_read_again(monkeypatch: pytest.
         read.clear()
         await it.refresh()
         assert read == []
-        assert it.freshness.generation == 4
+        assert it.status.generation == 4
 
 
 async def test_what_is_not_read_again_stays_right_whatever_changes() -> None:
@@ -1129,14 +1065,14 @@ async def test_the_lag_of_a_revocation_is_told_for_the_slowest_of_a_list(
 ) -> None:
     hub.lists(*map(row, range(5)), row(9, disabled_at="2020-01-01T00:00:00Z"))
     async with running(hub, wall_clock=lambda: 1_767_225_660.0) as it:
-        assert it.freshness.revocation_lag is None
+        assert it.status.revocation_lag is None
         hub.lists(
             *(row(number, disabled_at=at) for number, at in enumerate(disabled_at)), *map(row, range(len(disabled_at), 5))
         )
         await it.refresh()
-        assert it.freshness.revocation_lag == lag
+        assert it.status.revocation_lag == lag
         await it.refresh()
-        assert it.freshness.revocation_lag == lag
+        assert it.status.revocation_lag == lag
 
 
 async def test_whoever_stops_it_while_a_list_is_applied_finds_the_old_list_or_the_new_one() -> None:
@@ -1152,14 +1088,14 @@ async def test_whoever_stops_it_while_a_list_is_applied_finds_the_old_list_or_th
             source.rows = new
             async with anyio.create_task_group() as group:
                 group.start_soon(it.refresher.refresh)
-                while taken < turns and it.freshness.generation == 1:
+                while taken < turns and it.status.generation == 1:
                     taken += 1
                     await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
                 it.stop()
         found = {key.id: key.disabled for key in it.index}
-        assert it.freshness.generation == 1 + (found == after)
-        assert not it.freshness.is_applying
+        assert it.status.generation == 1 + (found == after)
+        assert not it.sync._shared.is_overtaken(it.status.generation)
         return found, taken
 
     found, turns = await stopped_after(10_000)

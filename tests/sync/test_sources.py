@@ -1,11 +1,14 @@
 """Where the list comes from: the hub, a file, a program."""
 
+import hashlib
 import os
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,18 +17,23 @@ import anyio
 import pytest
 
 from gatekeeper import (
+    Basis,
     ConfigError,
     FileSource,
+    FullList,
     Gatekeeper,
     HubSource,
     HubTransportError,
+    Reason,
     Source,
     SourceError,
     StaticSource,
+    Updates,
     WidgetKey,
 )
-from gatekeeper.sync.sources import Fetch
 from tests.support.fake_hub import PATH, Answer, FakeHub
+from tests.support.guarded import guarded
+from tests.support.memory_source import MemorySource
 from tests.support.rows import TOKEN, as_json, bad_row, client_key, row
 
 
@@ -47,10 +55,10 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def read(fetch: Fetch, validator: str | None) -> tuple[bytes, str | None] | None:
+async def read(updates: Updates, validator: str | None) -> tuple[bytes, str | None] | None:
     """Fetch a list and read it whole, with its validator."""
-    async with fetch(validator) as listing:
-        return None if listing is None else (await listing.read(), listing.validator)
+    async with updates(Basis(validator)) as update:
+        return (await update.listing.read(), update.listing.validator) if isinstance(update, FullList) else None
 
 
 # HubSource
@@ -302,3 +310,55 @@ def test_static_rows_belong_to_no_account_unless_it_is_named() -> None:
     assert anybodys.decide(stranger, "https://acme.com").allowed
     assert acmes.decide(stranger, "https://acme.com").reason == "key_unknown"
     assert acmes.decide(client_key(1), "https://acme.com").allowed
+
+
+# A source of one's own
+
+
+class Bucket:
+    """What the README's example reads."""
+
+    def __init__(self) -> None:
+        self.rows = [row(1)]
+        self.error: OSError | None = None
+
+    async def read(self, name: str) -> tuple[bytes, str]:
+        assert name == "keys.json"
+        if self.error is not None:
+            raise self.error
+        body = as_json(*self.rows)
+        return body, hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.anyio
+async def test_the_readmes_source_of_ones_own_keeps_a_gate_fresh() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = (each for each in re.findall(r"```python\n(.+?)```", readme, flags=re.DOTALL) if "BucketSource" in each)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    bucket = Bucket()
+    source: Source = names["BucketSource"](bucket)
+    async with guarded(source) as it:
+        assert it.allows(1)
+        assert (await it.refresh()).outcome == "unchanged"
+        bucket.error = OSError("no route")
+        assert await it.fail() == "the bucket does not answer: no route"
+        bucket.error, bucket.rows = None, [row(1, disabled_at="2026-01-01"), row(2)]
+        assert (await it.refresh()).outcome == "changed"
+        assert (it.reason(1), it.reason(2)) == (Reason.KEY_DISABLED, Reason.ALLOWED)
+
+
+class OddSource(MemorySource):
+    """Gives something that is neither a list nor the news that there is none."""
+
+    @asynccontextmanager
+    async def updates(self, basis: Basis) -> AsyncIterator[Any]:
+        self.validators.append(basis.validator)
+        yield b"[]"
+
+
+@pytest.mark.anyio
+async def test_a_source_that_gives_something_else_is_told_what_was_expected() -> None:
+    async with guarded(OddSource()) as it:
+        assert it.last_error == "the source gave bytes: expected FullList or Unchanged"
+        assert it.status.state == "never_loaded"

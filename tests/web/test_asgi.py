@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gatekeeper import (
+    Basis,
     ConfigError,
     CorsPolicy,
     Decision,
@@ -25,10 +26,11 @@ from gatekeeper import (
     Gatekeeper,
     GatekeeperMiddleware,
     Reason,
+    Unchanged,
+    Updates,
     decision_from,
 )
 from gatekeeper.gate.decisions import Conflict
-from gatekeeper.sync.sources import Fetch
 from tests.web.queries import QUERIES
 
 PAGE = "https://shop.acme.com"
@@ -530,15 +532,15 @@ class SilentSource:
     fingerprint = "silent"
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Fetch]:
+    async def connect(self) -> AsyncIterator[Updates]:
         """Open nothing."""
 
         @asynccontextmanager
-        async def fetch(_validator: str | None) -> AsyncIterator[None]:
+        async def updates(_basis: Basis) -> AsyncIterator[Unchanged]:
             await anyio.sleep_forever()
-            yield
+            yield Unchanged()
 
-        yield fetch
+        yield updates
 
 
 class Clock:
@@ -596,7 +598,7 @@ def test_a_list_that_comes_back_after_it_expired_decides_again(tmp_path: Path) -
         path = tmp_path / "rows.json"
         write_rows(path, ROWS)
         clock = Clock()
-        gate = Gatekeeper(FileSource(path), hard_stale=100, clock=clock)
+        gate = Gatekeeper(FileSource(path), hard_stale=100, unknown_key_wait=0, clock=clock)
         guarded = GatekeeperMiddleware(App(), gate)
         async with gate:
             clock.now += 101

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import sys
 import time
 from collections import Counter
@@ -90,6 +91,12 @@ class Naps:
         await anyio.wait_all_tasks_blocked()
         self.wake()
         await anyio.wait_all_tasks_blocked()
+
+
+def open_streams(decide: Callable[[Any], Decision], **options: Any) -> OpenStreams:
+    """Make what watches the open streams of an event loop."""
+    never = {"generation": lambda: 1, "deadline": lambda: math.inf, "clock": lambda: 0.0, "sleep": anyio.sleep}
+    return OpenStreams(decide, counters=Counter(), **{**never, **options})
 
 
 class Exchange:
@@ -297,7 +304,7 @@ async def test_a_key_that_is_revoked_before_the_first_piece_lets_no_piece_out() 
 
 
 async def test_a_websocket_whose_key_was_revoked_while_it_was_decided_is_closed_before_its_app_sees_it() -> None:
-    streams = OpenStreams(lambda _: Decision(Reason.KEY_DISABLED), lambda: 1, Counter(), anyio.sleep)
+    streams = open_streams(lambda _: Decision(Reason.KEY_DISABLED))
     server = Exchange("websocket")
     stream = WebSocketStream((b"key", b"origin"), server.receive, server.send)
     await streams.add(stream)
@@ -567,7 +574,7 @@ async def test_a_list_that_has_grown_too_old_closes_nothing_until_a_fresh_one_sa
     now = 0.0
     async with house_of(WIDGET, hard_stale=100, clock=lambda: now) as house:
         streams = [await house.opens(kind) for kind in ("http", "websocket")]
-        house.gate._freshness.generation += 1  # keys have changed, and the list expires before anybody looks
+        house.gate._sync._shared.generation += 1  # keys have changed, and the list expires before anybody looks
         now = 1000.0
         for _ in range(3):
             await house.naps.look()
@@ -799,7 +806,7 @@ async def test_a_sweep_of_many_streams_lets_others_have_their_turn() -> None:
 
     async with anyio.create_task_group() as group:
         naps, generation = Naps(), 0
-        streams = OpenStreams(decide, lambda: generation, Counter(), naps.sleep)
+        streams = open_streams(decide, generation=lambda: generation, sleep=naps.sleep)
         group.start_soon(streams.watch)
         await anyio.wait_all_tasks_blocked()
         held = [Nothing((b"key", b"%d" % number), Exchange().send) for number in range(1000)]
@@ -814,3 +821,28 @@ async def test_a_sweep_of_many_streams_lets_others_have_their_turn() -> None:
             await anyio.lowlevel.checkpoint()
         assert max(after - before for before, after in pairwise(turns)) <= 2 * SLICE
         group.cancel_scope.cancel()
+
+
+async def test_a_stream_is_decided_again_once_its_deadline_has_passed() -> None:
+    now, deadline, decided = 0.0, 15.0, 0
+
+    def decide(_asked: Any) -> Decision:
+        nonlocal decided
+        decided += 1
+        return Decision(Reason.ALLOWED)
+
+    async with anyio.create_task_group() as group:
+        naps = Naps()
+        streams = open_streams(decide, deadline=lambda: deadline, clock=lambda: now, sleep=naps.sleep)
+        group.start_soon(streams.watch)
+        await anyio.wait_all_tasks_blocked()
+        server = Exchange("websocket")
+        await streams.add(WebSocketStream((b"key", b"origin"), server.receive, server.send))
+        counts = []
+        # Past the deadline there is a look every 5 s. At 25 s it is renewed, and the next look is at its end.
+        for moment in (14.0, 15.0, 16.0, 19.0, 20.0, 25.0, 30.0, 999.0, 1000.0):
+            now, deadline = moment, 15.0 if moment < 25 else 1000.0
+            await naps.look()
+            counts.append(decided)
+        group.cancel_scope.cancel()
+    assert counts == [1, 2, 2, 2, 3, 4, 4, 4, 5]

@@ -1,0 +1,234 @@
+"""Applier: changes the index by a list that was read, across the event loops that share it.
+
+A list is applied in place, in steps, and whoever began it ends it, even when cancelled. A list that lacks more than half of
+10 keys or more may be a mistake: its removals are held until two more lists lack as much, or for 60 s, and the rest of it is
+applied at once. A revocation is undone only by a list that was asked for after the list that brought it.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import anyio.lowlevel
+import msgspec
+
+from gatekeeper.index.change_set import ChangeSet
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.loading import ListBasis, Loaded
+from gatekeeper.sync.log import RefreshLog
+from gatekeeper.sync.status import RefreshReport
+
+__all__ = ("Applier", "OvertakenError", "RemovalGuard", "SharedList")
+
+HELD_FROM = 10  # keys; of fewer, any number may go at once
+HELD_LISTS = 2
+HELD_FOR = 60.0  # seconds
+
+
+class OvertakenError(Exception):
+    """Another event loop's refresher has changed the index since a list was read."""
+
+
+class SharedList:
+    """What the refreshers of all event loops share about the list.
+
+    The lock is held for moments only: to begin applying a list, and to end it.
+
+    Attributes:
+        generation: how many lists have changed something.
+        basis: what is known of the last list.
+        held: how many keys the last list lacks that are not dropped yet.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.basis = ListBasis()
+        self.held = 0
+        self._retained_since: dict[str, float] = {}
+        self._is_applying = False
+        self._lock = Lock()
+
+    def is_overtaken(self, generation: int) -> bool:
+        """Whether a list has been applied since this generation, or is about to be."""
+        return self._is_applying or self.generation != generation
+
+    @contextmanager
+    def applying(self, generation: int) -> Iterator[None]:
+        """Keep the refreshers of other event loops from applying a list meanwhile.
+
+        Args:
+            generation: that of the index which the list was compared with.
+
+        Raises:
+            OvertakenError: if another one has applied a list since, or is about to.
+        """
+        with self._lock:
+            if self.is_overtaken(generation):
+                raise OvertakenError
+            self._is_applying = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_applying = False
+
+    def begin(self, held: int) -> None:
+        """Forget the last list, because the index is about to differ from it."""
+        self.held = held
+        # A child that is forked before the end has to ask for the whole list.
+        self.basis = ListBasis(dated_at=self.basis.dated_at)
+
+    def end(self, basis: ListBasis, changes: ChangeSet, asked_at: float) -> None:
+        """Note what is known of a list that was applied.
+
+        Args:
+            basis: what is known of it, if the index is equal to it.
+            changes: what was applied.
+            asked_at: when it was asked for, by the clock.
+        """
+        if self.held:
+            basis = ListBasis(dated_at=basis.dated_at)
+        elif not changes.slots_are_stable:
+            basis = msgspec.structs.replace(basis, slices={})
+        self.basis = basis
+        self._retained_since = {row_id: self._retained_since.get(row_id, asked_at) for row_id in changes.retained}
+
+    def rename(self, basis: ListBasis, generation: int) -> None:
+        """Note another validator for the list, unless it was overtaken."""
+        with self._lock:
+            if not self.is_overtaken(generation):
+                self.basis = basis
+
+    def forget_validator(self) -> None:
+        """Ask for the whole list next time."""
+        self.basis = msgspec.structs.replace(self.basis, validator=None)
+
+    def expired_ids(self, before: float) -> Collection[str]:
+        """The ids of keys that were kept for a row that cannot be read for too long.
+
+        Args:
+            before: the moment up to which they have to have been kept since, by the clock.
+        """
+        return frozenset(row_id for row_id, since in self._retained_since.items() if since <= before)
+
+    def after_fork(self) -> None:
+        """Release what another thread of the parent process may have held."""
+        self._lock = Lock()
+        self._is_applying = False
+
+
+class RemovalGuard:
+    """Holds the removals of a list that lacks most of the keys.
+
+    Attributes:
+        lists: how many lists in a row have lacked as many.
+    """
+
+    def __init__(self) -> None:
+        self.lists = 0
+        self._since = 0.0
+
+    def holds(self, missing: int, total: int, asked_at: float) -> bool:
+        """Whether the keys that a list lacks stay for now.
+
+        Args:
+            missing: how many keys it lacks.
+            total: how many keys there are.
+            asked_at: when it was asked for, in seconds.
+        """
+        if total < HELD_FROM or 2 * missing <= total:
+            self.lists = 0
+            return False
+        if not self.lists:
+            self._since = asked_at
+        self.lists += 1
+        if self.lists > HELD_LISTS or asked_at - self._since >= HELD_FOR:
+            self.lists = 0
+            return False
+        return True
+
+
+class Applier:
+    """Applies lists to an index.
+
+    Args:
+        index: the index.
+        shared: what the refreshers of all event loops share.
+        freshness: the age of the list.
+        guard: holds removals.
+        log: records what the lists brought.
+        on_change: called after decisions may have changed.
+    """
+
+    def __init__(
+        self,
+        index: KeyIndex,
+        shared: SharedList,
+        freshness: Freshness,
+        guard: RemovalGuard,
+        log: RefreshLog,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._index = index
+        self._shared = shared
+        self._freshness = freshness
+        self._guard = guard
+        self._log = log
+        self._on_change = on_change
+
+    async def apply(self, loaded: Loaded, changes: ChangeSet, asked_at: float, generation: int) -> RefreshReport:
+        """Apply a list, in steps.
+
+        Args:
+            loaded: the list.
+            changes: what it changes.
+            asked_at: when it was asked for, by the clock.
+            generation: that of the index which the list was compared with.
+
+        Returns:
+            What it brought.
+
+        Raises:
+            OvertakenError: if the refresher of another event loop has applied a list since.
+        """
+        rejected = sum(loaded.rejected_reasons.values())
+        with self._shared.applying(generation):
+            if self._freshness.is_superseded(asked_at):
+                return RefreshReport("unchanged", rejected=rejected)
+            self._shared.begin(self._hold(changes, asked_at))
+            report = RefreshReport(
+                "unchanged" if changes.is_empty else "changed",
+                changes.added_count,
+                changes.changed_count,
+                changes.removed_count,
+                self._shared.held,
+                rejected,
+            )
+            await self._change(loaded, changes, asked_at, is_change=report.outcome == "changed")
+        self._log.list_applied(loaded, changes, self._index.ambiguous())
+        return report
+
+    async def _change(self, loaded: Loaded, changes: ChangeSet, asked_at: float, *, is_change: bool) -> None:
+        steps = changes.apply()
+        try:
+            for _ in steps:
+                if is_change:
+                    self._on_change()
+                await anyio.lowlevel.checkpoint()
+        finally:
+            # Even when cancelled, or when the event loop is gone: no list stays half applied.
+            for _ in steps:
+                pass
+            self._freshness.record_applied(asked_at)
+            self._shared.end(loaded.basis, changes, asked_at)
+            if is_change:
+                self._shared.generation += 1
+                self._on_change()
+
+    def _hold(self, changes: ChangeSet, asked_at: float) -> int:
+        total, missing = len(self._index), changes.removed_count
+        if not self._guard.holds(missing, total, asked_at):
+            return 0
+        self._log.removals_held(missing, total, is_first=self._guard.lists == 1)
+        return changes.hold_removals()

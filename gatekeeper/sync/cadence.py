@@ -1,0 +1,97 @@
+"""When to ask for the list next, and how often unknown keys may cause a fetch. Pure: no IO, no waits."""
+
+from collections.abc import Callable
+
+from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.status import RefreshReport
+
+__all__ = ("Cadence", "UnknownKeyBudget", "backoff")
+
+JITTER = 0.2
+BACKOFF = (1.0, 30.0)  # seconds: the first wait after a failure, and the longest
+BACKOFF_WITHOUT_LIST = (0.25, 2.0)  # seconds
+LASTING_FAILURE_CEILING = 60.0  # seconds
+RETRY_AFTER = (1.0, 300.0)  # seconds: the least and the most that a source can ask for
+INTERVAL_PER_WORK = 5  # seconds between two fetches for every second that it takes to read and apply a list
+BUCKET = 3  # fetches that unknown keys can cause in a row
+BUCKET_PERIOD = 5.0  # seconds until they can cause one more, or
+BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever is longer
+
+
+class Cadence:
+    """Decides how long to wait between two fetches.
+
+    Args:
+        interval: seconds between two fetches, ± 20 %, so that processes that start together drift apart.
+        jitter: gives a number from 0 to 1.
+    """
+
+    def __init__(self, interval: float, jitter: Callable[[], float]) -> None:
+        self._interval = interval
+        self._jitter = jitter
+
+    def delay(self, report: RefreshReport, *, failures: int, work: float, has_live_list: bool) -> float:
+        """Seconds from the end of a fetch to the next one.
+
+        Args:
+            report: the outcome of the fetch.
+            failures: how many fetches in a row have failed.
+            work: seconds that it took to read and apply the last list.
+            has_live_list: whether there is a list that came from the source.
+        """
+        if report.outcome != "failed":
+            interval = max(self._interval, INTERVAL_PER_WORK * work)
+            return interval * (1 + JITTER * (2 * self._jitter() - 1))
+        if report.retry_after is not None:
+            least, most = RETRY_AFTER
+            return min(max(report.retry_after, least), most)
+        first, ceiling = BACKOFF if has_live_list else BACKOFF_WITHOUT_LIST
+        if report.lasting and has_live_list:
+            ceiling = LASTING_FAILURE_CEILING
+        return backoff(failures, first, ceiling) * self._jitter()
+
+
+class UnknownKeyBudget:
+    """Bounds the fetches that unknown keys cause: a token bucket.
+
+    Args:
+        clock: seconds; see `boot_clock`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tokens = float(BUCKET)
+        self._counted_at = clock()
+
+    def take(self, last_duration: float) -> bool:
+        """Take a token for one fetch.
+
+        Args:
+            last_duration: seconds that the last fetch took; a slow hub is asked less often.
+
+        Returns:
+            Whether there was one.
+        """
+        now = self._clock()
+        period = max(BUCKET_PERIOD, BUCKET_DURATIONS * last_duration)
+        self._tokens = min(BUCKET, self._tokens + (now - self._counted_at) / period)
+        self._counted_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def backoff(failures: int, first: float, ceiling: float) -> float:
+    """The longest wait after some failures in a row, doubling with each.
+
+    Args:
+        failures: how many, from 1.
+        first: seconds after the first.
+        ceiling: seconds that it never exceeds.
+
+    Returns:
+        Seconds; full jitter waits a random share of them.
+    """
+    # Beyond 2**32 the ceiling has long been reached, and a float would overflow in the end.
+    return min(ceiling, first * 2.0 ** min(failures - 1, 32))

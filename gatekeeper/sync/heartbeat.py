@@ -1,0 +1,61 @@
+"""Heartbeat: until when the refreshers of a process promise to look after the list."""
+
+import math
+from collections.abc import Callable
+
+from gatekeeper.sync.clock import Clock
+
+__all__ = ("Heartbeat",)
+
+LONGEST = 60.0  # seconds
+GRACE = 5.0  # seconds
+
+
+class Heartbeat:
+    """The moment from which on the refreshers are overdue.
+
+    A refresher renews it for as long as it keeps to its schedule. It passes where none can: in a frozen process, an event
+    loop that was stopped, a forked child. Any refresher of the process counts.
+
+    Args:
+        interval: seconds between two fetches; the moment lies at most this, or 60 s, and 5 s ahead.
+        clock: seconds; see `boot_clock`.
+        on_beat: called whenever the moment moves.
+
+    Attributes:
+        ahead: seconds from a beat to the moment.
+        overdue_at: the moment, by the clock; minus infinity while no refresher runs.
+    """
+
+    def __init__(self, interval: float, clock: Clock, on_beat: Callable[[], None]) -> None:
+        self.ahead = min(interval, LONGEST) + GRACE
+        self.overdue_at = -math.inf
+        self._clock = clock
+        self._on_beat = on_beat
+        self._running = 0
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether no refresher keeps to its schedule."""
+        return self._clock() >= self.overdue_at
+
+    def begin(self) -> None:
+        """Note that a refresher begins to run."""
+        self._running += 1
+
+    def renew(self) -> None:
+        """Promise to look after the list for a while."""
+        self.overdue_at = self._clock() + self.ahead
+        self._on_beat()
+
+    def end(self) -> None:
+        """Note that a refresher has ended; the last one takes the promise back."""
+        self._running -= 1
+        if self._running <= 0:
+            self.stop()
+
+    def stop(self) -> None:
+        """Take the promise back, because no refresher runs."""
+        self._running = 0
+        self.overdue_at = -math.inf
+        self._on_beat()

@@ -1,0 +1,237 @@
+"""ListSync: the parts that keep the list of one source in an index, put together."""
+
+import logging
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeGuard
+
+import msgspec
+
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.index.list_diff import load
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
+from gatekeeper.sync.cadence import Cadence
+from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
+from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.loading import MAX_ROWS, ListLoader
+from gatekeeper.sync.log import RefreshLog
+from gatekeeper.sync.refresher import Refresher
+from gatekeeper.sync.schedule import Schedule
+from gatekeeper.sync.snapshot import Snapshot
+from gatekeeper.sync.snapshot_keeper import SnapshotKeeper
+from gatekeeper.sync.sources import NeverChanges, ReportsUsage, Source
+from gatekeeper.sync.status import Status
+from gatekeeper.sync.updating import ListUpdater
+from gatekeeper.sync.usage import UsageReporter
+
+__all__ = ("ListSync", "SyncOptions", "negative", "not_positive")
+
+logger = logging.getLogger("gatekeeper")
+
+
+class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the list is kept fresh. Most are options of Gatekeeper, which says what they mean.
+
+    Attributes:
+        usage_timeout: seconds of a pause that a report on usage may take.
+        max_rows: rows that a list may have.
+    """
+
+    refresh_interval: float = 10.0
+    snapshot_path: str | Path | None = None
+    soft_stale: float = 60.0
+    hard_stale: float = 86_400.0
+    fetch_timeout: float = 30.0
+    usage_interval: float = 30.0
+    usage_timeout: float = 5.0
+    max_rows: int = MAX_ROWS
+    clock: Clock = boot_clock
+    wall_clock: Clock = time.time
+    sleep: Sleep = boot_sleep
+    jitter: Callable[[], float] = random.random
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong with the values, a sentence each."""
+        yield from not_positive(
+            refresh_interval=self.refresh_interval, fetch_timeout=self.fetch_timeout, soft_stale=self.soft_stale
+        )
+        yield from negative(hard_stale=self.hard_stale, usage_interval=self.usage_interval)
+
+
+class ListSync:
+    """Keeps the list of one source in an index.
+
+    Its parts are shared by the refreshers of all event loops, each of which is made of them and a few of its own.
+
+    Args:
+        source: where the list comes from.
+        index: where it is kept.
+        options: how.
+        on_change: called after decisions may have changed.
+        on_deadline: called with the moment up to which decisions may be remembered, whenever it moves.
+        take_used_keys: gives the allowed requests by key id since it was last called.
+
+    Attributes:
+        freshness: the age of the list.
+        log: what has happened to it.
+        is_static: whether the list never changes, so that nothing has to run.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        index: KeyIndex,
+        options: SyncOptions,
+        *,
+        on_change: Callable[[], None],
+        on_deadline: Callable[[float], None],
+        take_used_keys: Callable[[], Counter[str]],
+    ) -> None:
+        clock, wall_clock = options.clock, options.wall_clock
+        self.is_static = isinstance(source, NeverChanges)
+        soft_stale, hard_stale = (math.inf, 0.0) if self.is_static else (options.soft_stale, options.hard_stale)
+        self.freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
+        self.log = RefreshLog(logger, wall_clock)
+        self._source = source
+        self._index = index
+        self._options = options
+        self._shared = SharedList()
+        self._applier = Applier(index, self._shared, self.freshness, RemovalGuard(), self.log, on_change)
+        self._alarm = Alarm(clock, options.sleep)
+        self._heartbeat = Heartbeat(options.refresh_interval, clock, lambda: on_deadline(self.deadline))
+        self._snapshots = self._snapshot_keeper()
+        self._reporter = self._usage_reporter(take_used_keys)
+        if isinstance(source, NeverChanges):
+            load(index, source.rows)
+            self.freshness.record_success(clock())
+            self.log.ambiguous = index.ambiguous()
+        on_deadline(self.deadline)
+
+    @property
+    def generation(self) -> int:
+        """How many lists have changed something."""
+        return self._shared.generation
+
+    @property
+    def deadline(self) -> float:
+        """The moment up to which decisions may be remembered, by the clock: the list expires, or no refresher runs."""
+        return math.inf if self.is_static else min(self.freshness.expires_at, self._heartbeat.overdue_at)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether there is a list, and no refresher keeps to its schedule."""
+        return not self.is_static and self.freshness.has_list and self._heartbeat.is_overdue
+
+    @property
+    def status(self) -> Status:
+        """How fresh the list is, and what has happened to it."""
+        freshness, log, shared = self.freshness, self.log, self._shared
+        return Status(
+            state=freshness.state,
+            age=freshness.age,
+            keys=len(self._index),
+            generation=shared.generation,
+            etag=shared.basis.validator,
+            last_error=log.last_error,
+            ambiguous=tuple(log.ambiguous),
+            rejected=log.rejected,
+            counters=dict(log.counters),
+            held=shared.held,
+            from_snapshot=freshness.from_snapshot,
+            revocation_lag=log.revocation_lag,
+            rejected_rows=log.rejected_rows,
+            event_loop_lag=self._alarm.lag,
+        )
+
+    def new_refresher(self) -> Refresher:
+        """Make a refresher for one event loop."""
+        options, clock = self._options, self._options.clock
+        updater = ListUpdater(
+            ListLoader(self._index, RowReader(self._source.suffix_field), clock, max_rows=options.max_rows),
+            self._applier,
+            self._shared,
+            self.freshness,
+            self.log,
+            timeout=options.fetch_timeout,
+            clock=clock,
+        )
+        return Refresher(
+            self._source,
+            updater,
+            Schedule(self._heartbeat, self._alarm, clock),
+            Cadence(options.refresh_interval, options.jitter),
+            self.freshness,
+            lambda: self.log.state(self.freshness.state, self.freshness.age, len(self._index)),
+            clock=clock,
+            snapshots=self._snapshots,
+            after_list=None if self._reporter is None else self._reporter.report_if_due,
+            patience=options.usage_timeout,
+        )
+
+    async def flush(self) -> None:
+        """Report which keys were used since the last report."""
+        if self._reporter is not None:
+            await self._reporter.report()
+
+    def after_fork(self) -> None:
+        """Forget what belongs to the parent process: its refreshers, its locks, its usage."""
+        self._shared.after_fork()
+        self._heartbeat.stop()
+        if self._reporter is not None:
+            self._reporter.forget()
+
+    def _snapshot_keeper(self) -> SnapshotKeeper | None:
+        options, source = self._options, self._source
+        if options.snapshot_path is None or self.is_static:
+            return None
+        snapshot = Snapshot(
+            options.snapshot_path,
+            account=self._index.account,
+            fingerprint=lambda: source.fingerprint,
+            wall_clock=options.wall_clock,
+        )
+        return SnapshotKeeper(
+            snapshot,
+            self._index,
+            self._shared,
+            self.freshness,
+            self.log,
+            clock=options.clock,
+            wall_clock=options.wall_clock,
+        )
+
+    def _usage_reporter(self, take_used_keys: Callable[[], Counter[str]]) -> UsageReporter | None:
+        if not isinstance(self._source, ReportsUsage) or not self._options.usage_interval:
+            return None
+        return UsageReporter(
+            self._source.report_usage,
+            take_used_keys,
+            interval=self._options.usage_interval,
+            clock=self._options.clock,
+            wall_clock=self._options.wall_clock,
+            counters=self.log.counters,
+        )
+
+
+def not_positive(**seconds: object) -> Iterator[str]:
+    """Say which options are not seconds, more than 0."""
+    for name, value in seconds.items():
+        if not (_is_number(value) and value > 0):
+            yield f"{name} is {value!r}: expected seconds, more than 0"
+
+
+def negative(**seconds: object) -> Iterator[str]:
+    """Say which options are not seconds, 0 or more."""
+    for name, value in seconds.items():
+        if not (_is_number(value) and value >= 0):
+            yield f"{name} is {value!r}: expected seconds, 0 or more"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,177 @@
+"""RefreshLog: what happened to the list, for the log, the status and the metrics.
+
+The log has one line for each change of the list's state, at the moment it comes. Repeated failures are logged once. After
+six successes in a row the recovery is logged, and the next failure is logged again.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from gatekeeper.errors import SnapshotError
+from gatekeeper.index.change_set import ChangeSet
+from gatekeeper.keys.client_key import mask
+from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.loading import Loaded
+from gatekeeper.sync.status import RefreshReport, State
+
+__all__ = ("RefreshLog",)
+
+SETTLED_AFTER = 6  # successes in a row, which take a minute by default
+MAX_DUPLICATES = 10  # ids that come more than once, and are logged
+
+
+class RefreshLog:
+    """Logs and counts what happened to the list.
+
+    Args:
+        logger: where it is logged.
+        wall_clock: seconds since 1970.
+
+    Attributes:
+        counters: how often each event has happened, by name.
+        last_error, ambiguous, rejected, rejected_rows, revocation_lag: as in `Status`.
+    """
+
+    def __init__(self, logger: logging.Logger, wall_clock: Clock) -> None:
+        self.counters: Counter[str] = Counter()
+        self.last_error: str | None = None
+        self.ambiguous: Sequence[str] = ()
+        self.rejected: tuple[str, ...] = ()
+        self.rejected_rows = 0
+        self.revocation_lag: float | None = None
+        self._logger = logger
+        self._wall_clock = wall_clock
+        self._logged_state: State = "never_loaded"
+        self._logged_error: str | None = None
+        self._successes = 0
+
+    def failure(self, report: RefreshReport, bug: Exception | None) -> None:
+        """Record a fetch that failed.
+
+        Args:
+            report: its outcome.
+            bug: the exception, where nothing should have raised it.
+        """
+        self.counters["refresh_failed"] += 1
+        self.last_error = report.error
+        self._successes = 0
+        if self._logged_error != report.error:
+            level = logging.WARNING if bug is None else logging.ERROR
+            self._logger.log(level, "gatekeeper: the list of widget keys stays as it is: %s", report.error, exc_info=bug)
+        self._logged_error = report.error
+
+    def success(self, report: RefreshReport) -> None:
+        """Record a fetch that brought a list, or the news that it has not changed."""
+        self.counters[f"refresh_{report.outcome}"] += 1
+        self.last_error = None
+        self._successes += 1
+        if self._logged_error is not None and self._successes >= SETTLED_AFTER:
+            self._logged_error = None
+            self._logger.info("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
+
+    def state(self, state: State, age: float | None, keys: int) -> None:
+        """Record the state of the list, and log it once when it is another.
+
+        Args:
+            state: the state.
+            age: seconds since the list was asked for; None where there is none.
+            keys: how many keys there are.
+        """
+        before, self._logged_state = self._logged_state, state
+        if state == before:
+            return
+        why = "" if self.last_error is None else f"; {self.last_error}"
+        seconds = age or 0.0
+        if state == "fresh":
+            self._logged_error = None
+            again = "" if before == "never_loaded" else " again"
+            self._logger.info("gatekeeper: the list of widget keys is fresh%s: %d keys", again, keys)
+        elif state == "degraded":
+            text = "gatekeeper: the list of widget keys is degraded: it is %.0f s old, and still decides%s"
+            self._logger.warning(text, seconds, why)
+        elif state == "expired":
+            text = "gatekeeper: the list of widget keys is expired: it is %.0f s old, and lets no key in%s"
+            self._logger.error(text, seconds, why)
+
+    def restored(self, state: State, age: float, keys: int, ambiguous: Sequence[str]) -> None:
+        """Record that the list comes from the snapshot on disk.
+
+        Args:
+            state: the list's state.
+            age: seconds since it was asked for.
+            keys: how many keys it has.
+            ambiguous: as in `Status`.
+        """
+        self._logged_state = state
+        self.ambiguous = ambiguous
+        self._logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", keys, age)
+
+    def removals_held(self, missing: int, total: int, *, is_first: bool) -> None:
+        """Record that most of the keys are missing and stay for now.
+
+        Args:
+            missing: how many keys the list lacks.
+            total: how many keys there are.
+            is_first: whether the list before lacked fewer.
+        """
+        self.counters["removals_held"] += 1
+        if is_first:
+            self._logger.error(
+                "gatekeeper: the list lacks %d of %d widget keys; they stay until two more lists lack as many, or for 60 s",
+                missing,
+                total,
+            )
+
+    def list_applied(self, loaded: Loaded, changes: ChangeSet, ambiguous: Sequence[str]) -> None:
+        """Record what a list brought.
+
+        Args:
+            loaded: the list.
+            changes: what was applied.
+            ambiguous: as in `Status`.
+        """
+        before, self.rejected = self.rejected, tuple(str(error) for error in loaded.rejected)
+        self.rejected_rows = sum(loaded.rejected_reasons.values())
+        self.counters["rows_rejected"] += self.rejected_rows
+        for reason, count in loaded.rejected_reasons.items():
+            self.counters[f"rows_rejected_{reason}"] += count
+        self.counters["revocations"] += len(changes.revoked_at)
+        self.counters["duplicate_ids"] += len(changes.duplicate_ids)
+        for problem in self.rejected:
+            if problem not in before:
+                self._logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
+        for row_id in sorted(changes.duplicate_ids)[:MAX_DUPLICATES]:
+            text = "gatekeeper: the list has id %r more than once; a disabled row stands, else the first"
+            self._logger.warning(text, row_id)
+        for last8 in set(ambiguous).difference(self.ambiguous):
+            text = "gatekeeper: several widget keys end with %s and are refused, for they look alike"
+            self._logger.error(text, mask(last8))
+        self.ambiguous = ambiguous
+        lags = [self._wall_clock() - since for since in map(_seconds, changes.revoked_at) if since is not None]
+        if lags:
+            self.revocation_lag = max(0.0, *lags)
+
+    def crash(self, error: BaseException | None) -> None:
+        """Record that a refresher has ended although it was not stopped, and is restarted."""
+        self.counters["refresher_restarts"] += 1
+        text = "gatekeeper: the refresher of the list of widget keys died and is brought back"
+        self._logger.error(text, exc_info=error)
+
+    def snapshot_failed(self, error: Exception) -> None:
+        """Record that the snapshot could not be read or written."""
+        self.counters["snapshot_failed"] += 1
+        if isinstance(error, SnapshotError):
+            self._logger.warning("gatekeeper: %s", error)
+        else:
+            self._logger.error("gatekeeper: the snapshot failed in a way that is a bug", exc_info=error)
+
+
+def _seconds(disabled_at: object) -> float | None:
+    """What a row says about when its key was revoked, in seconds since 1970; None where that is no time."""
+    try:
+        at = datetime.fromisoformat(disabled_at) if isinstance(disabled_at, str) else None
+    except ValueError:
+        return None
+    return None if at is None else (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

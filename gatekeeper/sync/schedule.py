@@ -1,0 +1,150 @@
+"""Schedule: the fetches of one event loop, and the requests that wait for one.
+
+The refresher renews its heartbeat while it keeps to its schedule. Once it is overdue, because the process was frozen or its
+event loop stopped, only a fetch that has ended renews it, or a request that has waited for one in vain.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from gatekeeper.sync.clock import Alarm, Clock, Sleep
+from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.status import RefreshReport
+
+__all__ = ("Schedule",)
+
+
+class _FetchCycle:
+    """One fetch, and those who wait for it."""
+
+    def __init__(self) -> None:
+        self.began_at = math.inf
+        self.done = anyio.Event()
+        self.report = RefreshReport("failed", error="the refresher was stopped")
+        self.is_wanted = False
+
+    def finish(self, report: RefreshReport) -> None:
+        self.report = report
+        self.done.set()
+
+
+class Schedule:
+    """The fetches of one event loop: the current one, the next one, and the pause between them.
+
+    Args:
+        heartbeat: until when the refreshers of the process promise to look after the list.
+        alarm: waits.
+        clock: seconds; see `boot_clock`.
+
+    Attributes:
+        has_ended: whether there will be no more fetches.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, alarm: Alarm, clock: Clock) -> None:
+        self.has_ended = False
+        self._heartbeat = heartbeat
+        self._alarm = alarm
+        self._clock = clock
+        self._current = self._next = _FetchCycle()
+        self._pause: anyio.CancelScope | None = None
+        self._pause_ends_at = -math.inf
+        self._loaded = anyio.Event()
+        self._made_at = clock()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a request waits for the next fetch."""
+        return self._next.is_wanted
+
+    def start(self) -> None:
+        """Note that the refresher runs."""
+        self._heartbeat.begin()
+
+    def begin(self) -> None:
+        """Begin the next fetch."""
+        self._current, self._next = self._next, _FetchCycle()
+        self._current.began_at = self._clock()
+        self._pause_ends_at = -math.inf
+
+    def finish(self, report: RefreshReport) -> None:
+        """End the current fetch."""
+        if report.outcome != "failed":
+            self._loaded.set()
+        self._heartbeat.renew()
+        self._current.finish(report)
+
+    def end(self) -> None:
+        """Release all who wait."""
+        self.has_ended = True
+        self._heartbeat.end()
+        self._current.done.set()
+        self._next.done.set()
+
+    def note_restored(self) -> None:
+        """Note that there is a list from the disk, which decides while the first fetch is made."""
+        self._loaded.set()
+        self._heartbeat.renew()
+
+    async def next_fetch(self) -> RefreshReport:
+        """Wake the loop, and wait for the fetch that begins next."""
+        awaited = self._next
+        awaited.is_wanted = True
+        if self._pause is not None:
+            self._pause.cancel()
+        await awaited.done.wait()
+        return awaited.report
+
+    async def first_list(self, within: float) -> None:
+        """Wait until there is a list, for so many seconds since the start at most."""
+        left = self._made_at + within - self._clock()
+        if left > 0:
+            with anyio.move_on_after(left):
+                await self._loaded.wait()
+
+    async def catch_up(self, wait: float) -> None:
+        """Wait for a fetch of this moment, unless the refresher keeps to its schedule."""
+        if self.beat():
+            return
+        if wait:
+            with anyio.move_on_after(wait):
+                if self._heartbeat.overdue_at <= self._current.began_at < math.inf and not self._current.done.is_set():
+                    await self._current.done.wait()
+                else:
+                    await self.next_fetch()
+        self._heartbeat.renew()  # so that the next requests do not wait as well, if the hub is down
+
+    def beat(self) -> bool:
+        """Renew the heartbeat if the refresher keeps to its schedule; whether it does."""
+        keeps = not self.has_ended and (not self._heartbeat.is_overdue or self._clock() < self._pause_ends_at)
+        if keeps:
+            self._heartbeat.renew()
+        return keeps
+
+    def plan(self, moment: float) -> None:
+        """Note when the next fetch is due."""
+        self._pause_ends_at = moment
+        self._heartbeat.renew()
+
+    async def keep_beating(self, nap: Sleep = anyio.sleep) -> None:
+        """Beat while the event loop runs, until cancelled.
+
+        Args:
+            nap: sleeps by the event loop's own clock.
+        """
+        while True:
+            await nap(self._heartbeat.ahead / 2)
+            self.beat()
+
+    async def wait_until(self, moment: float) -> bool:
+        """Wait until a moment, or until a fetch is wanted; whether one is."""
+        return await self.unless_wanted(lambda: self._alarm.wait_until(moment))
+
+    async def unless_wanted(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
+        """Do something until a fetch is wanted, or so many seconds have passed; whether one is wanted."""
+        if not self.is_wanted:
+            with anyio.move_on_after(within) as self._pause:
+                await do()
+            self._pause = None
+        return self.is_wanted

@@ -1,0 +1,216 @@
+"""No remembered decision outlives its deadline: where nothing refreshes, and where the list expires."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from starlette.responses import PlainTextResponse
+
+from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.fake_time import FakeTime
+from tests.support.guarded import gate_of, guarded
+from tests.support.rows import ORIGIN, as_json, client_key, row
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        hub.lists(row(1))
+        yield hub
+
+
+def revoke(hub: FakeHub) -> None:
+    hub.lists(row(1, disabled_at="2026-01-01"))
+
+
+async def get(app: Any) -> int:
+    """Send one request through a guarded app, and give the status."""
+    headers = [(b"origin", ORIGIN.encode()), (b"data-client-key", client_key(1).encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, anyio.sleep_forever, send)
+    status: int = sent[0]["status"]
+    return status
+
+
+def app_of(gate: Gatekeeper) -> GatekeeperMiddleware:
+    return GatekeeperMiddleware(PlainTextResponse("hello"), gate)
+
+
+async def test_after_a_freeze_the_first_request_waits_for_a_fresh_list(hub: FakeHub) -> None:
+    """SIGSTOP, a suspended machine, a serverless process between two requests."""
+    async with guarded(hub) as it:
+        app = app_of(it.gate)
+        assert [await get(app) for _ in range(3)] == [200] * 3
+        revoke(hub)
+        it.time.now += 3600
+        assert await get(app) == 403
+
+
+async def test_a_list_in_time_lets_remembered_decisions_be(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        app = app_of(it.gate)
+        await get(app)
+        memo = it.gate.memos.current
+        for _ in range(10):
+            await it.time.advance(14)
+            asked = len(hub.requests)
+            assert await get(app) == 200
+            assert len(hub.requests) == asked
+        assert it.gate.memos.current is memo
+        assert next(iter(memo.allowed.values())).uses == 11
+
+
+async def test_a_long_pause_that_the_hub_asked_for_is_kept(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        hub.always(Answer(503, headers={"retry-after": "300"}))
+        await it.refresh()
+        asked, app = len(hub.requests), app_of(it.gate)
+        for _ in range(14):
+            it.time.now += 20
+            assert await get(app) == 200
+        assert len(hub.requests) == asked
+
+
+async def test_one_request_waits_for_a_hub_that_is_silent_and_the_next_ones_do_not(hub: FakeHub) -> None:
+    async with guarded(hub, unknown_key_wait=0.01) as it, anyio.create_task_group() as group:
+        app = app_of(it.gate)
+        hub.always(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        it.time.now += 3600
+        assert await get(app) == 200
+        assert it.gate.memos.current.deadline == it.time.now + 15
+        await hub.asked(2)
+        for _ in range(10):
+            assert await get(app) == 200
+        assert len(hub.requests) == 2
+        hold.release()
+        group.cancel_scope.cancel()
+
+
+async def test_to_decide_never_waits_and_remembers_nothing_past_the_deadline(hub: FakeHub) -> None:
+    async with guarded(hub) as it:
+        assert it.reason() is Reason.ALLOWED
+        assert len(it.gate.memos.current) == 1
+        revoke(hub)
+        it.time.now += 3600
+        assert it.reason() is Reason.ALLOWED  # by the last list, which nothing has renewed
+        assert it.reason(1, "https://foreign.test") is Reason.ORIGIN_NOT_ALLOWED
+        assert len(it.gate.memos.current) == 1
+        await it.refresh()
+        assert it.reason() is Reason.KEY_DISABLED
+
+
+async def test_a_remembered_page_is_refused_once_the_list_has_expired(hub: FakeHub) -> None:
+    """The hub is silent meanwhile, so that a fetch goes on across the moment."""
+    async with guarded(hub, hard_stale=12, unknown_key_wait=0.01) as it, anyio.create_task_group() as group:
+        app = app_of(it.gate)
+        assert await get(app) == 200
+        hub.always(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        group.start_soon(it.gate.refresh)
+        await hub.asked(2)
+        it.time.now += 11.5
+        assert (await get(app), it.reason()) == (200, Reason.ALLOWED)
+        it.time.now += 0.5
+        assert (await get(app), it.reason()) == (503, Reason.EXPIRED)
+        hold.release()
+        group.cancel_scope.cancel()
+
+
+def test_a_loop_that_runs_only_during_a_request_serves_no_stale_page(hub: FakeHub) -> None:
+    """As under Mangum, in AWS Lambda."""
+    fake = FakeTime()
+    gate = gate_of(hub, fake)
+    app = app_of(gate)
+    with asyncio.Runner() as runner:
+        assert [runner.run(get(app)) for _ in range(3)] == [200] * 3
+        revoke(hub)
+        fake.now += 14
+        assert runner.run(get(app)) == 200
+        fake.now += 1
+        assert [runner.run(get(app)) for _ in range(3)] == [403] * 3
+        hub.lists(row(1))
+        fake.now += 3600
+        assert runner.run(get(app)) == 200
+
+
+def test_a_loop_that_was_stopped_keeps_no_page_of_another_one_allowed(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake)
+    app = app_of(gate)
+    stopped = asyncio.new_event_loop()
+    try:
+        assert stopped.run_until_complete(get(app)) == 200
+        revoke(hub)
+        fake.now += 3600
+        with asyncio.Runner() as runner:
+            assert runner.run(get(app)) == 403
+    finally:
+        for task in asyncio.all_tasks(stopped):
+            task.cancel()
+        stopped.run_until_complete(asyncio.sleep(0))
+        stopped.close()
+
+
+def test_a_refresher_of_any_event_loop_counts(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake)
+    ready, done = threading.Event(), threading.Event()
+
+    async def refresh_until_done() -> None:
+        async with gate:
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(refresh_until_done(),))
+    thread.start()
+    try:
+        assert ready.wait(15)
+        assert gate.decide(client_key(1), ORIGIN).allowed
+        assert len(gate.memos.current) == 1
+    finally:
+        done.set()
+        thread.join()
+    assert gate.decide(client_key(1), ORIGIN).allowed
+    assert len(gate.memos.current) == 0
+
+
+def test_without_a_refresher_a_started_gate_remembers_nothing(hub: FakeHub) -> None:
+    """`asyncio.run(gate.start())`, as a script may have it, ends the refresher with the loop."""
+    gate = gate_of(hub)
+    asyncio.run(gate.start())
+    assert gate.decide(client_key(1), ORIGIN).allowed
+    assert len(gate.memos.current) == 0
+
+
+async def test_rows_that_never_change_are_remembered_for_ever() -> None:
+    fake = FakeTime()
+    gate = Gatekeeper.from_rows([row(1)])
+    app = app_of(gate)
+    assert await get(app) == 200
+    fake.now += 1e12
+    assert gate.decide(client_key(1), ORIGIN).allowed
+    assert [each.uses for each in gate.memos.current.allowed.values()] == [2]
+
+
+@pytest.mark.parametrize("ask", [get])
+async def test_an_overdue_gate_without_a_wait_decides_by_the_last_list(
+    hub: FakeHub, ask: Callable[[Any], Awaitable[int]]
+) -> None:
+    async with guarded(hub, unknown_key_wait=0) as it:
+        app = app_of(it.gate)
+        await ask(app)
+        revoke(hub)
+        it.time.now += 3600
+        assert await ask(app) == 200
+        await it.refresh()
+        assert await ask(app) == 403

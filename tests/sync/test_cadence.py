@@ -1,0 +1,104 @@
+"""When the list is asked for next: pure calls."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatekeeper import RefreshReport
+from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, backoff
+from tests.support.fake_time import FakeTime
+
+CHANGED = RefreshReport("changed")
+UNCHANGED = RefreshReport("unchanged")
+FAILED = RefreshReport("failed")
+LASTING = RefreshReport("failed", lasting=True)
+
+
+def delay(
+    report: RefreshReport,
+    failures: int = 0,
+    *,
+    jitter: float = 1.0,
+    work: float = 0.0,
+    live: bool = True,
+    every: float = 10.0,
+) -> float:
+    return Cadence(every, lambda: jitter).delay(report, failures=failures, work=work, has_live_list=live)
+
+
+@pytest.mark.parametrize("report", [CHANGED, UNCHANGED])
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 8.0), (0.25, 9.0), (0.5, 10.0), (1.0, 12.0)])
+def test_a_list_is_followed_by_the_interval_give_or_take_20_percent(
+    report: RefreshReport, jitter: float, seconds: float
+) -> None:
+    assert delay(report, jitter=jitter) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("work", "seconds"), [(0.0, 10.0), (2.0, 10.0), (2.1, 10.5), (20.0, 100.0)])
+def test_a_list_that_took_long_is_followed_by_five_times_as_long(work: float, seconds: float) -> None:
+    assert delay(CHANGED, jitter=0.5, work=work) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("work", [0.0, 100.0])
+@pytest.mark.parametrize(
+    ("report", "live", "seconds"),
+    [
+        (FAILED, True, [1, 2, 4, 8, 16, 30, 30, 30]),
+        (FAILED, False, [0.25, 0.5, 1, 2, 2, 2]),
+        (LASTING, True, [1, 2, 4, 8, 16, 32, 60, 60, 60]),
+        (LASTING, False, [0.25, 0.5, 1, 2, 2, 2]),
+    ],
+)
+def test_failures_back_off(report: RefreshReport, seconds: list[float], work: float, *, live: bool) -> None:
+    for jitter in (1.0, 0.5, 0.0):
+        waits = [delay(report, failures, jitter=jitter, live=live, work=work) for failures in range(1, len(seconds) + 1)]
+        assert waits == [jitter * each for each in seconds]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [(0.0, 1.0), (-5.0, 1.0), (1.0, 1.0), (7.5, 7.5), (300.0, 300.0), (86_400.0, 300.0)]
+)
+def test_a_source_is_asked_again_when_it_wants_within_bounds(asked: float, seconds: float) -> None:
+    for live in (True, False):
+        assert delay(RefreshReport("failed", retry_after=asked, lasting=True), 9, live=live, jitter=0.3) == seconds
+
+
+@given(st.integers(1, 10**9), st.floats(0.001, 1e3), st.floats(0.001, 1e3))
+def test_backoff_doubles_up_to_its_ceiling_and_never_overflows(failures: int, first: float, ceiling: float) -> None:
+    most = backoff(failures, first, ceiling)
+    assert 0 < most <= ceiling
+    if failures < 30:
+        assert backoff(failures + 1, first, ceiling) == min(ceiling, 2 * most) or most == ceiling
+
+
+def test_backoff_begins_with_its_first_wait() -> None:
+    assert backoff(1, 0.25, 2.0) == 0.25
+    assert backoff(1, 5.0, 2.0) == 2.0
+
+
+def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds() -> None:
+    fake = FakeTime()
+    budget = UnknownKeyBudget(fake.clock)
+    assert [budget.take(0.1) for _ in range(5)] == [True, True, True, False, False]
+    taken = []
+    for _ in range(20):
+        fake.now += 1
+        taken.append(budget.take(0.1))
+    assert taken == ([False] * 4 + [True]) * 4
+
+
+def test_where_fetching_takes_long_unknown_keys_cause_fewer_fetches() -> None:
+    fake = FakeTime()
+    budget = UnknownKeyBudget(fake.clock)
+    assert [budget.take(10.0) for _ in range(4)] == [True, True, True, False]
+    fake.now += 49
+    assert not budget.take(10.0)
+    fake.now += 1
+    assert budget.take(10.0)
+
+
+def test_a_budget_saves_three_fetches_at_most() -> None:
+    fake = FakeTime()
+    budget = UnknownKeyBudget(fake.clock)
+    fake.now += 1e6
+    assert [budget.take(0.1) for _ in range(4)] == [True, True, True, False]

@@ -1,0 +1,76 @@
+"""A clock that counts a suspended machine's sleep, and waits that end by it."""
+
+import time
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from gatekeeper.sync.clock import TICK, Alarm, boot_clock, boot_sleep
+from tests.support.fake_time import FakeTime
+
+pytestmark = pytest.mark.anyio
+
+
+def test_the_clock_is_the_one_that_counts_suspended_time() -> None:
+    wanted = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    before = time.clock_gettime(wanted)
+    now = boot_clock()
+    assert before <= now <= time.clock_gettime(wanted)
+
+
+async def test_a_sleep_looks_at_the_clock_once_a_second() -> None:
+    fake, naps = FakeTime(), []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+        fake.now += 100 if len(naps) == 2 else seconds  # the machine is suspended in the second nap
+        await anyio.lowlevel.checkpoint()
+
+    await boot_sleep(10, clock=fake.clock, nap=nap)
+    assert naps == [TICK, TICK]
+    await boot_sleep(1.5, clock=fake.clock, nap=nap)
+    assert naps[2:] == [TICK, 0.5]
+    await boot_sleep(0, clock=fake.clock, nap=nap)
+    assert len(naps) == 4
+
+
+class Waits:
+    """An alarm whose waits end so much too late."""
+
+    def __init__(self) -> None:
+        self.time = FakeTime()
+        self.late = 0.0
+        self.waits: list[float] = []
+        self.alarm = Alarm(self.time.clock, self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.time.now += seconds + self.late
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_a_wait_ends_at_its_moment_and_a_past_one_is_none() -> None:
+    it = Waits()
+    await it.alarm.wait_until(it.time.now + 7)
+    await it.alarm.wait_until(it.time.now)
+    await it.alarm.wait_until(it.time.now - 7)
+    assert it.waits == [7]
+    assert it.alarm.lag == 0.0
+
+
+async def test_the_worst_lag_of_this_minute_and_the_last_one_is_known() -> None:
+    it = Waits()
+    for late in (0.25, 0.75, 0.5):
+        it.late = late
+        await it.alarm.wait_until(it.time.now + 1)
+    assert it.alarm.lag == 0.75
+    it.time.now += 60
+    assert it.alarm.lag == 0.75
+    it.late = 0.125
+    await it.alarm.wait_until(it.time.now + 1)
+    assert it.alarm.lag == 0.75
+    it.time.now += 60
+    assert it.alarm.lag == 0.125
+    it.time.now += 120
+    assert it.alarm.lag == 0.0

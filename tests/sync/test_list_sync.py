@@ -1,0 +1,124 @@
+"""What a gate learns of its list: how old it is, and up to which moment decisions may be remembered."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from gatekeeper import StaticSource
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.sync.list_sync import ListSync, SyncOptions
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.fake_time import FakeTime
+from tests.support.refreshing import running
+from tests.support.rows import as_json, row
+
+pytestmark = pytest.mark.anyio
+
+PATIENT = Answer(503, headers={"retry-after": "300"})
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        hub.lists(row(1))
+        yield hub
+
+
+async def test_a_list_grows_old_by_the_clock(hub: FakeHub) -> None:
+    hub.then(Answer(500))
+    hub.lists(row(1))
+    async with running(hub, soft_stale=60, hard_stale=3600) as it:
+        assert (it.status.state, it.status.age) == ("never_loaded", None)
+        await it.refresh()
+        assert (it.status.state, it.status.age) == ("fresh", 0)
+        hub.always(PATIENT)
+        states = []
+        for seconds in (59, 2, 3538, 2, 10_000):
+            await it.time.advance(seconds)
+            states.append((it.status.state, it.status.age))
+        assert states == [
+            ("fresh", 59),
+            ("degraded", 61),
+            ("degraded", 3599),
+            ("expired", 3601),
+            ("expired", 13601),
+        ]
+        hub.lists(row(1))
+        await it.refresh()
+        assert (it.status.state, it.status.age) == ("fresh", 0)
+
+
+async def test_the_age_of_a_list_runs_from_when_it_was_asked_for(hub: FakeHub) -> None:
+    async with running(hub) as it, anyio.create_task_group() as group:
+        hub.then(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        group.start_soon(it.refresher.refresh)
+        await hub.asked(2)
+        it.time.now += 4
+        hold.release()
+        await it.time.asleep(2)
+        assert it.status.age == 4
+
+
+async def test_decisions_are_remembered_while_the_refresher_keeps_to_its_schedule(hub: FakeHub) -> None:
+    async with running(hub, refresh_interval=10) as it:
+        assert it.sync.deadline == it.time.now + 15
+        await it.time.advance(100)
+        assert it.sync.deadline == it.time.now + 15
+        overdue = []
+        for seconds in (0, 14, 1):
+            it.time.now += seconds
+            overdue.append(it.sync.is_overdue)
+        assert overdue == [False, False, True]
+        it.stop()
+    assert it.sync.deadline == it.deadlines[-1] == -math.inf
+
+
+async def test_decisions_are_remembered_no_longer_than_a_list_is_trusted(hub: FakeHub) -> None:
+    async with running(hub, refresh_interval=10, hard_stale=12) as it:
+        assert it.sync.deadline == it.deadlines[-1] == it.time.now + 12
+        hub.always(PATIENT)
+        await it.refresh()
+        expired_at = it.time.now + 12
+        await it.time.advance(100)
+        assert it.sync.deadline == expired_at
+        hub.lists(row(1))
+        await it.refresh()
+        assert it.sync.deadline == it.deadlines[-1] == it.time.now + 12
+
+
+async def test_nothing_is_overdue_before_there_is_a_list(hub: FakeHub) -> None:
+    hub.always(Answer(500))
+    async with running(hub) as it:
+        it.time.now += 3600
+        assert not it.sync.is_overdue
+
+
+async def test_a_status_is_not_changed_by_what_comes_later(hub: FakeHub) -> None:
+    hub.lists(row(1), row(2), etag='W/"7"')
+    async with running(hub) as it:
+        status = it.status
+        assert (status.state, status.keys, status.generation, status.etag) == ("fresh", 2, 1, 'W/"7"')
+        assert status.counters["refresh_changed"] == 1
+        hub.lists(row(1))
+        await it.refresh()
+        assert (status.keys, status.counters["refresh_changed"]) == (2, 1)
+        assert (it.status.keys, it.status.counters["refresh_changed"]) == (1, 2)
+
+
+def test_a_list_that_never_changes_is_fresh_for_ever() -> None:
+    fake = FakeTime()
+    deadlines: list[float] = []
+    sync = ListSync(
+        StaticSource([row(1), {**row(1), "id": "another"}]),
+        KeyIndex(),
+        SyncOptions(soft_stale=1, hard_stale=2, snapshot_path="/nowhere", clock=fake.clock),
+        on_change=lambda: None,
+        on_deadline=deadlines.append,
+        take_used_keys=Counter,
+    )
+    fake.now += 1e12
+    assert (sync.status.state, sync.status.keys, len(sync.status.ambiguous)) == ("fresh", 2, 1)
+    assert (sync.is_static, sync.deadline, sync.is_overdue, deadlines) == (True, math.inf, False, [math.inf])

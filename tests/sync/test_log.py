@@ -1,0 +1,211 @@
+"""What the log says about the list, and how often: pure calls."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from gatekeeper import InvalidRow, RefreshReport, SnapshotError, WidgetKey
+from gatekeeper.index.change_set import ChangeSet
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.index.list_diff import ListDiff
+from gatekeeper.index.packed import drain
+from gatekeeper.sync.loading import ListBasis, Loaded
+from gatekeeper.sync.log import SETTLED_AFTER, RefreshLog
+from gatekeeper.sync.status import State
+from tests.support.indexes import index_of, row, unreadable
+
+NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
+
+
+class Logged:
+    """A log of refreshes, and the lines that it wrote."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        logger = logging.Logger("a test's own")  # noqa: LOG001 - no handler of another test hears it
+        handler = logging.Handler()
+        handler.emit = lambda record: self.lines.append((record.levelname, record.getMessage()))  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        self.log = RefreshLog(logger, lambda: NOW)
+
+    def fails(self, error: str, bug: Exception | None = None) -> None:
+        self.log.failure(RefreshReport("failed", error=error), bug)
+
+    def succeeds(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.log.success(RefreshReport("unchanged"))
+
+    def said(self) -> list[tuple[str, str]]:
+        """The lines since the last call."""
+        lines = [(level, line.removeprefix("gatekeeper: ")) for level, line in self.lines]
+        self.lines.clear()
+        return lines
+
+    def applies(self, index: KeyIndex, *rows: WidgetKey | InvalidRow) -> ChangeSet:
+        diff = ListDiff(index)
+        diff.add_rows(rows)
+        changes = drain(diff.finish())
+        loaded = Loaded(changes, ListBasis(), diff.rejected, diff.rejected_reasons)
+        drain(changes.apply())
+        self.log.list_applied(loaded, changes, index.ambiguous())
+        return changes
+
+
+def test_a_failure_is_logged_when_it_begins_and_when_it_changes() -> None:
+    it = Logged()
+    for error in ("500", "500", "401", "401", "500"):
+        it.fails(error)
+    says = [("WARNING", f"the list of widget keys stays as it is: {error}") for error in ("500", "401", "500")]
+    assert it.said() == says
+    assert it.log.counters["refresh_failed"] == 5
+    assert it.log.last_error == "500"
+
+
+def test_a_failure_that_comes_and_goes_is_logged_once() -> None:
+    it = Logged()
+    for _ in range(20):
+        it.fails("500")
+        it.succeeds(SETTLED_AFTER - 1)
+    assert len(it.said()) == 1
+
+
+def test_a_recovery_is_logged_after_six_successes_and_the_next_failure_again() -> None:
+    it = Logged()
+    it.fails("500")
+    it.said()
+    it.succeeds(SETTLED_AFTER)
+    assert it.said() == [("INFO", "the list of widget keys comes again, 6 times in a row")]
+    it.succeeds(10)
+    assert it.said() == []
+    it.fails("500")
+    assert len(it.said()) == 1
+
+
+def test_a_bug_is_logged_as_an_error() -> None:
+    it = Logged()
+    it.fails("a bug", ValueError())
+    assert [level for level, _ in it.said()] == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("states", "lines"),
+    [
+        (["never_loaded"], []),
+        (["fresh"], [("INFO", "the list of widget keys is fresh: 5 keys")]),
+        (["fresh", "fresh"], [("INFO", "the list of widget keys is fresh: 5 keys")]),
+        (["degraded"], [("WARNING", "the list of widget keys is degraded: it is 61 s old, and still decides; 500")]),
+        (["expired"], [("ERROR", "the list of widget keys is expired: it is 61 s old, and lets no key in; 500")]),
+    ],
+)
+def test_each_change_of_state_is_one_line(states: list[State], lines: list[tuple[str, str]]) -> None:
+    it = Logged()
+    it.fails("500")
+    it.said()
+    for state in states:
+        it.log.state(state, 61.0, 5)
+    assert it.said() == lines
+
+
+def test_a_list_that_is_fresh_again_says_so_and_logs_the_next_failure() -> None:
+    it = Logged()
+    it.fails("500")
+    it.log.state("degraded", 61.0, 5)
+    it.succeeds()
+    it.said()
+    it.log.state("fresh", 0.0, 5)
+    assert it.said() == [("INFO", "the list of widget keys is fresh again: 5 keys")]
+    it.fails("500")
+    assert len(it.said()) == 1
+
+
+def test_a_row_that_cannot_be_read_is_logged_while_it_is_new() -> None:
+    it, index = Logged(), index_of()
+    for rows in ([unreadable("a")], [unreadable("a")], [unreadable("a"), unreadable("b")]):
+        it.applies(index, *rows)
+    assert it.said() == [
+        ("WARNING", f"set aside, its key stays as it was: row 0 (id {row_id!r}): unreadable") for row_id in ("a", "b")
+    ]
+    assert it.log.rejected_rows == 2
+    assert it.log.counters["rows_rejected"] == it.log.counters["rows_rejected_other"] == 4
+
+
+def test_ids_that_come_more_than_once_are_logged_and_counted() -> None:
+    it = Logged()
+    it.applies(index_of(), row("a"), row("a", name="another"))
+    text = "the list has id 'a' more than once; a disabled row stands, else the first"
+    assert it.said() == [("WARNING", text)]
+    assert it.log.counters["duplicate_ids"] == 1
+
+
+def test_keys_that_look_alike_are_logged_once() -> None:
+    it, index = Logged(), index_of()
+    for _ in range(3):
+        it.applies(index, row("a"), row("b"))
+    assert [level for level, _ in it.said()] == ["ERROR"]
+    assert len(it.log.ambiguous) == 1
+    it.applies(index, row("a"))
+    assert it.log.ambiguous == ()
+
+
+@pytest.mark.parametrize(
+    ("disabled_at", "lag"),
+    [
+        (["2027-01-15T07:59:58Z"], 2.0),
+        (["2027-01-15T07:59:58Z", "2027-01-15T07:59:30Z"], 30.0),
+        (["2027-01-15T07:59:58"], 2.0),
+        (["2027-01-15T08:00:09Z"], 0.0),  # a clock that goes ahead
+        ([True], None),
+        (["yesterday"], None),
+        ([], None),
+    ],
+)
+def test_the_lag_is_that_of_the_slowest_revocation(disabled_at: list[object], lag: float | None) -> None:
+    it = Logged()
+    index = index_of(*(row(str(number)) for number in range(len(disabled_at))))
+    it.applies(index, *(row(str(number), disabled_at=when) for number, when in enumerate(disabled_at)))
+    assert it.log.revocation_lag == lag
+    assert it.log.counters["revocations"] == len(disabled_at)
+
+
+def test_held_removals_are_logged_once_and_counted() -> None:
+    it = Logged()
+    it.log.removals_held(6, 10, is_first=True)
+    it.log.removals_held(6, 10, is_first=False)
+    text = "the list lacks 6 of 10 widget keys; they stay until two more lists lack as many, or for 60 s"
+    assert it.said() == [("ERROR", text)]
+    assert it.log.counters["removals_held"] == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "lines", "counter"),
+    [
+        (lambda log: log.snapshot_failed(SnapshotError("it is damaged")), [("WARNING", "it is damaged")], "snapshot_failed"),
+        (
+            lambda log: log.snapshot_failed(ValueError()),
+            [("ERROR", "the snapshot failed in a way that is a bug")],
+            "snapshot_failed",
+        ),
+        (
+            lambda log: log.crash(None),
+            [("ERROR", "the refresher of the list of widget keys died and is brought back")],
+            "refresher_restarts",
+        ),
+    ],
+)
+def test_what_goes_wrong_beside_is_logged_and_counted(
+    record: Callable[[RefreshLog], None], lines: list[tuple[str, str]], counter: str
+) -> None:
+    it = Logged()
+    record(it.log)
+    assert it.said() == lines
+    assert it.log.counters[counter] == 1
+
+
+def test_a_restored_list_is_logged_once() -> None:
+    it = Logged()
+    it.log.restored("degraded", 7.0, 5, ("00000001",))
+    assert it.said() == [("INFO", "5 widget keys come from the snapshot, 7 s old")]
+    it.log.state("degraded", 8.0, 5)
+    assert it.said() == []
+    assert it.log.ambiguous == ("00000001",)

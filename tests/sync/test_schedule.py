@@ -1,0 +1,248 @@
+"""Who waits for a fetch, and until when the refreshers promise to look after the list."""
+
+import math
+from collections.abc import Callable
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from gatekeeper import RefreshReport
+from gatekeeper.sync.clock import Alarm
+from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.schedule import Schedule
+from tests.support.fake_time import FakeTime
+
+pytestmark = pytest.mark.anyio
+
+CHANGED, FAILED = RefreshReport("changed"), RefreshReport("failed")
+
+
+class Scheduled:
+    """A schedule, and the clock that it goes by."""
+
+    def __init__(self, interval: float = 10.0) -> None:
+        self.time = FakeTime()
+        self.beats: list[float] = []
+        self.heartbeat = Heartbeat(interval, self.time.clock, lambda: self.beats.append(self.heartbeat.overdue_at))
+        self.schedule = self.new()
+
+    def new(self) -> Schedule:
+        schedule = Schedule(self.heartbeat, Alarm(self.time.clock, self.time.sleep), self.time.clock)
+        schedule.start()
+        return schedule
+
+    def fetch(self) -> None:
+        """Fetch a list at once."""
+        self.schedule.begin()
+        self.schedule.finish(CHANGED)
+
+    @property
+    def ahead(self) -> float:
+        """Seconds until the refreshers are overdue."""
+        return self.heartbeat.overdue_at - self.time.now
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(15):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+# The heartbeat
+
+
+def test_no_refresher_has_promised_anything_before_its_first_fetch() -> None:
+    it = Scheduled()
+    assert it.heartbeat.overdue_at == -math.inf
+    it.schedule.begin()
+    assert it.heartbeat.is_overdue
+    it.schedule.finish(CHANGED)
+    assert not it.heartbeat.is_overdue
+
+
+@pytest.mark.parametrize(("interval", "ahead"), [(0.5, 5.5), (10.0, 15.0), (60.0, 65.0), (3600.0, 65.0)])
+def test_the_promise_goes_an_interval_and_five_seconds_ahead(interval: float, ahead: float) -> None:
+    it = Scheduled(interval)
+    for promise in (
+        lambda: it.schedule.finish(FAILED),
+        lambda: it.schedule.plan(it.time.now + 300),
+        it.schedule.note_restored,
+        it.schedule.beat,
+    ):
+        it.time.now += 1
+        promise()
+        assert it.ahead == ahead
+    assert len(it.beats) == 4
+
+
+def test_a_long_pause_is_renewed_until_its_end_and_no_longer() -> None:
+    it = Scheduled()
+    it.schedule.plan(it.time.now + 300)
+    it.time.now += 299  # frozen, or waiting: the source wants to be left alone until then
+    assert it.heartbeat.is_overdue
+    assert it.schedule.beat()
+    it.time.now += 16
+    assert not it.schedule.beat()
+    assert it.heartbeat.is_overdue
+
+
+def test_a_slow_fetch_is_renewed_while_the_event_loop_runs() -> None:
+    it = Scheduled()
+    it.fetch()
+    it.schedule.begin()
+    for _ in range(10):
+        it.time.now += 14
+        assert it.schedule.beat()
+    it.time.now += 15
+    assert not it.schedule.beat()  # frozen meanwhile: what arrives may be from before
+
+
+def test_only_the_end_of_a_fetch_ends_being_overdue() -> None:
+    it = Scheduled()
+    it.schedule.plan(it.time.now + 10)
+    it.time.now += 3600
+    it.schedule.begin()
+    assert not it.schedule.beat()
+    it.schedule.finish(FAILED)
+    assert it.schedule.beat()
+
+
+def test_the_last_refresher_that_ends_takes_the_promise_back() -> None:
+    it = Scheduled()
+    other = it.new()
+    other.finish(CHANGED)
+    it.schedule.end()
+    assert not it.heartbeat.is_overdue
+    other.end()
+    assert it.heartbeat.overdue_at == -math.inf
+    assert not other.beat()
+
+
+def test_a_forked_child_has_no_refresher() -> None:
+    it = Scheduled()
+    it.fetch()
+    it.heartbeat.stop()
+    assert it.heartbeat.is_overdue
+    assert it.beats[-1] == -math.inf
+
+
+async def test_it_beats_twice_as_often_as_it_promises() -> None:
+    it = Scheduled()
+    it.fetch()
+    naps = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+        it.time.now += seconds
+        if len(naps) > 3:
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.schedule.keep_beating, nap)
+        await until(lambda: len(naps) > 3)
+        group.cancel_scope.cancel()
+    assert naps == [7.5] * 4
+    assert it.beats[-1] == it.time.now - 7.5 + 15
+
+
+# Those who wait
+
+
+async def test_a_request_waits_for_the_fetch_that_begins_next() -> None:
+    it = Scheduled()
+    it.schedule.begin()
+    reports = []
+
+    async def wait() -> None:
+        reports.append(await it.schedule.next_fetch())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await until(lambda: it.schedule.is_wanted)
+        it.schedule.finish(FAILED)
+        await anyio.wait_all_tasks_blocked()
+        assert reports == []
+        it.schedule.begin()
+        it.schedule.finish(CHANGED)
+    assert reports == [CHANGED]
+
+
+async def test_a_request_ends_the_pause() -> None:
+    it = Scheduled()
+    woken = []
+
+    async def pause() -> None:
+        woken.append(await it.schedule.wait_until(it.time.now + 300))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(pause)
+        await it.time.asleep()
+        group.start_soon(it.schedule.next_fetch)
+        await until(lambda: woken == [True])
+        assert await it.schedule.wait_until(it.time.now + 300)  # the next pause ends before it begins
+        it.schedule.end()
+
+
+async def test_the_end_releases_all_who_wait() -> None:
+    it = Scheduled()
+    it.schedule.begin()
+    reports = []
+
+    async def wait() -> None:
+        reports.append(await it.schedule.next_fetch())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await until(lambda: it.schedule.is_wanted)
+        it.schedule.end()
+    assert reports == [RefreshReport("failed", error="the refresher was stopped")]
+
+
+async def test_a_request_on_schedule_waits_for_nothing() -> None:
+    it = Scheduled()
+    it.schedule.plan(it.time.now + 300)
+    it.time.now += 100
+    await it.schedule.catch_up(15)
+    assert not it.schedule.is_wanted
+    assert not it.heartbeat.is_overdue
+
+
+async def test_an_overdue_request_waits_for_a_fetch_that_begins_after_it_was_overdue() -> None:
+    """What a fetch brings that was under way when the process was frozen may be as old as that."""
+    it = Scheduled()
+    it.fetch()
+    it.schedule.begin()
+    it.time.now += 3600
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.schedule.catch_up, 15)
+        await until(lambda: it.schedule.is_wanted)
+        group.cancel_scope.cancel()
+
+
+async def test_an_overdue_request_joins_the_fetch_that_runs() -> None:
+    it = Scheduled()
+    it.fetch()
+    it.time.now += 3600
+    it.schedule.begin()
+    caught_up = []
+
+    async def catch_up() -> None:
+        await it.schedule.catch_up(15)
+        caught_up.append(it.time.now)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(catch_up)
+        await anyio.wait_all_tasks_blocked()
+        assert not it.schedule.is_wanted
+        assert caught_up == []
+        it.schedule.finish(CHANGED)
+    assert caught_up
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.01])
+async def test_one_request_that_waited_in_vain_is_enough(wait: float) -> None:
+    it = Scheduled()
+    it.schedule.begin()
+    await it.schedule.catch_up(wait)
+    assert it.ahead == 15
