@@ -22,23 +22,27 @@ import msgspec
 
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.keys.widget_key import WidgetKey
 
 if sys.platform != "win32":  # which has no such lock; two processes may then put their lists in place in any order
     import fcntl
 
 __all__ = ("Snapshot",)
 
-FORMAT = b"gatekeeper snapshot 1\n"
+# The number goes up when the meaning of a field changes; which fields there are stands in the header.
+FORMAT = b"gatekeeper snapshot 2\n"
 MODE = 0o600
 MAX_SIZE = 2 * 1024**3  # bytes: four times what two million keys take
 CHECKSUM = 32  # bytes
 LENGTH = 4  # bytes that say how long a frame is
 CHUNK = 1024 * 1024  # bytes that are read or written at once, in a thread
 PATIENCE = 5.0  # seconds
+FIELDS = WidgetKey.__struct_fields__
 LEFT_BEHIND = 600.0  # seconds after which a file that a killed process was writing is removed
 
 
 class _Header(msgspec.Struct):
+    fields: tuple[str, ...]
     account: str | None
     fingerprint: str
     asked_at: float
@@ -155,6 +159,9 @@ class Snapshot:
             header = msgspec.msgpack.decode(_frame(file), type=_Header)
         except msgspec.MsgspecError as error:
             raise self._set_aside(f"is of another format ({error})") from error
+        if header.fields != FIELDS:
+            # Rows are packed by position, and decoded when a page asks for a key.
+            raise self._set_aside(f"has rows with the fields {', '.join(header.fields)}: expected {', '.join(FIELDS)}")
         if (header.account, header.fingerprint) != (self._account, self._fingerprint()):
             raise self._set_aside("is of another account, hub or credential")
         return header
@@ -166,7 +173,7 @@ class Snapshot:
             await anyio.lowlevel.checkpoint()
 
     async def _write(self, new: Path, index: KeyIndex, asked_at: float) -> None:
-        header = _Header(self._account, self._fingerprint(), asked_at, len(index))
+        header = _Header(FIELDS, self._account, self._fingerprint(), asked_at, len(index))
         encode = msgspec.msgpack.Encoder().encode
         checksum = hashlib.blake2b(digest_size=CHECKSUM)
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb", buffering=0) as file:
