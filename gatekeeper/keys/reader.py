@@ -4,16 +4,16 @@ A bad row never disturbs its neighbours; a list that is not a JSON array to its 
 """
 
 import hashlib
-import json
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 
 from gatekeeper.errors import ConfigError, InvalidList, InvalidRow, RowReason
 from gatekeeper.keys.client_key import SUFFIX_LENGTH
+from gatekeeper.keys.salvage import STRUCTURE, decode_leniently, is_encodable, outline, replace_surrogates
 from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("ListReader", "RowReader", "Slice")
@@ -39,9 +39,6 @@ _EXPECTED_TEXT = {
 }
 _EXPECTED_UNICODE = "Expected text, got half a surrogate pair in what decides"
 _BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
-# Strings whole, since they may hold what looks like structure. A quotation mark alone begins one that has not arrived yet.
-_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
-_TOLD = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*"|[^ \t\r\n",:]+)', re.DOTALL)
 _KINDS = {
     b"{": "an object",
     b'"': "a string",
@@ -97,12 +94,12 @@ class RowReader:
         try:
             return _widget_key(self._decoder.decode(raw))
         except msgspec.ValidationError as error:
-            raise self._invalid(index, _leniently(bytes(raw)), error) from error
+            raise self._invalid(index, decode_leniently(bytes(raw)), error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            row = _leniently(bytes(raw))
+            row = decode_leniently(bytes(raw))
             if row is None:
                 problem = f"expected an object with the fields of a widget key: {error}"
-                raise InvalidRow(index, problem, reason="not_an_object", **_outline(bytes(raw))) from error
+                raise InvalidRow(index, problem, reason="not_an_object", **outline(bytes(raw))) from error
             if not isinstance(row, dict) or not self._can_decide(row):
                 raise self._invalid(index, row, error) from error
             return self.convert(index, row)
@@ -125,7 +122,7 @@ class RowReader:
             known = {name: fields[name] for name in self._names if name in fields}
             if not self._can_decide(known):
                 raise msgspec.ValidationError(_EXPECTED_UNICODE)
-            legible = {name: _legible(value) for name, value in known.items()}
+            legible = {name: replace_surrogates(value) for name, value in known.items()}
             key = _widget_key(msgspec.convert(legible, self._row_type))
         except (msgspec.ValidationError, TypeError) as error:
             raise self._invalid(index, fields, error) from error
@@ -192,7 +189,7 @@ class RowReader:
 
     def _can_decide(self, row: Mapping[str, Any]) -> bool:
         """What people read may be garbled; what the gate decides by may not."""
-        return all(_is_encodable(row.get(name)) for name in self._deciding)
+        return all(is_encodable(row.get(name)) for name in self._deciding)
 
     def _invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
         if not isinstance(row, Mapping):
@@ -413,7 +410,7 @@ def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
     """The whole rows of a slice, also where they are no JSON, and how many bytes they take."""
     elements: list[bytes] = []
     start = depth = 0
-    for token in _STRUCTURE.finditer(raw):
+    for token in STRUCTURE.finditer(raw):
         mark = token.group()
         if mark == b'"':
             return elements, start
@@ -500,50 +497,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _outline(raw: bytes) -> dict[str, Any]:
-    """Whose row it is, and whether it says that the key is disabled, where the row as a whole cannot be read."""
-    found: dict[str, Any] = {}
-    depth = 0
-    for token in _STRUCTURE.finditer(raw):
-        mark = token.group()
-        if mark in b"[{":
-            depth += 1
-        elif mark in b"]}":
-            depth -= 1
-        elif depth == 1 and (value := _TOLD.match(raw, token.end())):
-            text = _leniently(value.group(1))
-            if mark == b'"id"' and isinstance(text, str):
-                found["row_id"] = text
-            elif mark == b'"disabled_at"' and value.group(1) != b"null":
-                found["disabled_at"] = True
-    return found
-
-
 def _split_error(error: str) -> tuple[str, str]:
     """What msgspec expected, and in which field of a row; "" where it names none."""
     expected, _, path = error.partition(" - at `$.")
     return expected, path.rstrip("`").partition("[")[0]
-
-
-def _leniently(text: bytes) -> object:
-    """What the standard library reads, which takes more for JSON than msgspec does; None where not even that can."""
-    try:
-        return json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_encodable(value: object) -> bool:
-    try:
-        msgspec.json.encode(value)
-    except (UnicodeEncodeError, RecursionError):
-        return False
-    return True
-
-
-def _legible(value: object) -> object:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

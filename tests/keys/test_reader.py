@@ -14,36 +14,13 @@ from hypothesis import strategies as st
 from gatekeeper import ConfigError, InvalidList, InvalidRow, WidgetKey
 from gatekeeper.errors import RowReason
 from gatekeeper.keys.reader import RowReader
+from tests.keys.rows import ROW, body, read_one, reject_one
 
-ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
 MANY = settings(max_examples=200, deadline=None)
 DIGEST = hashlib.sha256(b"").hexdigest()
 FIELD_VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 5), st.text(max_size=9), st.just([]), st.just(["acme.com"]), st.just({})
 )
-
-
-def body(*rows: object) -> bytes:
-    """Write a list as the hub does."""
-    return json.dumps(rows, ensure_ascii=False).encode()
-
-
-def read_one(row: object) -> WidgetKey:
-    """Read a list of one good row, in all three ways, which agree."""
-    reader = RowReader()
-    (key,), rejected = reader.read_all(body(row))
-    assert rejected == []
-    assert reader.read(0, json.dumps(row).encode()) == key
-    return key
-
-
-def reject_one(row: object) -> InvalidRow:
-    """Read a list with one bad row among two good ones, which live."""
-    first, last = {**ROW, "id": "first"}, {**ROW, "id": "last"}
-    keys, (rejected,) = RowReader().read_all(body(first, row, last))
-    assert [key.id for key in keys] == ["first", "last"]
-    assert rejected.index == 1
-    return rejected
 
 
 # Rows that are widget keys.
@@ -238,45 +215,10 @@ def test_every_bad_row_is_reported_in_its_order() -> None:
     assert [error.index for error in rejected] == [0, 2, 3]
 
 
-@pytest.mark.parametrize("field", ["id", "last8", "name", "disabled_at", "unknown"])
-@pytest.mark.parametrize("text", ["\\ud83d", "caf\\u00e9 \\udc4dx"])
-def test_half_an_emoji_in_a_row_does_not_disturb_its_neighbours(field: str, text: str) -> None:
-    """JavaScript cuts text between the halves of a surrogate pair, and JSON.stringify writes the half as an escape."""
-    good = json.dumps(ROW | {"id": "good"})
-    bad = json.dumps(ROW | {"id": "bad", field: "HERE"}).replace("HERE", text)
-    keys, rejected = RowReader().read_all(f"[{good},{bad},{good}]".encode())
-    assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
-    assert len(keys) + len(rejected) == 3
-    assert len(rejected) == 1 or field != "last8"
-    assert all(key.disabled for key in keys[1:-1]) or field != "disabled_at"
-
-
-@pytest.mark.parametrize("field", ["id", "last8", "name", "agent_id", "disabled_at", "domain_allowlist"])
-def test_bytes_that_are_no_utf_8_spoil_their_row_only(field: str) -> None:
-    good = json.dumps({**ROW, "id": "good"}).encode()
-    value: object = ["HERE"] if field == "domain_allowlist" else "HERE"
-    bad = json.dumps({**ROW, "id": "bad", field: value}).encode().replace(b"HERE", b"\xff\xfe")
-    keys, rejected = RowReader().read_all(b"[" + good + b"," + bad + b"," + good + b"]")
-    assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
-    assert len(keys) + len(rejected) == 3
-    assert len(rejected) == 1 or field in ("name", "disabled_at")
-    assert all(key.disabled for key in keys[1:-1]) or field != "disabled_at"
-
-
 def test_a_row_that_is_no_json_is_rejected() -> None:
     for raw in (b"", b"{", b"NaN", b'{"id": "wk_1", "last8"'):
         with pytest.raises(InvalidRow, match=r"^row 3( \(id 'wk_1'\))?: "):
             RowReader().read(3, raw)
-
-
-@pytest.mark.parametrize("field", ["unknown", "disabled_at", "name", "domain_allowlist"])
-def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field: str) -> None:
-    row = json.dumps(ROW)[:-1].encode() + f', "{field}": '.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    with pytest.raises(InvalidRow, match=r"^row 0( \(id 'wk_1'\))?: "):
-        RowReader().read(0, row)
-    keys, rejected = RowReader().read_all(b"[" + row + b"," + json.dumps(ROW).encode() + b"]")
-    assert [key.id for key in keys] == [ROW["id"]]
-    assert [error.index for error in rejected] == [0]
 
 
 # Another name for the field with the last 8 characters.
@@ -392,25 +334,6 @@ def test_what_is_no_row_is_rejected_in_python_too(row: Any) -> None:
     assert refused.value.index == 5
 
 
-@pytest.mark.parametrize("make", [dict, lambda fields: WidgetKey(**fields)], ids=["a mapping", "a widget key"])
-def test_half_a_surrogate_pair_in_python_is_replaced_where_people_read_and_refused_where_the_gate_decides(
-    make: Callable[[dict[str, Any]], Any],
-) -> None:
-    fields: dict[str, Any] = ROW | {"name": "Shop", "domain_allowlist": ("acme.com",)}
-    key = RowReader().convert(0, make(fields | {"name": "caf\ud800", "created_at": "\udfff"}))
-    assert (key.name, key.created_at) == ("caf?", "?")
-    garbled: dict[str, Any] = {
-        "id": "\ud800",
-        "last8": "abcdefg\ud800",
-        "domain_allowlist": ("acme.com", "\ud800"),
-        "agent_id": "\ud800",
-        "key_sha256": "\ud800" * 64,
-    }
-    for field, value in garbled.items():
-        with pytest.raises(InvalidRow, match="half a surrogate pair"):
-            RowReader().convert(0, make(fields | {field: value}))
-
-
 @pytest.mark.parametrize(
     "fields", [{"id": 7}, {"id": ""}, {"last8": "short"}, {"domain_allowlist": "acme.com"}, {"key_sha256": "0"}], ids=repr
 )
@@ -509,47 +432,6 @@ def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> 
             "'disabled_at', 'created_at', 'updated_at', 'last_used_at', 'key_sha256'"
         ),
     )
-
-
-def test_half_an_emoji_or_a_stray_byte_in_a_name_is_replaced_and_the_row_lives() -> None:
-    for raw in (json.dumps(ROW | {"name": "caf\ud83d!"}).encode(), json.dumps(ROW | {"name": "caf?!"}).encode("latin-1")):
-        key = RowReader().read(0, raw.replace(b"caf?", b"caf\xff"))
-        assert key == msgspec.structs.replace(read_one(ROW), name="caf?!")
-
-
-def test_what_is_no_text_is_left_alone_where_a_name_is_replaced() -> None:
-    row = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": None, "agent_id": None}
-    key = RowReader().read(0, json.dumps(row | {"name": "caf\ud83d!"}).encode())
-    assert key == msgspec.structs.replace(read_one(row), name="caf?!")
-
-
-@pytest.mark.parametrize("disabled_at", ["2026\ud83d", ["\ud83d"], {"by": "\ud83d"}], ids=ascii)
-def test_a_revocation_that_is_garbled_is_one(disabled_at: object) -> None:
-    assert RowReader().read(0, json.dumps(ROW | {"disabled_at": disabled_at}).encode()).disabled
-
-
-@pytest.mark.parametrize("disabled_at", [None, "2026-11-22", "", 0, False, {"by": "the owner"}])
-@pytest.mark.parametrize("spoiled", [{"last8": "short"}, {"agent_id": 7}, {"last8": "\ud83d"}], ids=ascii)
-def test_a_rejected_row_tells_whether_it_says_that_its_key_is_revoked(
-    spoiled: dict[str, object], disabled_at: object
-) -> None:
-    row = ROW | spoiled | {"disabled_at": disabled_at}
-    with pytest.raises(InvalidRow) as refused:
-        RowReader().read(0, json.dumps(row).encode())
-    assert (refused.value.row_id, refused.value.disabled_at) == (ROW["id"], disabled_at)
-
-
-@pytest.mark.parametrize(
-    ("extra", "problem"),
-    [
-        ({"last8": "\ud83d"}, "(JSON is malformed|Input data was truncated)"),
-        ({"agent_id": 7, "name": "\ud83d"}, r"Expected `str \| null`, got `int` in 'agent_id'$"),
-        ({"name": "\ud83d", "last8": "short"}, r"Expected 8 characters of .* in 'last8', got text of 5 characters$"),
-    ],
-)
-def test_a_rejected_row_with_half_an_emoji_is_named_and_explained(extra: dict[str, object], problem: str) -> None:
-    with pytest.raises(InvalidRow, match=rf"^row 3 \(id 'wk_1'\): {problem}"):
-        RowReader().read(3, json.dumps(extra | ROW | extra).encode())
 
 
 def test_a_rejected_row_that_is_a_python_object_is_explained_in_these_words() -> None:

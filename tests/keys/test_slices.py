@@ -349,7 +349,7 @@ class Work:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.bytes = 0
-        for name in ("_BETWEEN_ROWS", "_STRUCTURE"):
+        for name in ("_BETWEEN_ROWS", "STRUCTURE"):
             patch.setattr(rows_module, name, CountingPattern(getattr(rows_module, name), self))
         for name in ("tidy", "split"):
             patch.setattr(RowReader, name, self.counting(getattr(RowReader, name)))

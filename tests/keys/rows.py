@@ -1,0 +1,31 @@
+"""Rows of a list, read and rejected among others."""
+
+import json
+
+from gatekeeper import InvalidRow, WidgetKey
+from gatekeeper.keys.reader import RowReader
+
+ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
+
+
+def body(*rows: object) -> bytes:
+    """Write a list as the hub does."""
+    return json.dumps(rows, ensure_ascii=False).encode()
+
+
+def read_one(row: object) -> WidgetKey:
+    """Read a list of one good row, in all three ways, which agree."""
+    reader = RowReader()
+    (key,), rejected = reader.read_all(body(row))
+    assert rejected == []
+    assert reader.read(0, json.dumps(row).encode()) == key
+    return key
+
+
+def reject_one(row: object) -> InvalidRow:
+    """Read a list with one bad row among two good ones, which live."""
+    first, last = {**ROW, "id": "first"}, {**ROW, "id": "last"}
+    keys, (rejected,) = RowReader().read_all(body(first, row, last))
+    assert [key.id for key in keys] == ["first", "last"]
+    assert rejected.index == 1
+    return rejected
