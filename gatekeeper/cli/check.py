@@ -23,6 +23,7 @@ from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.loading import MAX_REJECTED_SHARE
@@ -66,7 +67,7 @@ def _rows(
     try:
         if file is not None:
             listing = FileSource(file).read()
-            rows, rejected = RowReader(suffix_field).read_all(b"" if listing is None else listing[0])
+            rows, rejected = read_list(RowReader(suffix_field), b"" if listing is None else listing[0])
         else:
             with HubClient(hub or "", token or "", account=account, suffix_field=suffix_field) as client:
                 listed = client.widget_keys.list()

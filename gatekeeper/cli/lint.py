@@ -11,6 +11,7 @@ from gatekeeper.cli.output import REFUSED, USAGE, console, legible, stop, warn
 from gatekeeper.errors import InvalidList
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import read_list
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.pattern import Pattern
 
@@ -72,7 +73,7 @@ def explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool 
 def _lists_in(file: Path) -> list[tuple[str, tuple[str, ...]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
-        rows, rejected = RowReader().read_all(text.encode())
+        rows, rejected = read_list(RowReader(), text.encode())
     except (OSError, UnicodeDecodeError) as error:
         stop(USAGE, f"cannot read {str(file)!r}: {error}")
     except InvalidList:

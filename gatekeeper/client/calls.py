@@ -16,6 +16,7 @@ from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidRow
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("Answer", "Call", "Calls", "KeyEvents")
@@ -133,7 +134,7 @@ class Calls:
         raise self.refusals.refusal(response)
 
     def _read_list(self, response: httpx.Response) -> WidgetKeyList:
-        rows, rejected = self._rows.read_all(response.content)
+        rows, rejected = read_list(self._rows, response.content)
         listed = WidgetKeyList(rows)
         listed.rejected = tuple(rejected)
         return listed

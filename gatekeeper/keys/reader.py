@@ -1,55 +1,27 @@
-"""RowReader, ListReader: the hub's list as it arrives, in slices of whole rows, so that nobody has to hold it whole.
+"""RowReader: the hub's JSON to widget keys, one row at a time or many at once."""
 
-A bad row never disturbs its neighbours; a list that is not a JSON array to its last byte is refused as a whole.
-"""
-
-import hashlib
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
-from gatekeeper.errors import ConfigError, InvalidList, InvalidRow, RowReason
+from gatekeeper.errors import ConfigError, InvalidRow, RowReason
 from gatekeeper.keys.client_key import SUFFIX_LENGTH
-from gatekeeper.keys.salvage import STRUCTURE, decode_leniently, is_encodable, outline, replace_surrogates
+from gatekeeper.keys.salvage import decode_leniently, is_encodable, outline, replace_surrogates
 from gatekeeper.keys.widget_key import WidgetKey
 
-__all__ = ("ListReader", "RowReader", "Slice")
+__all__ = ("RowReader", "as_widget_key")
 
-# Bytes of JSON that are decoded at once: about 500 rows, and 1 ms.
-SLICE = 128 * 1024
-# Bytes in which a row has to end. One of over 64 KB is refused; one that never ends would fill the memory.
-MAX_ROW = 8 * 1024 * 1024
 DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
 
-# Where a slice ends inside a row, so many places before its end are tried, which is eight times as fast as to go through
-# all of it: enough for rows with a few objects in them.
-_ENDS = 8
-_TAIL = 4096  # bytes
-
-_BOM = b"\xef\xbb\xbf"
-_SPACE = b" \t\r\n"
-_EXPECTED_ARRAY = "expected a JSON array of rows"
 _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
 _EXPECTED_TEXT = {
     "key_sha256": f"Expected {DIGEST_LENGTH} hexadecimal digits in lower case",
     "id": "Expected at least 1 character",
 }
 _EXPECTED_UNICODE = "Expected text, got half a surrogate pair in what decides"
-_BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
-_KINDS = {
-    b"{": "an object",
-    b'"': "a string",
-    b"<": "HTML or XML",
-    b"t": "true",
-    b"f": "false",
-    b"n": "null",
-    b"\x1f": "gzip",
-    b"\xff": "UTF-16",
-    b"\xfe": "UTF-16",
-}
 
 
 class RowReader:
@@ -92,7 +64,7 @@ class RowReader:
             InvalidRow: saying which row, which field and why.
         """
         try:
-            return _widget_key(self._decoder.decode(raw))
+            return as_widget_key(self._decoder.decode(raw))
         except msgspec.ValidationError as error:
             raise self._invalid(index, decode_leniently(bytes(raw)), error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -123,38 +95,10 @@ class RowReader:
             if not self._can_decide(known):
                 raise msgspec.ValidationError(_EXPECTED_UNICODE)
             legible = {name: replace_surrogates(value) for name, value in known.items()}
-            key = _widget_key(msgspec.convert(legible, self._row_type))
+            key = as_widget_key(msgspec.convert(legible, self._row_type))
         except (msgspec.ValidationError, TypeError) as error:
             raise self._invalid(index, fields, error) from error
         return row if isinstance(row, WidgetKey) and row == key else key
-
-    def read_all(self, body: bytes) -> tuple[list[WidgetKey], list[InvalidRow]]:
-        """Read a whole list at once.
-
-        Args:
-            body: JSON in UTF-8.
-
-        Returns:
-            The rows, and what is wrong with those that are none.
-
-        Raises:
-            InvalidList: if the body is not a JSON array.
-        """
-        tidy = self.tidy(body.removeprefix(_BOM))
-        if tidy is not None:
-            return list(map(_widget_key, tidy)), []
-        keys: list[WidgetKey] = []
-        rejected: list[InvalidRow] = []
-        reader = ListReader(self)
-        reader.feed(body)
-        reader.end()
-        for piece in reader:
-            for row in piece.rows():
-                if isinstance(row, InvalidRow):
-                    rejected.append(row)
-                else:
-                    keys.append(_widget_key(row))
-        return keys, rejected
 
     def tidy(self, array: bytes) -> list[Any] | None:
         """Read an array of rows, by far the fastest way, if each of them has nothing but what it should.
@@ -225,227 +169,6 @@ class RowReader:
         return f"{expected} in {field!r}" if field else error
 
 
-class ListReader:
-    """Cuts a list into slices of whole rows while it arrives. Feed it, and see what it has; end it, and do so once more.
-
-    A slice ends where "},{" looks like the end of a row. Where that stood inside a string or a nested value, which shows
-    when the slice is read, the part of a row at its end comes again with the next slice.
-
-    Args:
-        rows: reads the rows.
-
-    Attributes:
-        rows: as given.
-        count: how many rows have been read or skipped.
-    """
-
-    def __init__(self, rows: RowReader) -> None:
-        self.rows = rows
-        self._buffer = bytearray()
-        self._is_open = False
-        self._is_closed = False
-        self._has_ended = False
-        self._cut_from = self._wanted = SLICE
-        self.count = 0
-
-    def feed(self, data: bytes) -> None:
-        """Add what has arrived."""
-        self._buffer += data
-
-    def end(self) -> None:
-        """Note that nothing more will come."""
-        self._has_ended = True
-
-    def __iter__(self) -> Iterator["Slice"]:
-        """The slices that can be told so far; each has to be read or skipped before the next one is asked for.
-
-        Raises:
-            InvalidList: if what has arrived is not a JSON array.
-        """
-        if not self._is_open and not self._open():
-            return
-        while not self._is_closed and (piece := self._next()):
-            yield piece
-
-    def _open(self) -> bool:
-        """Find the bracket that begins the list; False if it has not arrived yet."""
-        if len(self._buffer) < len(_BOM) and not self._has_ended:
-            return False
-        begins = bytes(self._buffer).removeprefix(_BOM).lstrip(_SPACE)
-        if not begins and not self._has_ended:
-            # However much space comes, it is looked at once.
-            self._buffer = bytearray(len(_BOM) * b" ")
-            return False
-        if not begins.startswith(b"["):
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got {_kind(begins)}")
-        self._buffer = bytearray(begins[1:])
-        self._is_open = True
-        return True
-
-    def _next(self) -> "Slice | None":
-        if len(self._buffer) < self._wanted and not self._has_ended:
-            return None
-        if cut := _BETWEEN_ROWS.search(self._buffer, self._cut_from):
-            return Slice(self, bytes(self._buffer[: cut.start() + 1]), cut.end() - 1)
-        if self._has_ended:
-            return self._last()
-        if len(self._buffer) > MAX_ROW:
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}, or no rows")
-        # Twice as much has to arrive before it is worth another look, so that no byte is looked at again and again.
-        self._wanted = 2 * len(self._buffer)
-        return None
-
-    def _last(self) -> "Slice | None":
-        raw = bytes(self._buffer).rstrip(_SPACE)
-        if not raw.endswith(b"]"):
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off after {self.count} rows")
-        raw = raw[:-1]
-        if raw.strip(_SPACE):
-            return Slice(self, raw, None)
-        self._is_closed = True
-        return None
-
-    def take(self, piece: "Slice", count: int, size: int) -> None:
-        """Go on behind the rows of a slice.
-
-        Args:
-            piece: the last slice that was given.
-            count: how many rows it has.
-            size: how many bytes they take; what follows them is part of a row.
-
-        Raises:
-            InvalidList: if there are none, and nothing more comes.
-        """
-        self.count += count
-        if size < len(piece.raw):
-            if not size and len(piece.raw) > MAX_ROW:
-                raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}")
-            if not size and piece.rest_at is None:
-                raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off inside row {self.count}")
-            del self._buffer[:size]
-        elif piece.rest_at is None:
-            self._buffer.clear()
-            self._is_closed = True
-        else:
-            del self._buffer[: piece.rest_at]
-        # A row that is longer than a slice is looked at again when there is twice as much of it.
-        self._cut_from = self._wanted = SLICE if size else 2 * len(piece.raw)
-
-
-class Slice:
-    """Some rows of a list, one after another.
-
-    Args:
-        reader: whose slice it is.
-        raw: see below.
-        rest_at: where the reader has what follows; None for a list's last slice.
-
-    Attributes:
-        raw: their bytes, without the list's brackets; at the end there may be part of a row.
-        size: how many of the bytes are whole rows, once they were read.
-        rest_at: as given.
-    """
-
-    def __init__(self, reader: ListReader, raw: bytes, rest_at: int | None) -> None:
-        self._reader = reader
-        self.raw = raw
-        self.size = len(raw)
-        self.rest_at = rest_at
-
-    def digest(self) -> bytes:
-        """What tells these bytes from any others."""
-        return hashlib.blake2b(self.raw, digest_size=16).digest()
-
-    def skip(self, count: int, size: int) -> None:
-        """Take no look at the rows, because they are known.
-
-        Args:
-            count: how many there are.
-            size: the `size` of the slice with these bytes that was read.
-
-        Raises:
-            InvalidList: if no list can have such a slice here.
-        """
-        self._reader.take(self, count, size)
-
-    def rows(self) -> list[Any]:
-        """Read the rows.
-
-        Returns:
-            For each row an object with the attributes of a WidgetKey in its order, or an InvalidRow.
-
-        Raises:
-            InvalidList: if no list can have such a slice.
-        """
-        reader = self._reader
-        rows = reader.rows.tidy(b"[%b]" % self.raw)
-        if rows is None:
-            elements, self.size = self._split()
-            rows = [_read(reader.rows, reader.count + place, raw) for place, raw in enumerate(elements)]
-        reader.take(self, len(rows), self.size)
-        return rows
-
-    def _split(self) -> tuple[Sequence[msgspec.Raw | bytes], int]:
-        """The elements, and how many bytes they take."""
-        ends = [(len(self.raw), len(self.raw))]
-        last = list(_BETWEEN_ROWS.finditer(self.raw, max(0, len(self.raw) - _TAIL)))[-_ENDS:]
-        ends += [(between.start() + 1, between.end() - 1) for between in reversed(last)]
-        for end, size in ends:
-            elements = self._reader.rows.split(b"[" + self.raw[:end] + b"]")
-            if elements is not None:
-                return elements, size
-        return _elements(self.raw, self._reader.count)
-
-
-def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | InvalidRow:
-    try:
-        return rows.read(index, raw)
-    except InvalidRow as error:
-        # What led to it would keep 1.6 KB a row in memory.
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
-
-
-def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
-    """The whole rows of a slice, also where they are no JSON, and how many bytes they take."""
-    elements: list[bytes] = []
-    start = depth = 0
-    for token in STRUCTURE.finditer(raw):
-        mark = token.group()
-        if mark == b'"':
-            return elements, start
-        if mark in b"[{":
-            depth += 1
-        elif depth and mark in b"]}":
-            depth -= 1
-        elif not depth and mark == b",":
-            elements.append(_element(raw[start : token.start()], count + len(elements)))
-            start = token.end()
-        elif not depth and mark in b"]}":
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that something follows, after {count + len(elements) + 1} rows")
-    if depth:
-        return elements, start
-    elements.append(_element(raw[start:], count + len(elements)))
-    return elements, len(raw)
-
-
-def _element(raw: bytes, count: int) -> bytes:
-    element = raw.strip(_SPACE)
-    if not element:
-        raise InvalidList(f"{_EXPECTED_ARRAY}, got one with nothing beside a comma, after {count} rows")
-    return element
-
-
-def _kind(text: bytes) -> str:
-    """What a text is instead of an array, as far as its beginning tells."""
-    first = text[:1]
-    if not first:
-        return "nothing at all"
-    fields = re.findall(rb'[{,]\s*"([A-Za-z0-9_-]{1,40})"\s*:', text[:400]) if first == b"{" else ()
-    named = f" with the fields {', '.join(repr(field.decode()) for field in fields[:5])}" if fields else ""
-    return _KINDS.get(first, "a number" if first.isdigit() or first == b"-" else "something that is not JSON") + named
-
-
 # What the gate decides by is typed, and a row that has it otherwise is refused; the rest is for people to read.
 _DECIDING = {
     "id": Annotated[str, msgspec.Meta(min_length=1)],
@@ -478,7 +201,8 @@ def _fields(readable: Any, deciding: Mapping[str, Any]) -> list[tuple[str, Any] 
     return [(field, types[field]) if field in _REQUIRED else (field, types[field], None) for field in types]
 
 
-def _widget_key(row: Any) -> WidgetKey:
+def as_widget_key(row: Any) -> WidgetKey:
+    """A row as it was decoded, with what only people read left out unless it is text."""
     return WidgetKey(
         row.id,
         _text(row.name),

@@ -20,7 +20,8 @@ from gatekeeper.errors import InvalidList, InvalidRow, RowReason, SourceError
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import ListDiff
-from gatekeeper.keys.reader import ListReader, RowReader
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import ListReader
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.sources import Basis, FullList, Unchanged, Updates
 
@@ -166,10 +167,12 @@ class ListLoader:
             digest.update(its_digest)
             known = basis.slices.get(its_digest)
             if known is not None and diff.add_known_slice(known.slots):
-                piece.skip(len(known.slots), known.size)
+                reader.advance(piece, len(known.slots), known.size)
                 slices[its_digest] = known
-            elif (slots := diff.add_rows(piece.rows())) is not None:
-                slices[its_digest] = KnownSlice(slots, piece.size)
+            else:
+                rows, size = reader.read(piece)
+                if (slots := diff.add_rows(rows)) is not None:
+                    slices[its_digest] = KnownSlice(slots, size)
             self.work += self._clock() - began
             await anyio.lowlevel.checkpoint()
             if diff.count > self._max_rows:

@@ -4,6 +4,7 @@ import json
 
 from gatekeeper import InvalidRow, WidgetKey
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import read_list
 
 ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
 
@@ -16,7 +17,7 @@ def body(*rows: object) -> bytes:
 def read_one(row: object) -> WidgetKey:
     """Read a list of one good row, in all three ways, which agree."""
     reader = RowReader()
-    (key,), rejected = reader.read_all(body(row))
+    (key,), rejected = read_list(reader, body(row))
     assert rejected == []
     assert reader.read(0, json.dumps(row).encode()) == key
     return key
@@ -25,7 +26,7 @@ def read_one(row: object) -> WidgetKey:
 def reject_one(row: object) -> InvalidRow:
     """Read a list with one bad row among two good ones, which live."""
     first, last = {**ROW, "id": "first"}, {**ROW, "id": "last"}
-    keys, (rejected,) = RowReader().read_all(body(first, row, last))
+    keys, (rejected,) = read_list(RowReader(), body(first, row, last))
     assert [key.id for key in keys] == ["first", "last"]
     assert rejected.index == 1
     return rejected

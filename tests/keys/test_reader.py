@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekeeper import ConfigError, InvalidList, InvalidRow, WidgetKey
+from gatekeeper import ConfigError, InvalidRow, WidgetKey
 from gatekeeper.errors import RowReason
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import read_list
 from tests.keys.rows import ROW, body, read_one, reject_one
 
 MANY = settings(max_examples=200, deadline=None)
@@ -209,12 +210,6 @@ def test_what_was_expected_of_a_suffix_and_of_a_digest_is_said_in_words() -> Non
         assert not {"Expected 8", "Expected 6"} & {reject_one(ROW | extra).problem[:10]}
 
 
-def test_every_bad_row_is_reported_in_its_order() -> None:
-    keys, rejected = RowReader().read_all(body(None, ROW, {"id": "wk_2"}, 7, ROW))
-    assert len(keys) == 2
-    assert [error.index for error in rejected] == [0, 2, 3]
-
-
 def test_a_row_that_is_no_json_is_rejected() -> None:
     for raw in (b"", b"{", b"NaN", b'{"id": "wk_1", "last8"'):
         with pytest.raises(InvalidRow, match=r"^row 3( \(id 'wk_1'\))?: "):
@@ -227,7 +222,7 @@ def test_a_row_that_is_no_json_is_rejected() -> None:
 def test_the_field_with_the_last_8_characters_may_have_another_name() -> None:
     reader = RowReader("key_suffix")
     row = {"id": "wk_1", "key_suffix": "UVwXyZ-_", "last8": "ignored!"}
-    (key,), rejected = reader.read_all(body(row))
+    (key,), rejected = read_list(reader, body(row))
     assert rejected == []
     assert key.last8 == "UVwXyZ-_"
     assert reader.convert(0, row) == key
@@ -253,56 +248,6 @@ def test_a_row_without_the_suffix_is_rejected_with_the_names_of_its_fields() -> 
 def test_a_row_that_has_the_suffix_is_not_told_to_rename_it() -> None:
     assert "suffix_field" not in reject_one(ROW | {"id": 7}).problem
     assert "suffix_field" not in reject_one(ROW | {"last8": "short"}).problem
-
-
-# Whole lists.
-
-
-@pytest.mark.parametrize("text", [b"[]", b" [ ] \n", b"\xef\xbb\xbf[]"])
-def test_an_empty_list_has_no_rows(text: bytes) -> None:
-    assert RowReader().read_all(text) == ([], [])
-
-
-def test_a_byte_order_mark_is_passed_over() -> None:
-    (key,), rejected = RowReader().read_all(b"\xef\xbb\xbf" + body(ROW))
-    assert (key.id, rejected) == ("wk_1", [])
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        pytest.param(b"{}", "got an object", id="an object"),
-        pytest.param(b'{"data": []}', "got an object with the fields 'data'", id="an object around a list"),
-        pytest.param(b"null", "got null", id="null"),
-        pytest.param(b'"[]"', "got a string", id="a string"),
-        pytest.param(b"7", "got a number", id="a number"),
-        pytest.param(b"true", "got true", id="a boolean"),
-        pytest.param(b"", "nothing at all", id="nothing"),
-        pytest.param(b" \n", "nothing at all", id="white space"),
-        pytest.param(b"[", "breaks off after 0 rows", id="cut after the bracket"),
-        pytest.param(body(ROW)[:-1], "breaks off after 0 rows", id="cut after a row"),
-        pytest.param(body(ROW)[:-9], "breaks off after 0 rows", id="cut in a string"),
-        pytest.param(body(ROW)[:-1] + b",]", "nothing beside a comma", id="a trailing comma"),
-        pytest.param(body(ROW) * 2, "something follows, after 1 rows", id="two lists"),
-        pytest.param(body(ROW) + b"\x00", "breaks off after 0 rows", id="a NUL after it"),
-        pytest.param(b"NaN", "not JSON", id="NaN"),
-        pytest.param(b"<!doctype html><title>Log in</title>", "HTML", id="a web page"),
-        pytest.param("[]".encode("utf-16"), "UTF-16", id="UTF-16"),
-        pytest.param("[]".encode("utf-32-le"), "breaks off", id="UTF-32"),
-        pytest.param(b"\xef\xbb\xbf" * 2 + b"[]", "not JSON", id="two byte order marks"),
-        pytest.param(b"\x1f\x8b\x08", "gzip", id="gzip"),
-        pytest.param(b"[" * 100_000, "breaks off", id="100,000 brackets"),
-        pytest.param(b"[" * 100_001 + b"]" * 100_000, "breaks off inside row 0", id="100,000 pairs of brackets and one"),
-        pytest.param(b"[{}]]", "something follows", id="a bracket too many"),
-        pytest.param(b"[,{}]", "nothing beside a comma", id="a leading comma"),
-    ],
-)
-def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> None:
-    with pytest.raises(InvalidList) as refused:
-        RowReader().read_all(text)
-    assert "expected a JSON array of rows" in str(refused.value)
-    assert said in str(refused.value)
-    assert not refused.value.lasting
 
 
 # Rows that are Python objects already.
@@ -349,7 +294,7 @@ def test_a_widget_key_with_what_no_row_may_have_is_rejected(fields: dict[str, An
 )
 def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[Any]) -> None:
     reader = RowReader()
-    keys, rejected = reader.read_all(body(*rows))
+    keys, rejected = read_list(reader, body(*rows))
     assert len(keys) + len(rejected) == len(rows)
     bad = {error.index for error in rejected}
     assert [rows[number]["id"] for number in range(len(rows)) if number not in bad] == [key.id for key in keys]
@@ -360,18 +305,6 @@ def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[A
             assert number in bad
         else:
             assert number not in bad
-
-
-@MANY
-@given(st.one_of(st.binary(), st.text().map(str.encode), st.binary().map(lambda noise: b'[{"id":"' + noise + b'"}]')))
-def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
-    try:
-        keys, rejected = RowReader().read_all(text)
-    except InvalidList as error:
-        message = str(error)
-    else:
-        message = f"{len(keys) + len(rejected)} rows, expected a JSON array of rows"
-    assert "expected a JSON array of rows" in message
 
 
 # Every sentence, as people read it.
@@ -408,19 +341,6 @@ def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
 )
 def test_a_rejected_row_is_explained_in_these_words(row: object, sentence: str) -> None:
     assert str(reject_one(row)) == sentence
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (b"{}", "expected a JSON array of rows, got an object"),
-        (b"x", "expected a JSON array of rows, got something that is not JSON"),
-    ],
-)
-def test_an_invalid_list_is_explained_in_these_words(text: bytes, sentence: str) -> None:
-    with pytest.raises(InvalidList) as refused:
-        RowReader().read_all(text)
-    assert str(refused.value) == sentence
 
 
 def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> None:

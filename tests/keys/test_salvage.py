@@ -10,6 +10,7 @@ import pytest
 from gatekeeper import InvalidRow, WidgetKey
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.salvage import outline
+from gatekeeper.keys.slices import read_list
 from tests.keys.rows import ROW, read_one
 
 
@@ -36,7 +37,7 @@ def test_half_an_emoji_in_a_row_does_not_disturb_its_neighbours(field: str, text
     """JavaScript cuts text between the halves of a surrogate pair, and JSON.stringify writes the half as an escape."""
     good = json.dumps(ROW | {"id": "good"})
     bad = json.dumps(ROW | {"id": "bad", field: "HERE"}).replace("HERE", text)
-    keys, rejected = RowReader().read_all(f"[{good},{bad},{good}]".encode())
+    keys, rejected = read_list(RowReader(), f"[{good},{bad},{good}]".encode())
     assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
     assert len(keys) + len(rejected) == 3
     assert len(rejected) == 1 or field != "last8"
@@ -48,7 +49,7 @@ def test_bytes_that_are_no_utf_8_spoil_their_row_only(field: str) -> None:
     good = json.dumps({**ROW, "id": "good"}).encode()
     value: object = ["HERE"] if field == "domain_allowlist" else "HERE"
     bad = json.dumps({**ROW, "id": "bad", field: value}).encode().replace(b"HERE", b"\xff\xfe")
-    keys, rejected = RowReader().read_all(b"[" + good + b"," + bad + b"," + good + b"]")
+    keys, rejected = read_list(RowReader(), b"[" + good + b"," + bad + b"," + good + b"]")
     assert [key.id for key in (keys[0], keys[-1])] == ["good", "good"]
     assert len(keys) + len(rejected) == 3
     assert len(rejected) == 1 or field in ("name", "disabled_at")
@@ -60,7 +61,7 @@ def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field:
     row = json.dumps(ROW)[:-1].encode() + f', "{field}": '.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(InvalidRow, match=r"^row 0( \(id 'wk_1'\))?: "):
         RowReader().read(0, row)
-    keys, rejected = RowReader().read_all(b"[" + row + b"," + json.dumps(ROW).encode() + b"]")
+    keys, rejected = read_list(RowReader(), b"[" + row + b"," + json.dumps(ROW).encode() + b"]")
     assert [key.id for key in keys] == [ROW["id"]]
     assert [error.index for error in rejected] == [0]
 

@@ -1,8 +1,8 @@
-"""ListReader, Slice: a list in slices, however it arrives. What RowReader makes of each row stands in test_row_reader.py."""
+"""ListReader, Slice: a list in slices, however it arrives."""
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper import InvalidList, InvalidRow, WidgetKey
-from gatekeeper.keys import reader as rows_module
-from gatekeeper.keys.reader import SLICE, ListReader, RowReader, Slice
+from gatekeeper.keys import slices as slices_module
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import SLICE, ListReader, Slice, read_list
+from tests.keys.rows import ROW, body
 
 MANY = settings(max_examples=150, deadline=None)
 PIECE = 64 * 1024
@@ -79,10 +81,8 @@ def slices(arriving: Iterable[bytes], reader: ListReader) -> Iterator[Slice]:
 
 def read(arriving: Iterable[bytes], *, slice_size: int = SLICE) -> list[Outcome]:
     """Read a list as it arrives, in slices of some bytes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_module, "SLICE", slice_size)
-        reader = ListReader(RowReader())
-        outcomes = [outcome(row) for piece in slices(arriving, reader) for row in piece.rows()]
+    reader = ListReader(RowReader(), slice_size)
+    outcomes = [outcome(row) for piece in slices(arriving, reader) for row in reader.read(piece)[0]]
     assert reader.count == len(outcomes)
     return outcomes
 
@@ -301,21 +301,18 @@ def test_arbitrary_bytes_raise_nothing_but_invalid_list_and_are_read_alike_howev
 )
 def test_a_slice_that_was_read_before_can_be_skipped(*, lists: list[list[bytes]], piece_size: int, slice_size: int) -> None:
     known: dict[bytes, tuple[list[Any], int]] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_module, "SLICE", slice_size)
-        for raws in [each for each in lists for _ in range(2)]:
-            reader, found = ListReader(RowReader()), []
-            for piece in slices(pieces(listed(raws), piece_size), reader):
-                digest = piece.digest()
-                if digest in known:
-                    rows, size = known[digest]
-                    piece.skip(len(rows), size)
-                else:
-                    rows = piece.rows()
-                    known[digest] = rows, piece.size
-                found += rows
-            assert reader.count == len(raws)
-            assert [without_place(row) for row in found] == [without_place(row) for row in one_by_one(raws)]
+    for raws in [each for each in lists for _ in range(2)]:
+        reader, found = ListReader(RowReader(), slice_size), []
+        for piece in slices(pieces(listed(raws), piece_size), reader):
+            digest = piece.digest()
+            if digest in known:
+                rows, size = known[digest]
+                reader.advance(piece, len(rows), size)
+            else:
+                rows, size = known[digest] = reader.read(piece)
+            found += rows
+        assert reader.count == len(raws)
+        assert [without_place(row) for row in found] == [without_place(row) for row in one_by_one(raws)]
 
 
 def without_place(row: Any) -> object:
@@ -329,14 +326,13 @@ def test_a_list_may_not_end_with_a_slice_that_is_known_to_end_inside_a_row() -> 
     reader = ListReader(RowReader())
     reader.feed(b"[" + raw + b"]")
     reader.end()
-    (piece,) = zip(reader, range(1), strict=False)
+    piece = next(iter(reader))
     with pytest.raises(InvalidList, match="breaks off inside row 0"):
-        piece[0].skip(0, 0)
+        reader.advance(piece, 0, 0)
 
 
 def test_a_digest_tells_slices_apart() -> None:
-    reader = ListReader(RowReader())
-    digests = {Slice(reader, raw, None).digest() for raw in (*GOOD, *BAD, *GOOD)}
+    digests = {Slice(raw, None).digest() for raw in (*GOOD, *BAD, *GOOD)}
     assert len(digests) == len({*GOOD, *BAD})
     assert {len(digest) for digest in digests} == {16}
 
@@ -344,24 +340,24 @@ def test_a_digest_tells_slices_apart() -> None:
 # What it costs.
 
 
-class Work:
+class Work(RowReader):
     """Counts the bytes that are looked at, by whatever looks at many."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
         self.bytes = 0
         for name in ("_BETWEEN_ROWS", "STRUCTURE"):
-            patch.setattr(rows_module, name, CountingPattern(getattr(rows_module, name), self))
-        for name in ("tidy", "split"):
-            patch.setattr(RowReader, name, self.counting(getattr(RowReader, name)))
+            patch.setattr(slices_module, name, CountingPattern(getattr(slices_module, name), self))
 
-    def counting(self, read: Callable[[RowReader, bytes], Any]) -> Callable[[RowReader, bytes], Any]:
-        """The same method, with its bytes counted."""
+    def tidy(self, array: bytes) -> list[Any] | None:
+        """See RowReader."""
+        self.bytes += len(array)
+        return super().tidy(array)
 
-        def counted(reader: RowReader, array: bytes) -> Any:
-            self.bytes += len(array)
-            return read(reader, array)
-
-        return counted
+    def split(self, array: bytes) -> list[msgspec.Raw] | None:
+        """See RowReader."""
+        self.bytes += len(array)
+        return super().split(array)
 
 
 class CountingPattern:
@@ -406,9 +402,9 @@ def test_no_list_makes_a_reader_look_at_its_bytes_more_than_a_few_times(
 ) -> None:
     text = listed(raws)
     work = Work(monkeypatch)
-    reader = ListReader(RowReader())
+    reader = ListReader(work)
     for piece in slices(pieces(text, piece_size), reader):
-        piece.rows()
+        reader.read(piece)
     assert reader.count == len(raws)
     assert work.bytes < 30 * len(text)
 
@@ -416,9 +412,9 @@ def test_no_list_makes_a_reader_look_at_its_bytes_more_than_a_few_times(
 def test_rows_that_are_as_they_should_be_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = listed(row_bytes(str(number)) for number in range(40_000))
     work = Work(monkeypatch)
-    reader = ListReader(RowReader())
+    reader = ListReader(work)
     for piece in slices(pieces(text, PIECE), reader):
-        piece.rows()
+        reader.read(piece)
     assert work.bytes < 1.1 * len(text)
 
 
@@ -430,7 +426,7 @@ def test_a_reader_holds_little_more_than_a_slice_and_a_row(row_size: int) -> Non
     for piece in slices(pieces(text, PIECE), reader):
         held.append(len(reader._buffer))
         assert len(piece.raw) <= held[-1]
-        piece.rows()
+        reader.read(piece)
     assert len(text) > 8 * MEGABYTE
     assert max(held) <= 2 * (SLICE + PIECE) + 4 * row_size
 
@@ -453,6 +449,87 @@ def test_slices_come_while_the_list_arrives() -> None:
     for piece in pieces(text, PIECE):
         reader.feed(piece)
         for each in reader:
-            each.rows()
+            reader.read(each)
         assert len(reader._buffer) < 3 * SLICE
     assert reader.count > 15_000
+
+
+# Whole lists at once.
+
+
+@pytest.mark.parametrize("text", [b"[]", b" [ ] \n", b"\xef\xbb\xbf[]"])
+def test_an_empty_list_has_no_rows(text: bytes) -> None:
+    assert read_list(RowReader(), text) == ([], [])
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    (key,), rejected = read_list(RowReader(), b"\xef\xbb\xbf" + body(ROW))
+    assert (key.id, rejected) == ("wk_1", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(b"{}", "got an object", id="an object"),
+        pytest.param(b'{"data": []}', "got an object with the fields 'data'", id="an object around a list"),
+        pytest.param(b"null", "got null", id="null"),
+        pytest.param(b'"[]"', "got a string", id="a string"),
+        pytest.param(b"7", "got a number", id="a number"),
+        pytest.param(b"true", "got true", id="a boolean"),
+        pytest.param(b"", "nothing at all", id="nothing"),
+        pytest.param(b" \n", "nothing at all", id="white space"),
+        pytest.param(b"[", "breaks off after 0 rows", id="cut after the bracket"),
+        pytest.param(body(ROW)[:-1], "breaks off after 0 rows", id="cut after a row"),
+        pytest.param(body(ROW)[:-9], "breaks off after 0 rows", id="cut in a string"),
+        pytest.param(body(ROW)[:-1] + b",]", "nothing beside a comma", id="a trailing comma"),
+        pytest.param(body(ROW) * 2, "something follows, after 1 rows", id="two lists"),
+        pytest.param(body(ROW) + b"\x00", "breaks off after 0 rows", id="a NUL after it"),
+        pytest.param(b"NaN", "not JSON", id="NaN"),
+        pytest.param(b"<!doctype html><title>Log in</title>", "HTML", id="a web page"),
+        pytest.param("[]".encode("utf-16"), "UTF-16", id="UTF-16"),
+        pytest.param("[]".encode("utf-32-le"), "breaks off", id="UTF-32"),
+        pytest.param(b"\xef\xbb\xbf" * 2 + b"[]", "not JSON", id="two byte order marks"),
+        pytest.param(b"\x1f\x8b\x08", "gzip", id="gzip"),
+        pytest.param(b"[" * 100_000, "breaks off", id="100,000 brackets"),
+        pytest.param(b"[" * 100_001 + b"]" * 100_000, "breaks off inside row 0", id="100,000 pairs of brackets and one"),
+        pytest.param(b"[{}]]", "something follows", id="a bracket too many"),
+        pytest.param(b"[,{}]", "nothing beside a comma", id="a leading comma"),
+    ],
+)
+def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> None:
+    with pytest.raises(InvalidList) as refused:
+        read_list(RowReader(), text)
+    assert "expected a JSON array of rows" in str(refused.value)
+    assert said in str(refused.value)
+    assert not refused.value.lasting
+
+
+def test_every_bad_row_is_reported_in_its_order() -> None:
+    keys, rejected = read_list(RowReader(), body(None, ROW, {"id": "wk_2"}, 7, ROW))
+    assert len(keys) == 2
+    assert [error.index for error in rejected] == [0, 2, 3]
+
+
+@MANY
+@given(st.one_of(st.binary(), st.text().map(str.encode), st.binary().map(lambda noise: b'[{"id":"' + noise + b'"}]')))
+def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
+    try:
+        keys, rejected = read_list(RowReader(), text)
+    except InvalidList as error:
+        message = str(error)
+    else:
+        message = f"{len(keys) + len(rejected)} rows, expected a JSON array of rows"
+    assert "expected a JSON array of rows" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"{}", "expected a JSON array of rows, got an object"),
+        (b"x", "expected a JSON array of rows, got something that is not JSON"),
+    ],
+)
+def test_an_invalid_list_is_explained_in_these_words(text: bytes, sentence: str) -> None:
+    with pytest.raises(InvalidList) as refused:
+        read_list(RowReader(), text)
+    assert str(refused.value) == sentence

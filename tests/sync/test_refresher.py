@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from gatekeeper import Basis, HubSource, Unchanged
-from gatekeeper.keys.reader import Slice
+from gatekeeper.keys.slices import ListReader, Slice
 from gatekeeper.sync.status import RefreshReport
 from tests.support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from tests.support.fake_time import FakeTime
@@ -997,13 +997,13 @@ async def test_nobody_is_told_unchanged_about_a_list_that_is_held(hub: FakeHub) 
 
 async def test_what_the_last_list_had_too_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    rows_of = Slice.rows
+    read_slice = ListReader.read
 
-    def rows(piece: Slice) -> Any:
-        read.append(piece.size)
-        return rows_of(piece)
+    def reading(reader: ListReader, piece: Slice) -> Any:
+        read.append(len(piece.raw))
+        return read_slice(reader, piece)
 
-    monkeypatch.setattr(Slice, "rows", rows)
+    monkeypatch.setattr(ListReader, "read", reading)
     rows_now = [row(number, name="n" * 300) for number in range(4000)]
     source = MemorySource(*rows_now)
     async with running(source) as it:

@@ -1,0 +1,278 @@
+"""ListReader: the hub's list as it arrives, in slices of whole rows, so that nobody has to hold it whole.
+
+A bad row never disturbs its neighbours; a list that is not a JSON array to its last byte is refused as a whole.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gatekeeper.errors import InvalidList, InvalidRow
+from gatekeeper.keys.reader import RowReader, as_widget_key
+from gatekeeper.keys.salvage import STRUCTURE
+from gatekeeper.keys.widget_key import WidgetKey
+
+__all__ = ("SLICE", "ListReader", "Slice", "read_list")
+
+# Bytes of JSON that are decoded at once: about 500 rows, and 1 ms.
+SLICE = 128 * 1024
+# Bytes in which a row has to end. One of over 64 KB is refused; one that never ends would fill the memory.
+MAX_ROW = 8 * 1024 * 1024
+
+# Where a slice ends inside a row, so many places before its end are tried, which is eight times as fast as to go through
+# all of it: enough for rows with a few objects in them.
+_ENDS = 8
+_TAIL = 4096  # bytes
+
+_BOM = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n"
+_EXPECTED_ARRAY = "expected a JSON array of rows"
+_BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_KINDS = {
+    b"{": "an object",
+    b'"': "a string",
+    b"<": "HTML or XML",
+    b"t": "true",
+    b"f": "false",
+    b"n": "null",
+    b"\x1f": "gzip",
+    b"\xff": "UTF-16",
+    b"\xfe": "UTF-16",
+}
+
+
+def read_list(rows: RowReader, body: bytes) -> tuple[list[WidgetKey], list[InvalidRow]]:
+    """Read a whole list at once.
+
+    Args:
+        rows: reads the rows.
+        body: JSON in UTF-8.
+
+    Returns:
+        The rows, and what is wrong with those that are none.
+
+    Raises:
+        InvalidList: if the body is not a JSON array.
+    """
+    tidy = rows.tidy(body.removeprefix(_BOM))
+    if tidy is not None:
+        return list(map(as_widget_key, tidy)), []
+    keys: list[WidgetKey] = []
+    rejected: list[InvalidRow] = []
+    reader = ListReader(rows)
+    reader.feed(body)
+    reader.end()
+    for piece in reader:
+        for row in reader.read(piece)[0]:
+            if isinstance(row, InvalidRow):
+                rejected.append(row)
+            else:
+                keys.append(as_widget_key(row))
+    return keys, rejected
+
+
+class Slice(NamedTuple):
+    """Some rows of a list, one after another.
+
+    Attributes:
+        raw: their bytes, without the list's brackets; at the end there may be part of a row.
+        rest_at: where the reader has what follows; None for a list's last slice.
+    """
+
+    raw: bytes
+    rest_at: int | None
+
+    def digest(self) -> bytes:
+        """What tells these bytes from any others."""
+        return hashlib.blake2b(self.raw, digest_size=16).digest()
+
+
+class ListReader:
+    """Cuts a list into slices of whole rows while it arrives. Feed it, and see what it has; end it, and do so once more.
+
+    A slice ends where "},{" looks like the end of a row. Where that stood inside a string or a nested value, which shows
+    when the slice is read, the part of a row at its end comes again with the next slice.
+
+    Args:
+        rows: reads the rows.
+        slice_size: about how many bytes a slice has.
+
+    Attributes:
+        count: how many rows have been read or skipped.
+    """
+
+    def __init__(self, rows: RowReader, slice_size: int = SLICE) -> None:
+        self._rows = rows
+        self._slice_size = slice_size
+        self._buffer = bytearray()
+        self._is_open = False
+        self._is_closed = False
+        self._has_ended = False
+        self._cut_from = self._wanted = slice_size
+        self.count = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what has arrived."""
+        self._buffer += data
+
+    def end(self) -> None:
+        """Note that nothing more will come."""
+        self._has_ended = True
+
+    def __iter__(self) -> Iterator[Slice]:
+        """The slices that can be told so far; each has to be read or passed over before the next one is asked for.
+
+        Raises:
+            InvalidList: if what has arrived is not a JSON array.
+        """
+        if not self._is_open and not self._open():
+            return
+        while not self._is_closed and (piece := self._next()):
+            yield piece
+
+    def read(self, piece: Slice) -> tuple[list[Any], int]:
+        """Read the rows of a slice, and go on behind them.
+
+        Args:
+            piece: the last slice that was given.
+
+        Returns:
+            For each row an object with the attributes of a WidgetKey in its order, or an InvalidRow; and how many bytes of
+            the slice they take.
+
+        Raises:
+            InvalidList: if no list can have such a slice.
+        """
+        rows, size = self._rows.tidy(b"[%b]" % piece.raw), len(piece.raw)
+        if rows is None:
+            elements, size = self._split(piece.raw)
+            rows = [_read(self._rows, self.count + place, raw) for place, raw in enumerate(elements)]
+        self.advance(piece, len(rows), size)
+        return rows, size
+
+    def advance(self, piece: Slice, count: int, size: int) -> None:
+        """Go on behind the rows of a slice, which is what is left to do where they are known already.
+
+        Args:
+            piece: the last slice that was given.
+            count: how many rows it has.
+            size: how many bytes they take; what follows them is part of a row.
+
+        Raises:
+            InvalidList: if there are none, and nothing more comes.
+        """
+        self.count += count
+        if size < len(piece.raw):
+            if not size and len(piece.raw) > MAX_ROW:
+                raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}")
+            if not size and piece.rest_at is None:
+                raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off inside row {self.count}")
+            del self._buffer[:size]
+        elif piece.rest_at is None:
+            self._buffer.clear()
+            self._is_closed = True
+        else:
+            del self._buffer[: piece.rest_at]
+        # A row that is longer than a slice is looked at again when there is twice as much of it.
+        self._cut_from = self._wanted = self._slice_size if size else 2 * len(piece.raw)
+
+    def _open(self) -> bool:
+        """Find the bracket that begins the list; False if it has not arrived yet."""
+        if len(self._buffer) < len(_BOM) and not self._has_ended:
+            return False
+        begins = bytes(self._buffer).removeprefix(_BOM).lstrip(_SPACE)
+        if not begins and not self._has_ended:
+            # However much space comes, it is looked at once.
+            self._buffer = bytearray(len(_BOM) * b" ")
+            return False
+        if not begins.startswith(b"["):
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got {_kind(begins)}")
+        self._buffer = bytearray(begins[1:])
+        self._is_open = True
+        return True
+
+    def _next(self) -> Slice | None:
+        if len(self._buffer) < self._wanted and not self._has_ended:
+            return None
+        if cut := _BETWEEN_ROWS.search(self._buffer, self._cut_from):
+            return Slice(bytes(self._buffer[: cut.start() + 1]), cut.end() - 1)
+        if self._has_ended:
+            return self._last()
+        if len(self._buffer) > MAX_ROW:
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}, or no rows")
+        # Twice as much has to arrive before it is worth another look, so that no byte is looked at again and again.
+        self._wanted = 2 * len(self._buffer)
+        return None
+
+    def _last(self) -> Slice | None:
+        raw = bytes(self._buffer).rstrip(_SPACE)
+        if not raw.endswith(b"]"):
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that breaks off after {self.count} rows")
+        raw = raw[:-1]
+        if raw.strip(_SPACE):
+            return Slice(raw, None)
+        self._is_closed = True
+        return None
+
+    def _split(self, raw: bytes) -> tuple[Sequence[msgspec.Raw | bytes], int]:
+        """The elements, and how many bytes they take."""
+        ends = [(len(raw), len(raw))]
+        last = list(_BETWEEN_ROWS.finditer(raw, max(0, len(raw) - _TAIL)))[-_ENDS:]
+        ends += [(between.start() + 1, between.end() - 1) for between in reversed(last)]
+        for end, size in ends:
+            elements = self._rows.split(b"[" + raw[:end] + b"]")
+            if elements is not None:
+                return elements, size
+        return _elements(raw, self.count)
+
+
+def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | InvalidRow:
+    try:
+        return rows.read(index, raw)
+    except InvalidRow as error:
+        # What led to it would keep 1.6 KB a row in memory.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+
+
+def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
+    """The whole rows of a slice, also where they are no JSON, and how many bytes they take."""
+    elements: list[bytes] = []
+    start = depth = 0
+    for token in STRUCTURE.finditer(raw):
+        mark = token.group()
+        if mark == b'"':
+            return elements, start
+        if mark in b"[{":
+            depth += 1
+        elif depth and mark in b"]}":
+            depth -= 1
+        elif not depth and mark == b",":
+            elements.append(_element(raw[start : token.start()], count + len(elements)))
+            start = token.end()
+        elif not depth and mark in b"]}":
+            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that something follows, after {count + len(elements) + 1} rows")
+    if depth:
+        return elements, start
+    elements.append(_element(raw[start:], count + len(elements)))
+    return elements, len(raw)
+
+
+def _element(raw: bytes, count: int) -> bytes:
+    element = raw.strip(_SPACE)
+    if not element:
+        raise InvalidList(f"{_EXPECTED_ARRAY}, got one with nothing beside a comma, after {count} rows")
+    return element
+
+
+def _kind(text: bytes) -> str:
+    """What a text is instead of an array, as far as its beginning tells."""
+    first = text[:1]
+    if not first:
+        return "nothing at all"
+    fields = re.findall(rb'[{,]\s*"([A-Za-z0-9_-]{1,40})"\s*:', text[:400]) if first == b"{" else ()
+    named = f" with the fields {', '.join(repr(field.decode()) for field in fields[:5])}" if fields else ""
+    return _KINDS.get(first, "a number" if first.isdigit() or first == b"-" else "something that is not JSON") + named
