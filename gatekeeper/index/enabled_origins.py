@@ -1,4 +1,4 @@
-"""EnabledOrigins: what all enabled keys allow between them, for a preflight that does not name its key."""
+"""EnabledOrigins: the origins that any enabled key allows, for preflights without a key."""
 
 from collections import Counter
 from collections.abc import Iterable

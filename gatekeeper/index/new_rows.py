@@ -86,7 +86,7 @@ class NewRows:
         """Add the rows to the index in steps, and forget them."""
         self._index.allocate_slots(len(self._packed))
         self._hashes.clear()
-        # From the end, so that the memory of each step is freed at once, and not that of all rows at the end.
+        # The rows are freed from the end, step by step, and not all at once.
         while self._packed:
             first = max(0, len(self._packed) - STEP)
             keys: Iterable[tuple[str, bytes]] = zip(self._last8[first:], self._packed[first:], strict=True)

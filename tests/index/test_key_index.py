@@ -73,7 +73,7 @@ def test_a_row_with_a_digest_matches_the_whole_client_key() -> None:
     assert resolved(index, STRANGER) == "unknown"
 
 
-COMPANY = [
+COLLISIONS = [
     pytest.param([row("a", FIRST)], ["a", "a", "a"], id="one without a digest"),
     pytest.param([row("a", FIRST, digest=True)], ["a", "unknown", "unknown"], id="one with its digest"),
     pytest.param([row("a", FIRST), row("b", SECOND)], ["ambiguous"] * 3, id="two without"),
@@ -103,7 +103,7 @@ COMPANY = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "expected"), COMPANY)
+@pytest.mark.parametrize(("rows", "expected"), COLLISIONS)
 def test_colliding_suffixes_are_told_apart_by_digest_in_any_order(rows: list[WidgetKey], expected: list[str]) -> None:
     for order in permutations(rows):
         index = index_of(*order, row("z", OTHER))
@@ -112,7 +112,7 @@ def test_colliding_suffixes_are_told_apart_by_digest_in_any_order(rows: list[Wid
         assert resolved(index, OTHER) == "z"
 
 
-@pytest.mark.parametrize(("rows", "expected"), COMPANY)
+@pytest.mark.parametrize(("rows", "expected"), COLLISIONS)
 def test_a_disabled_row_is_resolved_like_any_other(rows: list[WidgetKey], expected: list[str]) -> None:
     """Otherwise a revoked key could be resolved to another row with the same last 8 characters."""
     for number in range(len(rows)):
@@ -238,7 +238,9 @@ def test_a_cleared_index_has_no_keys_and_can_be_filled_again() -> None:
     assert index.slots == 3
 
 
-@pytest.mark.parametrize("rows", [[], [row(str(number)) for number in range(1, STEP + 2)]], ids=["gone", "one for another"])
+@pytest.mark.parametrize(
+    "rows", [[], [row(str(number)) for number in range(1, STEP + 2)]], ids=["removed", "one removed and one added"]
+)
 def test_a_walk_fails_if_keys_are_added_or_removed(rows: list[WidgetKey]) -> None:
     index = index_of(*(row(str(number)) for number in range(STEP + 1)))
     steps = index.walk()

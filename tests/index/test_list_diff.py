@@ -119,23 +119,27 @@ def test_a_key_with_a_new_suffix_counts_as_added_and_removed() -> None:
 
 # Duplicate ids.
 
-OPEN, OPEN_TOO = row("a", FIRST, "first.test"), row("a", FIRST, "second.test")
+ENABLED, ENABLED_TOO = row("a", FIRST, "first.test"), row("a", FIRST, "second.test")
 REVOKED, REVOKED_TOO = row("a", FIRST, "third.test", disabled_at="2026"), row("a", FIRST, "fourth.test", disabled_at=0)
 
 
 @pytest.mark.parametrize(
     ("rows", "winner"),
     [
-        pytest.param([OPEN, OPEN_TOO], OPEN, id="two enabled: the first"),
-        pytest.param([OPEN, REVOKED], REVOKED, id="enabled, disabled: the disabled one"),
-        pytest.param([REVOKED, OPEN], REVOKED, id="disabled, enabled: the disabled one"),
+        pytest.param([ENABLED, ENABLED_TOO], ENABLED, id="two enabled: the first"),
+        pytest.param([ENABLED, REVOKED], REVOKED, id="enabled, disabled: the disabled one"),
+        pytest.param([REVOKED, ENABLED], REVOKED, id="disabled, enabled: the disabled one"),
         pytest.param([REVOKED, REVOKED_TOO], REVOKED, id="two disabled: the first"),
-        pytest.param([OPEN, OPEN_TOO, REVOKED], REVOKED, id="a disabled one at the end"),
-        pytest.param([OPEN, REVOKED, OPEN_TOO, REVOKED_TOO], REVOKED, id="the first disabled one"),
-        pytest.param([OPEN, OPEN], OPEN, id="twice the same"),
+        pytest.param([ENABLED, ENABLED_TOO, REVOKED], REVOKED, id="a disabled one at the end"),
+        pytest.param([ENABLED, REVOKED, ENABLED_TOO, REVOKED_TOO], REVOKED, id="the first disabled one"),
+        pytest.param([ENABLED, ENABLED], ENABLED, id="twice the same"),
     ],
 )
-@pytest.mark.parametrize("known", [None, OPEN, OPEN_TOO, REVOKED, REVOKED_TOO], ids=["new", "o", "o2", "r", "r2"])
+@pytest.mark.parametrize(
+    "known",
+    [None, ENABLED, ENABLED_TOO, REVOKED, REVOKED_TOO],
+    ids=["new", "enabled", "enabled too", "revoked", "revoked too"],
+)
 def test_the_first_disabled_row_of_an_id_wins_otherwise_the_first(
     rows: list[WidgetKey], winner: WidgetKey, known: WidgetKey | None
 ) -> None:
@@ -169,8 +173,8 @@ def test_a_changed_row_is_found_again_when_its_id_repeats() -> None:
 
 def test_the_same_row_wins_if_rows_of_an_id_have_several_suffixes() -> None:
     """In any order, and with any of them known."""
-    here = [OPEN, REVOKED]
-    elsewhere = [msgspec.structs.replace(each, last8=OTHER.last8, name="elsewhere") for each in (OPEN_TOO, REVOKED_TOO)]
+    here = [ENABLED, REVOKED]
+    elsewhere = [msgspec.structs.replace(each, last8=OTHER.last8, name="elsewhere") for each in (ENABLED_TOO, REVOKED_TOO)]
     for rows in permutations([*here, *elsewhere]):
         for length in (2, 3, 4):
             listed = rows[:length]
@@ -227,8 +231,8 @@ def test_an_unreadable_row_leaves_a_revoked_key_as_it_is() -> None:
     assert compare(index, [unreadable("a")]).is_empty
 
 
-@pytest.mark.parametrize("known", [None, OPEN, REVOKED, msgspec.structs.replace(OPEN, last8=OTHER.last8)], ids=str)
-@pytest.mark.parametrize("listed", [OPEN_TOO, REVOKED_TOO, used(OPEN)], ids=str)
+@pytest.mark.parametrize("known", [None, ENABLED, REVOKED, msgspec.structs.replace(ENABLED, last8=OTHER.last8)], ids=str)
+@pytest.mark.parametrize("listed", [ENABLED_TOO, REVOKED_TOO, used(ENABLED)], ids=str)
 def test_a_readable_row_wins_over_unreadable_ones_except_revocations(known: WidgetKey | None, listed: WidgetKey) -> None:
     for disabled_at, winner in (
         (None, listed),

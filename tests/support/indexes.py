@@ -1,4 +1,4 @@
-"""An index, the rows in it, and the lists that change it."""
+"""Indexes, rows, and lists that change an index."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -61,12 +61,12 @@ def row(
 
 
 def used(widget_key: WidgetKey) -> WidgetKey:
-    """The same row after its key was used."""
+    """The row after its key was used."""
     return msgspec.structs.replace(widget_key, last_used_at="2026-11-22T00:00:00Z")
 
 
 def nested() -> object:
-    """A list in a list in a list, deeper than can be packed."""
+    """A list nested too deeply to be packed."""
     value: list[object] = []
     for _ in range(100_000):
         value = [value]
@@ -74,12 +74,12 @@ def nested() -> object:
 
 
 def compiled(widget_key: WidgetKey) -> IndexedKey:
-    """The key, ready to be asked about pages."""
+    """The key with its compiled allowlist."""
     return IndexedKey(widget_key, Allowlist.parse(widget_key.domain_allowlist))
 
 
 def unreadable(row_id: str | None, disabled_at: object = None) -> InvalidRow:
-    """Make what stands for a row that cannot be read."""
+    """Make an unreadable row."""
     return InvalidRow(0, "unreadable", row_id=row_id, disabled_at=disabled_at)
 
 
@@ -134,31 +134,26 @@ def known_as(index: KeyIndex, row_id: str) -> IndexedKey | None:
     return None if widget_key is None else index.get(widget_key)
 
 
-def ids(packed: Iterable[bytes]) -> list[str]:
-    """The ids of packed rows."""
-    return [id_of(each) for each in packed]
-
-
 def packed_size(widget_key: WidgetKey) -> int:
-    """How many bytes a row takes when it is packed."""
+    """The size of a packed row in bytes."""
     return len(msgspec.msgpack.encode(msgspec.structs.astuple(widget_key)))
 
 
 def resolved(index: KeyIndex, client_key: ClientKey) -> str:
-    """Tell the id of the row that a client key resolves to, or the reason why there is none."""
+    """The id of the row that a client key resolves to, otherwise the reason."""
     found = index.resolve(client_key)
     return found if isinstance(found, str) else found.widget_key.id
 
 
 def by_id(index: KeyIndex) -> dict[str, WidgetKey]:
-    """The rows of an index, each of which has to be there once."""
+    """The rows of an index by id, after checking that ids are unique."""
     keys = list(index)
     assert len({each.id for each in keys}) == len(keys) == len(index)
     return {each.id: each for each in keys}
 
 
 def decisions(index: KeyIndex) -> dict[str, object]:
-    """Ask an index everything that can be asked."""
+    """Everything that an index can answer."""
 
     def known(found: IndexedKey | str | None) -> object:
         return (
