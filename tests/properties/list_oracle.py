@@ -1,6 +1,6 @@
-"""Say, naively and from the design alone, what a list of rows leaves of the keys that were known, and what they decide.
+"""A naive reading of what a list does to the known keys, and of what the keys decide.
 
-As in `oracle`, nothing here is shared with the package. A row is what the hub's JSON has for it.
+As `oracle`, it shares no code with the package. A row is an element of the hub's JSON array.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ Row = dict[str, Any]
 
 
 def read_list(known: dict[str, Row], rows: list[Any]) -> dict[str, Row]:
-    """Return the rows by id after a list has come, given those before it."""
+    """Return the rows by id after a list, given those before it."""
     bad = [row for row in rows if not is_widget_key(row)]
     if len(bad) * 5 > len(rows):
-        return known  # a hub that says so much nonsense is not trusted with the rest
+        return known  # more than a fifth is bad, so the whole list is rejected
     after: dict[str, Row] = {}
     for row in rows:
         if row not in bad and (row["id"] not in after or (is_disabled(row) and not is_disabled(after[row["id"]]))):
             after[row["id"]] = row
     for row in bad:
         row_id = row["id"] if isinstance(row, dict) else None
-        if not isinstance(row_id, str) or not (standing := after.get(row_id) or known.get(row_id)):
+        if not isinstance(row_id, str) or not (winner := after.get(row_id) or known.get(row_id)):
             continue
-        is_revoked = is_disabled(row) and not is_disabled(standing)
-        after[row_id] = {**standing, "disabled_at": row["disabled_at"]} if is_revoked else standing
+        is_revoked = is_disabled(row) and not is_disabled(winner)
+        after[row_id] = {**winner, "disabled_at": row["disabled_at"]} if is_revoked else winner
     return after
 
 
 def decide(rows: list[Row], account: str, client_key: str, origin: str | None) -> str:
-    """Return the reason that is given for a well-formed client key on a page."""
+    """Return the reason of the decision about a well-formed client key."""
     if client_key.removeprefix(PREFIX).rpartition("_")[0] != account:
         return "key_unknown"
     row = find_row(rows, client_key)
@@ -56,7 +56,7 @@ def decide(rows: list[Row], account: str, client_key: str, origin: str | None) -
 
 
 def find_row(rows: list[Row], client_key: str) -> Row | str:
-    """Return the row of a client key, or the reason why there is none."""
+    """Return the row of a client key, or the reason if there is none."""
     alike = [row for row in rows if row["last8"] == client_key[-8:]]
     digest = hashlib.sha256(client_key.encode()).hexdigest()
     proven = [row for row in alike if row["key_sha256"] == digest]
@@ -67,17 +67,17 @@ def find_row(rows: list[Row], client_key: str) -> Row | str:
 
 
 def is_allowed_by_some_key(rows: list[Row], origin: str) -> bool:
-    """Tell whether any enabled key allows an origin."""
+    """Whether any enabled key allows an origin."""
     return any(not is_disabled(row) and oracle.allows(row["domain_allowlist"] or [], origin) for row in rows)
 
 
 def is_disabled(row: Row) -> bool:
-    """Tell whether a row is revoked."""
+    """Whether a row is disabled."""
     return row["disabled_at"] is not None
 
 
 def is_widget_key(row: Any) -> bool:
-    """Tell whether a row has what the gate decides by, as it should be."""
+    """Whether the fields that decisions depend on are valid."""
     if not isinstance(row, dict):
         return False
     entries, digest = row["domain_allowlist"], row["key_sha256"]

@@ -1,7 +1,7 @@
-"""Say, naively and from the design alone, what an origin is, what an entry means and whether the one allows the other.
+"""A naive reading of origins and entries, and of which entry allows which origin.
 
-Nothing here is shared with the package: label lists, loops and comparisons, so that both can only agree by being right.
-Entries are understood when they are ASCII and contain no Punycode.
+It shares no code with the package, only lists of labels, loops and comparisons, so both agree only if both are right. It
+understands ASCII entries without Punycode.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ PUBLIC_SUFFIXES = {"com", "co", "co.uk", "io", "github.io", "vercel.app", "foo.c
 
 
 class ReadEntry(NamedTuple):
-    """An entry the design accepts; `port` is None for the default one of each scheme and ANY_PORT for `:*`."""
+    """A valid entry. Its port is None for the default of each scheme, ANY_PORT for `:*`."""
 
     schemes: tuple[str, ...]
     wildcard: bool
@@ -33,7 +33,7 @@ class ReadEntry(NamedTuple):
 
 
 def read_origin(value: str) -> tuple[str, str, int] | None:
-    """Return the scheme, the host and the effective port of an origin that is its own serialisation."""
+    """Return the scheme, host and effective port of a serialised origin, otherwise None."""
     if not value.isascii() or len(value) > LONGEST_ORIGIN:
         return None
     for scheme in ("http", "https"):
@@ -61,7 +61,7 @@ def _read_origin_after(scheme: str, authority: str) -> tuple[str, str, int] | No
 
 
 def read_entry(entry: str) -> ReadEntry | None:
-    """Return what an ASCII entry without Punycode means, or None for one that is rejected."""
+    """Read an ASCII entry without Punycode. Return None if it is rejected."""
     if not entry.isascii() or len(entry) > LONGEST_ENTRY:
         return None
     text = entry.strip(" \t").lower()
@@ -86,7 +86,7 @@ def read_entry(entry: str) -> ReadEntry | None:
 
 
 def allows(entries: list[str], origin: str) -> bool:
-    """Tell whether any of the first hundred entries allows the origin."""
+    """Whether any of the first hundred entries allows the origin."""
     read = read_origin(origin)
     if read is None:
         return False

@@ -1,4 +1,7 @@
-"""Entries and origins as people and as attackers write them, over a pool of hosts so small that they really meet."""
+"""Strategies for entries and origins, as owners and as attackers write them.
+
+The pool of hosts is small, so that entries and origins often match.
+"""
 
 from hypothesis import strategies as st
 
@@ -207,7 +210,7 @@ def hosts() -> st.SearchStrategy[str]:
 
 
 def entries() -> st.SearchStrategy[str]:
-    """Draw an entry, plain more often than not, that may be wrong in any of its parts."""
+    """Draw an entry, plain more often than not. Any of its parts may be wrong."""
     wildcards = [f"*.{name}" for name in NAMES + IPV4 + IPV6]
     host = st.one_of(
         hosts(),
@@ -231,7 +234,7 @@ def ascii_entries() -> st.SearchStrategy[str]:
 
 
 def any_entries() -> st.SearchStrategy[str]:
-    """Draw any entry at all: Unicode names, Punycode and arbitrary text too."""
+    """Draw any entry, including Unicode names, Punycode and arbitrary text."""
     names = st.builds(
         "".join,
         st.tuples(_mostly(GOOD_SCHEMES, BAD_SCHEMES), st.sampled_from(UNICODE_NAMES), _mostly(GOOD_PORTS, BAD_PORTS)),
@@ -240,7 +243,7 @@ def any_entries() -> st.SearchStrategy[str]:
 
 
 def origins() -> st.SearchStrategy[str]:
-    """Draw what an Origin header may hold, well formed more often than not."""
+    """Draw the value of an Origin header, well formed more often than not."""
     host = st.one_of(
         hosts(),
         hosts(),
@@ -254,7 +257,7 @@ def origins() -> st.SearchStrategy[str]:
 
 
 def good_origins() -> st.SearchStrategy[str]:
-    """Draw an origin that is its own serialisation."""
+    """Draw a serialised origin."""
     ports = {"http://": ["", ":443", ":3000", ":65535"], "https://": ["", ":80", ":8443", ":1"]}
     return st.sampled_from(sorted(ports)).flatmap(
         lambda scheme: st.builds("".join, st.tuples(st.just(scheme), hosts(), st.sampled_from(ports[scheme]))),
@@ -262,7 +265,7 @@ def good_origins() -> st.SearchStrategy[str]:
 
 
 def entries_for(origin: str) -> st.SearchStrategy[str]:
-    """Draw an entry that was written with this origin in mind, and allows it unless its host forbids a wildcard."""
+    """Draw an entry written for this origin. It is valid unless its host forbids a wildcard."""
     scheme, rest = origin.split("://")
     host, colon, port = rest, "", ""
     if not rest.endswith("]"):
@@ -276,7 +279,7 @@ def entries_for(origin: str) -> st.SearchStrategy[str]:
 
 
 def neighbours(origin: str) -> list[str]:
-    """List what differs a little from an origin: a byte, a glued name, the port, the scheme, the spelling."""
+    """List variations of an origin: a byte, a glued name, the port, scheme or spelling."""
     scheme, rest = origin.split("://")
     other = {"http": "https", "https": "http"}[scheme]
     one_less = [origin[:position] + origin[position + 1 :] for position in range(len(origin))]

@@ -1,4 +1,4 @@
-"""The index as people see it: a gate that got list after list, one difference each, decides as if it knew only the last."""
+"""State machine: a gate that applied many lists decides as one that knows only the last."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
 
 from . import list_oracle
 
-MOST_KEYS = 9  # of ten, a list that drops more than half would be held
+MOST_KEYS = 9  # with ten or more, a list that lacks more than half of them is held back
 CLIENT_KEYS = [
     *(client_key(number) for number in (1, 2, 3)),
     *(f"pk_live_acme_another{number:08d}" for number in (1, 2, 3)),
@@ -24,7 +24,7 @@ CLIENT_KEYS = [
 ]
 DIGESTS = [hashlib.sha256(key.encode()).hexdigest() for key in CLIENT_KEYS]
 PAGES = [ORIGIN, "http://acme.com", "https://a.b.acme.com", "http://localhost:5173", "https://acme.com:8443"]
-SAID_OF_PAGES = [*PAGES, None, "null", "https://acme.com/"]
+ORIGIN_HEADERS = [*PAGES, None, "null", "https://acme.com/"]
 
 PLACES = st.integers(0, 20)
 NUMBERS = st.integers(1, MOST_KEYS)
@@ -49,7 +49,7 @@ FIELDS = st.one_of(
     ),
     st.fixed_dictionaries({"agent_id": st.sampled_from([None, "agent-7"]), "name": st.sampled_from([None, "shop", 7])}),
 )
-SPOILED = st.sampled_from(
+BAD_FIELDS = st.sampled_from(
     [
         {"last8": "short"},
         {"last8": None},
@@ -64,7 +64,7 @@ SPOILED = st.sampled_from(
 
 
 class Lists(RuleBasedStateMachine):
-    """A hub that sends any list, a gate that follows it, and the rows that an attentive reader would know by now."""
+    """A hub that sends any lists, a gate that applies them, and the rows it should know."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,8 +97,8 @@ class Lists(RuleBasedStateMachine):
     def enable(self, place: int) -> None:
         self.rewrite(place, {"disabled_at": None})
 
-    @rule(place=PLACES, fields=SPOILED, revoked=st.just({}) | st.fixed_dictionaries({"disabled_at": DISABLED_AT}))
-    def spoil(self, place: int, fields: dict[str, Any], revoked: dict[str, object]) -> None:
+    @rule(place=PLACES, fields=BAD_FIELDS, revoked=st.just({}) | st.fixed_dictionaries({"disabled_at": DISABLED_AT}))
+    def break_row(self, place: int, fields: dict[str, Any], revoked: dict[str, object]) -> None:
         self.rewrite(place, fields | revoked)
 
     @rule(place=PLACES, row=st.sampled_from([None, 7, "key-1", ["key-1"]]))
@@ -114,11 +114,11 @@ class Lists(RuleBasedStateMachine):
             self.send(self.rows[:place] + self.rows[place + 1 :])
 
     @rule()
-    def remove_what_is_bad(self) -> None:
+    def remove_bad_rows(self) -> None:
         self.send([row for row in self.rows if list_oracle.is_widget_key(row)])
 
     @rule()
-    def turn_round(self) -> None:
+    def reverse(self) -> None:
         self.send(self.rows[::-1])
 
     @rule(numbers=st.sets(NUMBERS))
@@ -139,17 +139,17 @@ class Lists(RuleBasedStateMachine):
         self.runner.run(self.gate.refresh())
 
     @invariant()
-    def every_decision_is_that_of_a_gate_without_a_past_and_of_the_oracle(self) -> None:
+    def decisions_match_a_new_gate_and_the_oracle(self) -> None:
         rows = list(self.known.values())
         fresh = Gatekeeper.from_rows(rows, account=ACCOUNT)
         for key in CLIENT_KEYS:
-            for page in SAID_OF_PAGES:
+            for page in ORIGIN_HEADERS:
                 decision = self.gate.decide(key, page)
                 assert decision == fresh.decide(key, page)
                 assert decision.reason == list_oracle.decide(rows, ACCOUNT, key, page)
 
     @invariant()
-    def what_is_told_about_the_keys_is_true_of_the_last_list(self) -> None:
+    def status_and_enabled_origins_match_the_last_list(self) -> None:
         rows = list(self.known.values())
         status = self.gate.status
         assert status.keys == len(rows)
@@ -162,4 +162,4 @@ class Lists(RuleBasedStateMachine):
 
 
 Lists.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
-test_list_after_list_decides_as_the_last_one_would_alone = Lists.TestCase
+test_only_the_last_list_matters = Lists.TestCase

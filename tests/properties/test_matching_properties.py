@@ -1,4 +1,4 @@
-"""What must hold for every entry and every origin, whoever wrote them."""
+"""Properties of every entry and every origin."""
 
 from collections.abc import Callable
 
@@ -32,12 +32,12 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def parse_or_none(value: str | bytes) -> Origin | None:
-    """Parse an Origin header; a refusal gives None and must say why."""
+    """Parse an Origin header. Return None if it is refused, which must have a reason."""
     return _or_none(Origin.parse, value)
 
 
 def referer_or_none(value: str | bytes) -> Origin | None:
-    """Parse a Referer header; a refusal gives None and must say why."""
+    """Parse a Referer header. Return None if it is refused, which must have a reason."""
     return _or_none(Origin.from_referer, value)
 
 
@@ -51,29 +51,29 @@ def _or_none(parse: Callable[[str | bytes], Origin], value: str | bytes) -> Orig
 
 
 def allowed_alone(entry: str, origin: str) -> bool:
-    """Tell whether a list of this entry only allows the origin."""
+    """Whether a list of only this entry allows the origin."""
     return Allowlist.parse([entry]).allows(origin)
 
 
 @MANY
 @given(entries=ENTRY_LISTS, origin=strategies.origins())
 def test_the_oracle_agrees_on_any_entries_and_any_origin(entries: list[str], origin: str) -> None:
-    """Exactly those origins are allowed that the naive reading of the design allows."""
+    """Exactly the origins that the naive reading allows are allowed."""
     assert Allowlist.parse(entries).allows(origin) is oracle.allows(entries, origin)
 
 
 @MANY
 @given(case=LISTS_WITH_A_MATCH)
-def test_the_oracle_agrees_on_origins_that_an_entry_was_written_for(case: tuple[list[str], str]) -> None:
-    """An origin for which the owner wrote an entry is allowed whatever stands around that entry."""
+def test_the_oracle_agrees_if_an_entry_was_written_for_the_origin(case: tuple[list[str], str]) -> None:
+    """The entries around it make no difference."""
     entries, origin = case
     assert Allowlist.parse(entries).allows(origin) is oracle.allows(entries, origin)
 
 
 @settings(max_examples=1000, deadline=None)
 @given(entry=strategies.any_entries().filter(lambda entry: len(entry) < MAX_ENTRY_LENGTH))
-def test_an_entry_that_is_read_in_one_look_is_what_it_is_step_by_step(entry: str) -> None:
-    """With a space before it, which counts for nothing, any entry is read step by step."""
+def test_the_fast_path_for_plain_entries_agrees_with_the_full_parser(entry: str) -> None:
+    """An entry with a space before it, which is normalised away, takes the full parser."""
 
     def read(text: str) -> Pattern | tuple[str, str]:
         try:
@@ -87,15 +87,15 @@ def test_an_entry_that_is_read_in_one_look_is_what_it_is_step_by_step(entry: str
 @MANY
 @given(entry=strategies.ascii_entries())
 def test_an_entry_is_accepted_exactly_when_the_oracle_reads_it(entry: str) -> None:
-    """An ASCII entry is accepted or rejected as the grammar says, even where no origin would show it."""
+    """Also if no origin could show the difference."""
     accepted = bool(Allowlist.parse([entry]).patterns)
     assert accepted is (oracle.read_entry(entry) is not None)
 
 
 @MANY
 @given(case=LISTS_WITH_A_MATCH)
-def test_order_and_company_change_no_decision(case: tuple[list[str], str]) -> None:
-    """A list allows what any one of its entries allows alone, in whatever order they stand."""
+def test_neither_order_nor_other_entries_change_a_decision(case: tuple[list[str], str]) -> None:
+    """A list allows an origin if any one of its entries does alone, in any order."""
     entries, origin = case
     together = Allowlist.parse(entries).allows(origin)
     assert together is any(allowed_alone(entry, origin) for entry in entries)
@@ -105,7 +105,7 @@ def test_order_and_company_change_no_decision(case: tuple[list[str], str]) -> No
 @MANY
 @given(case=LISTS_WITH_A_MATCH)
 def test_match_names_an_entry_that_alone_allows_the_origin(case: tuple[list[str], str]) -> None:
-    """The entry that is named is one of the list, as it was written, and would do by itself."""
+    """It names an entry of the list, as written."""
     entries, origin = case
     allowlist = Allowlist.parse(entries)
     matched = allowlist.match(origin)
@@ -115,7 +115,7 @@ def test_match_names_an_entry_that_alone_allows_the_origin(case: tuple[list[str]
 
 @MANY
 @given(origin=strategies.good_origins(), entries=ENTRY_LISTS)
-def test_an_origin_and_its_text_are_answered_alike(origin: str, entries: list[str]) -> None:
+def test_an_origin_and_its_text_get_the_same_answer(origin: str, entries: list[str]) -> None:
     """A parsed origin and its serialisation get the same answer and the same entry."""
     allowlist = Allowlist.parse(entries)
     parsed = Origin.parse(origin)
@@ -125,8 +125,8 @@ def test_an_origin_and_its_text_are_answered_alike(origin: str, entries: list[st
 
 @SOME
 @given(case=LISTS_WITH_A_MATCH)
-def test_neighbours_of_an_allowed_origin_get_nothing_from_it(case: tuple[list[str], str]) -> None:
-    """A byte more, a byte less, a glued name, another port or spelling: allowed only if the design says so."""
+def test_neighbours_of_an_allowed_origin_are_decided_on_their_own(case: tuple[list[str], str]) -> None:
+    """A neighbour has a byte more or less, a glued name, another port or another spelling."""
     entries, origin = case
     allowlist = Allowlist.parse(entries)
     for neighbour in strategies.neighbours(origin):
@@ -145,8 +145,8 @@ def test_a_look_alike_entry_never_allows_the_ascii_host(scheme: str, name: str) 
 
 @MANY
 @given(entries=ANY_ENTRY_LISTS)
-def test_normalised_patterns_are_already_normal(entries: list[str]) -> None:
-    """Writing the normalised patterns back as entries changes nothing and rejects nothing."""
+def test_normalising_patterns_is_idempotent(entries: list[str]) -> None:
+    """Parsing the patterns as entries gives the same patterns and rejects none."""
     patterns = Allowlist.parse(entries).patterns
     again = Allowlist.parse(patterns)
     assert again.patterns == patterns
@@ -155,8 +155,8 @@ def test_normalised_patterns_are_already_normal(entries: list[str]) -> None:
 
 @SOME
 @given(case=LISTS_WITH_A_MATCH)
-def test_normalised_patterns_mean_what_was_written(case: tuple[list[str], str]) -> None:
-    """The patterns allow the same origins as the entries from which they come."""
+def test_normalised_patterns_allow_what_the_entries_allow(case: tuple[list[str], str]) -> None:
+    """They agree on the origin and on all of its neighbours."""
     entries, origin = case
     written = Allowlist.parse(entries)
     normalised = Allowlist.parse(written.patterns)
@@ -167,7 +167,7 @@ def test_normalised_patterns_mean_what_was_written(case: tuple[list[str], str]) 
 @MANY
 @given(entries=ANY_ENTRY_LISTS)
 def test_every_entry_is_accounted_for(entries: list[str]) -> None:
-    """An entry is accepted, rejected with a reason and a hint, or repeats an accepted one; none disappears."""
+    """It is accepted, rejected with a reason and a hint, or a duplicate of an accepted one."""
     allowlist = Allowlist.parse(entries)
     accepted: list[str] = []
     rejected: set[str] = set()
@@ -184,7 +184,7 @@ def test_every_entry_is_accounted_for(entries: list[str]) -> None:
 @settings(max_examples=30, deadline=None)
 @given(filler=st.sampled_from(["acme.com", "bad entry", ""]), count=st.integers(97, 103))
 def test_entries_beyond_the_hundredth_are_rejected(filler: str, count: int) -> None:
-    """The hundredth entry counts, the next does not and is reported, whatever stands before it."""
+    """Accepted and rejected entries count alike, and those after the hundredth are reported."""
     entries = [filler and f"{filler}:{number}" for number in range(1, count + 1)] + ["https://last.test"]
     allowlist = Allowlist.parse(entries)
     assert allowlist.allows("https://last.test") is oracle.allows(entries, "https://last.test")
@@ -195,7 +195,7 @@ def test_entries_beyond_the_hundredth_are_rejected(filler: str, count: int) -> N
 @MANY
 @given(value=strategies.origins())
 def test_origins_are_parsed_exactly_as_the_oracle_reads_them(value: str) -> None:
-    """An Origin header is accepted exactly when it is its own serialisation, and then it comes back unchanged."""
+    """A header is accepted only if it is a serialised origin, and is then unchanged by a round trip."""
     origin = parse_or_none(value)
     expected = oracle.read_origin(value)
     assert (origin is not None) is (expected is not None)
@@ -208,7 +208,7 @@ def test_origins_are_parsed_exactly_as_the_oracle_reads_them(value: str) -> None
 @SOME
 @given(origin=strategies.good_origins())
 def test_neighbours_of_an_origin_are_parsed_as_the_oracle_reads_them(origin: str) -> None:
-    """Near an origin, too, only serialisations are origins, and each is its own."""
+    """Accepted neighbours are unchanged by a round trip."""
     for neighbour in strategies.neighbours(origin):
         parsed = parse_or_none(neighbour)
         assert (parsed is not None) is (oracle.read_origin(neighbour) is not None), neighbour
@@ -218,7 +218,7 @@ def test_neighbours_of_an_origin_are_parsed_as_the_oracle_reads_them(origin: str
 @MANY
 @given(value=strategies.origins())
 def test_bytes_and_text_are_parsed_alike(value: str) -> None:
-    """The header's bytes and their text give equal origins, or none."""
+    """Both give equal origins, or both give none."""
     raw = value.encode("utf-8", "surrogatepass")
     assert parse_or_none(raw) == parse_or_none(value)
     assert referer_or_none(raw) == referer_or_none(value)
@@ -227,7 +227,7 @@ def test_bytes_and_text_are_parsed_alike(value: str) -> None:
 @MANY
 @given(value=st.one_of(strategies.ANY_TEXT, strategies.ANY_BYTES))
 def test_arbitrary_headers_raise_nothing_but_invalid_origin(value: str | bytes) -> None:
-    """Whatever arrives, the parsers return an origin or raise InvalidOrigin with a reason."""
+    """Both parsers return an origin or raise InvalidOrigin with a reason."""
     for start in ("", "https://", "http://[", "https://acme.com:"):
         glued = start + value if isinstance(value, str) else start.encode() + value
         parse_or_none(glued)
@@ -236,8 +236,8 @@ def test_arbitrary_headers_raise_nothing_but_invalid_origin(value: str | bytes) 
 
 @MANY
 @given(entries=ANY_ENTRY_LISTS, origin=st.one_of(strategies.ANY_TEXT, strategies.origins()))
-def test_allowlists_never_raise(entries: list[str], origin: str) -> None:
-    """No entry and no origin, however odd, makes an allowlist raise, and both questions have one answer."""
+def test_allows_and_match_never_raise_and_agree(entries: list[str], origin: str) -> None:
+    """An allowed origin is always a serialised one."""
     allowlist = Allowlist.parse(entries)
     assert allowlist.allows(origin) is (allowlist.match(origin) is not None)
     assert not allowlist.allows(origin) or oracle.read_origin(origin) is not None
@@ -246,7 +246,7 @@ def test_allowlists_never_raise(entries: list[str], origin: str) -> None:
 @MANY
 @given(origin=strategies.good_origins(), tail=st.sampled_from(strategies.PATH_TAILS))
 def test_a_referer_gives_the_origin_before_its_path(origin: str, tail: str) -> None:
-    """A page's Referer gives the page's origin, in any letter case and with the default port spelled out."""
+    """In any letter case, and with the default port written out."""
     expected = Origin.parse(origin)
     assert Origin.from_referer(origin + tail) == expected
     assert Origin.from_referer(origin.upper() + tail) == expected
@@ -256,8 +256,8 @@ def test_a_referer_gives_the_origin_before_its_path(origin: str, tail: str) -> N
 
 @MANY
 @given(value=REFERERS)
-def test_a_referer_gives_nothing_that_it_does_not_begin_with(value: str) -> None:
-    """The origin taken from a Referer is what it begins with, up to a delimiter or a spelled default port."""
+def test_an_origin_from_a_referer_is_a_prefix_of_it(value: str) -> None:
+    """The prefix ends at a delimiter or at a default port that is written out."""
     origin = referer_or_none(value)
     if origin is None:
         return

@@ -1,4 +1,4 @@
-"""What the gate remembers: no decision survives the change, the failure or the hour that makes it wrong."""
+"""State machine: no remembered decision outlives a change, a failure or the expiry of the list."""
 
 import asyncio
 from typing import Any
@@ -23,14 +23,14 @@ REFERERS = st.sampled_from([None, "https://acme.com/page", "https://a.acme.com/p
 
 
 class Memory(RuleBasedStateMachine):
-    """A gate over a hub that changes, fails and lies, and that is polled, asked to refresh, and forgotten for too long."""
+    """A gate, and a hub that changes, fails, sends bad rows or is unreachable for too long."""
 
     numbers = st.sampled_from(NUMBERS)
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.time = FakeTime(jitter=1.0)  # the longest pauses after failures, in which a list may expire
+        self.time = FakeTime(jitter=1.0)  # the longest pauses after failures, during which a list may expire
         self.hub = {number: row(number, key_sha256=None) for number in NUMBERS}
         self.source = MemorySource(*self.hub.values(), *OTHERS)
         self.source.on_fetch = self.note_fetch
@@ -46,7 +46,7 @@ class Memory(RuleBasedStateMachine):
         self.runner.run(self.time.asleep())
 
     def note_fetch(self) -> None:
-        """Read the list as the gate should: of nine rows one may be bad, and a list with two is not trusted."""
+        """Read the list as the gate should. Of nine rows one may be bad; with two, the list is rejected."""
         bad = sum(not list_oracle.is_widget_key(fields) for fields in self.source.rows)
         if self.source.broken is None and bad < 2:
             self.known = list_oracle.read_list(self.known, self.source.rows)
@@ -61,7 +61,7 @@ class Memory(RuleBasedStateMachine):
         self.put(number, last8=f"{number:08d}", domain_allowlist=allowlist, disabled_at="now" if disabled else None)
 
     @rule(number=numbers)
-    def spoil(self, number: int) -> None:
+    def break_row(self, number: int) -> None:
         self.put(number, last8="short")
 
     @rule(number=numbers, other=numbers)
@@ -98,7 +98,7 @@ class Memory(RuleBasedStateMachine):
 
     @precondition(lambda self: self.known)
     @invariant()
-    def every_decision_is_that_of_a_gate_without_a_past_and_of_the_oracle(self) -> None:
+    def decisions_match_a_new_gate_and_the_oracle(self) -> None:
         for number in NUMBERS:
             self.compare(number, ORIGIN, None)
 
@@ -117,4 +117,4 @@ class Memory(RuleBasedStateMachine):
 
 
 Memory.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-test_no_decision_survives_the_change_that_makes_it_wrong = Memory.TestCase
+test_no_remembered_decision_outlives_its_reasons = Memory.TestCase
