@@ -12,7 +12,7 @@ __all__ = ("ChangeSet",)
 
 
 class ChangeSet:
-    """Keys to add to an index, to change in it and to remove from it.
+    """The keys to add to an index, to change and to remove.
 
     It takes over the rows that it is given, and frees them while it is applied.
 
@@ -27,7 +27,7 @@ class ChangeSet:
 
     Attributes:
         added_count: the number of keys to add.
-        changed_count: the number of keys that change in more than when they were used.
+        changed_count: the number of keys with a changed field other than last_used_at.
         removed_count: the number of keys to remove.
         retained: the ids of the keys that stay because their row cannot be read.
         duplicate_ids: the ids that several rows have.
@@ -75,7 +75,7 @@ class ChangeSet:
         return held
 
     def apply(self) -> Generator[None, None, None]:
-        """Apply the changes to the index, in steps, and touch no other key.
+        """Apply the changes to the index, in steps.
 
         Once begun, all steps must be run: between two of them, only some of the changes are applied.
         """

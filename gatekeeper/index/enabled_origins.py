@@ -1,4 +1,7 @@
-"""EnabledOrigins: the origins that any enabled key allows, for preflights without a key."""
+"""EnabledOrigins: the origins that any enabled key allows.
+
+Strict preflights without a key are decided by it.
+"""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,6 +1,7 @@
-"""KeyIndex: every widget key of the account in memory, found by the last 8 characters of a client key.
+"""KeyIndex: every widget key of the account, in memory.
 
-Keys are kept packed, and unpacked when a page asks for one. Walks over all of them go in steps of about a millisecond.
+Keys are found by the last 8 characters of the client key. They are kept packed, and unpacked when a page asks for one. A
+walk over all of them takes steps of about a millisecond.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -80,7 +81,7 @@ class KeyIndex:
         return self._resolve_collision(self._suffix_collisions.get(last8, {}), client_key)
 
     def get(self, widget_key: WidgetKey) -> IndexedKey | None:
-        """Return the current version of a key, or None if it was removed.
+        """Return the current version of a key; None if it was removed.
 
         Args:
             widget_key: an earlier version of the key.
@@ -93,7 +94,10 @@ class KeyIndex:
         return tuple(last8 for last8, keys in self._suffix_collisions.items() if _are_ambiguous(keys.values()))
 
     def enabled_origins(self) -> EnabledOrigins:
-        """Return the origins of all enabled keys, kept up to date from the first call on."""
+        """Return the origins of all enabled keys.
+
+        They are counted at the first call, and kept up to date from then on.
+        """
         if self._enabled_origins is None:
             self._enabled_origins = EnabledOrigins(https_only=self._https_only)
             for key in self:
@@ -101,11 +105,9 @@ class KeyIndex:
         return self._enabled_origins
 
     def candidate(self, last8: str, row_id: str) -> bytes | None:
-        """Return the only key with these last 8 characters; of several, the one with this id.
+        """Return the key that may have this id, if any.
 
-        Args:
-            last8: the last 8 characters of the client key.
-            row_id: the id, which the only key need not have.
+        The only key with these last 8 characters may have another id. Of several, the one with this id is returned.
         """
         packed = self._buckets[hash(last8) % BUCKETS].get(last8)  # not _bucket(): this is called for every row of a list
         if packed is None and last8 in self._suffix_collisions:
@@ -113,7 +115,7 @@ class KeyIndex:
         return packed
 
     def walk(self) -> Iterator[list[tuple[str, bytes]]]:
-        """Iterate over all keys in steps, as their last 8 characters and packed keys.
+        """Iterate over all keys in steps: last 8 characters and packed key.
 
         Raises:
             RuntimeError: if a key is added or removed before the last step.
@@ -162,7 +164,7 @@ class KeyIndex:
         self._moves += 1
 
     def replace(self, packed: bytes) -> None:
-        """Replace the row of the key with the same slot, last 8 characters and id."""
+        """Replace a key by one with the same slot, suffix and id."""
         last8 = last8_of(packed)
         bucket = self._bucket(last8)
         if last8 in bucket:
@@ -208,7 +210,7 @@ class KeyIndex:
                 self.remove(last8, packed)
 
     def after_fork(self) -> None:
-        """Replace the lock, which another thread of the parent process may have held."""
+        """Replace the lock, which another thread may have held before the fork."""
         self._compiled_lock = Lock()
 
     def _resolve_collision(

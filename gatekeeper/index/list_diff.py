@@ -1,4 +1,4 @@
-"""ListDiff: compares a complete list with an index, row by row, without changing the index."""
+"""ListDiff: compares a complete list with an index, row by row."""
 
 from array import array
 from collections import Counter
@@ -43,19 +43,19 @@ def load(index: KeyIndex, rows: Iterable[WidgetKey]) -> None:
 
 
 class ListDiff:
-    """Compares a complete list with an index.
+    """Compares a complete list with an index, without changing it.
 
-    Add all rows, then call `finish`. Duplicate ids: the first disabled row wins, otherwise the first row. A malformed row
+    Add all rows, then call `finish`. Duplicate ids: the first disabled row wins, otherwise the first row. An unreadable row
     that sets disabled_at still revokes its key.
 
     Args:
         index: the index, which must not change before the change set is applied.
-        expired_ids: the ids of keys that are removed rather than retained if their row cannot be read, unless disabled.
+        expired_ids: the ids of keys that an unreadable row no longer retains, unless they are disabled.
 
     Attributes:
         count: the number of rows added so far.
-        rejected: the first 10 rows that cannot be read.
-        rejected_reasons: the number of rows that cannot be read, by reason.
+        rejected: the first 10 unreadable rows.
+        rejected_reasons: the number of unreadable rows, by reason.
     """
 
     def __init__(self, index: KeyIndex, *, expired_ids: Collection[str] = ()) -> None:
@@ -75,7 +75,7 @@ class ListDiff:
 
     @property
     def rejected_count(self) -> int:
-        """The number of rows that cannot be read."""
+        """The number of unreadable rows."""
         return self.rejected_reasons.total()
 
     def add_rows(self, rows: Iterable[Any]) -> "array[int] | None":
@@ -138,10 +138,10 @@ class ListDiff:
         return True
 
     def finish(self) -> Generator[None, None, ChangeSet]:
-        """Find the removed keys and the duplicate ids, in steps, once all rows were added.
+        """Find removed keys and duplicate ids, once all rows are added.
 
         Returns:
-            The change set. It takes over the rows, so nothing can be added after it.
+            The change set. It takes over the rows, so no more can be added.
         """
         repeated = yield from self._new.repeated_hashes()
         known, removed = yield from self._compare_known()
@@ -185,7 +185,7 @@ class ListDiff:
             self._rejected_ids[row.row_id] = row.disabled_at
 
     def _compare_known(self) -> Generator[None, None, tuple[dict[str, tuple[str, bytes]], list[tuple[str, bytes]]]]:
-        """Find the known keys whose id another row has, by id, and those that have no row."""
+        """Find known keys whose id other rows have, and those without rows."""
         shared: dict[str, tuple[str, bytes]] = {}
         removed: list[tuple[str, bytes]] = []
         is_plain = not self._new and not self._rejected_ids
@@ -206,7 +206,7 @@ class ListDiff:
         return shared, removed
 
     def _compare_new(self, repeated: set[int], known: Collection[str]) -> Generator[None, None, dict[str, int]]:
-        """Find the places of the new rows whose id another row has; of several, only the winning row is kept."""
+        """Find new rows whose id other rows have, and drop losing ones."""
         places: dict[str, int] = {}
         for step in self._new.steps():
             for place, packed in step:
@@ -233,7 +233,10 @@ class ListDiff:
         removed: list[tuple[str, bytes]],
         retained: list[str],
     ) -> Iterator[None]:
-        """Choose between a known key and a new row with its id, and apply the rejected rows of known keys."""
+        """Choose between known keys and new rows with their ids.
+
+        Rejected rows are applied to the known keys that stay.
+        """
         for step in steps_of(known.items()):
             for row_id, (last8, packed) in step:
                 place = new.get(row_id)
@@ -259,11 +262,11 @@ class ListDiff:
             yield
 
     def _expires(self, packed: bytes, disabled_at: object) -> bool:
-        """Whether a key is no longer retained for a row that cannot be read. A disabled one always is."""
+        """Whether an unreadable row no longer retains its key. A disabled key always stays."""
         return disabled_at is None and id_of(packed) in self._expired_ids and not unpack(packed).disabled
 
     def _stays(self, packed: bytes, place: int | None) -> bool:
-        """Whether a known key wins over the new row with its id and other last 8 characters."""
+        """Whether a known key wins over a new row with its id."""
         if place is None:
             return True
         seen_at = self._seen_at[slot_of(packed)]
@@ -274,7 +277,7 @@ class ListDiff:
         return (winning_row(row, new) if is_first else winning_row(new, row)) is row
 
     def _reconcile_new(self, new: Mapping[str, int]) -> Iterator[None]:
-        """Apply the rejected rows of new keys."""
+        """Apply rejected rows to new keys."""
         for step in steps_of(new.items()):
             for row_id, place in step:
                 row = row_of(self._new[place])

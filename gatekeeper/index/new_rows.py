@@ -1,4 +1,4 @@
-"""NewRows: the rows of a list whose keys the index does not have yet."""
+"""NewRows: the rows of a list whose keys are new."""
 
 from array import array
 from collections import Counter
@@ -66,7 +66,7 @@ class NewRows:
         self._dropped.add(place)
 
     def repeated_hashes(self) -> Generator[None, None, set[int]]:
-        """Find the hashes that several ids share, in steps."""
+        """Find the hashes that several ids share."""
         repeated: set[int] = set()
         for hashes in self._hashes:
             if len(set(hashes)) < len(hashes):
@@ -75,7 +75,7 @@ class NewRows:
         return repeated
 
     def hash_sets(self) -> Generator[None, None, list[set[int]]]:
-        """Collect the hashes of all ids by their remainder modulo 256, in steps."""
+        """Collect the hashes of all ids, by their remainder modulo 256."""
         sets: list[set[int]] = []
         for hashes in self._hashes:
             sets.append(set(hashes))

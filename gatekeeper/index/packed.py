@@ -133,12 +133,12 @@ def classify_change(before: bytes, after: bytes) -> ChangeKind:
 
 
 def winning_row(first: bytes, second: bytes) -> bytes:
-    """Choose between two rows with one id: the first disabled one, otherwise the first."""
+    """Choose the winner of two rows: the first disabled, otherwise the first."""
     return second if classify_change(first, second) == "revocation" else first
 
 
 def with_revocation(row: bytes, disabled_at: object) -> bytes:
-    """Set disabled_at in a row, unless it is None or the row is disabled already."""
+    """Set disabled_at in a row that is not disabled; None changes nothing."""
     key = unpack_row(row)
     return row if disabled_at is None or key.disabled else pack(msgspec.structs.replace(key, disabled_at=disabled_at))
 

@@ -34,7 +34,7 @@ class PendingRows:
 
     @property
     def changed_count(self) -> int:
-        """The number of keys that change in more than when they were used."""
+        """The number of keys with a changed field other than last_used_at."""
         return self._kinds["change"] + self._kinds["revocation"]
 
     def add(self, known: bytes, row: bytes, seen_at: int) -> None:
@@ -74,7 +74,7 @@ class PendingRows:
             self._count(before, row)
 
     def latest_row(self, known: bytes, seen_at: int) -> bytes:
-        """Return the pending row of a known key, or its known row if none is pending.
+        """Return the pending row of a key, otherwise its known row.
 
         Args:
             known: the packed key as the index has it.
@@ -84,7 +84,7 @@ class PendingRows:
         return row_of(known if pending is None else pending)
 
     def drain(self) -> Iterator[list[bytes]]:
-        """Yield the packed keys with their new rows in steps, and forget them."""
+        """Yield the changed keys in steps, and forget them."""
         self.compress()
         overrides, self._overrides = self._overrides, {}
         while self._compressed:

@@ -1,4 +1,4 @@
-"""ChangeSet: what a list changes in an index, and how it is applied."""
+"""ChangeSet: what a list changes, and how that is applied."""
 
 import msgspec
 import pytest
@@ -110,7 +110,7 @@ def test_only_rows_that_newly_revoke_a_known_key_are_revocations() -> None:
 
 
 def test_colliding_keys_stay_ambiguous_between_two_steps() -> None:
-    """A key must not work for a moment because the key it collides with is removed first."""
+    """If one key were removed first, the other would briefly work."""
     index = index_of(row("a"), row("b"))
     changes = compare(index, [row("a", disabled_at="2026"), *(row(str(n), OTHER) for n in range(STEP))])
     for _ in changes.apply():

@@ -114,7 +114,7 @@ def test_colliding_suffixes_are_told_apart_by_digest_in_any_order(rows: list[Wid
 
 @pytest.mark.parametrize(("rows", "expected"), COLLISIONS)
 def test_a_disabled_row_is_resolved_like_any_other(rows: list[WidgetKey], expected: list[str]) -> None:
-    """Otherwise a revoked key could be resolved to another row with the same last 8 characters."""
+    """Otherwise a revoked key could resolve to a colliding row."""
     for number in range(len(rows)):
         changed = list(rows)
         changed[number] = msgspec.structs.replace(rows[number], disabled_at=False)
@@ -126,7 +126,7 @@ def test_a_disabled_row_is_resolved_like_any_other(rows: list[WidgetKey], expect
 
 
 def test_more_than_16_rows_with_one_suffix_are_ambiguous() -> None:
-    """Otherwise a list whose suffixes all collide would make every request compare all of its rows."""
+    """Otherwise every request could have to compare all rows of a list."""
     keys = [ClientKey.parse(f"pk_live_acme_{number}-0123456789") for number in range(17)]
     rows = [row(str(number), key, digest=True) for number, key in enumerate(keys)]
     index = index_of(*rows[:-1])

@@ -391,7 +391,7 @@ LISTS = st.lists(st.lists(ROWS | ROWS | ROWS | UNREADABLE, max_size=8), min_size
 def expected(
     before: dict[str, WidgetKey], listed: Iterable[Listed], expired_ids: Collection[str] = ()
 ) -> dict[str, WidgetKey]:
-    """The keys after a list, worked out id by id from the rules as written."""
+    """The keys after a list, worked out id by id."""
     rows = list(listed)
     after = {}
     for row_id in {*before, *(each.id for each in rows if isinstance(each, WidgetKey))}:
@@ -416,7 +416,7 @@ def is_too_large(each: WidgetKey) -> bool:
 
 
 def stored(keys: dict[str, WidgetKey]) -> dict[str, WidgetKey]:
-    """The keys as an index returns them: it stores no integer as large as 10**30."""
+    """The keys as an index returns them, which cannot store 10**30."""
     return {
         row_id: msgspec.structs.replace(each, disabled_at=True) if each.disabled_at == 10**30 else each
         for row_id, each in keys.items()
@@ -482,7 +482,7 @@ def without_use(each: WidgetKey) -> str:
     slices=st.lists(st.lists(ROWS | UNREADABLE, max_size=4), min_size=6, max_size=6),
 )
 def test_skipping_known_slices_changes_no_result(*, lists: list[list[int]], slices: list[list[Listed]]) -> None:
-    """As a refresh does: it skips slices whose rows were all known unchanged, while slots are stable."""
+    """A refresh skips known slices as long as slots are stable."""
     index = KeyIndex()
     keys: dict[str, WidgetKey] = {}
     known: dict[int, array[int]] = {}

@@ -1,4 +1,4 @@
-"""Packed keys: widget keys as bytes, and the changes between two rows of a key."""
+"""Packed keys, changes between two rows of a key, and steps."""
 
 from collections.abc import Generator
 from typing import Any

@@ -1,4 +1,4 @@
-"""PendingRows: new rows of known keys, found by slot and drained in steps."""
+"""PendingRows: new rows of known keys, by slot."""
 
 import tracemalloc
 from typing import Literal

@@ -140,13 +140,13 @@ def packed_size(widget_key: WidgetKey) -> int:
 
 
 def resolved(index: KeyIndex, client_key: ClientKey) -> str:
-    """The id of the row that a client key resolves to, otherwise the reason."""
+    """The id that a client key resolves to, otherwise the reason."""
     found = index.resolve(client_key)
     return found if isinstance(found, str) else found.widget_key.id
 
 
 def by_id(index: KeyIndex) -> dict[str, WidgetKey]:
-    """The rows of an index by id, after checking that ids are unique."""
+    """The rows of an index by id, which must be unique."""
     keys = list(index)
     assert len({each.id for each in keys}) == len(keys) == len(index)
     return {each.id: each for each in keys}
