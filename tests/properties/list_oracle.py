@@ -1,4 +1,4 @@
-"""A naive reading of what a list does to the known keys, and of what the keys decide.
+"""A naive reading of lists, and of what the keys decide.
 
 As `oracle`, it shares no code with the package. A row is an element of the hub's JSON array.
 """
@@ -56,7 +56,7 @@ def decide(rows: list[Row], account: str, client_key: str, origin: str | None) -
 
 
 def find_row(rows: list[Row], client_key: str) -> Row | str:
-    """Return the row of a client key, or the reason if there is none."""
+    """Return the row of a client key, otherwise the reason."""
     alike = [row for row in rows if row["last8"] == client_key[-8:]]
     digest = hashlib.sha256(client_key.encode()).hexdigest()
     proven = [row for row in alike if row["key_sha256"] == digest]

@@ -1,4 +1,4 @@
-"""A naive reading of origins and entries, and of which entry allows which origin.
+"""A naive reading of origins and entries.
 
 It shares no code with the package, only lists of labels, loops and comparisons, so both agree only if both are right. It
 understands ASCII entries without Punycode.
@@ -33,7 +33,7 @@ class ReadEntry(NamedTuple):
 
 
 def read_origin(value: str) -> tuple[str, str, int] | None:
-    """Return the scheme, host and effective port of a serialised origin, otherwise None."""
+    """Return the scheme, host and effective port of a serialised origin."""
     if not value.isascii() or len(value) > LONGEST_ORIGIN:
         return None
     for scheme in ("http", "https"):

@@ -243,7 +243,7 @@ def any_entries() -> st.SearchStrategy[str]:
 
 
 def origins() -> st.SearchStrategy[str]:
-    """Draw the value of an Origin header, well formed more often than not."""
+    """Draw an Origin header, well formed more often than not."""
     host = st.one_of(
         hosts(),
         hosts(),
@@ -279,7 +279,10 @@ def entries_for(origin: str) -> st.SearchStrategy[str]:
 
 
 def neighbours(origin: str) -> list[str]:
-    """List variations of an origin: a byte, a glued name, the port, scheme or spelling."""
+    """List variations of an origin.
+
+    They change a byte, the host, the port, the scheme or the spelling, or glue a name on.
+    """
     scheme, rest = origin.split("://")
     other = {"http": "https", "https": "http"}[scheme]
     one_less = [origin[:position] + origin[position + 1 :] for position in range(len(origin))]

@@ -1,4 +1,4 @@
-"""State machine: a gate that applied many lists decides as one that knows only the last."""
+"""State machine: a gate decides by the last list alone."""
 
 import asyncio
 import hashlib
@@ -64,7 +64,7 @@ BAD_FIELDS = st.sampled_from(
 
 
 class Lists(RuleBasedStateMachine):
-    """A hub that sends any lists, a gate that applies them, and the rows it should know."""
+    """A hub, a gate that applies its lists, and the expected rows."""
 
     def __init__(self) -> None:
         super().__init__()

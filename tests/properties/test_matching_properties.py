@@ -95,7 +95,7 @@ def test_an_entry_is_accepted_exactly_when_the_oracle_reads_it(entry: str) -> No
 @MANY
 @given(case=LISTS_WITH_A_MATCH)
 def test_neither_order_nor_other_entries_change_a_decision(case: tuple[list[str], str]) -> None:
-    """A list allows an origin if any one of its entries does alone, in any order."""
+    """A list allows an origin if any one entry does."""
     entries, origin = case
     together = Allowlist.parse(entries).allows(origin)
     assert together is any(allowed_alone(entry, origin) for entry in entries)
@@ -116,7 +116,7 @@ def test_match_names_an_entry_that_alone_allows_the_origin(case: tuple[list[str]
 @MANY
 @given(origin=strategies.good_origins(), entries=ENTRY_LISTS)
 def test_an_origin_and_its_text_get_the_same_answer(origin: str, entries: list[str]) -> None:
-    """A parsed origin and its serialisation get the same answer and the same entry."""
+    """That holds for `allows` and for `match`."""
     allowlist = Allowlist.parse(entries)
     parsed = Origin.parse(origin)
     assert allowlist.allows(parsed) is allowlist.allows(origin)
@@ -126,7 +126,7 @@ def test_an_origin_and_its_text_get_the_same_answer(origin: str, entries: list[s
 @SOME
 @given(case=LISTS_WITH_A_MATCH)
 def test_neighbours_of_an_allowed_origin_are_decided_on_their_own(case: tuple[list[str], str]) -> None:
-    """A neighbour has a byte more or less, a glued name, another port or another spelling."""
+    """None is allowed just because it looks like an allowed one."""
     entries, origin = case
     allowlist = Allowlist.parse(entries)
     for neighbour in strategies.neighbours(origin):
@@ -167,7 +167,7 @@ def test_normalised_patterns_allow_what_the_entries_allow(case: tuple[list[str],
 @MANY
 @given(entries=ANY_ENTRY_LISTS)
 def test_every_entry_is_accounted_for(entries: list[str]) -> None:
-    """It is accepted, rejected with a reason and a hint, or a duplicate of an accepted one."""
+    """It is accepted, a duplicate, or rejected with reason and hint."""
     allowlist = Allowlist.parse(entries)
     accepted: list[str] = []
     rejected: set[str] = set()
@@ -184,7 +184,7 @@ def test_every_entry_is_accounted_for(entries: list[str]) -> None:
 @settings(max_examples=30, deadline=None)
 @given(filler=st.sampled_from(["acme.com", "bad entry", ""]), count=st.integers(97, 103))
 def test_entries_beyond_the_hundredth_are_rejected(filler: str, count: int) -> None:
-    """Accepted and rejected entries count alike, and those after the hundredth are reported."""
+    """Accepted and rejected entries both count. The rest is reported."""
     entries = [filler and f"{filler}:{number}" for number in range(1, count + 1)] + ["https://last.test"]
     allowlist = Allowlist.parse(entries)
     assert allowlist.allows("https://last.test") is oracle.allows(entries, "https://last.test")
@@ -195,7 +195,7 @@ def test_entries_beyond_the_hundredth_are_rejected(filler: str, count: int) -> N
 @MANY
 @given(value=strategies.origins())
 def test_origins_are_parsed_exactly_as_the_oracle_reads_them(value: str) -> None:
-    """A header is accepted only if it is a serialised origin, and is then unchanged by a round trip."""
+    """An accepted header is unchanged by a round trip."""
     origin = parse_or_none(value)
     expected = oracle.read_origin(value)
     assert (origin is not None) is (expected is not None)
@@ -257,7 +257,7 @@ def test_a_referer_gives_the_origin_before_its_path(origin: str, tail: str) -> N
 @MANY
 @given(value=REFERERS)
 def test_an_origin_from_a_referer_is_a_prefix_of_it(value: str) -> None:
-    """The prefix ends at a delimiter or at a default port that is written out."""
+    """It ends at a delimiter or at a written default port."""
     origin = referer_or_none(value)
     if origin is None:
         return

@@ -1,4 +1,4 @@
-"""State machine: no remembered decision outlives a change, a failure or the expiry of the list."""
+"""State machine: no remembered decision outlives what it was based on."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ REFERERS = st.sampled_from([None, "https://acme.com/page", "https://a.acme.com/p
 
 
 class Memory(RuleBasedStateMachine):
-    """A gate, and a hub that changes, fails, sends bad rows or is unreachable for too long."""
+    """A gate, and a hub that changes, fails and sends bad rows."""
 
     numbers = st.sampled_from(NUMBERS)
 
