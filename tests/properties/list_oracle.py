@@ -6,7 +6,7 @@ As `oracle`, it shares no code with the package. A row is an element of the hub'
 import hashlib
 from typing import Any
 
-from . import oracle
+from tests.properties import oracle
 
 SUFFIX = oracle.LABEL + oracle.LABEL.upper()
 LONGEST_SUFFIX = 8

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gatekeeper import Gatekeeper, Origin
+from tests.properties import list_oracle
 from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
-
-from . import list_oracle
 
 MOST_KEYS = 9  # with ten or more, a list that lacks more than half of them is held back
 CLIENT_KEYS = [

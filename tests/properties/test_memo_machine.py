@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gatekeeper import Gatekeeper
+from tests.properties import list_oracle
 from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
-
-from . import list_oracle
 
 HARD_STALE = 100
 NUMBERS = (1, 2, 3)
