@@ -1,4 +1,4 @@
-"""AsyncHubClient: the hub's methods, for programs with an event loop."""
+"""AsyncHubClient: HubClient for programs with an event loop."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -24,10 +24,12 @@ MakeHttp = Callable[[], httpx.AsyncClient]
 
 
 def http_maker(timeout: float) -> MakeHttp:
-    """What makes httpx clients that have the authorities' certificates in common: to read them stops everything for 20 ms.
+    """Make a factory of httpx clients that share one set of CA certificates.
+
+    Loading the certificates blocks the event loop for 20 ms.
 
     Args:
-        timeout: seconds that connecting, and every wait for bytes, may take.
+        timeout: seconds for connecting, and for each wait for bytes.
     """
 
     @cache
@@ -38,25 +40,13 @@ def http_maker(timeout: float) -> MakeHttp:
 
 
 class AsyncHubClient:
-    """The hub's methods, for programs with an event loop.
+    """HubClient for programs with an event loop.
 
-    Args:
-        base_url: where the hub is, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
-        token: a bearer token, `sk_live_<account>_…`.
-        account: the account, where the token does not carry one; sent as X-Account-ID.
-        timeout: seconds that connecting, and every wait for bytes, may take.
-        suffix_field: the field of a row that holds the last 8 characters of its key.
-        http: your own httpx client, with proxies, certificates, a transport; it stays open when this one is closed.
-        max_attempts: how often a call is sent at most, where repeating it is harmless; 1 repeats nothing.
-        retry_within: seconds from the first attempt in which another one may begin, waits that the hub asks for included.
-        sleep: waits for seconds, between two attempts.
+    Args, Raises: as for `HubClient`; `http` is an `httpx.AsyncClient`, and `sleep` is awaited.
 
     Attributes:
-        http: the httpx client that it uses.
-        widget_keys: list, create, update, delete, events, report_usage.
-
-    Raises:
-        ConfigError: listing everything that is wrong with the arguments.
+        http: the httpx client that sends the requests.
+        widget_keys: the methods: list, fetch, create, update, delete, events, report_usage.
     """
 
     def __init__(
@@ -79,7 +69,7 @@ class AsyncHubClient:
         self.widget_keys = AsyncWidgetKeys(calls, self.http, partial(retries.awaiting, sleep=sleep))
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, unless `http` was passed in."""
         if self._owns_http:
             await self.http.aclose()
 
@@ -93,7 +83,10 @@ class AsyncHubClient:
 
 
 class AsyncWidgetKeys:
-    """The hub's methods on widget keys. Each raises a HubError that says what happened."""
+    """WidgetKeys with methods to await, and `fetch`.
+
+    Arguments, results and errors are documented in `WidgetKeys`.
+    """
 
     def __init__(self, calls: Calls, http: httpx.AsyncClient, attempts: Callable[[MayRepeat], AsyncRetrying]) -> None:
         self._calls = calls
@@ -101,49 +94,28 @@ class AsyncWidgetKeys:
         self._attempts = attempts
 
     async def list(self) -> WidgetKeyList:
-        """Every key of the account, oldest first, without its plaintext.
-
-        Returns:
-            The rows, with those that cannot be read in `rejected`.
-
-        Raises:
-            HubError: of the kind that fits.
-            InvalidList: if the answer is not an array of rows.
-        """
+        """List every key of the account. See `WidgetKeys.list`."""
         return await self._send(self._calls.list())
 
     def fetch(
         self, validator: str | None = None, *, max_list: int = MAX_LIST
     ) -> AbstractAsyncContextManager[Listing | None]:
-        """The account's list while it comes, if it has changed.
+        """Stream the account's list, if it has changed.
 
         Args:
-            validator: the one of the listing that is known; None to get the list in any case.
-            max_list: bytes that the list may have, unzipped.
+            validator: the validator of the last listing; None fetches the list in any case.
+            max_list: bytes of the list at most, uncompressed.
 
         Returns:
-            A context with the listing, which comes while the context is open; None if the hub says that nothing has
-            changed since. To enter the context, and to read the listing, raises a HubError of the kind that fits.
+            A context with the listing, which is read while the context is open; None if the hub answers that the list has
+            not changed. Entering the context and reading the listing may raise a HubError.
         """
         return fetch(self._calls, self._http, validator, max_list)
 
     async def create(
         self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None
     ) -> CreatedWidgetKey:
-        """Mint a key.
-
-        Args:
-            name: what to call it, 1 to 200 characters.
-            domain_allowlist: entries; without any, no page may use the key yet.
-            agent_id: the agent to pin it to.
-
-        Returns:
-            The row, and the plaintext in `public_key`, which is told this once.
-
-        Raises:
-            ConfigError: `domain_allowlist` is one text and no list of them; nothing was sent.
-            HubError: of the kind that fits; HubInvalidRequestError has the hub's list of bad entries in `errors`.
-        """
+        """Create a key. See `WidgetKeys.create`."""
         return await self._send(self._calls.create(name, domain_allowlist, agent_id))
 
     async def update(
@@ -155,65 +127,19 @@ class AsyncWidgetKeys:
         agent_id: str | None | UnsetType = UNSET,
         disabled: bool | UnsetType = UNSET,
     ) -> WidgetKey:
-        """Change what is given and leave the rest.
-
-        Args:
-            key_id: the row's id.
-            name: a new name.
-            domain_allowlist: the entries that replace the present ones.
-            agent_id: the agent to pin the key to; None unpins it.
-            disabled: True revokes the key, False enables it again.
-
-        Returns:
-            The row as it now is.
-
-        Raises:
-            ConfigError: the id, or the entries, cannot be meant; nothing was sent.
-            HubError: of the kind that fits; HubNotFoundError where the account has no such key.
-        """
+        """Change the given fields of a key. See `WidgetKeys.update`."""
         return await self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled))
 
     async def delete(self, key_id: str) -> WidgetKey | None:
-        """Remove a key that was never used; revoke one that was.
-
-        Args:
-            key_id: the row's id.
-
-        Returns:
-            None if the key is gone; its row if it was used before and is now disabled.
-
-        Raises:
-            ConfigError: the id, or the entries, cannot be meant; nothing was sent.
-            HubError: of the kind that fits; HubNotFoundError where the account has no such key.
-        """
+        """Delete or revoke a key. See `WidgetKeys.delete`."""
         return await self._send(self._calls.delete(key_id))
 
     async def events(self, key_id: str) -> KeyEvents:
-        """Everything that was done to a key, oldest first, also after it is gone.
-
-        Args:
-            key_id: the row's id.
-
-        Returns:
-            The events.
-
-        Raises:
-            ConfigError: the id cannot be meant; nothing was sent.
-            HubError: of the kind that fits; HubNotFoundError where the account never had such a key, or the hub keeps no
-                events.
-        """
+        """List the audit trail of a key. See `WidgetKeys.events`."""
         return await self._send(self._calls.events(key_id))
 
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
-        """Tell the hub which keys were used; what comes back with an error is never sent again by itself.
-
-        Args:
-            usage: what is new since the last report, by the row's id; some thousands of rows at once, since a hub may
-                refuse more than 1 MB.
-
-        Raises:
-            HubError: of the kind that fits; its `status` is 404 or 405 where the hub has no place for reports.
-        """
+        """Report which keys were used. See `WidgetKeys.report_usage`."""
         await self._send(self._calls.report_usage(usage))
 
     async def _send(self, call: Call[Answer]) -> Answer:

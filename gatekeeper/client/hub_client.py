@@ -1,4 +1,4 @@
-"""HubClient: the hub's methods, for programs without an event loop."""
+"""HubClient: the hub's methods as blocking calls."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,21 +19,21 @@ __all__ = ("HubClient", "WidgetKeys")
 
 
 class HubClient:
-    """The hub's methods, for programs without an event loop.
+    """The hub's methods as blocking calls.
 
     Args:
-        base_url: where the hub is, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
+        base_url: the hub's address, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
         token: a bearer token, `sk_live_<account>_…`.
-        account: the account, where the token does not carry one; sent as X-Account-ID.
-        timeout: seconds that connecting, and every wait for bytes, may take.
+        account: the account, if the token does not carry one; sent as X-Account-ID.
+        timeout: seconds for connecting, and for each wait for bytes.
         suffix_field: the field of a row that holds the last 8 characters of its key.
-        http: your own httpx client, with proxies, certificates, a transport; it stays open when this one is closed.
-        max_attempts: how often a call is sent at most, where repeating it is harmless; 1 repeats nothing.
-        retry_within: seconds from the first attempt in which another one may begin, waits that the hub asks for included.
-        sleep: waits for seconds, between two attempts.
+        http: your own httpx client, with proxies, certificates or a transport; closing this client leaves it open.
+        max_attempts: attempts at most, for calls that are safe to repeat; 1 disables retries.
+        retry_within: seconds from the first attempt within which a retry may begin, including waits that the hub asks for.
+        sleep: a function that waits for seconds between two attempts.
 
     Attributes:
-        widget_keys: list, create, update, delete, events, report_usage.
+        widget_keys: the methods: list, create, update, delete, events, report_usage.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -59,7 +59,7 @@ class HubClient:
         self.widget_keys = WidgetKeys(calls, self._http, partial(retries.blocking, sleep=sleep))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, unless `http` was passed in."""
         if self._owns_http:
             self._http.close()
 
@@ -73,7 +73,7 @@ class HubClient:
 
 
 class WidgetKeys:
-    """The hub's methods on widget keys. Each raises a HubError that says what happened."""
+    """The hub's methods on widget keys. Each raises a HubError on failure."""
 
     def __init__(self, calls: Calls, http: httpx.Client, attempts: Callable[[MayRepeat], Retrying]) -> None:
         self._calls = calls
@@ -81,31 +81,31 @@ class WidgetKeys:
         self._attempts = attempts
 
     def list(self) -> WidgetKeyList:
-        """Every key of the account, oldest first, without its plaintext.
+        """List every key of the account, oldest first, without plaintexts.
 
         Returns:
-            The rows, with those that cannot be read in `rejected`.
+            The rows; malformed rows are in `rejected`.
 
         Raises:
-            HubError: of the kind that fits.
-            InvalidList: if the answer is not an array of rows.
+            HubError: the subclass for what went wrong.
+            InvalidList: the answer is not an array of rows.
         """
         return self._send(self._calls.list())
 
     def create(self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None) -> CreatedWidgetKey:
-        """Mint a key.
+        """Create a key.
 
         Args:
-            name: what to call it, 1 to 200 characters.
-            domain_allowlist: entries; without any, no page may use the key yet.
-            agent_id: the agent to pin it to.
+            name: the name of the key, 1 to 200 characters.
+            domain_allowlist: the entries; with none, no page may use the key yet.
+            agent_id: the agent to pin the key to.
 
         Returns:
-            The row, and the plaintext in `public_key`, which is told this once.
+            The row, with the plaintext in `public_key`. The hub shows the plaintext only here.
 
         Raises:
-            ConfigError: `domain_allowlist` is one text and no list of them; nothing was sent.
-            HubError: of the kind that fits; HubInvalidRequestError has the hub's list of bad entries in `errors`.
+            ConfigError: `domain_allowlist` is a string instead of a list of entries; nothing was sent.
+            HubError: the subclass for what went wrong; HubInvalidRequestError lists the bad entries in `errors`.
         """
         return self._send(self._calls.create(name, domain_allowlist, agent_id))
 
@@ -118,41 +118,41 @@ class WidgetKeys:
         agent_id: str | None | UnsetType = UNSET,
         disabled: bool | UnsetType = UNSET,
     ) -> WidgetKey:
-        """Change what is given and leave the rest.
+        """Change the given fields of a key.
 
         Args:
             key_id: the row's id.
             name: a new name.
-            domain_allowlist: the entries that replace the present ones.
+            domain_allowlist: the entries that replace the current ones.
             agent_id: the agent to pin the key to; None unpins it.
             disabled: True revokes the key, False enables it again.
 
         Returns:
-            The row as it now is.
+            The updated row.
 
         Raises:
-            ConfigError: the id, or the entries, cannot be meant; nothing was sent.
-            HubError: of the kind that fits; HubNotFoundError where the account has no such key.
+            ConfigError: the id or the entries are invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key.
         """
         return self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled))
 
     def delete(self, key_id: str) -> WidgetKey | None:
-        """Remove a key that was never used; revoke one that was.
+        """Delete a key that was never used, or revoke one that was.
 
         Args:
             key_id: the row's id.
 
         Returns:
-            None if the key is gone; its row if it was used before and is now disabled.
+            None if the key was deleted; its disabled row if the key was revoked instead.
 
         Raises:
-            ConfigError: the id, or the entries, cannot be meant; nothing was sent.
-            HubError: of the kind that fits; HubNotFoundError where the account has no such key.
+            ConfigError: the id is invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key.
         """
         return self._send(self._calls.delete(key_id))
 
     def events(self, key_id: str) -> KeyEvents:
-        """Everything that was done to a key, oldest first, also after it is gone.
+        """List the audit trail of a key, oldest first, even after its deletion.
 
         Args:
             key_id: the row's id.
@@ -161,21 +161,21 @@ class WidgetKeys:
             The events.
 
         Raises:
-            ConfigError: the id cannot be meant; nothing was sent.
-            HubError: of the kind that fits; HubNotFoundError where the account never had such a key, or the hub keeps no
-                events.
+            ConfigError: the id is invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account never had such a key, or the hub
+                keeps no events.
         """
         return self._send(self._calls.events(key_id))
 
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
-        """Tell the hub which keys were used; what comes back with an error is never sent again by itself.
+        """Report which keys were used. A failed report is never retried.
 
         Args:
-            usage: what is new since the last report, by the row's id; some thousands of rows at once, since a hub may
-                refuse more than 1 MB.
+            usage: the use since the last report, by row id; a few thousand rows at most, as a hub may refuse more than
+                1 MB.
 
         Raises:
-            HubError: of the kind that fits; its `status` is 404 or 405 where the hub has no place for reports.
+            HubError: the subclass for what went wrong; its `status` is 404 or 405 if the hub takes no reports.
         """
         self._send(self._calls.report_usage(usage))
 
