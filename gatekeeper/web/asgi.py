@@ -121,7 +121,7 @@ class GatekeeperMiddleware:
         if origin is not None:
             headers = [(b"access-control-allow-origin", origin), *self._gained]
         else:
-            headers = [*self._cors.allowed_by_referer]
+            headers = [self._cors.vary_with_referer]
         if self._frame_ancestors:
             send = self._framing(send, decision)
 

@@ -75,7 +75,6 @@ class CorsHeaders:
         vary: what every answer depends on.
         vary_with_referer: the same where the Referer stood in for a missing Origin.
         allowed: what an allowed page's response gains beside its own origin.
-        allowed_by_referer: what the response gains where the Referer named the page.
     """
 
     def __init__(self, policy: CorsPolicy, key_header: str) -> None:
@@ -88,7 +87,6 @@ class CorsHeaders:
         self.vary: Header = (b"vary", _joined(("Origin", key_header)))
         self.vary_with_referer: Header = (b"vary", _joined(("Origin", key_header, "Referer")))
         self.allowed: tuple[Header, ...] = (self.vary, *expose, *credentials)
-        self.allowed_by_referer: tuple[Header, ...] = (self.vary_with_referer,)
         asked: tuple[str, ...] = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
         if policy.allow_private_network:
             asked = (*asked, "Access-Control-Request-Private-Network")
