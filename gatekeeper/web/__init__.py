@@ -1,4 +1,4 @@
-"""HTTP and WebSocket: what a request says, and a decision as a response.
+"""HTTP and WebSocket: reads requests, and turns decisions into responses.
 
 It may import errors, matching, keys and gate.
 """

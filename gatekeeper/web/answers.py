@@ -1,4 +1,4 @@
-"""A decision as a response: its status, headers and body, whatever server sends it."""
+"""A decision as a response: status, headers and body, for any server."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ __all__ = ("Answer", "problem", "refusal")
 
 
 class Answer(NamedTuple):
-    """A response that does not come from the app; its list of headers belongs to it alone."""
+    """A response that does not come from the app. Its list of headers is never shared."""
 
     status: int
     headers: list[Header]
@@ -22,7 +22,7 @@ def refusal(decision: Decision, origin: bytes | Conflict | None, cors: CorsHeade
     """The answer to a refused HTTP request.
 
     Args:
-        decision: why it is refused.
+        decision: the decision that refuses it.
         origin: the value of its Origin header; None where there is none.
         cors: the headers of the policy.
         readable: whether the page's own script may read why.
@@ -40,8 +40,8 @@ def problem(decision: Decision, headers: Iterable[Header] = ()) -> Answer:
     """A refusal as application/problem+json (RFC 9457).
 
     Args:
-        decision: why the request is refused.
-        headers: headers that go before those of the problem.
+        decision: the decision that refuses the request.
+        headers: headers to put before those of the problem.
 
     Returns:
         The answer, which caches must not store.

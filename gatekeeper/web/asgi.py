@@ -1,6 +1,6 @@
-"""GatekeeperMiddleware: asks a gate about every request before the app sees it. Pure ASGI, HTTP and WebSocket."""
+"""GatekeeperMiddleware: checks every request before the app sees it. Pure ASGI, HTTP and WebSocket."""
 
-# Without it every request would evaluate the annotations of the function that it defines, which takes 0.3 µs.
+# Keeps annotations unevaluated: those of the function defined in `__call__` would cost every request 0.3 µs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Iterator, Mapping
@@ -22,7 +22,7 @@ __all__ = ("GatekeeperMiddleware", "decision_from")
 
 STATE_KEY = "gatekeeper"
 
-# Only the gate says who may read a response. ASGI has names in lower case; apps that do not mind it write the standard's.
+# The gate replaces these headers of the app. ASGI requires lower-case names, but some apps use the standard's spelling.
 _REPLACED = frozenset(
     {
         b"access-control-allow-origin",
@@ -34,17 +34,17 @@ _REPLACED = frozenset(
 
 
 class GatekeeperMiddleware:
-    """Lets a request through if its page may use its client key, and answers it otherwise.
+    """Pass allowed requests on to the app, and refuse the others.
 
     Args:
         app: the app to guard.
         gatekeeper: the gate that decides.
         key_header: the header that carries the client key.
         key_query: the query parameter that carries it where no header can: WebSockets, EventSource, images.
-        cors: what browsers are told.
-        exempt: paths that are served without a key, below where the middleware is mounted; "/static/*" for all below one.
-        readable_denials: let the refused page's own script read why; never with credentials.
-        frame_ancestors: let only the key's own pages frame the app's HTML.
+        cors: the CORS policy.
+        exempt: paths that need no key, relative to the mount point; "/static/*" covers every path below "/static/".
+        readable_denials: whether the script of a refused page may read the reason; never with credentials.
+        frame_ancestors: whether only the key's own pages may frame the app's HTML.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -79,7 +79,7 @@ class GatekeeperMiddleware:
         self._frame_ancestors = frame_ancestors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
-        """Guard one connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
@@ -94,7 +94,7 @@ class GatekeeperMiddleware:
                 origin = value if origin is None else CONFLICT
             elif name == key_header and value:
                 key = value if key is None or key == value else CONFLICT
-        # Browsers put no key into a preflight's headers, so a request with one is none.
+        # Browsers never send the key header with a preflight, so a request with a key is an actual request.
         if key is None and scope["method"] == "OPTIONS" and has_header(scope["headers"], b"access-control-request-method"):
             await self._preflight(scope, send, origin)
             return
@@ -127,14 +127,14 @@ class GatekeeperMiddleware:
 
         given = send
 
-        # Not a coroutine function: it hands on the awaitable of the server's own send, which saves one a message.
+        # Not a coroutine function: returning the awaitable of the server's send saves a coroutine per message.
         def send_gained(message: Any) -> Awaitable[None]:
             nonlocal send
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
                     if header[0] not in _REPLACED:
                         headers.append(header)  # a comprehension costs a function call
-                # A copy, for an app may send one and the same message again and again.
+                # Copy the message: an app may send the same one with every response.
                 message = message.copy()
                 message["headers"] = headers
             elif "more_body" in message:
@@ -147,10 +147,10 @@ class GatekeeperMiddleware:
             if not isinstance(send, ResponseStream) or not await send.leave(error):
                 raise
         if send is not given:
-            await cast("ResponseStream", send).leave(None)  # nothing else takes the place of what was given
+            await cast("ResponseStream", send).leave(None)  # only a ResponseStream ever replaces the given send
 
     def _streaming(self, asked: Asked, send: Send, piece: Message, headers: list[Header]) -> Send:
-        """What sends this piece of a response and the rest; one that tells its length always comes to its end."""
+        """The `send` for this piece and the rest. A response with a Content-Length is never cut short."""
         if not piece["more_body"] or not self._gate.closes_streams or isinstance(send, ResponseStream):
             return send
         if any(name.lower() == b"content-length" for name, _ in headers):
@@ -211,7 +211,7 @@ class GatekeeperMiddleware:
         def send_framing(message: Message) -> Awaitable[None]:
             headers = message.get("headers", ())
             if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
-                # One more policy beside the app's own: browsers enforce them all (CSP3 section 8.1).
+                # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
                 message = {**message, "headers": [*headers, policy]}
             return send(message)
 
@@ -219,7 +219,7 @@ class GatekeeperMiddleware:
 
 
 def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decision:
-    """The decision on a request that the middleware has let through.
+    """The decision on a request that the middleware allowed.
 
     Args:
         request_or_scope: a Starlette request or WebSocket, or an ASGI scope.
@@ -228,7 +228,7 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
         The decision.
 
     Raises:
-        DecisionMissing: if the middleware has not seen the request, or its path is exempt.
+        DecisionMissing: the middleware has not seen the request, or its path is exempt.
     """
     scope = request_or_scope.scope if isinstance(request_or_scope, HTTPConnection) else request_or_scope
     decision = scope.get("state", {}).get(STATE_KEY)
@@ -256,7 +256,7 @@ def _problems(
     if not isinstance(gatekeeper, Gatekeeper):
         yield f"gatekeeper is {gatekeeper!r}: expected a Gatekeeper"
     if not is_token(key_header) or str(key_header).lower() in {"origin", "referer"}:
-        yield f"key_header is {key_header!r}: expected the name of a header of its own, such as 'data-client-key'"
+        yield f"key_header is {key_header!r}: expected a header name, not Origin or Referer, such as 'data-client-key'"
     if not is_token(key_query):
         yield f"key_query is {key_query!r}: expected the name of a query parameter, such as 'client_key'"
     if not isinstance(cors, CorsPolicy):
@@ -265,5 +265,5 @@ def _problems(
         if cors.preflight != "strict":
             yield "allow_credentials=True needs CorsPolicy(preflight='strict'): open preflights answer every origin"
         if isinstance(gatekeeper, Gatekeeper) and not gatekeeper.https_only:
-            yield "allow_credentials=True needs Gatekeeper(https_only=True): anybody on the path can forge an http page"
+            yield "allow_credentials=True needs Gatekeeper(https_only=True): anyone on the network path can forge http pages"
     yield from exempt_problems(exempt)

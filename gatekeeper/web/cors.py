@@ -1,4 +1,4 @@
-"""CorsPolicy: what browsers are told about requests from allowed pages (Fetch standard, section 3.3, "CORS protocol")."""
+"""CorsPolicy and the headers made from it. See "CORS protocol", section 3.3 of the Fetch standard."""
 
 import string
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.
 
 
 class CorsPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What browsers are told about requests from allowed pages.
+    """What browsers may let allowed pages do.
 
     Attributes:
         allow_methods: the methods that pages may use.
-        allow_headers: the request headers that pages may set; the key header is always one of them.
+        allow_headers: the request headers that pages may set, besides the key header.
         expose_headers: the response headers that pages may read.
-        max_age: seconds for which a browser may remember the answer to a preflight.
-        allow_credentials: let pages send cookies; needs `preflight="strict"` and a gate with `https_only=True`.
-        preflight: "open" answers every well-formed origin and lets the request that follows decide, because a preflight
-            carries no client key in a header; "strict" answers only origins that the key in the URL allows or, without
-            one, that some enabled key allows.
-        allow_private_network: let public pages reach a widget service in a private network.
+        max_age: seconds for which a browser may cache the answer to a preflight.
+        allow_credentials: whether pages may send cookies; needs `preflight="strict"` and a gate with `https_only=True`.
+        preflight: "open" answers every well-formed origin and leaves the decision to the actual request, because the
+            headers of a preflight carry no key; "strict" answers only origins that the key in the URL allows or, without
+            a key, that some enabled key allows.
+        allow_private_network: whether public pages may reach a widget service in a private network.
 
     Raises:
         ConfigError: listing everything that is wrong.
@@ -50,14 +50,14 @@ class CorsPolicy(msgspec.Struct, frozen=True, kw_only=True):
         for option in ("allow_methods", "allow_headers", "expose_headers"):
             names = getattr(self, option)
             if isinstance(names, str):
-                yield f"{option} is one string, {names!r}: expected several, such as ({names!r},)"
+                yield f"{option} is one string, {names!r}: expected a tuple of names, such as ({names!r},)"
                 continue
             if not isinstance(names, tuple | list):
                 yield f"{option} is {names!r}: expected a tuple of names"
                 continue
             for name in names:
                 if not is_token(name) or name == "*":
-                    yield f"{option} has {name!r}: expected names of methods or headers, '*' not among them"
+                    yield f"{option} has {name!r}: expected the name of a method or header, and not '*'"
         if isinstance(self.max_age, bool) or not isinstance(self.max_age, int) or self.max_age < 0:
             yield f"max_age is {self.max_age!r}: expected seconds, 0 or more"
         if self.preflight not in ("open", "strict"):
@@ -65,16 +65,16 @@ class CorsPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CorsHeaders:
-    """The headers of a policy, made once; every response gets a list of its own.
+    """The headers of a policy, built once. Each response gets a list of its own.
 
     Args:
         policy: the policy.
         key_header: the header that carries the client key.
 
     Attributes:
-        vary: what every answer depends on.
-        vary_with_referer: the same where the Referer stood in for a missing Origin.
-        allowed: what an allowed page's response gains beside its own origin.
+        vary: the Vary header of a response.
+        vary_with_referer: the Vary header where the Referer replaced a missing Origin; such a response gains no other.
+        allowed: the headers added to an allowed response, besides the page's own origin.
     """
 
     def __init__(self, policy: CorsPolicy, key_header: str) -> None:
@@ -104,10 +104,10 @@ class CorsHeaders:
 
         Args:
             origin: the value of its Origin header.
-            private_network: whether it asks to reach into a private network.
+            private_network: whether it asks for access to a private network.
 
         Returns:
-            A new list; what the policy does not allow is left out, as browsers take it.
+            A new list. What the policy does not allow is left out, which browsers read as a refusal.
         """
         headers = [(b"access-control-allow-origin", origin), *self._preflight]
         if private_network and self._private_network:
@@ -116,20 +116,22 @@ class CorsHeaders:
 
 
 def frame_ancestors(allowlist: Allowlist | None) -> Header:
-    """The Content-Security-Policy that lets only a key's own pages frame a document (CSP3 section 6.4.2).
+    """The CSP header that lets only a key's pages frame a document.
+
+    See CSP3 section 6.4.2.
 
     Args:
-        allowlist: the key's; None where no page may.
+        allowlist: the allowlist of the key; None if no page may frame the document.
 
     Returns:
-        The header. Hosts that CSP has no syntax for (IPv6, underscores) are left out: they cannot frame it.
+        The header. Hosts that CSP has no syntax for (IPv6, underscores) are left out, so they cannot frame the document.
     """
     sources = () if allowlist is None else tuple(_csp_sources(allowlist))
     return b"content-security-policy", ("frame-ancestors " + (" ".join(sources) or "'none'")).encode("ascii")
 
 
 def is_token(name: object) -> bool:
-    """Whether something can be the name of a method or a header."""
+    """Whether a value can name a method or a header."""
     return isinstance(name, str) and name != "" and _TOKEN_CHARACTERS.issuperset(name)
 
 

@@ -1,4 +1,4 @@
-"""What a request says: its client key, single headers, and whether its path is exempt."""
+"""What a request says: its client key, its headers, its exempt path."""
 
 from collections.abc import Collection, Iterable, Iterator
 from urllib.parse import unquote_to_bytes
@@ -16,7 +16,7 @@ class ExemptPaths:
     """Paths that are served without a client key.
 
     Args:
-        paths: exact paths; "/static/*" for all paths below one.
+        paths: exact paths; "/static/*" covers every path below "/static/".
     """
 
     def __init__(self, paths: Collection[str]) -> None:
@@ -24,7 +24,7 @@ class ExemptPaths:
         self._prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
 
     def covers(self, scope: Scope) -> bool:
-        """Whether the path of a connection, below where its app is mounted, is exempt."""
+        """Whether a connection's path, relative to the mount point, is exempt."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         if path in self._exact:
             return True
@@ -33,17 +33,17 @@ class ExemptPaths:
 
 
 def exempt_problems(paths: Collection[str]) -> Iterator[str]:
-    """What is wrong with exempt paths, one sentence for each mistake."""
+    """Yield one sentence for each mistake in exempt paths."""
     if isinstance(paths, str):
-        yield f"exempt is one string, {paths!r}: expected several paths, such as ({paths!r},)"
+        yield f"exempt is one string, {paths!r}: expected a collection of paths, such as ({paths!r},)"
         return
     for path in paths:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
-            yield f"exempt has {path!r}: expected a path such as '/healthz', or '/static/*' for all below one"
+            yield f"exempt has {path!r}: expected a path such as '/healthz', or '/static/*' for every path below '/static/'"
         elif path.endswith("*") and not path.endswith("/*"):
-            yield f"exempt has {path!r}: expected '/*' at its end, so that it stands for whole segments of a path"
+            yield f"exempt has {path!r}: expected '/*' at the end, so that it covers whole path segments"
         elif path == "/*":
-            yield "exempt has '/*', which leaves nothing guarded: name the paths that need no key"
+            yield "exempt has '/*', which guards nothing: list the paths that need no key"
 
 
 def key_in_query(query: bytes, parameter: bytes, key: bytes | Conflict | None = None) -> bytes | Conflict | None:
@@ -68,16 +68,16 @@ def key_in_query(query: bytes, parameter: bytes, key: bytes | Conflict | None = 
 
 
 def single_header(headers: Iterable[Header], wanted: bytes) -> bytes | Conflict | None:
-    """The value of a header that may come once; CONFLICT if it comes more often."""
+    """The value of a header, or None; CONFLICT if it is repeated."""
     values = [value for name, value in headers if name == wanted]
     return None if not values else values[0] if len(values) == 1 else CONFLICT
 
 
 def has_header(headers: Iterable[Header], wanted: bytes) -> bool:
-    """Whether a header is there, whatever its value."""
+    """Whether a header is present."""
     return any(name == wanted for name, _ in headers)
 
 
 def _decoded(text: bytes) -> bytes:
-    """Decode as apps decode a query (URL standard 5.1): "+" is a space, %xx a byte."""
+    """Decode a query as apps do. "+" is a space, %xx a byte (URL standard, section 5.1)."""
     return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text

@@ -1,8 +1,8 @@
-"""Streams: WebSockets and streaming responses, each of which can be closed from outside.
+"""Streams: WebSockets and streaming responses that can be closed from outside.
 
-What is closed tells its app as a client that has gone does: `send` raises an OSError (ASGI, HTTP & WebSocket 2.4), a
-WebSocket's `receive` says that it is disconnected. Servers say the same where an app waits for a streaming response's client
-to go. No task is cancelled.
+To its app, a closed stream looks like a client that has disconnected: `send` raises an OSError (ASGI, HTTP & WebSocket 2.4),
+and `receive` of a WebSocket returns a disconnect. For a streaming response the server's own `receive` does so. No task is
+cancelled.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from gatekeeper.gate.page import Asked
 
 __all__ = ("ResponseStream", "Stream", "WebSocketStream", "closing_message")
 
-LINGER = 5.0  # seconds that an app that has ended waits for its client to take the end in
+LINGER = 5.0  # seconds that a finished app waits for its client to read the closing message
 WEBSOCKET_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 MAX_CLOSE_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame less the code
 
@@ -29,18 +29,18 @@ _BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pa
 
 
 class Stream(ABC):
-    """Something open, from the app's side.
+    """An open connection, as its app sees it.
 
     Args:
         asked: what the request sent.
-        send: the server's.
-        linger: seconds that an app that has ended waits for its client to read the end.
+        send: the server's `send`.
+        linger: seconds that a finished app waits for its client to read the closing message.
 
     Attributes:
         asked: as given.
-        refusal: why it was closed; None as long as it was not.
+        refusal: the decision that closed the stream; None while it is open.
         is_over: whether nothing is left to close.
-        forget: called once that is so, where somebody watches it.
+        forget: called once when the stream is over, if it is being watched.
     """
 
     def __init__(self, asked: Asked, send: Send, *, linger: float = LINGER) -> None:
@@ -50,17 +50,17 @@ class Stream(ABC):
         self.forget: Callable[[OpenStream], None] | None = None
         self._send = send
         self._linger = linger
-        # Servers take one message at a time, and the last one comes from another task than the app's.
+        # Servers take one message at a time, and `close` runs in another task than the app.
         self._turn = anyio.Lock(fast_acquire=True)
 
     async def send(self, message: Message) -> None:
-        """Send, as ASGI has it.
+        """Send a message of the app.
 
         Args:
-            message: the app's.
+            message: the ASGI message.
 
         Raises:
-            ConnectionAbortedError: if the stream was closed.
+            ConnectionAbortedError: the stream was closed.
         """
         async with self._turn:
             if self.refusal is not None:
@@ -70,10 +70,10 @@ class Stream(ABC):
             await self._send(message)
 
     async def close(self, refusal: Decision) -> None:
-        """Let no further message of the app pass, and send the last one.
+        """Block further messages of the app, and send the closing one.
 
         Args:
-            refusal: why.
+            refusal: the decision that closes the stream.
         """
         self.refusal = refusal
         async with self._turn:
@@ -82,19 +82,19 @@ class Stream(ABC):
                 self._end()
 
     async def leave(self, error: BaseException | None) -> bool:
-        """Note that the app has ended.
+        """End the stream after its app has ended.
 
         Args:
-            error: what it raised; None for nothing.
+            error: the exception that the app raised; None if it returned.
 
         Returns:
-            Whether what it raised says no more than that its client has gone, because the stream was closed.
+            Whether to swallow the error, because it only reports that this stream was closed.
         """
         if self.refusal is None or not (error is None or isinstance(error, Exception)):
             self._end()
             return False
         if not self.is_over:
-            # A server hangs up when its app ends, so the last message goes first.
+            # A server disconnects when its app ends, so send the closing message first.
             with anyio.move_on_after(self._linger), suppress(Exception):
                 await self.close(self.refusal)
             self._end()
@@ -115,16 +115,16 @@ class Stream(ABC):
 
     @abstractmethod
     def _last(self, refusal: Decision) -> Message:
-        """What closes the stream."""
+        """The message that closes the stream."""
 
 
 class ResponseStream(Stream):
-    """A response that comes in pieces, nobody knows how many.
+    """A streaming response of unknown length.
 
     Args:
         asked: what the request sent.
-        send: the server's.
-        watch: has the stream closed when it has to be.
+        send: the server's `send`.
+        watch: the function that registers the stream, to be closed when its key is revoked.
         linger: as for `Stream`.
     """
 
@@ -135,13 +135,13 @@ class ResponseStream(Stream):
         self._watch: Callable[[OpenStream], Awaitable[None]] | None = watch
 
     async def __call__(self, message: Message) -> None:
-        """Send, as ASGI has it; the stream is watched from its first piece on.
+        """Send a message of the app. The first one registers the stream.
 
         Args:
-            message: the app's.
+            message: the ASGI message.
 
         Raises:
-            ConnectionAbortedError: if the stream was closed.
+            ConnectionAbortedError: the stream was closed.
         """
         if self._watch is not None:
             watch, self._watch = self._watch, None
@@ -160,8 +160,8 @@ class WebSocketStream(Stream):
 
     Args:
         asked: what the handshake sent.
-        receive: the server's.
-        send: the server's.
+        receive: the server's `receive`.
+        send: the server's `send`.
         linger: as for `Stream`.
     """
 
@@ -173,12 +173,12 @@ class WebSocketStream(Stream):
         self._disconnect: Message = {}
 
     async def receive(self) -> Message:
-        """Receive, as ASGI has it.
+        """Receive a message for the app.
 
         Returns:
-            The client's message, or that it is disconnected if the stream was closed.
+            The client's message; a disconnect if the stream was closed.
         """
-        if not self._has_connected:  # this message is there already, and apps expect it before any other
+        if not self._has_connected:  # websocket.connect is there already, and apps expect it first
             self._has_connected = True
             return await self._receive()
         if self.refusal is None:
@@ -194,10 +194,10 @@ class WebSocketStream(Stream):
         return self._disconnect
 
     async def close(self, refusal: Decision) -> None:
-        """Let no further message pass in either direction, and send the last one.
+        """Block further messages in both directions, and send the closing one.
 
         Args:
-            refusal: why.
+            refusal: the decision that closes the stream.
         """
         self.refusal = refusal
         self._disconnect = {**closing_message(refusal), "type": "websocket.disconnect"}
@@ -213,13 +213,13 @@ class WebSocketStream(Stream):
 
 
 def closing_message(refusal: Decision) -> Message:
-    """What closes a WebSocket.
+    """The message that closes a WebSocket.
 
     Args:
-        refusal: why.
+        refusal: the decision that closes it.
 
     Returns:
-        The message of ASGI, which gives the reason and what it means.
+        The ASGI message, with the reason and its title.
     """
     reason = f"{refusal.reason}: {refusal.title}"[:MAX_CLOSE_REASON]
     return {"type": "websocket.close", "code": WEBSOCKET_POLICY_VIOLATION, "reason": reason}
@@ -232,7 +232,7 @@ def _is_disconnect(error: BaseException) -> bool:
 
 
 def _let_go(error: BaseException) -> None:
-    """Let go of what the app had in its hands, or a generator of pieces would not end before the next garbage collection."""
+    """Clear the frames of an error. Generators in them then end without a garbage collection."""
     pending: list[BaseException | None] = [error]
     while pending:
         seen = pending.pop()
@@ -241,4 +241,4 @@ def _let_go(error: BaseException) -> None:
         clear_frames(seen.__traceback__)
         pending += (seen.__cause__, seen.__context__)
         pending += seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()
-        seen.__traceback__ = None  # and a circle of causes ends here
+        seen.__traceback__ = None  # also ends a cycle of causes

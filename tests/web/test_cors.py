@@ -44,7 +44,7 @@ def test_a_policy_takes_no_option_by_its_place() -> None:
     [
         ("allow_methods", ("GET", "*"), "allow_methods has '*'"),
         ("allow_methods", ("GET POST",), "allow_methods has 'GET POST'"),
-        ("allow_methods", "GET", "allow_methods is one string, 'GET': expected several, such as ('GET',)"),
+        ("allow_methods", "GET", "allow_methods is one string, 'GET': expected a tuple of names, such as ('GET',)"),
         ("allow_headers", ("",), "allow_headers has ''"),
         ("allow_headers", ("x-a\r\nset-cookie: a=b",), "allow_headers has 'x-a\\r\\nset-cookie: a=b'"),
         ("allow_headers", ("x-a,x-b",), "allow_headers has 'x-a,x-b'"),

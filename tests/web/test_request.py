@@ -144,5 +144,5 @@ def test_every_wrong_exempt_path_is_named() -> None:
     assert [problem.split(":")[0] for problem in problems] == [
         "exempt has 'healthz'",
         "exempt has '/static*'",
-        "exempt has '/*', which leaves nothing guarded",
+        "exempt has '/*', which guards nothing",
     ]
