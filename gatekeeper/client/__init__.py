@@ -1,8 +1,8 @@
-"""HubClient, AsyncHubClient: the hub's methods, and the only importer of httpx. It may import errors, matching and keys.
+"""HubClient, AsyncHubClient: the hub over HTTP, and the only importer of httpx.
 
-The two share everything but the sending: a call (calls.py) is a request, the function that reads its answer, and whether
-it may be repeated (retries.py). Whatever goes wrong becomes an error of ours in refusals.py; what comes back is in
-records.py, and the list as it came, for sources, in listing.py.
+It may import errors, matching and keys. The two clients share everything except the sending. A call (calls.py) is a request,
+the function that reads its answer, and whether it may be retried (retries.py). refusals.py turns every failure into an error
+of this package. records.py has the results, and listing.py the list that sources stream.
 """
 
 from msgspec import UNSET

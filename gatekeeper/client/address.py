@@ -1,4 +1,4 @@
-"""Where the hub is, and who asks it: the base URL, the token and the account that a client is made with."""
+"""The hub's base URL, and the token and account of a client."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,17 @@ from gatekeeper.matching.hosts import MAX_PORT
 
 __all__ = ("TOKEN_PREFIX", "account_of", "address_problems", "require_hub", "widget_keys_url")
 
-TOKEN_PREFIX = "sk_live_"  # noqa: S105 - the public beginning of every token of the hub
+TOKEN_PREFIX = "sk_live_"  # noqa: S105 - the public prefix of every token of the hub
 
 
 def account_of(token: str) -> str | None:
-    """The account that a bearer token carries: what stands between sk_live_ and the last underscore; None without one."""
+    """The account that a bearer token carries, or None. It ends at the last underscore."""
     account, _, random = token.removeprefix(TOKEN_PREFIX).rpartition("_")
     return account if token.startswith(TOKEN_PREFIX) and account and random else None
 
 
 def require_hub(base_url: str, token: str, account: str | None) -> None:
-    """Check what a client is made with, before it is made.
+    """Check the arguments of a client before creating it.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -30,26 +30,26 @@ def require_hub(base_url: str, token: str, account: str | None) -> None:
 
 
 def address_problems(base_url: str, token: str, account: str | None) -> Iterator[str]:
-    """Say what is wrong with what a client is made with, a sentence for every mistake."""
+    """Yield one sentence for each mistake in the arguments of a client."""
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
         yield f"base_url is not a URL ({error}): expected something like 'https://hub.example'"
     else:
         if url.userinfo or "?" in base_url or "#" in base_url:
-            yield "base_url has a user name, a query or a fragment: expected scheme, host, port and path only"
+            yield "base_url has a user name, a query or a fragment: expected only scheme, host, port and path"
         elif url.scheme not in ("https", "http") or not url.host or (url.port or 0) > MAX_PORT:
             yield f"base_url is {base_url!r}: expected something like 'https://hub.example'"
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        yield "token is empty or holds characters that no header can carry: expected 'sk_live_<account>_…'"
+        yield "token is empty or has characters that no header can carry: expected 'sk_live_<account>_…'"
     elif account is None and account_of(token) is None:
-        yield "token carries no account (it is not of the form sk_live_<account>_…): name it by account="
+        yield "token carries no account (it does not have the form sk_live_<account>_…): pass account="
     if account is not None and not (account.isascii() and account.isprintable() and account.strip() == account != ""):
         yield f"account is {account!r}: expected a name such as 'acme'"
 
 
 def widget_keys_url(base_url: str) -> str:
-    """The collection of widget keys at a hub, whether or not its base URL names /api and /v1."""
+    """The URL of a hub's widget keys. The base URL may include /api and /v1."""
     url = httpx.URL(base_url)
     path = url.path.rstrip("/")
     if not path.endswith("/v1"):

@@ -24,7 +24,7 @@ MakeHttp = Callable[[], httpx.AsyncClient]
 
 
 def http_maker(timeout: float) -> MakeHttp:
-    """Make a factory of httpx clients that share one set of CA certificates.
+    """Make a factory of httpx clients with shared CA certificates.
 
     Loading the certificates blocks the event loop for 20 ms.
 

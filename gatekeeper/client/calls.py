@@ -1,4 +1,4 @@
-"""Calls: what both clients send, and how they read what comes back."""
+"""Calls: the requests of both clients, and how the answers are read."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -21,23 +21,23 @@ from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("Answer", "Call", "Calls", "KeyEvents")
 
-KeyEvents = list[KeyEvent]  # named, because a class with a method `list` cannot say it
+KeyEvents = list[KeyEvent]  # an alias, because `list` is a method in the classes that use it
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Call(Generic[Answer]):
-    """One call, whoever sends it.
+    """One call, independent of the client that sends it.
 
     Attributes:
-        method: of HTTP.
-        path: behind the collection of widget keys.
-        read: what reads a success.
-        may_repeat: which errors are worth another attempt.
-        body: what to send as JSON.
-        headers: besides those of every call.
-        done_when_repeated: the refusal that says, to a repeated call, that an earlier attempt has done it.
+        method: the HTTP method.
+        path: the path below the collection of widget keys.
+        read: the function that reads a successful answer.
+        may_repeat: the test of whether an error is worth a retry.
+        body: the content to send as JSON.
+        headers: headers in addition to those of every call.
+        done_when_repeated: the error status which tells a retry that an earlier attempt succeeded.
     """
 
     method: str
@@ -53,11 +53,11 @@ class Calls:
     """The hub's methods as calls.
 
     Args:
-        base_url: where the hub is.
+        base_url: the hub's address.
         token: a bearer token.
-        account: the account, where the token does not carry one.
+        account: the account, if the token does not carry one.
         suffix_field: the field of a row that holds the last 8 characters of its key.
-        other_problems: what else is wrong with the options of a client.
+        other_problems: mistakes in the other options of a client.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -77,11 +77,11 @@ class Calls:
         self._rows = RowReader(suffix_field)
 
     def list(self) -> Call[WidgetKeyList]:
-        """Every key of the account."""
+        """List every key of the account."""
         return Call("GET", "", self._read_list, if_it_may_pass)
 
     def create(self, name: str, domain_allowlist: Iterable[str], agent_id: str | None) -> Call[CreatedWidgetKey]:
-        """Mint a key; a text in place of the entries is a ConfigError."""
+        """Create a key. Entries given as one string are a ConfigError."""
         body = {"name": name, "domain_allowlist": _entries(domain_allowlist), "agent_id": agent_id}
         return Call("POST", "", self._read_created, if_nothing_was_sent, body)
 
@@ -100,19 +100,19 @@ class Calls:
         return Call("PATCH", _path(key_id), self._read_row, if_it_may_pass, body)
 
     def delete(self, key_id: str) -> Call[WidgetKey | None]:
-        """Remove or revoke a key; repeated, it is done where the key is gone."""
+        """Delete or revoke a key. A retry succeeds if the key is gone."""
         return Call("DELETE", _path(key_id), self._read_deleted, if_it_may_pass, done_when_repeated=httpx.codes.NOT_FOUND)
 
     def events(self, key_id: str) -> Call[KeyEvents]:
-        """The audit trail of a key."""
+        """List the audit trail of a key."""
         return Call("GET", f"{_path(key_id)}/events", self._read_events, if_it_may_pass)
 
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
-        """Tell which keys were used; sent twice, it would count twice."""
+        """Report which keys were used. It is never retried, as it would count twice."""
         return Call("POST", "/usage", lambda _: None, never, usage)
 
     def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-        """The request of a call."""
+        """Build the request of a call."""
         headers = {"authorization": f"Bearer {self._token}", "accept": "application/json", **(call.headers or {})}
         if self._account is not None:
             headers["x-account-id"] = self._account
@@ -123,11 +123,11 @@ class Calls:
         return http.build_request(call.method, self.url + call.path, content=content, headers=headers)
 
     def transport_errors(self) -> AbstractContextManager[None]:
-        """See Refusals."""
+        """See `Refusals.transport_errors`."""
         return self.refusals.transport_errors()
 
     def read(self, call: Call[Answer], response: httpx.Response, *, attempt: int = 1) -> Answer:
-        """What an answer brings, or the HubError that it stands for; attempts count from 1."""
+        """Read an answer, or raise its HubError. Attempts are numbered from 1."""
         done = response.is_success or response.status_code == httpx.codes.NOT_MODIFIED
         if done or (attempt > 1 and response.status_code == call.done_when_repeated):
             return call.read(response)
@@ -143,7 +143,7 @@ class Calls:
         fields = self._fields(response)
         public_key = fields.get("public_key")
         if not isinstance(public_key, str):
-            raise HubProtocolError(f"the hub at {self.url} created a key and did not tell its public_key")
+            raise HubProtocolError(f"the hub at {self.url} created a key, but its answer has no public_key")
         row = self._row(response, {self._suffix_field: public_key[-8:], **fields})
         return CreatedWidgetKey(**msgspec.structs.asdict(row), public_key=public_key)
 
@@ -174,15 +174,15 @@ class Calls:
 
 
 def _path(key_id: str) -> str:
-    # On the way, "." and ".." are taken for steps in a path, which would lead to the collection or beyond.
+    # Clients and proxies resolve "." and "..", which would lead to the collection or above it.
     if key_id in {"", ".", ".."} or not _is_unicode(key_id):
-        raise ConfigError([f"key_id is {key_id!r}: expected the id of a row, as the list has it"])
+        raise ConfigError([f"key_id is {key_id!r}: expected the id of a row in the hub's list"])
     return f"/{quote(key_id, safe='')}"
 
 
 def _entries(domain_allowlist: Iterable[str]) -> list[str]:
     if isinstance(domain_allowlist, str | bytes):
-        problem = f"domain_allowlist is the text {domain_allowlist!r}: expected a list of entries, such as ['acme.com']"
+        problem = f"domain_allowlist is one string, {domain_allowlist!r}: expected a list of entries, such as ['acme.com']"
         raise ConfigError([problem])
     return list(domain_allowlist)
 
@@ -199,4 +199,4 @@ def _encode(body: Mapping[str, object]) -> bytes:
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as error:
-        raise ConfigError([f"what is to be sent holds half of a character ({error}): expected text"]) from None
+        raise ConfigError([f"an argument holds a lone surrogate ({error}): expected valid Unicode text"]) from None

@@ -152,7 +152,7 @@ class WidgetKeys:
         return self._send(self._calls.delete(key_id))
 
     def events(self, key_id: str) -> KeyEvents:
-        """List the audit trail of a key, oldest first, even after its deletion.
+        """List the audit trail of a key, oldest first, even if deleted.
 
         Args:
             key_id: the row's id.

@@ -1,4 +1,4 @@
-"""Listing: the account's list while it comes, for sources; the refresher reads it, and repeats what fails by itself."""
+"""Listing: the account's list as a stream, for sources. The refresher does the retries."""
 
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
@@ -14,21 +14,21 @@ from gatekeeper.errors import HubProtocolError
 
 __all__ = ("MAX_LIST", "Listing", "fetch")
 
-# Bytes of JSON: room for two million rows of 246 bytes (FAULTS row 12). A gzip bomb has more.
+# Bytes of JSON: room for two million rows of 246 bytes. A gzip bomb has more.
 MAX_LIST = 512 * 1024 * 1024
-_PIECE = 64 * 1024  # bytes that are unzipped before the event loop gets its turn
-_MAX_REFUSAL = 64 * 1024  # bytes of a refusal that are read; only its beginning is shown
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's own way to say that the format is gzip's
+_PIECE = 64 * 1024  # bytes to decompress before yielding to the event loop
+_MAX_REFUSAL = 64 * 1024  # bytes of a refusal to read; only its beginning is shown
+_GZIP = 16 + zlib.MAX_WBITS  # how zlib is told to expect the gzip format
 
 
 class Listing:
-    """The account's list, which comes piece by piece.
+    """The account's list, as a stream of chunks.
 
     Args:
         chunks: the bytes of a JSON array of rows.
-        validator: what to send along next time, to be told if nothing has changed since.
-        dated_at: when the list was made, in seconds since 1970, by the clock of whoever made it; None where nobody says.
-        is_copy: whether a cache on the way says that this is its copy.
+        validator: the validator for the next conditional request.
+        dated_at: seconds since 1970 when the list was made, by its maker's clock; None if unknown.
+        is_copy: whether the list is a cached copy, according to a cache on the way.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Listing:
 
     @classmethod
     def whole(cls, body: bytes, validator: str | None = None) -> Self:
-        """A list that is there already.
+        """A listing of a complete list.
 
         Args:
             body: a JSON array of rows.
@@ -58,10 +58,10 @@ class Listing:
         return cls(_Pieces(body), validator)
 
     async def read(self) -> bytes:
-        """All of it, as one; once.
+        """Read the whole list. It can be read once.
 
         Raises:
-            SourceError: if it breaks off.
+            SourceError: the list is truncated.
         """
         return b"".join([chunk async for chunk in self.chunks])
 
@@ -70,7 +70,7 @@ class Listing:
 async def fetch(
     calls: Calls, http: httpx.AsyncClient, validator: str | None, max_list: int
 ) -> AsyncIterator[Listing | None]:
-    """Ask for the list, if it is another one than the validator names; it comes while the context is open."""
+    """Fetch the list if its validator has changed. Read it while the context is open."""
     headers = {"cache-control": "no-cache", "accept-encoding": "gzip"}
     if validator is not None:
         headers["if-none-match"] = validator
@@ -81,7 +81,7 @@ async def fetch(
     try:
         if response.status_code == httpx.codes.NOT_MODIFIED:
             with calls.transport_errors():
-                await response.aread()  # there is no body, but its connection is used again only after its end
+                await response.aread()  # the body is empty, but only reading it to its end frees the connection
             _require_same(calls, response, validator)
             yield None
         elif response.is_success:
@@ -98,7 +98,7 @@ async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> Asy
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     pieces = {"identity": _as_they_are, "": _as_they_are, "gzip": _unzipped, "x-gzip": _unzipped}.get(encoding)
     if pieces is None:
-        raise _unusable(calls, response, f"in the content encoding {encoding!r}, and only gzip was asked for")
+        raise _unusable(calls, response, f"in the content encoding {encoding!r}, but only gzip was requested")
     size = 0
     with calls.transport_errors():
         try:
@@ -106,19 +106,19 @@ async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> Asy
                 async for piece in unpacked:
                     size += len(piece)
                     if size > max_list:
-                        raise _unusable(calls, response, f"of more than {max_list} bytes, unzipped")
+                        raise _unusable(calls, response, f"of more than {max_list} bytes, decompressed")
                     yield piece
         except (zlib.error, EOFError) as error:
-            raise _unusable(calls, response, f"that is not the gzip that it says it is ({error})") from error
+            raise _unusable(calls, response, f"that is not valid gzip ({error})") from error
 
 
 async def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     length = response.headers.get("content-length", "")
     is_small = length.isascii() and length.isdigit() and len(length) < len(str(_PIECE))
-    # It is a generator, and says that it is less.
+    # httpx returns a generator and annotates it as a mere iterator.
     async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as raw:
         if is_small:
-            # To its end, so that its connection can be used again even if nobody wants the rest.
+            # Read it to its end: the connection can then be reused even if the consumer stops early.
             yield b"".join([chunk async for chunk in raw])
             return
         async for chunk in raw:
@@ -131,23 +131,23 @@ async def _as_they_are(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, No
 
 
 async def _unzipped(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Unzip in pieces, so that a small chunk that unzips to a gigabyte is noticed before it has."""
+    """Decompress in pieces, so that a gzip bomb is noticed early."""
     unzip = zlib.decompressobj(_GZIP)
     async for chunk in chunks:
         rest = chunk
         while rest:
-            if unzip.eof:  # a file of gzip may be several, one after another (RFC 1952 section 2.2)
+            if unzip.eof:  # gzip data may have several members (RFC 1952 section 2.2)
                 unzip = zlib.decompressobj(_GZIP)
             yield unzip.decompress(rest, _PIECE)
             rest = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
     while piece := unzip.decompress(b"", _PIECE):
         yield piece
     if not unzip.eof:
-        raise EOFError("it breaks off")
+        raise EOFError("it is truncated")
 
 
 class _Pieces:
-    """A body in pieces. Not a generator, for those want closing."""
+    """A body in pieces. Unlike a generator, it needs no closing."""
 
     def __init__(self, body: bytes) -> None:
         self._pieces = (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
@@ -162,17 +162,17 @@ class _Pieces:
 
 
 async def _beginning(response: httpx.Response, chunks: AsyncIterator[bytes]) -> httpx.Response:
-    """The same answer with no more of its body than is needed to say what it says."""
-    said = bytearray()
+    """Copy an answer with only the beginning of its body."""
+    beginning = bytearray()
     try:
         async for chunk in chunks:
-            said += chunk
-            if len(said) >= _MAX_REFUSAL:
+            beginning += chunk
+            if len(beginning) >= _MAX_REFUSAL:
                 break
     except HubProtocolError:
-        pass  # its status says enough
+        pass  # the status is enough
     headers = [(name, value) for name, value in response.headers.multi_items() if name not in _ABOUT_THE_BODY]
-    return httpx.Response(response.status_code, headers=headers, content=bytes(said), request=response.request)
+    return httpx.Response(response.status_code, headers=headers, content=bytes(beginning), request=response.request)
 
 
 _ABOUT_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
@@ -181,7 +181,7 @@ _ABOUT_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 def _require_same(calls: Calls, response: httpx.Response, validator: str | None) -> None:
     etag = response.headers.get("etag", validator)
     if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
-        problem = f"the hub at {calls.url} answered 304 about another list ({etag}) than it was asked for"
+        problem = f"the hub at {calls.url} answered 304 for another list ({etag}) than the requested one"
         raise HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
 
 
@@ -191,7 +191,7 @@ def _unusable(calls: Calls, response: httpx.Response, what: str) -> HubProtocolE
 
 
 def _dated_at(response: httpx.Response) -> float | None:
-    """When an answer was made (RFC 9110 section 6.6.1, RFC 9111 section 5.1), in seconds since 1970."""
+    """Seconds since 1970 when an answer was made. See RFC 9110 section 6.6.1, RFC 9111 section 5.1."""
     try:
         date = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What a client hands out and takes besides WidgetKey: created keys, lists, events, usage."""
+"""The records of a client besides WidgetKey: created keys, lists, events, usage."""
 
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,10 @@ __all__ = ("CreatedWidgetKey", "FieldChange", "KeyEvent", "KeyUsage", "WidgetKey
 
 
 class CreatedWidgetKey(WidgetKey, frozen=True, kw_only=True):
-    """A widget key and its plaintext, which is told this once.
+    """A widget key with its plaintext, which the hub never shows again.
 
     Attributes:
-        public_key: the whole client key, for the page's script tag. It does not show in the `repr`.
+        public_key: the whole client key, as the page's script tag needs it; hidden in the `repr`.
     """
 
     public_key: str
@@ -25,7 +25,7 @@ class CreatedWidgetKey(WidgetKey, frozen=True, kw_only=True):
         return f"CreatedWidgetKey(id={self.id!r}, name={self.name!r}, public_key={mask(self.last8)!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As `repr`, for tracebacks by rich: msgspec would show every field."""
+        """Hide the plaintext from rich tracebacks, too. msgspec would show every field."""
         return [("id", self.id), ("name", self.name), ("public_key", mask(self.last8))]
 
 
@@ -33,18 +33,18 @@ class WidgetKeyList(list[WidgetKey]):
     """The rows of the account, oldest first.
 
     Attributes:
-        rejected: what is wrong with those rows of the answer that are no widget keys.
+        rejected: the malformed rows of the answer, as errors.
     """
 
     rejected: tuple[InvalidRow, ...] = ()
 
 
 class FieldChange(msgspec.Struct, frozen=True):
-    """What became of one field of a row.
+    """The change of one field of a row.
 
     Attributes:
-        before: its value until then; None where there was none.
-        after: its value from then on; None where there is none.
+        before: the old value, or None.
+        after: the new value, or None.
     """
 
     before: Any = None
@@ -55,12 +55,12 @@ class KeyEvent(msgspec.Struct, frozen=True):
     """One entry of a key's audit trail.
 
     Attributes:
-        id: grows with every event.
-        key_id: the row's id, which may be gone by now.
-        action: "created", "updated", "disabled", "enabled" or "deleted"; a newer hub may know more.
-        token_name: what the operator called the token that did it.
-        at: when.
-        changes: what became of each field that changed, by its name.
+        id: a number that grows with every event.
+        key_id: the id of the row, which may be deleted by now.
+        action: "created", "updated", "disabled", "enabled" or "deleted"; a newer hub may add others.
+        token_name: the operator's name for the token that was used.
+        at: the time of the event.
+        changes: the changed fields, by name.
     """
 
     id: int
@@ -72,11 +72,11 @@ class KeyEvent(msgspec.Struct, frozen=True):
 
 
 class KeyUsage(msgspec.Struct, frozen=True):
-    """How much a key was used since the last report.
+    """The use of a key since the last report.
 
     Attributes:
-        count: the requests that it was good for, 1 or more.
-        last_used_at: when the last of them came, with its time zone.
+        count: the number of allowed requests, 1 or more.
+        last_used_at: the time of the last one, with a time zone.
 
     Raises:
         ConfigError: the count is below 1, or the moment has no time zone.
@@ -86,11 +86,11 @@ class KeyUsage(msgspec.Struct, frozen=True):
     last_used_at: datetime
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
+        """Check what the types cannot express."""
         problems = []
         if self.count < 1:
             problems.append(f"count is {self.count}: expected 1 or more")
         if self.last_used_at.utcoffset() is None:
-            problems.append("last_used_at has no time zone: expected a moment such as datetime.now(UTC)")
+            problems.append("last_used_at has no time zone: expected a time such as datetime.now(UTC)")
         if problems:
             raise ConfigError(problems)

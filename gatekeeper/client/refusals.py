@@ -1,4 +1,4 @@
-"""Refusals: whatever goes wrong between a client and its hub, as one of our own errors."""
+"""Refusals: turns every failure of a client's call into a HubError."""
 
 import os
 import socket
@@ -27,15 +27,15 @@ from gatekeeper.errors import (
 __all__ = ("Refusals",)
 
 _MISSING_ACCOUNT = "X-Account-ID"  # the documented 400 names the header
-_SHOWN = 200  # characters of what the hub says; a page of HTML goes on
+_SHOWN = 200  # characters of the hub's message; a page of HTML is longer
 
 _KINDS: dict[int, tuple[type[HubError], str]] = {
     400: (HubInvalidRequestError, ""),  # see _MISSING_ACCOUNT
-    401: (HubAuthenticationError, ": it does not know the token, or no longer; mint a new one at the hub"),
-    403: (HubPermissionError, ": the token may not do this, or is another account's"),
+    401: (HubAuthenticationError, ": the token is unknown or revoked; mint a new one at the hub"),
+    403: (HubPermissionError, ": the token may not do this, or belongs to another account"),
     404: (
         HubNotFoundError,
-        ": there is no such key, or no such path; hubs have /api/v1/widget-keys, or /v1/widget-keys for a base URL with /v1",
+        ": no such key, or no such path; hubs serve /api/v1/widget-keys, or /v1/widget-keys for a base URL with /v1",
     ),
     409: (HubInvalidRequestError, ""),
     413: (HubInvalidRequestError, ""),
@@ -46,11 +46,11 @@ _KINDS: dict[int, tuple[type[HubError], str]] = {
 
 
 class Refusals:
-    """Makes the errors of one client, none of which holds its token.
+    """Makes the errors of one client. None of them holds its token.
 
     Args:
-        url: the hub's collection of widget keys.
-        token: what is masked wherever the other side repeats it.
+        url: the URL of the hub's widget keys.
+        token: the secret to mask wherever the other side repeats it.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -59,7 +59,10 @@ class Refusals:
 
     @contextmanager
     def transport_errors(self) -> Iterator[None]:
-        """Turn whatever httpx raises into HubTransportError, or HubProtocolError where an answer cannot be decoded."""
+        """Turn every error of httpx into a HubTransportError.
+
+        An answer that cannot be decoded is a HubProtocolError.
+        """
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as error:
@@ -69,31 +72,31 @@ class Refusals:
             raise kind(self.masked(problem)) from error
 
     def refusal(self, response: httpx.Response) -> HubError:
-        """The error that an answer's status stands for, with what the hub says about it."""
+        """The error for an answer's status, with the hub's own message."""
         status = response.status_code
         said, errors = self._said(response)
         where = f"the hub at {self._url} answered {status}"
         retry_after = _retry_after(response)
         if response.has_redirect_location:
             location = self.masked(response.headers["location"])
-            problem = f"{where}, a redirect to {location!r}, which is not followed: name that address if it is right"
+            problem = f"{where}, a redirect to {location!r}, which is not followed: use that address if it is right"
             return HubProtocolError(problem, status=status)
         kind, advice = _KINDS.get(status, (HubServerError, "") if response.is_server_error else (HubProtocolError, ""))
         if _MISSING_ACCOUNT in said:
-            advice = ": the token carries no account that it knows; name it by account="
+            advice = ": the token carries no account that the hub knows; pass account="
         return kind(where + advice + said, status=status, errors=errors, retry_after=retry_after)
 
     def unexpected(self, response: httpx.Response, expected: str, error: Exception) -> HubProtocolError:
-        """The error for a success whose body is not what was expected."""
+        """The error for a success with an unexpected body."""
         problem = f"the hub at {self._url} answered {response.status_code} with something other than {expected}: {error}"
         return HubProtocolError(self.masked(problem), status=response.status_code)
 
     def masked(self, text: str) -> str:
-        """A hub, or something before it, may repeat what it was sent."""
+        """Mask the token. A hub, or a proxy before it, may repeat what it was sent."""
         return text.replace(self._token, f"{TOKEN_PREFIX}…")
 
     def _said(self, response: httpx.Response) -> tuple[str, tuple[dict[str, str], ...]]:
-        """What the hub says about a refusal: a JSON string, a problem's detail and errors, or a line of text."""
+        """The message and errors of a refusal, from JSON or plain text."""
         text = self.masked(response.content.decode("utf-8", "replace"))
         body: object = text
         with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
@@ -112,7 +115,7 @@ class Refusals:
 
 
 def _cause(error: BaseException) -> str:
-    """What lies behind an error, as far down as somebody says it: of several attempts to connect, why they failed."""
+    """The innermost OS error in a chain of causes, e.g. why connecting failed."""
     said = str(error)
     seen: BaseException | None = error
     while seen is not None:
@@ -128,7 +131,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds from now (RFC 9110 section 10.2.3: a number of them, or a date); None for anything else."""
+    """Seconds from now, or None. RFC 9110 section 10.2.3 allows a number or a date."""
     value = response.headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return float(value[:9])

@@ -1,8 +1,8 @@
-"""Retries: which call is sent once more, when, and how often at most; tenacity counts and waits.
+"""Retries: which calls are retried, when, and how often.
 
-Of the libraries for it, tenacity is the one that is a single package without dependencies, repeats a call rather than a
-request (so it needs no transport of its own in a client that was brought along, and sees our errors), bounds the time as
-well as the tries, and waits by a function that tests can replace.
+tenacity counts and waits. It is a single package without dependencies. It retries calls, not requests, so it sees the errors
+of this package and works with any httpx client that is passed in. It bounds the time as well as the attempts, and tests can
+replace its sleep.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -30,34 +30,34 @@ MayRepeat = Callable[[BaseException], bool]
 _jittered = wait_random_exponential(multiplier=0.5, max=5)
 
 _TEMPORARY = frozenset({429, 500, 502, 503, 504})
-# Wrong on our side, and wrong again the next time.
+# Mistakes on our side, which every retry would repeat.
 _LASTING = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def if_it_may_pass(error: BaseException) -> bool:
-    """For calls that are harmless to repeat: whether the same request may be answered the next time."""
+    """Whether a retry may succeed, for calls that are safe to repeat."""
     if isinstance(error, HubTransportError):
         return isinstance(error.__cause__, httpx.TransportError) and not isinstance(error.__cause__, _LASTING)
     return isinstance(error, HubError) and error.status in _TEMPORARY
 
 
 def if_nothing_was_sent(error: BaseException) -> bool:
-    """For calls that act anew each time: whether it is certain that the hub has not seen a byte of it."""
+    """Whether nothing was sent. A call that is not idempotent is retried only then."""
     return isinstance(error, HubTransportError) and isinstance(error.__cause__, _NOTHING_SENT)
 
 
 def never(_error: BaseException) -> bool:
-    """For calls whose sender has a schedule of its own."""
+    """Never retry, for calls whose sender has a schedule of its own."""
     return False
 
 
 class Retries:
-    """How a client repeats its calls.
+    """How a client retries its calls.
 
     Args:
-        max_attempts: how often a call is sent at most; 1 repeats nothing.
-        within: seconds from the first attempt in which another one may begin.
+        max_attempts: attempts at most; 1 disables retries.
+        within: seconds from the first attempt within which a retry may begin.
     """
 
     def __init__(self, max_attempts: int, within: float) -> None:
@@ -66,18 +66,18 @@ class Retries:
 
     @property
     def problems(self) -> Iterator[str]:
-        """What is wrong with the options, a sentence for every mistake."""
+        """Yield one sentence for each mistake in the options."""
         if self._max_attempts < 1:
             yield f"max_attempts is {self._max_attempts}: expected 1 or more"
         if not self._within >= 0:
             yield f"retry_within is {self._within}: expected seconds, 0 or more"
 
     def blocking(self, may_repeat: MayRepeat, sleep: Callable[[float], None]) -> Retrying:
-        """The attempts of one call, to go through with `for`."""
+        """The attempts of one call, for a `for` loop."""
         return Retrying(sleep=sleep, **self._options(may_repeat))
 
     def awaiting(self, may_repeat: MayRepeat, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
-        """The attempts of one call, to go through with `async for`."""
+        """The attempts of one call, for an `async for` loop."""
         return AsyncRetrying(sleep=sleep, **self._options(may_repeat))
 
     def _options(self, may_repeat: MayRepeat) -> dict[str, Any]:

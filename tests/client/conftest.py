@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.support import Connect
 from tests.support.callers import AsyncCaller, Caller, SyncCaller
 from tests.support.fake_hub import FakeHub
-
-from .support import Connect
 
 
 @pytest.fixture

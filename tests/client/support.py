@@ -1,4 +1,4 @@
-"""The methods of both clients, for tests that ask all of them."""
+"""The methods of both clients, for tests that call all of them."""
 
 import socket
 from collections.abc import Callable
@@ -22,7 +22,7 @@ METHODS: list[tuple[str, tuple[Any, ...]]] = [
 
 
 def free_port() -> int:
-    """Find a port on which nobody listens."""
+    """Find an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

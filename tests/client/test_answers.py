@@ -1,4 +1,4 @@
-"""What both clients make of a success."""
+"""The results that both clients return."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,13 @@ from gatekeeper import (
     WidgetKey,
 )
 from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent
+from tests.client.support import METHODS, NOON, Connect
 from tests.support.callers import Caller
 from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.rows import as_json, client_key, row
 
-from .support import METHODS, NOON, Connect
 
-
-def test_list_gives_the_rows_in_the_hubs_order(call: Caller, hub: FakeHub) -> None:
+def test_list_returns_the_rows_in_the_hubs_order(call: Caller, hub: FakeHub) -> None:
     hub.lists(row(2, agent_id="agent-7", disabled_at="2026-02-02T00:00:00Z"), row(1))
     listed = call("list")
     assert [key.id for key in listed] == ["key-2", "key-1"]
@@ -37,7 +36,7 @@ def test_list_gives_the_rows_in_the_hubs_order(call: Caller, hub: FakeHub) -> No
     assert listed.rejected == ()
 
 
-def test_list_sets_bad_rows_aside_and_says_what_is_wrong_with_them(call: Caller, hub: FakeHub) -> None:
+def test_list_sets_malformed_rows_aside_with_the_reason(call: Caller, hub: FakeHub) -> None:
     hub.lists(row(1), {"id": "key-2", "suffix": "00000002"}, 3, row(4))
     listed = call("list")
     assert [key.id for key in listed] == ["key-1", "key-4"]
@@ -48,7 +47,7 @@ def test_list_sets_bad_rows_aside_and_says_what_is_wrong_with_them(call: Caller,
     assert "suffix_field=" in str(listed.rejected[0])
 
 
-def test_a_name_that_is_no_utf_8_spoils_neither_its_row_nor_another(call: Caller, hub: FakeHub) -> None:
+def test_a_name_with_invalid_utf_8_does_not_reject_its_row(call: Caller, hub: FakeHub) -> None:
     body = as_json(row(1), row(2, name="cafe")).replace(b"cafe", "café".encode("latin-1"))
     hub.always(Answer(200, body))
     listed = call("list")
@@ -56,7 +55,7 @@ def test_a_name_that_is_no_utf_8_spoils_neither_its_row_nor_another(call: Caller
     assert listed.rejected == ()
 
 
-def test_the_field_of_the_last_8_characters_can_be_named(connect: Connect, hub: FakeHub) -> None:
+def test_the_name_of_the_suffix_field_is_an_option(connect: Connect, hub: FakeHub) -> None:
     renamed = {"key_suffix" if name == "last8" else name: value for name, value in row(1).items()}
     hub.always(lambda request: json_answer([renamed] if request.method == "GET" else renamed))
     call = connect(hub.url, suffix_field="key_suffix")
@@ -65,20 +64,20 @@ def test_the_field_of_the_last_8_characters_can_be_named(connect: Connect, hub: 
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"data": []}', b"null", b'"rows"', b"7", b"[" * 100_000])
-def test_a_list_that_is_no_array_is_an_invalid_list(call: Caller, hub: FakeHub, body: bytes) -> None:
+def test_a_list_that_is_not_an_array_is_an_invalid_list(call: Caller, hub: FakeHub, body: bytes) -> None:
     hub.always(Answer(200, body))
     with pytest.raises(InvalidList, match="expected a JSON array of rows"):
         call("list")
 
 
-def test_create_gives_the_row_and_its_plaintext(call: Caller, hub: FakeHub) -> None:
+def test_create_returns_the_row_and_its_plaintext(call: Caller, hub: FakeHub) -> None:
     hub.always(json_answer({**row(1), "public_key": client_key(1)}, 201))
     created = call("create", "shop")
     assert isinstance(created, CreatedWidgetKey)
     assert (created.id, created.last8, created.public_key) == ("key-1", "00000001", client_key(1))
 
 
-def test_a_created_row_without_the_last_8_characters_gets_those_of_its_plaintext(call: Caller, hub: FakeHub) -> None:
+def test_a_created_row_without_a_suffix_takes_it_from_its_plaintext(call: Caller, hub: FakeHub) -> None:
     created_row = {name: value for name, value in row(1).items() if name != "last8"}
     hub.always(json_answer({**created_row, "public_key": client_key(1)}, 201))
     assert call("create", "shop").last8 == "00000001"
@@ -91,34 +90,32 @@ def test_a_created_key_never_shows_its_plaintext(show: Callable[[object], str]) 
     assert "…00000001" in shown
 
 
-def test_a_created_key_does_not_show_its_plaintext_to_rich_either() -> None:
+def test_a_created_key_hides_its_plaintext_from_rich() -> None:
     created: Any = CreatedWidgetKey(**{**row(1), "domain_allowlist": ()}, public_key=client_key(1))
     parts = created.__rich_repr__() if hasattr(created, "__rich_repr__") else (repr(created),)
     assert client_key(1) not in str(list(parts))
 
 
 @pytest.mark.parametrize("public_key", [None, 7, "short"])
-def test_a_created_key_without_its_plaintext_is_not_what_a_hub_answers(
-    call: Caller, hub: FakeHub, public_key: object
-) -> None:
+def test_a_created_key_without_a_plaintext_is_a_protocol_error(call: Caller, hub: FakeHub, public_key: object) -> None:
     fields = {name: value for name, value in row(1).items() if name != "last8"}
     hub.always(json_answer({**fields, "public_key": public_key}, 201))
     with pytest.raises(HubProtocolError):
         call("create", "shop")
 
 
-def test_update_gives_the_row_as_it_now_is(call: Caller, hub: FakeHub) -> None:
+def test_update_returns_the_updated_row(call: Caller, hub: FakeHub) -> None:
     hub.always(json_answer(row(1, name="new", disabled_at="2026-02-02T00:00:00Z")))
     updated = call("update", "key-1", name="new", disabled=True)
     assert (updated.name, updated.disabled) == ("new", True)
 
 
-def test_delete_gives_none_where_the_key_is_gone(call: Caller, hub: FakeHub) -> None:
+def test_delete_returns_none_if_the_key_is_gone(call: Caller, hub: FakeHub) -> None:
     hub.always(Answer(204))
     assert call("delete", "key-1") is None
 
 
-def test_delete_gives_the_row_where_the_key_was_only_disabled(call: Caller, hub: FakeHub) -> None:
+def test_delete_returns_the_row_if_the_key_was_only_disabled(call: Caller, hub: FakeHub) -> None:
     hub.always(json_answer(row(1, disabled_at="2026-02-02T00:00:00Z")))
     deleted = call("delete", "key-1")
     assert (deleted.id, deleted.disabled) == ("key-1", True)
@@ -128,7 +125,7 @@ def test_delete_gives_the_row_where_the_key_was_only_disabled(call: Caller, hub:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>hello</html>", b"[7]", b"null", b'{"id": 7}', b'{"name": "\xff"}', b'{"id":' + b"[" * 100_000]
 )
-def test_a_success_that_brings_no_row_is_not_what_a_hub_answers(
+def test_a_success_without_a_row_is_a_protocol_error(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], body: bytes
 ) -> None:
     hub.always(Answer(200, body))
@@ -147,7 +144,7 @@ def test_events_are_typed(call: Caller, hub: FakeHub) -> None:
     ]
 
 
-def test_an_event_of_a_newer_hub_is_an_event(call: Caller, hub: FakeHub) -> None:
+def test_an_unknown_kind_of_event_is_accepted(call: Caller, hub: FakeHub) -> None:
     event = {"id": 1, "key_id": "key-1", "action": "rotated", "token_name": "ci", "at": "2026-01-02T12:00:00Z", "by": "x"}
     hub.always(json_answer([event]))
     assert [event.action for event in call("events", "key-1")] == ["rotated"]
@@ -164,14 +161,14 @@ def test_an_event_of_a_newer_hub_is_an_event(call: Caller, hub: FakeHub) -> None
         b'[{"id": 1, "key_id": "k", "action": "a", "token_name": "t", "at": "noon"}]',
     ],
 )
-def test_what_is_no_list_of_events_is_not_what_a_hub_answers(call: Caller, hub: FakeHub, body: bytes) -> None:
+def test_a_success_without_a_list_of_events_is_a_protocol_error(call: Caller, hub: FakeHub, body: bytes) -> None:
     hub.always(Answer(200, body))
     with pytest.raises(HubProtocolError, match="something other than a list of events"):
         call("events", "key-1")
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, HubNotFoundError), (405, HubProtocolError)])
-def test_a_hub_without_a_place_for_reports_can_be_told_by_the_status(
+def test_a_hub_without_usage_reports_is_recognised_by_the_status(
     call: Caller, hub: FakeHub, status: int, kind: type[HubError]
 ) -> None:
     hub.always(Answer(status))

@@ -1,4 +1,4 @@
-"""The list while it comes: unzipped, capped, dated, or refused."""
+"""The streamed list: decompressed, capped, dated, or refused."""
 
 import gzip
 import random
@@ -24,20 +24,19 @@ from gatekeeper import (
     HubTransportError,
 )
 from gatekeeper.client import KeyUsage
+from tests.client.support import NOON
 from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, as_json, row
 
-from .support import NOON
-
 
 async def is_unchanged(client: AsyncHubClient, validator: str | None = None) -> bool:
-    """Fetch the list, if it is another one than the validator names."""
+    """Whether the hub answers that the list is unchanged."""
     async with client.widget_keys.fetch(validator) as listing:
         return listing is None
 
 
 @pytest.mark.anyio
-async def test_fetch_gives_the_bytes_and_the_entity_tag(hub: FakeHub) -> None:
+async def test_fetch_returns_the_bytes_and_the_entity_tag(hub: FakeHub) -> None:
     hub.lists(row(1), etag='W/"7"')
     async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.fetch() as listing:
         assert listing is not None
@@ -48,7 +47,7 @@ async def test_fetch_gives_the_bytes_and_the_entity_tag(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
-async def test_fetch_gives_no_entity_tag_where_there_was_none(hub: FakeHub) -> None:
+async def test_fetch_returns_no_entity_tag_if_there_was_none(hub: FakeHub) -> None:
     hub.lists(row(1))
     async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.fetch() as listing:
         assert listing is not None
@@ -56,7 +55,7 @@ async def test_fetch_gives_no_entity_tag_where_there_was_none(hub: FakeHub) -> N
 
 
 @pytest.mark.anyio
-async def test_fetch_sends_the_entity_tag_back_as_it_came_and_gives_none_for_the_same_list(hub: FakeHub) -> None:
+async def test_fetch_sends_the_entity_tag_back_unchanged(hub: FakeHub) -> None:
     hub.lists(row(1), etag='W/"7"')
     async with AsyncHubClient(hub.url, TOKEN) as client:
         assert await is_unchanged(client, 'W/"7"')
@@ -65,7 +64,7 @@ async def test_fetch_sends_the_entity_tag_back_as_it_came_and_gives_none_for_the
 
 
 @pytest.mark.anyio
-async def test_not_modified_is_no_answer_to_a_fetch_that_did_not_ask_for_it(hub: FakeHub) -> None:
+async def test_304_to_an_unconditional_request_is_a_protocol_error(hub: FakeHub) -> None:
     hub.always(Answer(304))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubProtocolError):
@@ -73,7 +72,7 @@ async def test_not_modified_is_no_answer_to_a_fetch_that_did_not_ask_for_it(hub:
 
 
 @pytest.mark.anyio
-async def test_not_modified_about_another_list_is_no_answer_and_weak_tags_are_as_good_as_strong_ones(hub: FakeHub) -> None:
+async def test_304_with_another_tag_is_an_error_and_tags_compare_weakly(hub: FakeHub) -> None:
     async with AsyncHubClient(hub.url, TOKEN) as client:
         hub.then(Answer(304, headers={"etag": 'W/"7"'}), Answer(304), Answer(304, headers={"etag": '"8"'}))
         assert await is_unchanged(client, '"7"')
@@ -83,7 +82,7 @@ async def test_not_modified_about_another_list_is_no_answer_and_weak_tags_are_as
 
 
 @pytest.mark.anyio
-async def test_fetch_raises_what_the_hub_answers(hub: FakeHub) -> None:
+async def test_fetch_raises_the_error_of_the_hubs_answer(hub: FakeHub) -> None:
     hub.always(json_answer("Invalid token", 401))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubAuthenticationError, match="Invalid token"):
@@ -91,7 +90,7 @@ async def test_fetch_raises_what_the_hub_answers(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_call_is_cancelled_and_not_an_error_of_the_hub(hub: FakeHub) -> None:
+async def test_a_cancelled_call_is_not_a_hub_error(hub: FakeHub) -> None:
     hub.always(Answer(hold=hub.hold()))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with anyio.move_on_after(0.05) as scope:
@@ -99,11 +98,11 @@ async def test_a_cancelled_call_is_cancelled_and_not_an_error_of_the_hub(hub: Fa
     assert scope.cancelled_caught
 
 
-# What is in a body
+# Bodies
 
 
 def chunked(body: bytes, cuts: Iterable[int], **headers: str) -> Answer:
-    """Answer with a body that comes in chunks, cut at these places."""
+    """Answer with a chunked body, cut at these offsets."""
     places = [0, *sorted(cuts), len(body)]
     pieces = [body[start:end] for start, end in pairwise(places) if end > start]
     lines = ["HTTP/1.1 200 OK", "transfer-encoding: chunked", *(f"{name}: {value}" for name, value in headers.items())]
@@ -129,7 +128,7 @@ async def client(hub: FakeHub) -> AsyncIterator[AsyncHubClient]:
 
 
 @pytest.mark.anyio
-async def test_gzip_is_asked_for_and_nothing_else(hub: FakeHub, client: AsyncHubClient) -> None:
+async def test_only_gzip_is_requested(hub: FakeHub, client: AsyncHubClient) -> None:
     hub.always(Answer(200, ZIPPED, GZIP))
     assert await fetched(client) == ROWS
     assert hub.requests[0].headers["accept-encoding"] == "gzip"
@@ -137,13 +136,13 @@ async def test_gzip_is_asked_for_and_nothing_else(hub: FakeHub, client: AsyncHub
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("named", ["gzip", "GZIP", "x-gzip", " gzip "])
-async def test_gzip_may_be_written_otherwise(hub: FakeHub, client: AsyncHubClient, named: str) -> None:
+async def test_gzip_is_recognised_in_every_spelling(hub: FakeHub, client: AsyncHubClient, named: str) -> None:
     hub.always(Answer(200, ZIPPED, {"content-encoding": named}))
     assert await fetched(client) == ROWS
 
 
 @pytest.mark.anyio
-async def test_a_zipped_list_is_the_same_wherever_it_is_cut(hub: FakeHub, client: AsyncHubClient) -> None:
+async def test_a_gzip_list_may_be_split_anywhere(hub: FakeHub, client: AsyncHubClient) -> None:
     dice = random.Random(11)
     few = as_json(row(1))
     members = gzip.compress(few[:50]) + gzip.compress(b"") + gzip.compress(few[50:])
@@ -157,31 +156,31 @@ async def test_a_zipped_list_is_the_same_wherever_it_is_cut(hub: FakeHub, client
 
 
 @pytest.mark.anyio
-async def test_a_list_may_say_that_it_is_not_encoded(hub: FakeHub, client: AsyncHubClient) -> None:
+async def test_identity_is_a_content_encoding(hub: FakeHub, client: AsyncHubClient) -> None:
     for named in ("identity", ""):
         hub.then(Answer(200, ROWS, {"content-encoding": named}))
         assert await fetched(client) == ROWS
 
 
 BROKEN = {
-    "truncated": (ZIPPED[:-1], "gzip", "it breaks off"),
-    "half": (ZIPPED[: len(ZIPPED) // 2], "gzip", "it breaks off"),
-    "nothing": (b"", "gzip", "it breaks off"),
-    "not gzip": (ROWS, "gzip", "not the gzip"),
-    "a byte off": (ZIPPED[:-8] + bytes((ZIPPED[-8] ^ 1,)) + ZIPPED[-7:], "gzip", "not the gzip"),
-    "zlib": (zlib.compress(ROWS), "gzip", "not the gzip"),
-    "followed by something": (ZIPPED + b"<html>", "gzip", "not the gzip"),
-    "and half of another": (ZIPPED + ZIPPED[:30], "gzip", "it breaks off"),
-    "twice": (gzip.compress(ZIPPED), "gzip, gzip", "only gzip was asked for"),
-    "br": (b"\x0b\x00\x80[]\x03", "br", "only gzip was asked for"),
-    "deflate": (zlib.compress(ROWS), "deflate", "only gzip was asked for"),
-    "zstd": (b"(\xb5/\xfd\x04\x00\x11\x00\x00[]", "zstd", "only gzip was asked for"),
+    "truncated": (ZIPPED[:-1], "gzip", "it is truncated"),
+    "half": (ZIPPED[: len(ZIPPED) // 2], "gzip", "it is truncated"),
+    "nothing": (b"", "gzip", "it is truncated"),
+    "not gzip": (ROWS, "gzip", "not valid gzip"),
+    "a byte off": (ZIPPED[:-8] + bytes((ZIPPED[-8] ^ 1,)) + ZIPPED[-7:], "gzip", "not valid gzip"),
+    "zlib": (zlib.compress(ROWS), "gzip", "not valid gzip"),
+    "followed by something": (ZIPPED + b"<html>", "gzip", "not valid gzip"),
+    "and half of another": (ZIPPED + ZIPPED[:30], "gzip", "it is truncated"),
+    "twice": (gzip.compress(ZIPPED), "gzip, gzip", "only gzip was requested"),
+    "br": (b"\x0b\x00\x80[]\x03", "br", "only gzip was requested"),
+    "deflate": (zlib.compress(ROWS), "deflate", "only gzip was requested"),
+    "zstd": (b"(\xb5/\xfd\x04\x00\x11\x00\x00[]", "zstd", "only gzip was requested"),
 }
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", BROKEN)
-async def test_what_cannot_be_unzipped_whole_is_an_error(hub: FakeHub, client: AsyncHubClient, how: str) -> None:
+async def test_a_body_that_cannot_be_decompressed_is_an_error(hub: FakeHub, client: AsyncHubClient, how: str) -> None:
     body, encoding, why = BROKEN[how]
     hub.always(Answer(200, body, {"content-encoding": encoding}))
     with pytest.raises(HubProtocolError, match=why) as caught:
@@ -193,7 +192,7 @@ async def test_what_cannot_be_unzipped_whole_is_an_error(hub: FakeHub, client: A
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("members", [1, 1000])
-async def test_a_bomb_is_cut_at_the_cap_before_it_goes_off(hub: FakeHub, client: AsyncHubClient, members: int) -> None:
+async def test_a_gzip_bomb_is_stopped_at_the_limit(hub: FakeHub, client: AsyncHubClient, members: int) -> None:
     hub.always(Answer(200, gzip.compress(b" " * (50_000_000 // members)) * members, GZIP))
     seen: list[int] = []
 
@@ -201,16 +200,16 @@ async def test_a_bomb_is_cut_at_the_cap_before_it_goes_off(hub: FakeHub, client:
         async with client.widget_keys.fetch(max_list=1_000_000) as listing:
             assert listing is not None
             async for chunk in listing.chunks:
-                seen.append(len(chunk))  # noqa: PERF401 - what came before it is cut is what counts
+                seen.append(len(chunk))  # noqa: PERF401 - keeps the chunks read before the error
 
-    with pytest.raises(HubProtocolError, match="more than 1000000 bytes, unzipped"):
+    with pytest.raises(HubProtocolError, match="more than 1000000 bytes, decompressed"):
         await read()
     assert max(seen) <= 65_536
     assert sum(seen) <= 1_000_000
 
 
 @pytest.mark.anyio
-async def test_a_list_may_have_as_many_bytes_as_the_cap_says(hub: FakeHub, client: AsyncHubClient) -> None:
+async def test_a_list_may_have_as_many_bytes_as_the_limit(hub: FakeHub, client: AsyncHubClient) -> None:
     for answer in (Answer(200, ZIPPED, GZIP), Answer(200, ROWS)):
         hub.always(answer)
         assert await fetched(client, max_list=len(ROWS)) == ROWS
@@ -220,13 +219,13 @@ async def test_a_list_may_have_as_many_bytes_as_the_cap_says(hub: FakeHub, clien
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("body", [ROWS, ROWS[:500]])
-async def test_a_list_that_is_shorter_than_it_says_is_an_error(hub: FakeHub, client: AsyncHubClient, body: bytes) -> None:
+async def test_a_list_shorter_than_its_content_length_is_an_error(hub: FakeHub, client: AsyncHubClient, body: bytes) -> None:
     hub.always(Answer(200, body, {"content-length": str(len(body) + 1)}, hang_up=True))
     with pytest.raises(HubTransportError):
         await fetched(client)
 
 
-# When it was made
+# Dates
 
 
 @pytest.mark.anyio
@@ -244,7 +243,7 @@ async def test_a_list_that_is_shorter_than_it_says_is_an_error(hub: FakeHub, cli
         ({"age": "90"}, None, True),
     ],
 )
-async def test_a_list_says_when_it_was_made_and_whether_a_cache_kept_it(
+async def test_a_listing_has_its_date_and_knows_if_it_was_cached(
     hub: FakeHub, client: AsyncHubClient, headers: dict[str, str], dated_at: float | None, *, is_copy: bool
 ) -> None:
     hub.always(Answer(200, ROWS, headers))
@@ -266,7 +265,7 @@ async def test_a_list_says_when_it_was_made_and_whether_a_cache_kept_it(
     ],
     ids=["endless", "a bomb", "a broken bomb"],
 )
-async def test_of_a_refusal_no_more_is_read_than_its_beginning(hub: FakeHub, client: AsyncHubClient, body: Answer) -> None:
+async def test_only_the_beginning_of_a_refusal_is_read(hub: FakeHub, client: AsyncHubClient, body: Answer) -> None:
     hub.always(body)
     with anyio.fail_after(4), pytest.raises(HubServerError, match="answered 500; it says 'sorry sorry") as caught:
         await fetched(client)
@@ -275,7 +274,7 @@ async def test_of_a_refusal_no_more_is_read_than_its_beginning(hub: FakeHub, cli
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("encoding", ["br", "gzip"])
-async def test_a_refusal_that_cannot_be_read_says_its_status(hub: FakeHub, client: AsyncHubClient, encoding: str) -> None:
+async def test_an_unreadable_refusal_still_has_its_status(hub: FakeHub, client: AsyncHubClient, encoding: str) -> None:
     hub.always(Answer(503, b"\xff\xfe\xfd", {"content-encoding": encoding, "retry-after": "7"}))
     with pytest.raises(HubServerError, match="answered 503") as caught:
         await fetched(client)
@@ -283,9 +282,7 @@ async def test_a_refusal_that_cannot_be_read_says_its_status(hub: FakeHub, clien
 
 
 @pytest.mark.anyio
-async def test_a_connection_is_used_again_after_what_was_read_whole_and_not_after_what_was_not(
-    hub: FakeHub, client: AsyncHubClient
-) -> None:
+async def test_a_connection_is_reused_only_if_the_body_was_read_to_its_end(hub: FakeHub, client: AsyncHubClient) -> None:
     small = [json_answer("Invalid token", 401), Answer(304, headers={"etag": '"1"'}), Answer(404), Answer(200, ROWS[:9000])]
     hub.then(*small)
     for _ in small:
@@ -307,7 +304,7 @@ async def test_a_connection_is_used_again_after_what_was_read_whole_and_not_afte
 
 
 @pytest.mark.anyio
-async def test_the_token_of_the_moment_goes_over_the_same_connection(hub: FakeHub) -> None:
+async def test_a_changed_token_uses_the_same_connection(hub: FakeHub) -> None:
     tokens = [TOKEN, f"{TOKEN}2", f"{TOKEN}3"]
     hub.lists(row(1))
     async with HubSource(hub.url, lambda: tokens[min(len(hub.requests), 2)]).connect() as updates:
@@ -320,7 +317,7 @@ async def test_the_token_of_the_moment_goes_over_the_same_connection(hub: FakeHu
 
 
 @pytest.mark.anyio
-async def test_a_client_that_was_made_for_an_event_loop_is_closed_with_its_connection(hub: FakeHub) -> None:
+async def test_an_httpx_client_made_by_a_factory_is_closed_with_the_source(hub: FakeHub) -> None:
     made: list[httpx.AsyncClient] = []
 
     def http() -> httpx.AsyncClient:

@@ -1,4 +1,4 @@
-"""What a client is made with, and how it is closed."""
+"""The options of a client, and closing it."""
 
 import pytest
 
@@ -6,16 +6,15 @@ from gatekeeper import (
     ConfigError,
 )
 from gatekeeper.client import account_of
+from tests.client.support import Connect
 from tests.support.callers import Caller
 from tests.support.fake_hub import FakeHub
 from tests.support.rows import TOKEN
 
-from .support import Connect
-
 # Options
 
 
-def test_wrong_options_are_all_named_together(connect: Connect) -> None:
+def test_all_wrong_options_are_reported_together(connect: Connect) -> None:
     with pytest.raises(ConfigError) as caught:
         connect("hub.example", "sk live", account=" acme ")
     assert str(caught.value).startswith("gatekeeper: ")
@@ -47,14 +46,14 @@ def test_a_base_url_is_scheme_host_port_and_path(connect: Connect, base_url: str
 
 
 @pytest.mark.parametrize("token", ["", " ", "sk live", "sk_live_acme_\r\nx: y", "sk_live_acme_ü", f"{TOKEN}\n", f" {TOKEN}"])
-def test_a_token_is_what_a_header_can_carry(connect: Connect, token: str) -> None:
+def test_a_token_must_fit_into_a_header(connect: Connect, token: str) -> None:
     with pytest.raises(ConfigError, match="token") as caught:
         connect("https://hub.example", token, account="acme")
     assert not token.strip() or token not in str(caught.value)
 
 
 @pytest.mark.parametrize("token", ["abcdef", "sk_live_abcdef", "sk_live__abc", "sk_live_acme_", "pk_live_acme_abc"])
-def test_a_token_that_carries_no_account_needs_one_beside_it(connect: Connect, token: str) -> None:
+def test_a_token_without_an_account_needs_the_account_option(connect: Connect, token: str) -> None:
     with pytest.raises(ConfigError, match="account=") as caught:
         connect("https://hub.example", token)
     assert token not in str(caught.value)
@@ -62,7 +61,7 @@ def test_a_token_that_carries_no_account_needs_one_beside_it(connect: Connect, t
 
 
 @pytest.mark.parametrize("account", ["", " ", "acme ", "ac\nme", "äcme"])
-def test_an_account_is_what_a_header_can_carry(connect: Connect, account: str) -> None:
+def test_an_account_must_fit_into_a_header(connect: Connect, account: str) -> None:
     with pytest.raises(ConfigError, match="account"):
         connect("https://hub.example", TOKEN, account=account)
 
@@ -84,14 +83,14 @@ def test_an_account_is_what_a_header_can_carry(connect: Connect, account: str) -
         ("xsk_live_acme_abc", None),
     ],
 )
-def test_a_token_carries_its_account_before_the_last_underscore(token: str, account: str | None) -> None:
+def test_the_account_of_a_token_ends_at_the_last_underscore(token: str, account: str | None) -> None:
     assert account_of(token) == account
 
 
 # Closing
 
 
-def test_an_httpx_client_of_ones_own_stays_open(connect: Connect, hub: FakeHub) -> None:
+def test_a_given_httpx_client_stays_open(connect: Connect, hub: FakeHub) -> None:
     call = connect(hub.url, own={"trust_env": False})
     call("list")
     call.close_client()

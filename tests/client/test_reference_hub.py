@@ -10,13 +10,12 @@ from gatekeeper import (
     HubNotFoundError,
 )
 from gatekeeper.client import FieldChange, KeyUsage
+from tests.client.support import NOON, Connect
 from tests.support.real_hub import served_hub
 from tests.support.rows import TOKEN
 
-from .support import NOON, Connect
 
-
-def test_a_key_lives_from_create_to_delete_at_the_reference_hub(connect: Connect, tmp_path: Path) -> None:
+def test_a_key_is_created_updated_and_deleted_at_the_reference_hub(connect: Connect, tmp_path: Path) -> None:
     with served_hub(tmp_path) as served:
         call = connect(served.url, served.token)
         created = call("create", "shop", domain_allowlist=["acme.com", "*.acme.com"], agent_id="agent-7")
@@ -37,7 +36,7 @@ def test_a_key_lives_from_create_to_delete_at_the_reference_hub(connect: Connect
         assert call("list") == []
 
 
-def test_the_reference_hubs_refusals_are_errors_that_say_what_to_do(connect: Connect, tmp_path: Path) -> None:
+def test_refusals_of_the_reference_hub_say_what_to_do(connect: Connect, tmp_path: Path) -> None:
     with served_hub(tmp_path) as served:
         call = connect(served.url, served.token)
         with pytest.raises(HubNotFoundError):
@@ -51,7 +50,7 @@ def test_the_reference_hubs_refusals_are_errors_that_say_what_to_do(connect: Con
             connect(f"{served.url}/elsewhere", served.token)("list")
 
 
-def test_what_was_done_to_a_key_is_told_also_when_it_is_gone(connect: Connect, tmp_path: Path) -> None:
+def test_a_deleted_key_keeps_its_events(connect: Connect, tmp_path: Path) -> None:
     with served_hub(tmp_path) as served:
         call = connect(served.url, served.token)
         created = call("create", "shop", agent_id="agent-7")
@@ -69,7 +68,7 @@ def test_what_was_done_to_a_key_is_told_also_when_it_is_gone(connect: Connect, t
             call("events", "no-such-key")
 
 
-def test_a_key_whose_use_was_reported_is_kept_when_it_is_deleted(connect: Connect, tmp_path: Path) -> None:
+def test_deleting_a_used_key_only_disables_it(connect: Connect, tmp_path: Path) -> None:
     with served_hub(tmp_path) as served:
         call = connect(served.url, served.token)
         used, unused = call("create", "used"), call("create", "unused")

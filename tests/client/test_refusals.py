@@ -1,4 +1,4 @@
-"""What both clients make of refusals, and of answers that are none."""
+"""The errors that both clients raise for refusals and broken answers."""
 
 import gzip
 import json
@@ -27,11 +27,10 @@ from gatekeeper import (
     HubServerError,
     HubTransportError,
 )
+from tests.client.support import METHODS, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, row
-
-from .support import METHODS, Connect, free_port
 
 STATUSES: list[tuple[int, type[HubError], bool]] = [
     (304, HubProtocolError, False),
@@ -67,7 +66,7 @@ HTTPX_ERRORS = sorted(
 
 
 @pytest.mark.parametrize(("status", "kind", "lasting"), STATUSES)
-def test_every_status_is_an_error_of_its_own_kind(
+def test_every_status_has_its_error_class(
     call: Caller, hub: FakeHub, status: int, kind: type[HubError], *, lasting: bool
 ) -> None:
     hub.always(Answer(status))
@@ -80,7 +79,7 @@ def test_every_status_is_an_error_of_its_own_kind(
 
 
 @pytest.mark.parametrize(("method", "arguments"), METHODS)
-def test_every_method_raises_what_the_hub_answers(
+def test_every_method_raises_the_error_of_the_hubs_answer(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
     hub.always(json_answer("Invalid token", 401))
@@ -99,7 +98,7 @@ def test_every_method_raises_what_the_hub_answers(
         b"  Missing\r\n\tX-Account-ID   header\n",
     ],
 )
-def test_what_the_hub_says_is_passed_on_in_one_line(call: Caller, hub: FakeHub, body: bytes) -> None:
+def test_the_hubs_message_is_quoted_on_one_line(call: Caller, hub: FakeHub, body: bytes) -> None:
     hub.always(Answer(400, body))
     with pytest.raises(HubInvalidRequestError) as caught:
         call("list")
@@ -107,14 +106,14 @@ def test_what_the_hub_says_is_passed_on_in_one_line(call: Caller, hub: FakeHub, 
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"null", b"[]", b"{}", b'{"detail": {"deep": 1}}', b"7"])
-def test_a_hub_that_says_nothing_readable_is_not_quoted(call: Caller, hub: FakeHub, body: bytes) -> None:
+def test_an_unreadable_message_is_not_quoted(call: Caller, hub: FakeHub, body: bytes) -> None:
     hub.always(Answer(500, body))
     with pytest.raises(HubServerError) as caught:
         call("list")
     assert "it says" not in str(caught.value)
 
 
-def test_a_page_of_html_is_quoted_in_its_beginning_only(call: Caller, hub: FakeHub) -> None:
+def test_only_the_beginning_of_an_html_page_is_quoted(call: Caller, hub: FakeHub) -> None:
     hub.always(Answer(502, b"<html>" + b"x" * 100_000, {"content-type": "text/html"}))
     with pytest.raises(HubServerError) as caught:
         call("list")
@@ -139,13 +138,13 @@ def test_a_page_of_html_is_quoted_in_its_beginning_only(call: Caller, hub: FakeH
     ],
     ids=lambda answer: f"{answer.headers.get('content-type', '')} {answer.body[:8]!r}",
 )
-def test_an_unreadable_refusal_is_still_that_refusal(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_an_unreadable_body_does_not_change_the_error_class(call: Caller, hub: FakeHub, answer: Answer) -> None:
     hub.always(answer)
     with pytest.raises(HubServerError):
         call("list")
 
 
-def test_the_hubs_own_list_of_errors_comes_along(call: Caller, hub: FakeHub) -> None:
+def test_the_hubs_list_of_errors_is_kept(call: Caller, hub: FakeHub) -> None:
     problem = {
         "detail": "2 entries are wrong",
         "errors": [{"entry": "*", "reason": "any_origin"}, "?", {"index": 1}],
@@ -170,7 +169,7 @@ def test_a_redirect_is_named_and_not_followed(call: Caller, hub: FakeHub, status
     assert len(hub.requests) == len(METHODS)
 
 
-def test_not_even_an_httpx_client_that_follows_redirects_follows_this_one(connect: Connect, hub: FakeHub) -> None:
+def test_redirects_are_not_followed_even_if_the_httpx_client_would(connect: Connect, hub: FakeHub) -> None:
     with FakeHub() as other:
         hub.always(Answer(307, headers={"location": other.url}))
         with pytest.raises(HubProtocolError, match="redirect"):
@@ -185,7 +184,7 @@ def test_not_even_an_httpx_client_that_follows_redirects_follows_this_one(connec
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("0", 0), ("7", 7), ("86400", 86400), ("9" * 400, 999_999_999)],
-    ids=["none", "some", "a day", "for ever"],
+    ids=["none", "some", "a day", "years"],
 )
 def test_retry_after_may_be_seconds(call: Caller, hub: FakeHub, status: int, value: str, seconds: float) -> None:
     hub.always(Answer(status, headers={"retry-after": value}))
@@ -206,7 +205,7 @@ def test_retry_after_may_be_a_date(call: Caller, hub: FakeHub, seconds: int) -> 
 @pytest.mark.parametrize(
     "value", ["", "soon", "-5", "1.5", "1e3", "٣", "Wed, 99 Foo 2026 07:28:00 GMT", "Wed, 21 Oct 9999 07:28:00 -9999"]
 )
-def test_a_retry_after_that_is_neither_is_no_retry_after(call: Caller, hub: FakeHub, value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(call: Caller, hub: FakeHub, value: str) -> None:
     raw = f"HTTP/1.1 429 Slow Down\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n".encode()
     hub.always(Answer(raw=raw))
     with pytest.raises(HubRateLimitedError) as caught:
@@ -214,7 +213,7 @@ def test_a_retry_after_that_is_neither_is_no_retry_after(call: Caller, hub: Fake
     assert caught.value.retry_after is None
 
 
-def test_without_retry_after_there_is_none(call: Caller, hub: FakeHub) -> None:
+def test_without_the_header_there_is_no_retry_after(call: Caller, hub: FakeHub) -> None:
     hub.always(Answer(429))
     with pytest.raises(HubRateLimitedError) as caught:
         call("list")
@@ -231,7 +230,7 @@ def test_without_retry_after_there_is_none(call: Caller, hub: FakeHub) -> None:
         st.datetimes().map(lambda moment: format_datetime(moment.replace(tzinfo=UTC))),
     )
 )
-def test_no_retry_after_makes_a_client_fail_otherwise(value: str) -> None:
+def test_no_retry_after_value_changes_the_error_class(value: str) -> None:
     answer = httpx.MockTransport(lambda _: httpx.Response(429, headers={"retry-after": value}))
     with (
         HubClient("http://hub.example", TOKEN, http=httpx.Client(transport=answer), max_attempts=1) as client,
@@ -244,7 +243,7 @@ def test_no_retry_after_makes_a_client_fail_otherwise(value: str) -> None:
 # No usable answer
 
 
-def test_a_hub_that_is_not_there_is_a_transport_error(connect: Connect) -> None:
+def test_a_refused_connection_is_a_transport_error(connect: Connect) -> None:
     call = connect(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(HubTransportError, match=r"no usable answer from the hub at http://127\.0\.0\.1:\d+/"):
         call("list")
@@ -269,16 +268,14 @@ def test_a_host_without_an_address_is_a_transport_error(connect: Connect) -> Non
     ],
     ids=["hangs up", "garbage", "short", "no gzip", "cut gzip", "bad header", "bad chunk", "endless header"],
 )
-def test_an_answer_that_is_none_is_an_error_of_the_hub(
-    call: Caller, hub: FakeHub, answer: Answer, kind: type[GatekeeperError]
-) -> None:
+def test_a_broken_answer_is_a_hub_error(call: Caller, hub: FakeHub, answer: Answer, kind: type[GatekeeperError]) -> None:
     hub.always(answer)
     for method, arguments in METHODS[:5]:
         with pytest.raises(kind):
             call(method, *arguments)
 
 
-def test_a_hub_that_does_not_answer_in_time_is_a_transport_error(connect: Connect, hub: FakeHub) -> None:
+def test_a_timeout_is_a_transport_error(connect: Connect, hub: FakeHub) -> None:
     hub.always(Answer(hold=hub.hold()))
     began = time.monotonic()
     with pytest.raises(HubTransportError, match="ReadTimeout"):
@@ -292,13 +289,13 @@ def tls_context(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_that_nobody_trusts_is_a_transport_error(connect: Connect) -> None:
+def test_an_untrusted_certificate_is_a_transport_error(connect: Connect) -> None:
     with FakeHub(tls=tls_context(trustme.CA())) as hub, pytest.raises(HubTransportError, match="CERTIFICATE_VERIFY_FAILED"):
         connect(hub.url)("list")
     assert hub.requests == []
 
 
-def test_an_httpx_client_of_ones_own_brings_its_own_trust(connect: Connect) -> None:
+def test_a_given_httpx_client_uses_its_own_certificates(connect: Connect) -> None:
     authority = trustme.CA()
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
@@ -308,7 +305,7 @@ def test_an_httpx_client_of_ones_own_brings_its_own_trust(connect: Connect) -> N
 
 
 class Failing(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """A transport that fails: no socket brings every error that httpx has."""
+    """A transport that fails. No real socket produces every error of httpx."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -331,7 +328,7 @@ def make_httpx_error(kind: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize("kind", HTTPX_ERRORS)
-def test_every_error_of_httpx_becomes_an_error_of_the_hub(connect: Connect, kind: type[Exception]) -> None:
+def test_every_httpx_error_becomes_a_hub_error(connect: Connect, kind: type[Exception]) -> None:
     error = make_httpx_error(kind)
     call = connect("http://hub.example", own={"transport": Failing(error)})
     for method, arguments in METHODS:
@@ -342,7 +339,7 @@ def test_every_error_of_httpx_becomes_an_error_of_the_hub(connect: Connect, kind
         assert kind.__name__ in str(caught.value)
 
 
-def test_httpx_has_as_many_errors_as_it_ever_had() -> None:
+def test_the_list_of_httpx_errors_is_complete() -> None:
     assert len(HTTPX_ERRORS) >= 25
     assert {httpx.ConnectError, httpx.InvalidURL, httpx.StreamConsumed, httpx.CookieConflict} <= set(HTTPX_ERRORS)
 

@@ -1,4 +1,4 @@
-"""What both clients send."""
+"""The requests of both clients."""
 
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +12,10 @@ from gatekeeper import (
     HubServerError,
 )
 from gatekeeper.client import UNSET, KeyUsage
+from tests.client.support import METHODS, NOON, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, client_key, row
-
-from .support import METHODS, NOON, Connect, free_port
 
 BEARER = f"Bearer {TOKEN}"
 
@@ -35,19 +34,19 @@ BEARER = f"Bearer {TOKEN}"
         ("/therapi", "/therapi/api/v1/widget-keys"),
     ],
 )
-def test_the_base_url_may_or_may_not_name_the_api(connect: Connect, hub: FakeHub, base_path: str, path: str) -> None:
+def test_the_base_url_may_include_the_api_path(connect: Connect, hub: FakeHub, base_path: str, path: str) -> None:
     connect(hub.url + base_path)("list")
     assert hub.requests[0].target == path
 
 
 @pytest.mark.parametrize("host", ["api", "v1", "hub.example"])
-def test_a_host_that_is_named_like_a_path_is_still_a_host(connect: Connect, hub: FakeHub, host: str) -> None:
+def test_a_host_named_like_the_api_path_is_a_host(connect: Connect, hub: FakeHub, host: str) -> None:
     connect(f"http://{host}", own={"proxy": hub.url, "trust_env": False})("list")
     assert hub.requests[0].target == f"http://{host}{PATH}"
 
 
 @pytest.mark.parametrize(("method", "arguments"), METHODS)
-def test_every_request_carries_the_token_and_no_account_that_was_not_given(
+def test_every_request_has_the_token_and_no_account_by_default(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
     hub.always(Answer(500))
@@ -59,7 +58,7 @@ def test_every_request_carries_the_token_and_no_account_that_was_not_given(
 
 
 @pytest.mark.parametrize(("method", "arguments"), METHODS)
-def test_every_request_carries_the_account_that_was_given(
+def test_every_request_has_the_given_account(
     connect: Connect, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
     hub.always(Answer(500))
@@ -76,7 +75,7 @@ def test_list_is_a_get_without_a_body(call: Caller, hub: FakeHub) -> None:
     assert "content-type" not in request.headers
 
 
-def test_create_is_a_post_of_the_name_the_entries_and_the_agent(call: Caller, hub: FakeHub) -> None:
+def test_create_posts_the_name_the_entries_and_the_agent(call: Caller, hub: FakeHub) -> None:
     hub.always(json_answer({**row(1), "public_key": client_key(1)}, 201))
     call("create", "shop", domain_allowlist=iter(["acme.com", "*.acme.com"]), agent_id="agent-7")
     request = hub.requests[0]
@@ -85,7 +84,7 @@ def test_create_is_a_post_of_the_name_the_entries_and_the_agent(call: Caller, hu
     assert request.json == {"name": "shop", "domain_allowlist": ["acme.com", "*.acme.com"], "agent_id": "agent-7"}
 
 
-def test_a_key_is_created_without_entries_and_agent_unless_they_are_given(call: Caller, hub: FakeHub) -> None:
+def test_create_needs_only_a_name(call: Caller, hub: FakeHub) -> None:
     hub.always(json_answer({**row(1), "public_key": client_key(1)}, 201))
     call("create", "shöp")
     assert hub.requests[0].json == {"name": "shöp", "domain_allowlist": [], "agent_id": None}
@@ -106,7 +105,7 @@ def test_a_key_is_created_without_entries_and_agent_unless_they_are_given(call: 
         ({"name": "new", "disabled": True}, {"name": "new", "disabled": True}),
     ],
 )
-def test_update_is_a_patch_of_nothing_but_what_is_given(
+def test_update_patches_only_the_given_fields(
     call: Caller, hub: FakeHub, changes: dict[str, Any], body: dict[str, Any]
 ) -> None:
     hub.always(json_answer(row(1)))
@@ -124,30 +123,30 @@ def test_delete_is_a_delete_without_a_body(call: Caller, hub: FakeHub) -> None:
 
 
 @pytest.mark.parametrize("method", ["update", "delete"])
-def test_an_id_is_one_segment_of_the_path_whatever_it_holds(call: Caller, hub: FakeHub, method: str) -> None:
+def test_an_id_is_always_one_path_segment(call: Caller, hub: FakeHub, method: str) -> None:
     hub.always(json_answer(row(1)))
     call(method, "a/../b?c#d e%ü")
     assert hub.requests[0].target == f"{PATH}/a%2F..%2Fb%3Fc%23d%20e%25%C3%BC"
 
 
-def test_the_environment_redirects_no_request_and_changes_no_credentials(
+def test_proxies_and_netrc_of_the_environment_are_ignored(
     connect: Connect, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     connect(hub.url)("list")
     assert hub.requests[0].headers["authorization"] == BEARER
 
 
-def test_events_are_asked_for_below_their_key(call: Caller, hub: FakeHub) -> None:
+def test_events_are_requested_below_their_key(call: Caller, hub: FakeHub) -> None:
     call("events", "key/1")
     request = hub.requests[0]
     assert (request.method, request.target, request.body) == ("GET", f"{PATH}/key%2F1/events", b"")
 
 
-def test_usage_is_reported_by_the_id_of_each_key(call: Caller, hub: FakeHub) -> None:
+def test_usage_is_reported_by_key_id(call: Caller, hub: FakeHub) -> None:
     hub.always(Answer(204))
     assert call("report_usage", {"key-1": KeyUsage(3, NOON), "key-2": KeyUsage(1, NOON)}) is None
     request = hub.requests[0]
@@ -163,26 +162,24 @@ def test_usage_is_reported_by_the_id_of_each_key(call: Caller, hub: FakeHub) -> 
     ("count", "last_used_at", "said"),
     [(0, NOON, "count is 0"), (-1, NOON, "count is -1"), (1, datetime(2026, 1, 2), "time zone")],  # noqa: DTZ001 - the mistake
 )
-def test_usage_that_cannot_be_meant_is_refused(count: int, last_used_at: datetime, said: str) -> None:
+def test_invalid_usage_is_refused(count: int, last_used_at: datetime, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         KeyUsage(count, last_used_at)
 
 
-# Mistakes that are seen before anything is sent
+# Mistakes that are reported before anything is sent
 
 
 @pytest.mark.parametrize("method", ["update", "delete", "events"])
 @pytest.mark.parametrize("key_id", ["", ".", "..", "\ud800"])
-def test_an_id_that_would_lead_to_another_place_is_refused_before_anything_is_sent(
-    call: Caller, hub: FakeHub, method: str, key_id: str
-) -> None:
+def test_an_id_that_would_change_the_path_is_refused_unsent(call: Caller, hub: FakeHub, method: str, key_id: str) -> None:
     with pytest.raises(ConfigError, match=r"key_id is .*: expected the id of a row"):
         call(method, key_id)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("key_id", ["...", ".a", "a.", "../x", "%2e%2e"])
-def test_an_id_that_only_looks_like_a_step_in_a_path_is_sent_as_one_segment(call: Caller, hub: FakeHub, key_id: str) -> None:
+def test_an_id_that_resembles_a_dot_segment_is_sent_escaped(call: Caller, hub: FakeHub, key_id: str) -> None:
     hub.always(Answer(204))
     call("delete", key_id)
     assert hub.requests[0].target == f"{PATH}/{quote(key_id, safe='')}"
@@ -190,18 +187,16 @@ def test_an_id_that_only_looks_like_a_step_in_a_path_is_sent_as_one_segment(call
 
 @pytest.mark.parametrize(("method", "argument"), [("create", "shop"), ("update", "key-1")])
 @pytest.mark.parametrize("text", ["acme.com", "", b"acme.com"])
-def test_one_text_is_not_taken_for_a_list_of_one_letter_entries(
+def test_one_string_is_not_read_as_a_list_of_letters(
     call: Caller, hub: FakeHub, method: str, argument: str, text: Any
 ) -> None:
-    with pytest.raises(ConfigError, match=r"domain_allowlist is the text .*: expected a list of entries, such as"):
+    with pytest.raises(ConfigError, match=r"domain_allowlist is one string, .*: expected a list of entries, such as"):
         call(method, argument, domain_allowlist=text)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize(("name", "entries"), [("\ud800", ()), ("shop", ["\udfff.com"])])
-def test_half_of_a_character_is_refused_before_anything_is_sent(
-    call: Caller, hub: FakeHub, name: str, entries: list[str]
-) -> None:
-    with pytest.raises(ConfigError, match="half of a character"):
+def test_a_lone_surrogate_is_refused_unsent(call: Caller, hub: FakeHub, name: str, entries: list[str]) -> None:
+    with pytest.raises(ConfigError, match="lone surrogate"):
         call("create", name, domain_allowlist=entries)
     assert hub.requests == []

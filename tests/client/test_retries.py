@@ -1,4 +1,4 @@
-"""Which calls are sent once more, when, and how often at most."""
+"""Which calls are retried, when, and how often."""
 
 from typing import Any
 
@@ -17,14 +17,13 @@ from gatekeeper import (
     HubServerError,
     HubTransportError,
 )
+from tests.client.support import METHODS, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, client_key, row
 
-from .support import METHODS, Connect, free_port
-
-HARMLESS = [(method, arguments) for method, arguments in METHODS if method not in {"create", "report_usage"}]
-ACTING = [(method, arguments) for method, arguments in METHODS if method in {"create", "report_usage"}]
+IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method not in {"create", "report_usage"}]
+NOT_IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method in {"create", "report_usage"}]
 
 
 def success(method: str) -> Answer:
@@ -32,7 +31,7 @@ def success(method: str) -> Answer:
 
 
 class Refusing(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """A transport that raises the same error each time, and counts."""
+    """A transport that always raises one error, and counts requests."""
 
     def __init__(self, kind: type[httpx.TransportError]) -> None:
         self.kind = kind
@@ -46,9 +45,9 @@ class Refusing(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return self.handle_request(request)
 
 
-@pytest.mark.parametrize(("method", "arguments"), HARMLESS)
+@pytest.mark.parametrize(("method", "arguments"), IDEMPOTENT)
 @pytest.mark.parametrize("failure", [HANG_UP, GARBAGE, *(Answer(status) for status in (429, 500, 502, 503, 504))])
-def test_a_harmless_call_is_repeated_until_it_is_answered(
+def test_an_idempotent_call_is_retried_until_it_is_answered(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], failure: Answer
 ) -> None:
     hub.then(failure, failure, success(method))
@@ -59,7 +58,7 @@ def test_a_harmless_call_is_repeated_until_it_is_answered(
     assert 0 <= call.naps[1] <= 1
 
 
-@pytest.mark.parametrize(("method", "arguments"), HARMLESS)
+@pytest.mark.parametrize(("method", "arguments"), IDEMPOTENT)
 def test_after_three_attempts_the_last_error_is_raised(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
@@ -71,7 +70,7 @@ def test_after_three_attempts_the_last_error_is_raised(
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
-def test_how_many_attempts_is_an_option(connect: Connect, hub: FakeHub, attempts: int) -> None:
+def test_the_number_of_attempts_is_an_option(connect: Connect, hub: FakeHub, attempts: int) -> None:
     hub.always(Answer(503))
     call = connect(hub.url, max_attempts=attempts)
     with pytest.raises(HubServerError):
@@ -88,7 +87,7 @@ def test_how_many_attempts_is_an_option(connect: Connect, hub: FakeHub, attempts
         (Answer(200, b"[]", {"content-encoding": "gzip"}), HubProtocolError),
     ],
 )
-def test_what_will_not_pass_is_not_repeated(
+def test_a_lasting_error_is_not_retried(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], answer: Answer, kind: type[HubError]
 ) -> None:
     hub.always(answer)
@@ -98,9 +97,9 @@ def test_what_will_not_pass_is_not_repeated(
     assert call.naps == []
 
 
-@pytest.mark.parametrize(("method", "arguments"), ACTING)
+@pytest.mark.parametrize(("method", "arguments"), NOT_IDEMPOTENT)
 @pytest.mark.parametrize("failure", [HANG_UP, GARBAGE, *(Answer(status) for status in (429, 500, 502, 503, 504))])
-def test_a_call_that_acts_anew_each_time_is_sent_once(
+def test_a_call_that_is_not_idempotent_is_sent_once(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], failure: Answer
 ) -> None:
     hub.then(failure, success(method))
@@ -131,7 +130,7 @@ def test_a_call_that_acts_anew_each_time_is_sent_once(
         ("list", httpx.LocalProtocolError, 1),
     ],
 )
-def test_a_key_is_created_once_more_only_where_nothing_can_have_been_sent(
+def test_create_is_retried_only_if_nothing_was_sent(
     connect: Connect, method: str, kind: type[httpx.TransportError], attempts: int
 ) -> None:
     transport = Refusing(kind)
@@ -140,7 +139,7 @@ def test_a_key_is_created_once_more_only_where_nothing_can_have_been_sent(
     assert transport.count == attempts
 
 
-def test_a_hub_that_is_not_there_is_asked_three_times(connect: Connect) -> None:
+def test_a_refused_connection_is_tried_three_times(connect: Connect) -> None:
     call = connect(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(HubTransportError):
         call("create", "shop")
@@ -148,38 +147,38 @@ def test_a_hub_that_is_not_there_is_asked_three_times(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("failure", [HANG_UP, Answer(500), Answer(503)])
-def test_a_repeated_delete_of_a_key_that_is_gone_by_then_is_done(call: Caller, hub: FakeHub, failure: Answer) -> None:
+def test_a_retried_delete_succeeds_if_the_key_is_gone(call: Caller, hub: FakeHub, failure: Answer) -> None:
     hub.then(failure, json_answer({"detail": "There is no widget key of this id."}, 404))
     assert call("delete", "key-1") is None
 
 
-def test_a_first_delete_of_a_key_that_is_not_there_is_an_error(call: Caller, hub: FakeHub) -> None:
+def test_a_first_delete_of_a_missing_key_is_an_error(call: Caller, hub: FakeHub) -> None:
     hub.always(Answer(404))
     with pytest.raises(HubNotFoundError):
         call("delete", "key-1")
 
 
-def test_a_repeated_update_of_a_key_that_is_not_there_is_an_error(call: Caller, hub: FakeHub) -> None:
+def test_a_retried_update_of_a_missing_key_is_an_error(call: Caller, hub: FakeHub) -> None:
     hub.then(HANG_UP, Answer(404))
     with pytest.raises(HubNotFoundError):
         call("update", "key-1", name="new")
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_waited_for_with_jitter_on_top(call: Caller, hub: FakeHub, status: int) -> None:
+def test_a_retry_waits_for_retry_after_plus_jitter(call: Caller, hub: FakeHub, status: int) -> None:
     hub.then(Answer(status, headers={"retry-after": "7"}), success("list"))
     call("list")
     (nap,) = call.naps
     assert 7 <= nap <= 7.5
 
 
-def test_a_retry_after_that_is_past_is_no_wait(call: Caller, hub: FakeHub) -> None:
+def test_a_retry_after_in_the_past_is_ignored(call: Caller, hub: FakeHub) -> None:
     hub.then(Answer(503, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), success("list"))
     call("list")
     assert 0 <= call.naps[0] <= 0.5
 
 
-def test_a_hub_that_wants_more_time_than_there_is_is_not_waited_for(connect: Connect, hub: FakeHub) -> None:
+def test_a_retry_after_beyond_the_time_limit_ends_the_attempts(connect: Connect, hub: FakeHub) -> None:
     hub.always(Answer(429, headers={"retry-after": "20"}))
     call = connect(hub.url, retry_within=20.0)
     with pytest.raises(HubRateLimitedError) as caught:
@@ -188,7 +187,7 @@ def test_a_hub_that_wants_more_time_than_there_is_is_not_waited_for(connect: Con
     assert (len(hub.requests), call.naps) == (1, [])
 
 
-def test_attempts_end_with_the_time_that_they_have(connect: Connect, hub: FakeHub) -> None:
+def test_attempts_end_at_the_time_limit(connect: Connect, hub: FakeHub) -> None:
     hub.always(Answer(500))
     call = connect(hub.url, max_attempts=1000, retry_within=0.0)
     with pytest.raises(HubServerError):
@@ -212,14 +211,14 @@ def test_options_that_allow_no_attempt_are_refused(connect: Connect, option: dic
         connect("https://hub.example", **option)
 
 
-def test_wrong_options_are_named_together_with_a_wrong_address(connect: Connect) -> None:
+def test_wrong_options_are_reported_with_a_wrong_base_url(connect: Connect) -> None:
     with pytest.raises(ConfigError) as caught:
         connect("hub.example", max_attempts=0)
     assert len(caught.value.problems) == 2
 
 
 @pytest.mark.anyio
-async def test_fetch_is_not_repeated_because_the_refresher_does_that(hub: FakeHub) -> None:
+async def test_fetch_is_not_retried_because_the_refresher_does_that(hub: FakeHub) -> None:
     hub.always(Answer(503))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubServerError):
@@ -229,7 +228,7 @@ async def test_fetch_is_not_repeated_because_the_refresher_does_that(hub: FakeHu
 
 
 @pytest.mark.anyio
-async def test_a_call_can_be_cancelled_while_it_waits_for_its_next_attempt(hub: FakeHub) -> None:
+async def test_a_call_can_be_cancelled_between_attempts(hub: FakeHub) -> None:
     hub.always(Answer(503, headers={"retry-after": "25"}))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with anyio.move_on_after(5) as scope:
@@ -241,13 +240,13 @@ async def test_a_call_can_be_cancelled_while_it_waits_for_its_next_attempt(hub: 
     assert len(hub.requests) == 1
 
 
-def test_an_update_is_repeated_with_the_same_body(call: Caller, hub: FakeHub) -> None:
+def test_an_update_is_retried_with_the_same_body(call: Caller, hub: FakeHub) -> None:
     hub.then(HANG_UP, json_answer(row(1)))
     call("update", "key-1", domain_allowlist=iter(["acme.com", "*.acme.com"]))
     assert [request.json for request in hub.requests] == [{"domain_allowlist": ["acme.com", "*.acme.com"]}] * 2
 
 
-def test_an_invalid_request_keeps_its_errors_through_the_attempts(call: Caller, hub: FakeHub) -> None:
+def test_a_retried_request_keeps_the_hubs_list_of_errors(call: Caller, hub: FakeHub) -> None:
     hub.then(Answer(500), json_answer({"detail": "no", "errors": [{"entry": "*"}]}, 400))
     with pytest.raises(HubInvalidRequestError) as caught:
         call("update", "key-1", domain_allowlist=["*"])
@@ -256,7 +255,7 @@ def test_an_invalid_request_keeps_its_errors_through_the_attempts(call: Caller, 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 @pytest.mark.anyio
-async def test_a_call_is_repeated_on_every_event_loop(hub: FakeHub) -> None:
+async def test_a_call_is_retried_on_every_event_loop(hub: FakeHub) -> None:
     hub.then(HANG_UP, success("list"))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         assert await client.widget_keys.list() == []

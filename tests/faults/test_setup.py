@@ -39,7 +39,7 @@ def nobody() -> str:
 
 
 MISTAKES = {
-    "401": Mistake(("401", "does not know the token"), json_answer(f"bad token {TOKEN}", 401)),
+    "401": Mistake(("401", "the token is unknown or revoked"), json_answer(f"bad token {TOKEN}", 401)),
     "403": Mistake(("403", "may not do this"), json_answer("forbidden", 403)),
     "404": Mistake(("404", "/api/v1/widget-keys"), json_answer("Not Found", 404)),
     "account": Mistake(("400", "X-Account-ID", "account="), json_answer("Missing X-Account-ID header", 400)),
