@@ -1,7 +1,8 @@
-"""The demo: a hub, a guarded widget service and a customer's site, in one process. It may import everything but cli.
+"""The demo: a hub, a guarded widget service and a customer's site.
 
-A page of site.py loads assets/widget.js from widget.py, which a gate guards; the gate's keys come from a real hub, over
-real sockets (servers.py). running.py puts them together, self_test.py asks them everything that the README promises.
+It may import everything except cli. All parts run in one process and talk over real sockets (servers.py). The page of
+site.py loads assets/widget.js from widget.py, which is guarded by a gate. The gate reads its keys from a real hub.
+running.py starts the parts, and self_test.py checks what the README promises.
 """
 
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Demo: all parts, started and connected."""
+"""Demo: all parts, running and connected."""
 
 import secrets
 import tempfile
@@ -25,15 +25,15 @@ class Demo(NamedTuple):
     """A running demo.
 
     Attributes:
-        hub: a client of its hub.
-        hub_url: where the hub is.
-        widget_url: where the guarded widget service is, with open preflights.
-        strict_url: where it is with strict ones.
-        allowed_url: the customer's page under the host that the key's allowlist has.
-        refused_url: the same page under a host that it lacks.
-        key: the key on that page.
-        headers_file: a file with the headers that the hub's API wants, readable by its owner only.
-        refresh_interval: seconds between two looks of the gate at the hub's list.
+        hub: a client of the demo's hub.
+        hub_url: the URL of the hub.
+        widget_url: the URL of the guarded widget service with open preflights.
+        strict_url: the URL of the same service with strict preflights.
+        allowed_url: the customer's page on a host that the key's allowlist has.
+        refused_url: the same page on a host that the allowlist lacks.
+        key: the key in that page.
+        headers_file: a file with the headers for the hub's API, readable only by its owner.
+        refresh_interval: seconds between two refreshes of the gate's list.
     """
 
     hub: AsyncHubClient
@@ -49,14 +49,14 @@ class Demo(NamedTuple):
 
 @asynccontextmanager
 async def running_demo(*, fixed_ports: bool, refresh_interval: float = 1.0) -> AsyncIterator[Demo]:
-    """Run the demo for as long as the context lasts.
+    """Run the demo while the context is open.
 
     Args:
-        fixed_ports: serve on ports 8700 to 8702 where they are free, and not on any.
-        refresh_interval: seconds between two looks of the gate at the hub's list.
+        fixed_ports: whether to use ports 8700 to 8702 if they are free, instead of random ones.
+        refresh_interval: seconds between two refreshes of the gate's list.
 
     Yields:
-        The demo, once all of it answers.
+        The demo, once every part answers.
     """
     listeners = [listen(port if fixed_ports else 0) for port in (HUB_PORT, WIDGET_PORT, SITE_PORT, 0)]
     async with AsyncExitStack() as stack:
@@ -93,7 +93,7 @@ async def running_demo(*, fixed_ports: bool, refresh_interval: float = 1.0) -> A
 
 
 def _headers_file(directory: Path, token: str) -> Path:
-    """The token stands in a file for curl, so that it is neither printed nor seen in the list of processes."""
+    """Write the token to a file for curl. That keeps it out of the process list."""
     path = directory / "headers"
     path.touch(mode=0o600)
     path.write_text(f"authorization: Bearer {token}\ncontent-type: application/json\n", encoding="ascii")

@@ -1,4 +1,4 @@
-"""The demo's self-test: everything that it shows, asked over real sockets."""
+"""The demo's self-test: checks everything that it shows, over real sockets."""
 
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +13,7 @@ from gatekeeper.demo.running import Demo
 __all__ = ("self_test",)
 
 CONFIG = "/api/v1/widget/config"
-PATIENCE = 10.0  # seconds for a change at the hub to be seen, ten times what it should take
+PATIENCE = 10.0  # seconds for a change at the hub to take effect, ten times the usual
 
 
 class _Checks:
@@ -36,33 +36,33 @@ class _Checks:
         return await self.http.options(f"{url}/api/v1/widget/chat", headers=headers)
 
     async def until(self, reason: str, origin: str, key: str) -> None:
-        """Ask until the answer is the one expected: the gate sees a change at its next look at the hub's list."""
+        """Repeat a request until the gate's next refresh brings the expected answer."""
         seen = ""
         with anyio.move_on_after(PATIENCE):
-            while (seen := _reason(await self.config(origin, key))) != reason:  # noqa: ASYNC110 - it asks a server
+            while (seen := _reason(await self.config(origin, key))) != reason:  # noqa: ASYNC110 - it polls a server
                 await anyio.sleep(0.05)
         _require(seen == reason, f"still {seen} after {PATIENCE:g} s")
 
     async def page(self) -> None:
-        """The customer's page carries the script tag with the key."""
+        """The customer's page has the script tag with the key."""
         for url in (self.demo.allowed_url, self.demo.refused_url):
             body = (await self.http.get(url)).text
             _require(f'data-client-key="{self.key}"' in body, f"no script tag at {url}")
 
     async def script(self) -> None:
-        """The widget's script is served to everybody."""
+        """The widget's script is served without a key."""
         response = await self.http.get(f"{self.demo.widget_url}/widget.js")
         _require(response.status_code == httpx.codes.OK, f"{response.status_code}")
 
     async def allowed(self) -> None:
-        """An allowed page gets its config, the pinned agent and a CORS answer."""
+        """An allowed page gets its config, its pinned agent and CORS headers."""
         response = await self.config(self.demo.allowed_url, self.key)
         _require(_reason(response) == "allowed", response.text)
         _require(response.json()["agent_id"] == self.demo.key.agent_id, response.text)
         _require(response.headers["access-control-allow-origin"] == self.demo.allowed_url, str(response.headers))
 
     async def foreign_origin(self) -> None:
-        """A foreign page is refused, and can read why."""
+        """A page that is not allowed is refused and can read why."""
         response = await self.config(self.demo.refused_url, self.key)
         _require(_reason(response) == "origin_not_allowed", response.text)
         _require(response.headers["access-control-allow-origin"] == self.demo.refused_url, str(response.headers))
@@ -73,26 +73,26 @@ class _Checks:
         _require(_reason(response) == "key_missing", response.text)
 
     async def unknown_key(self) -> None:
-        """A key that the hub does not have is refused."""
-        response = await self.config(self.demo.allowed_url, "pk_live_acme_thisKeyIsNobodysAtAll")
+        """An unknown key is refused."""
+        response = await self.config(self.demo.allowed_url, "pk_live_acme_thisKeyDoesNotExistAtAll")
         _require(_reason(response) == "key_unknown", response.text)
 
     async def open_preflight(self) -> None:
-        """An open preflight is answered for every page, because it does not say whose key will come."""
+        """An open preflight answers every page, because it carries no key."""
         for origin in (self.demo.allowed_url, self.demo.refused_url):
             response = await self.preflight(self.demo.widget_url, origin)
             _require(response.status_code == httpx.codes.NO_CONTENT, f"{response.status_code} for {origin}")
             _require("data-client-key" in response.headers["access-control-allow-headers"], str(response.headers))
 
     async def strict_preflight(self) -> None:
-        """A strict preflight is answered only for pages that some enabled key allows."""
+        """A strict preflight answers only pages that some enabled key allows."""
         response = await self.preflight(self.demo.strict_url, self.demo.allowed_url)
         _require(response.status_code == httpx.codes.NO_CONTENT, response.text)
         response = await self.preflight(self.demo.strict_url, self.demo.refused_url)
         _require(_reason(response) == "origin_not_allowed", response.text)
 
     async def chat(self) -> None:
-        """An allowed page can chat by POST, a foreign one cannot."""
+        """An allowed page can chat by POST, another page cannot."""
         url = f"{self.demo.widget_url}/api/v1/widget/chat"
         for origin, status in ((self.demo.allowed_url, httpx.codes.OK), (self.demo.refused_url, httpx.codes.FORBIDDEN)):
             headers = {"origin": origin, "data-client-key": self.key}
@@ -100,13 +100,13 @@ class _Checks:
             _require(response.status_code == status, f"{response.status_code} for {origin}")
 
     async def websocket_allowed(self) -> None:
-        """An allowed page's WebSocket is accepted."""
+        """The WebSocket of an allowed page is accepted."""
         async with connect(self._live_url(), origin=Origin(self.demo.allowed_url), proxy=None) as websocket:
             await websocket.send("ping")
             _require(await websocket.recv() == "ping", "no echo")
 
     async def websocket_refused(self) -> None:
-        """A foreign page's WebSocket is refused before it is accepted."""
+        """The WebSocket of another page is refused before it is accepted."""
         try:
             async with connect(self._live_url(), origin=Origin(self.demo.refused_url), proxy=None):
                 _require(condition=False, seen="it was accepted")
@@ -115,29 +115,29 @@ class _Checks:
             _require('"origin_not_allowed"' in body, f"{error.response.status_code} {body}")
 
     async def disabled(self) -> None:
-        """A key that is disabled at the hub is refused."""
+        """A key that was disabled at the hub is refused."""
         await self.demo.hub.widget_keys.update(self.demo.key.id, disabled=True)
         await self.until("key_disabled", self.demo.allowed_url, self.key)
 
     async def enabled_again(self) -> None:
-        """A key that is enabled again works again."""
+        """A key that was enabled again works again."""
         await self.demo.hub.widget_keys.update(self.demo.key.id, disabled=False)
         await self.until("allowed", self.demo.allowed_url, self.key)
 
     async def newly_allowed(self) -> None:
-        """A page whose host joins the allowlist works."""
+        """A page whose host was added to the allowlist works."""
         entries = [*self.demo.key.domain_allowlist, "127.0.0.1:*"]
         await self.demo.hub.widget_keys.update(self.demo.key.id, domain_allowlist=entries)
         await self.until("allowed", self.demo.refused_url, self.key)
 
     async def new_key(self) -> None:
-        """A key minted a moment ago works at its first request."""
-        created = await self.demo.hub.widget_keys.create("a moment ago", domain_allowlist=["localhost:*"])
+        """A new key works from its first request on."""
+        created = await self.demo.hub.widget_keys.create("new", domain_allowlist=["localhost:*"])
         response = await self.config(self.demo.allowed_url, created.public_key)
         _require(_reason(response) == "allowed", response.text)
 
     async def deleted(self) -> None:
-        """A key that is deleted at the hub is unknown."""
+        """A key that was deleted at the hub is unknown."""
         await self.demo.hub.widget_keys.delete(self.demo.key.id)
         await self.until("key_unknown", self.demo.allowed_url, self.key)
 
@@ -149,11 +149,11 @@ async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
     """Check a running demo.
 
     Args:
-        demo: the demo; its key is disabled, enabled again and deleted.
-        say: takes one line for every check.
+        demo: the demo, whose key is disabled, enabled again and deleted.
+        say: the function that prints one line for each check.
 
     Returns:
-        Whether all of it is as promised.
+        Whether all checks passed.
     """
     passed = True
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -185,13 +185,13 @@ async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
 async def _outcome(check: Callable[[], Awaitable[None]]) -> str | None:
     try:
         await check()
-    except Exception as error:  # noqa: BLE001 - one check's failure must not keep the others from being made
+    except Exception as error:  # noqa: BLE001 - a failed check must not stop the others
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def _reason(response: httpx.Response) -> str:
-    """The reason of a refusal, "allowed" for what is none."""
+    """The reason of a refusal, or "allowed"."""
     return "allowed" if response.is_success else str(response.json().get("reason"))
 
 

@@ -12,13 +12,13 @@ __all__ = ("customer_site",)
 
 
 def customer_site(*, widget_url: str, client_key: str, allowed_url: str, refused_url: str) -> Starlette:
-    """A site of one page.
+    """Make a site with one page.
 
     Args:
-        widget_url: where the widget's script is.
-        client_key: the key in the script tag.
-        allowed_url: the page under the host that the key's allowlist has.
-        refused_url: the same page under a host that it lacks.
+        widget_url: the URL of the widget service.
+        client_key: the key for the script tag.
+        allowed_url: the page on a host that the key's allowlist has.
+        refused_url: the same page on a host that the allowlist lacks.
     """
     page = files("gatekeeper.demo").joinpath("assets/page.html").read_text(encoding="utf-8")
     places = {

@@ -1,4 +1,4 @@
-"""The widget service: what a gate stands in front of."""
+"""The widget service, guarded by a gate."""
 
 from importlib.resources import files
 
@@ -20,11 +20,11 @@ GREETING = "Hi! I know every tent and lamp in the shop. What are you looking for
 
 
 def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> GatekeeperMiddleware:
-    """The service, guarded as a whole; only the widget's own script is for everybody.
+    """Make the guarded service. Only the widget's own script needs no key.
 
     Args:
-        gate: decides; it runs for as long as the service does.
-        cors: what browsers are told.
+        gate: the gate, which runs as long as the service.
+        cors: the CORS policy.
     """
     app = Starlette(
         routes=[
@@ -51,7 +51,7 @@ async def _config(request: Request) -> JSONResponse:
 
 async def _chat(request: Request) -> JSONResponse:
     message = str((await request.json()).get("message", ""))[:200]
-    return JSONResponse({"reply": f"You said “{message}”. A real agent would know what to say now."})
+    return JSONResponse({"reply": f"You said “{message}”. A real agent would answer here."})
 
 
 async def _live(websocket: WebSocket) -> None:

@@ -1,4 +1,4 @@
-"""The demo checks itself over real sockets, and notices when something is not as promised."""
+"""The demo's self-test, over real sockets, passing and failing."""
 
 import pytest
 
@@ -23,7 +23,7 @@ async def test_every_check_of_a_healthy_demo_passes() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_demo_that_is_not_as_promised_fails_by_name_and_the_other_checks_are_still_made() -> None:
+async def test_a_failed_check_is_named_and_does_not_stop_the_others() -> None:
     lines: list[str] = []
     async with running_demo(fixed_ports=False, refresh_interval=0.1) as demo:
         crossed: Demo = demo._replace(widget_url=demo.allowed_url)

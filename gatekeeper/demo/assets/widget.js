@@ -1,8 +1,8 @@
 /* The widget that a customer embeds:  <script src="https://widgets.example/widget.js" data-client-key="pk_live_…" defer></script>
  *
- * It asks its own service for its config every two seconds and shows what the answer says: a chat (ready), the reason for a refusal
- * (refused) or that no answer came (unreachable). The chat is only hidden while it may not be shown, so nothing typed is ever lost.
- * Text from the server enters the page by textContent alone. */
+ * It polls its own service for its config every two seconds. It shows the chat (ready), the reason for a refusal (refused), or that
+ * no answer came (unreachable). A refusal hides the chat but keeps it, so that nothing the visitor typed is lost.
+ * Text from the server enters the page only as textContent. */
 (() => {
   "use strict";
 
@@ -14,7 +14,7 @@
   const POLL_MS = 2000;
   const TIMEOUT_MS = 10000;
 
-  // --- what is on the page -------------------------------------------------------------------------------------------------
+  // --- elements ------------------------------------------------------------------------------------------------------------
 
   const build = (node, attributes, children) => {
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -31,7 +31,7 @@
   const agent = el("h2", { class: "agent" }, "Chat");
   const liveText = el("span", {}, "connecting");
   const live = el("span", { class: "live", "data-live": "off", role: "status" }, liveText);
-  const fold = el("button", { class: "fold", type: "button", "aria-label": "Fold the chat", "aria-expanded": "true" }, icon("M6 9.5l6 6 6-6"));
+  const fold = el("button", { class: "fold", type: "button", "aria-label": "Collapse the chat", "aria-expanded": "true" }, icon("M6 9.5l6 6 6-6"));
   const greeting = el("p", { class: "greeting bubble theirs" });
   const messages = el("div", { class: "messages", role: "log", "aria-label": "Messages" });
   const scroller = el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Conversation" }, greeting, messages);
@@ -48,7 +48,7 @@
   const factList = el("dl", {}, ...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), value)));
   const refusal = el("section", { class: "refusal panel", role: "alert" },
     el("header", {}, icon("M12 3l7.5 3v5.5c0 4.6-3.1 8-7.5 9.5-4.4-1.5-7.5-4.9-7.5-9.5V6zM12 8v4.5M12 16v.1"), refusalTitle),
-    refusalDetail, factList, el("p", { class: "again" }, "Asking again every two seconds"));
+    refusalDetail, factList, el("p", { class: "again" }, "Retrying every two seconds"));
 
   const host = el("div", { id: "gatekeeper-widget", "data-state": "loading", "data-reason": "" });
   const root = host.attachShadow({ mode: "open" });
@@ -56,9 +56,9 @@
   root.adoptedStyleSheets = [sheet];
   root.append(chat, refusal);
 
-  // --- its state -----------------------------------------------------------------------------------------------------------
+  // --- state ---------------------------------------------------------------------------------------------------------------
 
-  let turn = 0;             // counts the answers shown: one that was asked for before another was shown is old news
+  let turn = 0;             // the number of answers shown: an answer is outdated if another was shown since it was requested
   let wantsFocus = false;   // the visitor was typing when the chat was hidden
   const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
@@ -94,14 +94,14 @@
     disconnect();
   }
 
-  // --- its conversations with the service ----------------------------------------------------------------------------------
+  // --- requests ------------------------------------------------------------------------------------------------------------
 
   async function ask(path, options = {}) {
     try {
       const response = await fetch(origin + path, { mode: "cors", credentials: "omit", cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
       return { ok: response.ok, status: response.status, body: await response.json().catch(() => null) };
     } catch {
-      return { ok: false, status: 0, body: null };   // no network, or an answer that this page may not read
+      return { ok: false, status: 0, body: null };   // a network error, or an answer that CORS hides from this page
     }
   }
 
@@ -110,7 +110,7 @@
       showRefusal(String(body.title ?? "The widget was refused"), String(body.detail ?? ""), { status, ...body });
     } else {
       showRefusal("The widget service cannot be reached",
-        status ? `${origin} answered ${status}, but not with what the widget expects.` : `No readable answer came from ${origin}. Is it running?`);
+        status ? `${origin} answered ${status} with something that the widget cannot read.` : `No readable answer came from ${origin}. Is it running?`);
     }
   }
 
@@ -146,7 +146,7 @@
     typing.remove();
     send.disabled = false;
     if (answer.ok && answer.body) return say("theirs", String(answer.body.reply ?? ""));
-    mine.remove();                          // it was not delivered: the visitor gets the text back
+    mine.remove();                          // not delivered: give the text back to the visitor
     if (!input.value) input.value = text;
     showFailure(answer);
   }
@@ -159,7 +159,7 @@
     const opened = socket = new WebSocket(`${origin.replace(/^http/, "ws")}/api/v1/widget/live?${query}`);
     opened.onopen = () => opened.send("ping");
     opened.onmessage = () => { if (socket === opened) setLive(true); };
-    opened.onclose = () => { if (socket === opened) disconnect(); };   // the next poll that is answered connects again
+    opened.onclose = () => { if (socket === opened) disconnect(); };   // the next successful poll reconnects
   }
 
   function disconnect() {
@@ -169,7 +169,7 @@
     setLive(false);
   }
 
-  // --- its looks -----------------------------------------------------------------------------------------------------------
+  // --- styles --------------------------------------------------------------------------------------------------------------
 
   sheet.replaceSync(`
     :host { all: initial; position: fixed; right: 16px; bottom: 20px; z-index: 2147483000; width: min(344px, calc(100vw - 24px)); color-scheme: light dark;
