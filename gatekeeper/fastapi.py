@@ -1,4 +1,6 @@
-"""The decision on a request, as a FastAPI dependency. Import it by this path: gatekeeper itself does not need FastAPI.
+"""The decision on a request, as a FastAPI dependency.
+
+gatekeeper itself does not need FastAPI, so import this module by its own path.
 
 from gatekeeper.fastapi import Checked
 
@@ -28,4 +30,4 @@ def _decision(connection: HTTPConnection) -> Decision:
 
 
 Checked = Annotated[Decision, Depends(_decision)]
-"""The decision on the request at hand; DecisionMissing is raised where the middleware has not made one."""
+"""The decision on the current request. Raises DecisionMissing if the middleware made none."""

@@ -1,4 +1,4 @@
-"""Health: tells whoever sends requests here, and the people behind it, whether the gate can decide them, and if not why.
+"""Health: an endpoint that tells whether a gate can decide.
 
 from gatekeeper.health import health
 
@@ -22,14 +22,14 @@ _NOT_READY = ("never_loaded", "expired")
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The answer.
+    """The body of the answer.
 
     Attributes:
-        status: "ready", "degraded" (it decides by a list that is getting old) or "not_ready" (it refuses every request).
+        status: "ready", "degraded" (the gate decides by an old list) or "not_ready" (the gate refuses every request).
         state: as in `Status`.
-        age: seconds since the list of widget keys was asked for; None where there is none.
-        keys: how many keys it has.
-        detail: the same as a sentence, and why the last fetch failed, where it did; without secrets.
+        age: seconds since the list of widget keys was requested; None without a list.
+        keys: the number of keys in the list.
+        detail: the same as a sentence, with the reason if the last fetch failed; without secrets.
     """
 
     status: Literal["ready", "degraded", "not_ready"]
@@ -40,30 +40,32 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def health(gate: Gatekeeper) -> ASGIApp:
-    """Make an endpoint that tells whether a gate can decide.
+    """Make a readiness endpoint for a gate.
 
-    It answers 200 while the gate decides, also by an old list, because to take the process out of service would help nobody;
-    503 while every request is refused, before the first list and once the last one has expired. A gate that nobody has
-    started is started, as by its first request, or no request would ever be sent to it. For liveness, which must
-    not depend on the hub or else processes are killed while it is down, answer 200 from an endpoint of your own.
+    It answers 200 while the gate decides, even by an old list, because taking the process out of service would not help. It
+    answers 503 while every request is refused: before the first list, and once the last one has expired. The endpoint starts
+    a gate that is not running yet, as a first request would. Otherwise a load balancer would never send one.
+
+    Do not use it for liveness. A liveness check must not depend on the hub, or processes are killed while the hub is down.
+    Answer 200 from an endpoint of your own instead.
 
     Args:
         gate: the gate.
 
     Returns:
-        An ASGI app for a route or a mount of its own, to be kept out of what the middleware guards.
+        An ASGI app for a route or a mount of its own, which the middleware must not guard.
     """
     return _Endpoint(gate)
 
 
 class _Endpoint:
-    """No function, because Starlette's routes would take one for an endpoint that is called with a request."""
+    """A class, because Starlette's routes call a plain function with a request."""
 
     def __init__(self, gate: Gatekeeper) -> None:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, as ASGI has it."""
+        """Answer one ASGI request."""
         await self._gate.start()
         answer = _health(self._gate.status)
         code = HTTPStatus.SERVICE_UNAVAILABLE if answer.status == "not_ready" else HTTPStatus.OK
@@ -75,12 +77,12 @@ def _health(status: Status) -> Health:
     why = "" if status.last_error is None else f"; the last fetch failed: {status.last_error}"
     age = 0.0 if status.age is None else status.age
     if status.state in _NOT_READY:
-        missing = "has expired" if status.state == "expired" else "has not come yet"
+        missing = "has expired" if status.state == "expired" else "has not been loaded yet"
         old = f" ({age:.0f} s old)" if status.state == "expired" else ""
         return _answer("not_ready", status, f"every request is refused, because the list of widget keys {missing}{old}{why}")
     if status.state == "degraded":
         origin = "comes from the snapshot on disk" if status.from_snapshot else "is old"
-        return _answer("degraded", status, f"the list of widget keys {origin} ({age:.0f} s) and still decides{why}")
+        return _answer("degraded", status, f"the list of widget keys {origin} ({age:.0f} s) but is still used{why}")
     return _answer("ready", status, f"the list of widget keys is fresh{why}")
 
 

@@ -1,13 +1,14 @@
-"""Metrics for Prometheus, read when they are scraped, so that requests pay nothing for them. Import it by this path.
+"""Metrics for Prometheus. They are read when scraped, so they cost requests nothing.
+
+gatekeeper itself does not need prometheus_client, so import this module by its own path:
 
 from gatekeeper.metrics import collector
 from prometheus_client import REGISTRY
 
 REGISTRY.register(collector(gate))
 
-Every label's values are a closed set: what requests and rows say never becomes one. The figures are those of one process,
-and prometheus_client's multiprocess mode leaves such collectors out: let each worker process be scraped at a port of its
-own.
+The values of every label are a closed set. Nothing from requests or rows ever becomes a label. The figures are those of one
+process, and prometheus_client's multiprocess mode ignores custom collectors, so scrape each worker process at its own port.
 """
 
 from collections import Counter
@@ -32,11 +33,11 @@ __all__ = ("collector",)
 
 
 def collector(gate: Gatekeeper | Mapping[str, Gatekeeper]) -> Collector:
-    """Make what a registry of prometheus_client collects from.
+    """Make a collector for a registry of prometheus_client.
 
     Args:
-        gate: the gate; or several of one process by names of your own, which become the label `gate`. All of them go into
-            one collector, because a registry takes each metric but once.
+        gate: the gate, or several gates of one process by name. The names become the label `gate`. All gates share one
+            collector, because a registry accepts each metric only once.
 
     Returns:
         The collector, for `REGISTRY.register`.
@@ -45,13 +46,13 @@ def collector(gate: Gatekeeper | Mapping[str, Gatekeeper]) -> Collector:
 
 
 class _Read(NamedTuple):
-    """What a gate says at one moment."""
+    """The state of a gate at one moment."""
 
     status: Status
     decisions: Counter[Reason]
 
 
-# By the value of the label; under None where there is no label.
+# By the value of the label; the key is None for a metric without a label.
 _Values = Mapping[str, float] | Mapping[None, float]
 
 
@@ -69,7 +70,7 @@ class _Collector(Collector):
         self._gates = {(name,): each for name, each in gate.items()} if isinstance(gate, Mapping) else {(): gate}
 
     def collect(self) -> Iterator[Metric]:
-        """Read each gate once, and give its figures."""
+        """Read each gate once, and yield its metrics."""
         reads = {names: _Read(gate.status, gate.decisions) for names, gate in self._gates.items()}
         for metric in _METRICS:
             labels = self._labels if metric.label is None else (*self._labels, metric.label)
@@ -98,35 +99,35 @@ _METRICS = (
         "gatekeeper_decisions",
         "reason",
         lambda read: {reason.value: read.decisions[reason] for reason in Reason},
-        "Requests that were decided, by the reason of the decision.",
+        "Decided requests, by the reason of the decision.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_refreshes",
         "outcome",
         _counts("refresh", ("changed", "unchanged", "failed")),
-        "Fetches of the list of widget keys, by what they came to.",
+        "Fetches of the list of widget keys, by outcome.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_list_age_seconds",
         None,
         lambda read: _maybe(read.status.age),
-        "Seconds since the list that decides was asked for, be it from the hub or from the snapshot; absent without one.",
+        "Seconds since the current list was requested from the hub, also for one from the snapshot; absent without a list.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_state",
         "state",
         lambda read: {state: float(state == read.status.state) for state in get_args(State)},
-        "1 for the state that the list is in, 0 for the others.",
+        "1 for the current state of the list, 0 for the others.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_list_from_snapshot",
         None,
         lambda read: {None: float(read.status.from_snapshot)},
-        "1 while the list that decides comes from the snapshot on disk.",
+        "1 while the current list comes from the snapshot on disk.",
     ),
     _Metric(
         GaugeMetricFamily, "gatekeeper_keys", None, lambda read: {None: read.status.keys}, "Widget keys, disabled or not."
@@ -136,83 +137,83 @@ _METRICS = (
         "gatekeeper_ambiguous_keys",
         None,
         lambda read: {None: len(read.status.ambiguous)},
-        "Last 8 characters that several keys share, which cannot be told apart and are refused.",
+        "Last 8 characters that several keys share; those keys are ambiguous and refused.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_removals_held",
         None,
         lambda read: {None: read.status.held},
-        "Keys that the last list lacks and that still count, because so many at once may be a mistake.",
+        "Keys missing from the last list but still valid, because removing so many may be a mistake.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_rows_rejected",
         "reason",
         _counts("rows_rejected", get_args(RowReason)),
-        "Rows that could not be read, in all lists that were accepted and not the same as the one before, by what is wrong.",
+        "Malformed rows in all accepted lists that differed from the one before, by what is wrong.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_list_rejected_rows",
         None,
         lambda read: {None: read.status.rejected_rows},
-        "Rows of the last accepted list that could not be read; their keys stay as they were.",
+        "Malformed rows of the last accepted list; their keys stay unchanged.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_duplicate_ids",
         None,
         _count("duplicate_ids"),
-        "Ids that came more than once in a list.",
+        "Duplicate ids in a list.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_revocations",
         None,
         _count("revocations"),
-        "Keys that a list has newly disabled.",
+        "Keys newly disabled by a list.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_revocation_lag_seconds",
         None,
         lambda read: _maybe(read.status.revocation_lag),
-        "Seconds from the hub's disabling a key to its being refused here, the most in the last list that disabled any.",
+        "Seconds between disabling a key at the hub and refusing it here; the maximum of the last list that disabled any.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_streams_closed",
         None,
         _count("streams_closed"),
-        "Open WebSockets and streaming responses that were closed because their key or page is not allowed any more.",
+        "WebSockets and streaming responses closed because their key or page is no longer allowed.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_snapshots",
         "outcome",
         _counts("snapshot", ("saved", "failed")),
-        "Snapshots of the list on disk: written, or not to be written or used.",
+        "Snapshots of the list on disk: saved, or failed to be written or read.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_refresher_restarts",
         None,
         _count("refresher_restarts"),
-        "Refreshers that had died and were brought back.",
+        "Restarts of refreshers that had crashed.",
     ),
     _Metric(
         CounterMetricFamily,
         "gatekeeper_usage_reports",
         "outcome",
         _counts("usage", ("reported", "failed")),
-        "Reports to the hub on which keys were used.",
+        "Usage reports to the hub, by outcome.",
     ),
     _Metric(
         GaugeMetricFamily,
         "gatekeeper_event_loop_lag_seconds",
         None,
         lambda read: {None: read.status.event_loop_lag},
-        "Seconds by which the refresher's waits ended too late, the most in the last minute or two.",
+        "Seconds by which the refresher's waits ended too late; the maximum of the last minute or two.",
     ),
 )

@@ -30,7 +30,7 @@ def client(app: FastAPI | GatekeeperMiddleware) -> httpx.AsyncClient:
 
 
 @pytest.mark.anyio
-async def test_an_endpoint_is_given_the_decision_on_its_request() -> None:
+async def test_an_endpoint_gets_the_decision_on_its_request() -> None:
     guarded = GatekeeperMiddleware(api(), gatekeeper=Gatekeeper.from_rows([ROW]))
     async with client(guarded) as http:
         headers = {"origin": "https://acme.com", "data-client-key": "pk_live_acme_0000abcd1234"}
@@ -39,7 +39,7 @@ async def test_an_endpoint_is_given_the_decision_on_its_request() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_endpoint_that_nothing_guards_is_told_so() -> None:
+async def test_an_unguarded_endpoint_raises_decision_missing() -> None:
     async with client(api()) as http:
         with pytest.raises(DecisionMissing, match="mount GatekeeperMiddleware"):
             await http.get("/config")

@@ -1,4 +1,4 @@
-"""The health endpoint: what it answers in each state, wherever it is mounted."""
+"""The health endpoint, in each state and in each kind of app."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +13,9 @@ from starlette.types import ASGIApp
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware
 from gatekeeper.health import health
-
-from .support.fake_hub import Answer, FakeHub
-from .support.guarded import guarded, hub_source
-from .support.rows import TOKEN, row
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.guarded import guarded, hub_source
+from tests.support.rows import TOKEN, row
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +37,7 @@ async def ask(app: ASGIApp, path: str = "/healthz", method: str = "GET") -> http
         return await http.request(method, path)
 
 
-async def told(gate: Gatekeeper) -> tuple[int, dict[str, Any]]:
+async def health_of(gate: Gatekeeper) -> tuple[int, dict[str, Any]]:
     response = await ask(health(gate))
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cache-control"] == "no-store"
@@ -48,7 +47,7 @@ async def told(gate: Gatekeeper) -> tuple[int, dict[str, Any]]:
 
 async def test_a_gate_with_a_fresh_list_is_ready(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        assert await told(it.gate) == (
+        assert await health_of(it.gate) == (
             200,
             {
                 "status": "ready",
@@ -60,23 +59,23 @@ async def test_a_gate_with_a_fresh_list_is_ready(hub: FakeHub) -> None:
         )
 
 
-async def test_a_gate_with_an_old_list_still_serves_and_says_how_old_it_is_and_why(hub: FakeHub) -> None:
+async def test_a_gate_with_an_old_list_serves_and_tells_its_age_and_why(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         hub.always(Answer(503, headers={"retry-after": "300"}))
         await it.time.advance(61)
-        status, answer = await told(it.gate)
+        status, answer = await health_of(it.gate)
         assert (status, answer["status"], answer["state"], answer["age"]) == (200, "degraded", "degraded", 61)
         assert answer["detail"].startswith(
-            "the list of widget keys is old (61 s) and still decides; the last fetch failed: "
+            "the list of widget keys is old (61 s) but is still used; the last fetch failed: "
         )
         assert "answered 503" in answer["detail"]
 
 
-async def test_a_failure_that_the_list_has_not_aged_by_yet_is_told_all_the_same(hub: FakeHub) -> None:
+async def test_a_failed_fetch_is_reported_while_the_list_is_still_fresh(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         hub.always(Answer(500))
         await it.time.advance(10)
-        status, answer = await told(it.gate)
+        status, answer = await health_of(it.gate)
         assert (status, answer["status"]) == (200, "ready")
         assert "answered 500" in answer["detail"]
 
@@ -85,46 +84,46 @@ async def test_a_gate_with_an_expired_list_is_not_ready(hub: FakeHub) -> None:
     async with guarded(hub, hard_stale=100) as it:
         hub.always(Answer(503))
         await it.time.advance(150)
-        status, answer = await told(it.gate)
+        status, answer = await health_of(it.gate)
         assert (status, answer["status"], answer["state"]) == (503, "not_ready", "expired")
         assert "has expired (150 s old)" in answer["detail"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-async def test_p20_a_gate_that_never_had_a_list_is_not_ready_and_says_why_without_secrets(hub: FakeHub, status: int) -> None:
+async def test_a_gate_without_a_list_is_not_ready_and_says_why_without_secrets(hub: FakeHub, status: int) -> None:
     hub.always(Answer(status))
     async with guarded(hub) as it:
-        code, answer = await told(it.gate)
+        code, answer = await health_of(it.gate)
         assert (code, answer["status"], answer["state"], answer["age"]) == (503, "not_ready", "never_loaded", None)
-        assert "has not come yet" in answer["detail"]
+        assert "has not been loaded yet" in answer["detail"]
         assert f"answered {status}" in answer["detail"]
         assert TOKEN not in str(answer)
         assert TOKEN.rpartition("_")[2] not in str(answer)
 
 
-async def test_a_list_from_the_snapshot_is_named_as_such(hub: FakeHub, tmp_path: Path) -> None:
+async def test_a_list_from_the_snapshot_is_reported_as_such(hub: FakeHub, tmp_path: Path) -> None:
     async with guarded(hub, snapshot_path=tmp_path / "snapshot"):
         pass
     hub.always(Answer(503))
     async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
-        status, answer = await told(it.gate)
+        status, answer = await health_of(it.gate)
         assert (status, answer["status"], answer["keys"]) == (200, "degraded", 1)
         assert "comes from the snapshot on disk" in answer["detail"]
 
 
-async def test_a_gate_that_nobody_has_started_is_started(hub: FakeHub) -> None:
+async def test_the_endpoint_starts_a_gate_that_is_not_running(hub: FakeHub) -> None:
     gate = Gatekeeper(hub_source(hub.url))
     try:
-        status, answer = await told(gate)
+        status, answer = await health_of(gate)
         assert (status, answer["state"]) == (200, "fresh")
     finally:
-        async with gate:  # whose end ends what has begun by itself
+        async with gate:  # leaving the context stops what started on its own
             pass
 
 
-async def test_it_counts_no_decision(hub: FakeHub) -> None:
+async def test_the_endpoint_counts_no_decision(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        await told(it.gate)
+        await health_of(it.gate)
         assert not it.gate.decisions
 
 
@@ -153,14 +152,14 @@ def mounted(gate: Gatekeeper) -> ASGIApp:
 @pytest.mark.parametrize(
     ("make", "path"), [(exempt, "/healthz"), (outside, "/healthz"), (in_fastapi, "/healthz"), (mounted, "/healthz/")]
 )
-async def test_it_needs_no_key_wherever_it_is_mounted(make: Callable[[Gatekeeper], ASGIApp], path: str) -> None:
+async def test_the_endpoint_needs_no_key_in_any_kind_of_app(make: Callable[[Gatekeeper], ASGIApp], path: str) -> None:
     gate = Gatekeeper.from_rows([row(1)])
     response = await ask(make(gate), path)
     assert (response.status_code, response.json()["status"]) == (200, "ready")
     assert (await ask(make(gate), path, "HEAD")).status_code == 200
 
 
-async def test_what_is_beside_it_stays_guarded() -> None:
+async def test_other_paths_stay_guarded() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     for make in (exempt, outside, in_fastapi):
         assert (await ask(make(gate), "/config")).json()["reason"] == "key_missing"

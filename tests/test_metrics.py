@@ -1,4 +1,4 @@
-"""What Prometheus is told, as it scrapes it."""
+"""The metrics, as Prometheus scrapes them."""
 
 import asyncio
 import re
@@ -22,11 +22,10 @@ from gatekeeper.errors import RowReason
 from gatekeeper.metrics import collector
 from gatekeeper.sync.status import State
 from gatekeeper.web.streams import ResponseStream
-
-from .support.fake_hub import Answer, FakeHub
-from .support.guarded import guarded
-from .support.memory_source import MemorySource
-from .support.rows import ORIGIN, TOKEN, bad_row, client_key, row
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.guarded import guarded
+from tests.support.memory_source import MemorySource
+from tests.support.rows import ORIGIN, TOKEN, bad_row, client_key, row
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 CLOSED_SETS: dict[str, set[str]] = {
@@ -53,7 +52,7 @@ def registry(gate: Gatekeeper) -> CollectorRegistry:
 
 
 def scrape(at: CollectorRegistry) -> Samples:
-    """What a scrape tells, by the name and the value of the one label, where there is one."""
+    """Scrape the samples, by name and the value of any label."""
     return {
         (sample.name, "".join(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(generate_latest(at).decode())
@@ -65,7 +64,7 @@ def changed(before: Samples, after: Samples) -> Samples:
     return {name: value - before[name] for name, value in after.items() if value != before[name]}
 
 
-def test_each_decision_is_counted_by_its_reason() -> None:
+def test_decisions_are_counted_by_reason() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     metrics = registry(gate)
     before = scrape(metrics)
@@ -83,14 +82,14 @@ def test_each_decision_is_counted_by_its_reason() -> None:
     }
 
 
-def test_every_value_of_every_label_is_there_from_the_start() -> None:
+def test_every_value_of_every_label_exists_from_the_start() -> None:
     families = text_string_to_metric_families(generate_latest(registry(Gatekeeper(MemorySource()))).decode())
     labelled = {family.name: {value for sample in family.samples for value in sample.labels.values()} for family in families}
     assert {name: values for name, values in labelled.items() if values} == CLOSED_SETS
 
 
 @pytest.mark.anyio
-async def test_p19_how_stale_the_list_is_can_be_seen() -> None:
+async def test_the_age_and_state_of_the_list_are_metrics() -> None:
     with FakeHub() as hub:
         hub.always(Answer(503))
         async with guarded(hub, jitter=1.0, soft_stale=60, hard_stale=600) as it:
@@ -115,7 +114,7 @@ async def test_p19_how_stale_the_list_is_can_be_seen() -> None:
 
 
 @pytest.mark.anyio
-async def test_p19_what_is_wrong_with_a_list_can_be_seen() -> None:
+async def test_the_faults_of_a_list_are_metrics() -> None:
     with FakeHub() as hub:
         rows = [row(number) for number in range(20)]
         hub.lists(*rows)
@@ -144,7 +143,7 @@ async def test_p19_what_is_wrong_with_a_list_can_be_seen() -> None:
 
 
 @pytest.mark.anyio
-async def test_snapshots_and_late_waits_can_be_seen(tmp_path: Path) -> None:
+async def test_snapshots_and_event_loop_lag_are_metrics(tmp_path: Path) -> None:
     with FakeHub() as hub:
         hub.lists(row(1))
         async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
@@ -158,7 +157,7 @@ async def test_snapshots_and_late_waits_can_be_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_becomes_of_the_refresher_of_streams_and_of_reports_can_be_seen() -> None:
+async def test_restarts_closed_streams_and_usage_reports_are_metrics() -> None:
     class ReportingSource(MemorySource):
         async def report_usage(self, used: Mapping[str, KeyUsage]) -> None:
             if "key-2" in used:
@@ -190,7 +189,7 @@ async def test_what_becomes_of_the_refresher_of_streams_and_of_reports_can_be_se
     }
 
 
-def test_several_gates_of_one_process_are_told_apart_by_a_label() -> None:
+def test_several_gates_of_one_process_have_a_label() -> None:
     made = CollectorRegistry(auto_describe=True)
     made.register(collector({"eu": Gatekeeper.from_rows([row(1), row(2)]), "us": Gatekeeper.from_rows([row(1)])}))
     scraped = generate_latest(made).decode()
@@ -205,7 +204,7 @@ def test_several_gates_of_one_process_are_told_apart_by_a_label() -> None:
     key=st.one_of(st.text(max_size=30), st.binary(max_size=30), st.sampled_from([client_key(1), client_key(9)])),
     origin=st.one_of(st.none(), st.text(max_size=30), st.sampled_from([ORIGIN, "https://evil.example", "null"])),
 )
-def test_whatever_requests_say_no_label_ever_says_it(key: str | bytes, origin: str | None) -> None:
+def test_nothing_from_a_request_becomes_a_label(key: str | bytes, origin: str | None) -> None:
     gate = Gatekeeper.from_rows([row(1)])
     metrics = registry(gate)
     before = scrape(metrics)
@@ -216,7 +215,7 @@ def test_whatever_requests_say_no_label_ever_says_it(key: str | bytes, origin: s
 
 
 @pytest.mark.anyio
-async def test_neither_the_token_nor_what_rows_say_is_scraped() -> None:
+async def test_neither_the_token_nor_anything_from_a_row_is_scraped() -> None:
     with FakeHub() as hub:
         hub.lists(*(row(number, name="a secret") for number in range(9)), bad_row(9, id="a secret", disabled_at="a secret"))
         async with guarded(hub) as it:
@@ -229,7 +228,7 @@ async def test_neither_the_token_nor_what_rows_say_is_scraped() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_scrape_from_another_thread_disturbs_nobody_and_loses_no_decision() -> None:
+async def test_a_scrape_from_another_thread_loses_no_decision() -> None:
     rows = [row(number) for number in range(200)]
     source = MemorySource(*rows)
     gate = Gatekeeper(source)
@@ -241,7 +240,7 @@ async def test_a_scrape_from_another_thread_disturbs_nobody_and_loses_no_decisio
         while not done.is_set():
             try:
                 generate_latest(metrics)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test tells
+            except Exception as error:  # noqa: BLE001 - any failure is reported by the test
                 failures.append(error)
                 return
 
@@ -274,10 +273,10 @@ def test_without_prometheus_client_the_error_says_what_to_install() -> None:
     assert "pip install 'widget-gatekeeper[metrics]'" in ran.stderr
 
 
-def test_p19_every_alert_of_the_readme_names_metrics_and_labels_that_there_are() -> None:
+def test_every_alert_of_the_readme_uses_existing_metrics_and_labels() -> None:
     (rules,) = re.findall(r"```yaml\n(groups:.+?)```", README, flags=re.DOTALL)
     scraped = scrape(registry(Gatekeeper.from_rows([])))
-    # These two are absent until there is something to tell.
+    # This one is absent until a key was revoked.
     names = {name for name, _ in scraped} | {"gatekeeper_revocation_lag_seconds"}
     assert set(re.findall(r"\bgatekeeper_\w+", rules)) <= names
     for name, wanted in re.findall(r'(gatekeeper_\w+)\{\w+=~?"([^"]+)"', rules):
