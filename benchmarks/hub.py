@@ -67,7 +67,7 @@ async def fill(database: str | Path, rows: int) -> str:
     app = create_hub(database, pepper=PEPPER)
     now = datetime.now(UTC)
     async with app.router.lifespan_context(app):
-        token: str = await app.state.hub.mint_token("acme", name="benchmark")
+        token: str = await app.state.hub.tokens.mint("acme", name="benchmark")
         async with app.state.hub.keys._database.writing() as connection:  # noqa: SLF001 - 100,000 creates would take minutes
             for start in range(0, rows, SLICE):
                 values = [_row(number, now) for number in range(start, min(start + SLICE, rows))]

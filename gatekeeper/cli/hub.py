@@ -126,7 +126,7 @@ def create(
     pepper_file: PepperFile = None,
 ) -> None:
     """Mint a token, and print it this once."""
-    plaintext = _with_hub(_place(context, database, pepper_file), lambda hub: hub.mint_token(account, name=name))
+    plaintext = _with_hub(_place(context, database, pepper_file), lambda hub: hub.tokens.mint(account, name=name))
     typer.echo(plaintext)
     console(stderr=True).print("The token is told this once and will not be shown again.")
 
@@ -141,7 +141,7 @@ def list_tokens(
     pepper_file: PepperFile = None,
 ) -> None:
     """List the tokens, without their plaintexts."""
-    rows = _with_hub(_place(context, database, pepper_file), lambda hub: hub.list_tokens(account))
+    rows = _with_hub(_place(context, database, pepper_file), lambda hub: hub.tokens.list(account))
     if as_json:
         print_json(rows)
         return
@@ -163,7 +163,7 @@ def revoke(
     """Make the hub forget a token, from its next request on."""
     place = _place(context, database, pepper_file)
     ask(f"Revoke the token {plain(token_id)}? Whoever uses it is locked out.", yes=yes)
-    revoked = _with_hub(place, lambda hub: hub.revoke_token(token_id))
+    revoked = _with_hub(place, lambda hub: hub.tokens.revoke(token_id))
     if revoked is None:
         stop(REFUSED, f"there is no token with the id {token_id!r}; `gatekeeper hub token list` lists them")
     console().print(f"the token {legible(revoked.name)} of {legible(revoked.account)} is revoked")

@@ -66,7 +66,7 @@ async def running_demo(*, fixed_ports: bool, refresh_interval: float = 1.0) -> A
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatekeeper-demo-")))
         hub_app = create_hub(directory / "hub.sqlite", pepper=secrets.token_hex(32))
         hub_url = await stack.enter_async_context(serving(hub_app, hub_listener))
-        token = await hub_app.state.hub.mint_token("acme", name="demo")
+        token = await hub_app.state.hub.tokens.mint("acme", name="demo")
         hub = await stack.enter_async_context(AsyncHubClient(hub_url, token))
         key = await hub.widget_keys.create("Acme Outdoor", domain_allowlist=["localhost:*"], agent_id=AGENT_ID)
         gate = Gatekeeper(HubSource(hub_url, token), refresh_interval=refresh_interval)

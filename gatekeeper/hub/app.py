@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
@@ -25,69 +26,21 @@ from gatekeeper.hub.problems import (
     report_crash,
 )
 from gatekeeper.hub.store import KeyStore, UnknownKey
-from gatekeeper.hub.tokens import TokenRow, TokenStore
+from gatekeeper.hub.tokens import TokenStore
 
 __all__ = ("Hub", "create_hub", "migrate")
 
 
-class Hub:
-    """What a hub can do besides HTTP; `app.state.hub` of the app that `create_hub` returns.
+class Hub(NamedTuple):
+    """The stores of a hub; `app.state.hub` of the app that `create_hub` returns.
 
     Attributes:
         keys: its widget keys.
         tokens: its bearer tokens.
     """
 
-    def __init__(self, keys: KeyStore, tokens: TokenStore) -> None:
-        self.keys = keys
-        self.tokens = tokens
-
-    async def mint_token(self, account: str, *, name: str) -> str:
-        """Make a bearer token, and the account where it is new.
-
-        Args:
-            account: matches `^[a-z0-9][a-z0-9_-]{0,62}$`.
-            name: what to call the token, 1 to 200 characters.
-
-        Returns:
-            The plaintext, `sk_live_<account>_<random>`, which is not kept and cannot be had again.
-
-        Raises:
-            ConfigError: the account or the name is not of that form.
-            DatabaseDown: the database does not answer.
-            RuntimeError: the app's lifespan is not running.
-        """
-        return await self.tokens.mint(account, name=name)
-
-    async def list_tokens(self, account: str | None = None) -> list[TokenRow]:
-        """List bearer tokens, without their plaintexts.
-
-        Args:
-            account: whose; None for everybody's.
-
-        Returns:
-            The tokens, oldest first.
-
-        Raises:
-            DatabaseDown: the database does not answer.
-            RuntimeError: the app's lifespan is not running.
-        """
-        return await self.tokens.list(account)
-
-    async def revoke_token(self, token_id: str) -> TokenRow | None:
-        """Make the hub forget a bearer token, from its next request on.
-
-        Args:
-            token_id: the id that `list_tokens` gives.
-
-        Returns:
-            The token that was; None where there is none of this id.
-
-        Raises:
-            DatabaseDown: the database does not answer.
-            RuntimeError: the app's lifespan is not running.
-        """
-        return await self.tokens.revoke(token_id)
+    keys: KeyStore
+    tokens: TokenStore
 
 
 def create_hub(

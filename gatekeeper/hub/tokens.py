@@ -53,6 +53,8 @@ _COLUMNS: Final = tuple(tokens.c[field] for field in TokenRow.__struct_fields__)
 class TokenStore:
     """The bearer tokens of a hub.
 
+    Its methods raise DatabaseDown while the database does not answer, and RuntimeError unless the app's lifespan is running.
+
     Args:
         database: where they are kept.
         mint: makes and hashes them.
@@ -100,11 +102,11 @@ class TokenStore:
             await connection.execute(insert(tokens).values(row))
         return plaintext
 
-    async def list(self, account: str | None) -> list[TokenRow]:
-        """List tokens.
+    async def list(self, account: str | None = None) -> list[TokenRow]:
+        """List tokens, without their plaintexts.
 
         Args:
-            account: whose; None for everybody's.
+            account: the account; None for all accounts.
 
         Returns:
             The tokens, oldest first.
@@ -116,13 +118,13 @@ class TokenStore:
             return [TokenRow(*row) for row in await connection.execute(rows)]
 
     async def revoke(self, token_id: str) -> TokenRow | None:
-        """Forget a token.
+        """Delete a token. The next request with it is refused.
 
         Args:
-            token_id: its id.
+            token_id: the id that `list` gives.
 
         Returns:
-            The token that was; None where there is none of this id.
+            The deleted token; None if no token has this id.
         """
         async with self._database.writing() as connection:
             found = (await connection.execute(select(*_COLUMNS).where(tokens.c.id == token_id))).one_or_none()

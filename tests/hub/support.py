@@ -67,7 +67,7 @@ class RunningHub:
 
     async def client(self, account: str) -> httpx.AsyncClient:
         """Open a client with a token of an account."""
-        return await self.client_with({"Authorization": f"Bearer {await self.hub.mint_token(account, name='tests')}"})
+        return await self.client_with({"Authorization": f"Bearer {await self.hub.tokens.mint(account, name='tests')}"})
 
     async def client_with(self, headers: dict[str, str]) -> httpx.AsyncClient:
         """Open a client that sends these headers; a crash of the hub is an answer, as it is over a socket."""

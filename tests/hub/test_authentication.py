@@ -50,7 +50,7 @@ async def test_a_header_without_a_bearer_token_is_a_401(hub: RunningHub, value: 
 
 @pytest.mark.parametrize(("method", "path"), REQUESTS)
 async def test_an_unknown_token_is_a_401_on_every_endpoint(hub: RunningHub, method: str, path: str) -> None:
-    await hub.hub.mint_token("acme", name="ci")
+    await hub.hub.tokens.mint("acme", name="ci")
     stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
     answer = await stranger.request(method, path)
     assert_problem(answer, 401, "token_unknown")
@@ -58,7 +58,7 @@ async def test_an_unknown_token_is_a_401_on_every_endpoint(hub: RunningHub, meth
 
 
 async def test_a_neighbour_of_a_token_is_unknown(hub: RunningHub) -> None:
-    token = await hub.hub.mint_token("acme", name="ci")
+    token = await hub.hub.tokens.mint("acme", name="ci")
     stranger = await hub.client_with({})
     for neighbour in (token[:-1], token + "x", token.swapcase(), token.replace("acme", "globex"), token + "="):
         answer = await stranger.get(PATH, headers={"Authorization": f"Bearer {neighbour}", "X-Account-ID": "acme"})
@@ -72,7 +72,7 @@ async def test_a_refusal_never_repeats_the_token(hub: RunningHub) -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
 async def test_the_scheme_is_read_in_any_letter_case(hub: RunningHub, scheme: str) -> None:
-    token = await hub.hub.mint_token("acme", name="ci")
+    token = await hub.hub.tokens.mint("acme", name="ci")
     client = await hub.client_with({"Authorization": f"{scheme} {token}"})
     assert await list_rows(client) == []
 
@@ -91,7 +91,7 @@ async def test_a_token_that_carries_no_account_needs_the_header(hub: RunningHub,
 
 @pytest.mark.parametrize("account", ["acme", "0", "a_b", "a-_", "x" * 63])
 async def test_a_token_carries_its_account(hub: RunningHub, account: str) -> None:
-    token = await hub.hub.mint_token(account, name="ci")
+    token = await hub.hub.tokens.mint(account, name="ci")
     assert token.startswith(f"sk_live_{account}_")
     client = await hub.client_with({"Authorization": f"Bearer {token}"})
     assert await list_rows(client) == []
@@ -116,7 +116,7 @@ async def test_two_headers_that_name_two_accounts_are_a_403(acme: httpx.AsyncCli
 
 
 async def test_an_unknown_token_learns_nothing_from_the_header(hub: RunningHub) -> None:
-    await hub.hub.mint_token("acme", name="ci")
+    await hub.hub.tokens.mint("acme", name="ci")
     stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
     answers = [await stranger.get(PATH, headers={"X-Account-ID": account}) for account in ("acme", "globex", "nobody")]
     assert len({(answer.status_code, answer.content) for answer in answers}) == 1
@@ -131,7 +131,7 @@ async def test_all_tokens_of_an_account_see_the_same_keys(hub: RunningHub) -> No
 async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pepper(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as first:
-        headers = {"Authorization": f"Bearer {await first.hub.mint_token('acme', name='ci')}"}
+        headers = {"Authorization": f"Bearer {await first.hub.tokens.mint('acme', name='ci')}"}
     async with running_hub(database) as second:
         assert await list_rows(await second.client_with(headers)) == []
     async with running_hub(database, pepper="another") as third:
@@ -141,12 +141,12 @@ async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pe
 async def test_tokens_are_listed_without_their_plaintexts(hub: RunningHub) -> None:
     plaintexts = []
     for account, name in (("acme", "ci"), ("globex", "ci"), ("acme", "dashboard")):
-        plaintexts.append(await hub.hub.mint_token(account, name=name))
+        plaintexts.append(await hub.hub.tokens.mint(account, name=name))
         hub.clock.advance(60)
-    listed = await hub.hub.list_tokens()
+    listed = await hub.hub.tokens.list()
     assert [(token.account, token.name) for token in listed] == [("acme", "ci"), ("globex", "ci"), ("acme", "dashboard")]
-    assert await hub.hub.list_tokens("acme") == [listed[0], listed[2]]
-    assert await hub.hub.list_tokens("initech") == []
+    assert await hub.hub.tokens.list("acme") == [listed[0], listed[2]]
+    assert await hub.hub.tokens.list("initech") == []
     assert listed[0].created_at == START
     assert not any(plaintext.rpartition("_")[2] in repr(listed) for plaintext in plaintexts)
 
@@ -154,10 +154,10 @@ async def test_tokens_are_listed_without_their_plaintexts(hub: RunningHub) -> No
 async def test_a_revoked_token_is_unknown_from_then_on_and_the_others_live(hub: RunningHub) -> None:
     clients = [await hub.client("acme"), await hub.client("acme")]
     row = await create(clients[0])
-    first, second = await hub.hub.list_tokens("acme")
-    assert await hub.hub.revoke_token(first.id) == first
-    assert await hub.hub.revoke_token(first.id) is None
-    assert await hub.hub.list_tokens("acme") == [second]
+    first, second = await hub.hub.tokens.list("acme")
+    assert await hub.hub.tokens.revoke(first.id) == first
+    assert await hub.hub.tokens.revoke(first.id) is None
+    assert await hub.hub.tokens.list("acme") == [second]
     answers = sorted([await client.get(PATH) for client in clients], key=lambda answer: answer.status_code)
     assert answers[0].json() == [row]
     assert_problem(answers[1], 401, "token_unknown")
@@ -166,23 +166,23 @@ async def test_a_revoked_token_is_unknown_from_then_on_and_the_others_live(hub: 
 @pytest.mark.parametrize("account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"])
 async def test_no_token_is_minted_for_a_name_that_no_account_has(hub: RunningHub, account: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        await hub.hub.mint_token(account, name="ci")
+        await hub.hub.tokens.mint(account, name="ci")
     assert len(raised.value.problems) == 1
     assert repr(account) in str(raised.value)
 
 
 async def test_a_tokens_name_has_no_nul(hub: RunningHub) -> None:
     with pytest.raises(ConfigError, match="NUL"):
-        await hub.hub.mint_token("acme", name="a\0b")
+        await hub.hub.tokens.mint("acme", name="a\0b")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201])
 async def test_a_token_needs_a_name_of_1_to_200_characters(hub: RunningHub, name: str) -> None:
     with pytest.raises(ConfigError, match="1 to 200 characters"):
-        await hub.hub.mint_token("acme", name=name)
+        await hub.hub.tokens.mint("acme", name=name)
 
 
 async def test_every_mistake_in_minting_a_token_is_reported_at_once(hub: RunningHub) -> None:
     with pytest.raises(ConfigError) as raised:
-        await hub.hub.mint_token("Acme", name="")
+        await hub.hub.tokens.mint("Acme", name="")
     assert len(raised.value.problems) == len(("account", "name"))

@@ -41,7 +41,7 @@ async def test_a_path_may_be_a_text(tmp_path: Path) -> None:
     database = tmp_path / "hub ?%20#.db"
     app = create_hub(str(database), pepper=PEPPER)
     async with app.router.lifespan_context(app):
-        await app.state.hub.mint_token("acme", name="ci")
+        await app.state.hub.tokens.mint("acme", name="ci")
         assert database.read_bytes().startswith(b"SQLite format 3")
 
 
@@ -60,17 +60,17 @@ async def test_an_app_can_be_started_again_after_it_was_stopped(tmp_path: Path) 
     app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
     for _ in range(2):
         async with app.router.lifespan_context(app):
-            await app.state.hub.mint_token("acme", name="ci")
+            await app.state.hub.tokens.mint("acme", name="ci")
 
 
 async def test_a_hub_that_is_not_running_says_that_its_lifespan_has_to_run(tmp_path: Path) -> None:
     app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
     with pytest.raises(RuntimeError, match="lifespan"):
-        await app.state.hub.mint_token("acme", name="ci")
+        await app.state.hub.tokens.mint("acme", name="ci")
     async with app.router.lifespan_context(app):
         pass
     with pytest.raises(RuntimeError, match="lifespan"):
-        await app.state.hub.mint_token("acme", name="ci")
+        await app.state.hub.tokens.mint("acme", name="ci")
 
 
 async def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_a_clock_in_another_time_zone_is_written_in_utc(tmp_path: Path) ->
 async def test_by_default_the_clock_and_the_dice_are_real(tmp_path: Path) -> None:
     app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
     async with app.router.lifespan_context(app):
-        first, second = [await app.state.hub.mint_token("acme", name="ci") for _ in range(2)]
+        first, second = [await app.state.hub.tokens.mint("acme", name="ci") for _ in range(2)]
         before = datetime.now(UTC)
         row = await app.state.hub.keys.create(Bearer("acme", "ci"), KeyDraft(name="shop"))
         after = datetime.now(UTC)

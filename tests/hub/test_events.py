@@ -145,13 +145,13 @@ async def test_deleting_a_used_key_is_one_event_that_says_disabled(hub: RunningH
 async def test_an_event_names_the_token_and_keeps_its_name_when_it_is_revoked(hub: RunningHub) -> None:
     row = None
     for name in ("ci", "dashboard"):
-        token = await hub.hub.mint_token("acme", name=name)
+        token = await hub.hub.tokens.mint("acme", name=name)
         client = await hub.client_with({"Authorization": f"Bearer {token}"})
         row = row or await create(client)
         await patch(client, row, name=f"renamed by {name}")
     assert row is not None
-    first, *_ = await hub.hub.list_tokens("acme")
-    await hub.hub.revoke_token(first.id)
+    first, *_ = await hub.hub.tokens.list("acme")
+    await hub.hub.tokens.revoke(first.id)
     reader = await hub.client("acme")
     assert {event["token_name"] for event in await events_of(reader, row)} == {"ci", "dashboard"}
 

@@ -94,7 +94,7 @@ async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
         assert_problem(await stranger.get("/readyz"), 503, "database_down")
         assert (await stranger.get("/healthz")).status_code == httpx.codes.OK
         with pytest.raises(DatabaseDown):
-            await running.hub.mint_token("acme", name="ci")
+            await running.hub.tokens.mint("acme", name="ci")
         assert [record.levelname for record in caplog.records if record.name == "gatekeeper.hub.database"] == ["WARNING"]
         cluster.start()
         answers = await asyncio.gather(*(stranger.get(PATH) for _ in range(5)))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> None:
     async with running_hub(new_database()) as running:
-        token = await running.hub.mint_token("acme", name="ci")
+        token = await running.hub.tokens.mint("acme", name="ci")
         client = await running.client_with({"Authorization": f"Bearer {token}"})
         created = (await client.post(PATH, json={"name": "shop"})).json()
         await client.patch(f"{PATH}/{created['id']}", json={"name": "renamed", "disabled": True})
@@ -35,7 +35,7 @@ async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> No
 
 
 async def test_a_keyed_hash_of_key_and_token_is_on_the_disk(hub: RunningHub) -> None:
-    token = await hub.hub.mint_token("acme", name="ci")
+    token = await hub.hub.tokens.mint("acme", name="ci")
     client = await hub.client_with({"Authorization": f"Bearer {token}"})
     key = (await client.post(PATH, json={"name": "shop"})).json()["public_key"]
     mint = Mint(PEPPER, random_text)
@@ -59,7 +59,7 @@ async def test_no_log_has_a_plaintext(
     hub: RunningHub, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    token = await hub.hub.mint_token("acme", name="ci")
+    token = await hub.hub.tokens.mint("acme", name="ci")
     client = await hub.client_with({"Authorization": f"Bearer {token}"})
     key = (await client.post(PATH, json={"name": "shop"})).json()["public_key"]
     await client.get(PATH)

@@ -31,7 +31,7 @@ async def acme(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[h
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody when it is ready
         await asyncio.sleep(0.01)
-    token = await app.state.hub.mint_token("acme", name="tests")
+    token = await app.state.hub.tokens.mint("acme", name="tests")
     async with httpx.AsyncClient(
         base_url="http://{}:{}".format(*listener.getsockname()),
         headers={"Authorization": f"Bearer {token}"},

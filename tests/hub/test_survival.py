@@ -50,8 +50,8 @@ async def test_workers_on_one_database_serve_the_same_keys(workers: list[Running
 
 
 async def test_workers_may_mint_tokens_of_a_new_account_at_the_same_time(workers: list[RunningHub]) -> None:
-    tokens = await asyncio.gather(*(worker.hub.mint_token("acme", name="ci") for _ in range(10) for worker in workers))
-    assert len(await workers[0].hub.list_tokens("acme")) == len(set(tokens)) == 20
+    tokens = await asyncio.gather(*(worker.hub.tokens.mint("acme", name="ci") for _ in range(10) for worker in workers))
+    assert len(await workers[0].hub.tokens.list("acme")) == len(set(tokens)) == 20
 
 
 async def test_workers_that_draw_alike_at_the_same_time_never_give_out_the_same_last_8(workers: list[RunningHub]) -> None:
@@ -80,7 +80,7 @@ async def test_the_database_itself_refuses_a_second_key_of_the_same_last_8(hub: 
 async def test_every_create_that_was_acknowledged_outlives_a_kill_of_the_hub(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as running:
-        token = await running.hub.mint_token("acme", name="tests")
+        token = await running.hub.tokens.mint("acme", name="tests")
     acknowledged: set[str] = set()
     with socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE) as listener:
         arguments = [str(database), PEPPER, str(listener.fileno())]

@@ -32,7 +32,7 @@ def served_hub(directory: Path) -> Iterator[Served]:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody when it is ready
             await asyncio.sleep(0.005)
-        token = await app.state.hub.mint_token("acme", name="tests")
+        token = await app.state.hub.tokens.mint("acme", name="tests")
         ready.put(Served("http://{}:{}".format(*listener.getsockname()), token))
         await serving
 
