@@ -14,6 +14,7 @@ from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.database import Database, find_place
 from gatekeeper.hub.endpoints import Endpoints
 from gatekeeper.hub.health import health_routes
+from gatekeeper.hub.listing import LIST_DEADLINE
 from gatekeeper.hub.minting import Draw, Mint, random_text
 from gatekeeper.hub.openapi import openapi_route
 from gatekeeper.hub.problems import (
@@ -28,7 +29,7 @@ from gatekeeper.hub.problems import (
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
 
-__all__ = ("Hub", "create_hub", "migrate")
+__all__ = ("Hub", "build_app", "create_hub", "migrate")
 
 
 class Hub(NamedTuple):
@@ -76,23 +77,40 @@ def create_hub(
         problems.append("pepper is empty; give it a secret, such as the output of `openssl rand -hex 32`")
     if problems or opened is None:
         raise ConfigError(problems)
-    mint = Mint(pepper, draw)
+    return build_app(opened, Mint(pepper, draw), clock)
+
+
+def build_app(
+    database: Database, mint: Mint, clock: Callable[[], datetime], *, list_deadline: float = LIST_DEADLINE
+) -> Starlette:
+    """Make a hub out of its parts.
+
+    Args:
+        database: where it keeps keys and tokens.
+        mint: makes and hashes them.
+        clock: the present, as an aware datetime of any time zone.
+        list_deadline: seconds after which a client that still reads the list is cut off.
+
+    Returns:
+        The app, as `create_hub` does.
+    """
 
     def now() -> datetime:
         return clock().astimezone(UTC)
 
-    hub = Hub(KeyStore(opened, mint, now), TokenStore(opened, mint, now))
+    hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
+    endpoints = Endpoints(hub.keys, hub.tokens, list_deadline=list_deadline)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await opened.open()
+            await database.open()
             yield
         finally:
-            await opened.close()
+            await database.close()
 
     app = Starlette(
-        routes=[*Endpoints(hub.keys, hub.tokens).routes, *health_routes(opened), openapi_route()],
+        routes=[*endpoints.routes, *health_routes(database), openapi_route()],
         exception_handlers={
             Problem: answer_problem,
             UnknownKey: answer_unknown_key,

@@ -6,8 +6,8 @@ whatever transaction fails because nobody answers says so as DatabaseDown, and t
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from gatekeeper.hub.sqlite import SqliteFile, blames_statement
 
 __all__ = ("Database", "find_place")
 
-PAUSE: Final = 1.0  # Seconds between two attempts to migrate a database that is down, so that requests do not queue for it.
+RETRY_PAUSE: Final = 1.0  # Seconds; without a pause, requests would queue for attempts to reach a database that is down.
 
 # What drivers raise where the database cannot be reached, shuts down, is full or locked, and SQLAlchemy where all of its
 # connections are taken for long. PostgreSQL's complaints about a statement are of other classes; SQLite has a code for them.
@@ -60,10 +60,12 @@ class Database:
 
     Args:
         place: where it is.
+        retry_pause: seconds between two attempts to migrate a database that is down.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, retry_pause: float = RETRY_PAUSE) -> None:
         self._place = place
+        self._retry_pause = retry_pause
         self._engines: Engines | None = None
         self._migrating: asyncio.Lock | None = None
         self._next_attempt = 0.0
@@ -105,47 +107,25 @@ class Database:
         for engine in engines or ():
             await engine.dispose()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Run reads that all see the same state of the database.
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction whose reads all see one state of the database.
 
-        Yields:
-            The connection, in a transaction that ends with the block.
-
-        Raises:
-            DatabaseDown: nobody answers.
+        Returns:
+            A context manager that gives the connection and raises DatabaseDown if the database does not answer.
         """
-        async with self._transaction((await self._migrated()).reader) as connection:
-            yield connection
+        return self._transaction(lambda engines: engines.reader)
+
+    def streaming(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction as `reading` does, for reads as slow as a client downloads."""
+        return self._transaction(lambda engines: engines.streamer)
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction for reads and writes, as `reading` does; an exception rolls it back."""
+        return self._transaction(lambda engines: engines.writer)
 
     @asynccontextmanager
-    async def streaming(self) -> AsyncIterator[AsyncConnection]:
-        """Run reads that all see the same state of the database, and last as long as somebody takes to read them.
-
-        Yields:
-            The connection, in a transaction that ends with the block.
-
-        Raises:
-            DatabaseDown: nobody answers.
-        """
-        async with self._transaction((await self._migrated()).streamer) as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Run reads and writes that happen all together, or not at all where the block raises.
-
-        Yields:
-            The connection, in a transaction.
-
-        Raises:
-            DatabaseDown: nobody answers.
-        """
-        async with self._transaction((await self._migrated()).writer) as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, choose: Callable[[Engines], AsyncEngine]) -> AsyncIterator[AsyncConnection]:
+        engine = choose(await self._migrated())
         try:
             async with engine.begin() as connection:
                 yield connection
@@ -172,7 +152,7 @@ class Database:
                     # In a thread, because Alembic is not asynchronous and connecting may take its time.
                     await asyncio.to_thread(self.migrate)
                 except DatabaseDown:
-                    self._next_attempt = asyncio.get_running_loop().time() + PAUSE
+                    self._next_attempt = asyncio.get_running_loop().time() + self._retry_pause
                     raise
                 self._engines = self._place.engines()
             return self._engines

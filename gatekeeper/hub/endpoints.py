@@ -11,13 +11,13 @@ from starlette.routing import Route
 
 from gatekeeper.hub.bearer import authenticate
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_usage
-from gatekeeper.hub.listing import ListingResponse, accepts_gzip, choose_unchanged
+from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, choose_unchanged
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenStore
 
 __all__ = ("Endpoints",)
 
-Action = Callable[[Request, Bearer], Awaitable[Response]]
+Handler = Callable[[Request, Bearer], Awaitable[Response]]
 
 
 class Endpoints:
@@ -26,16 +26,18 @@ class Endpoints:
     Args:
         keys: the widget keys that they serve.
         tokens: who may ask for them.
+        list_deadline: seconds after which a client that still reads the list is cut off.
     """
 
-    def __init__(self, keys: KeyStore, tokens: TokenStore) -> None:
+    def __init__(self, keys: KeyStore, tokens: TokenStore, *, list_deadline: float = LIST_DEADLINE) -> None:
         self._keys = keys
         self._tokens = tokens
+        self._list_deadline = list_deadline
 
     @property
     def routes(self) -> list[Route]:
         """The routes, under both paths that the documentation shows."""
-        paths: dict[str, dict[str, Action]] = {
+        paths: dict[str, dict[str, Handler]] = {
             "": {"GET": self._list, "POST": self._create},
             "/usage": {"POST": self._record_use},
             "/{key_id}": {"PATCH": self._update, "DELETE": self._delete},
@@ -48,7 +50,7 @@ class Endpoints:
             for path, actions in paths.items()
         ]
 
-    def _endpoint(self, actions: Mapping[str, Action]) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, actions: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             bearer = await authenticate(request, self._tokens)
             return await actions["GET" if request.method == "HEAD" else request.method](request, bearer)
@@ -60,7 +62,7 @@ class Endpoints:
         unchanged = choose_unchanged(request, await self._keys.etag(bearer.account), gzip=gzip)
         if unchanged is not None:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=unchanged)
-        return ListingResponse(self._keys.list(bearer.account), gzip=gzip)
+        return ListingResponse(self._keys.list(bearer.account), gzip=gzip, deadline=self._list_deadline)
 
     async def _create(self, request: Request, bearer: Bearer) -> Response:
         draft = await read_body(request, KeyDraft)

@@ -12,9 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gatekeeper.hub.rows import KeyRow, Listing
+from gatekeeper.hub.rows import KeyList, KeyRow
 
-__all__ = ("ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
+__all__ = ("LIST_DEADLINE", "ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
 
 # A reader that takes longer keeps a connection to the database from others; gatekeeper's own gives up after 30 s.
 LIST_DEADLINE: Final = 60.0
@@ -31,26 +31,30 @@ class ListingResponse(Response):
     """A list that is open for as long as it is being sent.
 
     Args:
-        listing: opens the list.
+        opening: opens the list.
         gzip: whether to compress it.
+        deadline: seconds after which a client that still reads is cut off.
     """
 
-    def __init__(self, listing: AbstractAsyncContextManager[Listing], *, gzip: bool) -> None:
+    def __init__(
+        self, opening: AbstractAsyncContextManager[KeyList], *, gzip: bool, deadline: float = LIST_DEADLINE
+    ) -> None:
         super().__init__()
-        self._listing = listing
+        self._opening = opening
         self._gzip = gzip
+        self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the list; what fails before the first byte raises, and what fails later breaks the connection off."""
         # Whoever is cut off here has an answer without its end, which no HTTP client takes for a whole one. Who has left
         # while it was sent gets no other answer.
-        with anyio.move_on_after(LIST_DEADLINE), suppress(ClientDisconnect):
-            async with self._listing as listing:
-                headers = list_headers(listing.etag, gzip=self._gzip)
+        with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
+            async with self._opening as keys:
+                headers = list_headers(keys.etag, gzip=self._gzip)
                 if scope["method"] == "HEAD":
                     await Response(headers=headers, media_type="application/json")(scope, receive, send)
                     return
-                body = _encode(listing.pages)
+                body = _encode(keys.pages)
                 if self._gzip:
                     body = _compress(body)
                 await StreamingResponse(body, headers=headers, media_type="application/json")(scope, receive, send)

@@ -7,7 +7,7 @@ import msgspec
 
 from gatekeeper.matching.advice import EntryWarning
 
-__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyRow", "Listing")
+__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyList", "KeyRow")
 
 
 class KeyRow(msgspec.Struct, frozen=True):
@@ -68,12 +68,12 @@ class CreatedKeyRow(CheckedKeyRow, frozen=True, kw_only=True):
         return [("id", self.id), ("last8", self.last8)]
 
 
-class Listing(msgspec.Struct, frozen=True):
+class KeyList(msgspec.Struct, frozen=True):
     """All rows of an account, as they were at one moment.
 
     Attributes:
         etag: a strong ETag, in its quotes.
-        pages: the rows, oldest first, some at a time; to be read once, while the listing is open.
+        pages: the rows, oldest first, some at a time; to be read once, while the list is open.
     """
 
     etag: str

@@ -16,7 +16,7 @@ from gatekeeper.hub.migrations import upgrade
 
 __all__ = ("SqliteFile", "blames_statement")
 
-BUSY_TIMEOUT: Final = 10.0  # Seconds to wait for another process's transaction; sqlite3's own default is 5.
+BUSY_TIMEOUT: Final = 10.0  # Seconds; sqlite3's own default is 5.
 
 BUSY_PAUSE: Final = 0.02  # Seconds between two attempts where SQLite does not wait by itself.
 _PRIMARY_CODE: Final = 0xFF  # The part of SQLite's error codes that all kinds of an error share.
@@ -30,10 +30,12 @@ class SqliteFile:
 
     Args:
         path: the file; it is made by `migrate` where it does not exist.
+        busy_timeout: seconds to wait for another process's transaction.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self._path = path
+        self._busy_timeout = busy_timeout
 
     def migrate(self) -> None:
         """Make the file where it is missing, switch it to write-ahead logging, and bring it to the newest schema.
@@ -44,8 +46,8 @@ class SqliteFile:
             sqlalchemy.exc.OperationalError: somebody else keeps the file locked.
         """
         try:
-            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT)) as connection:
-                _switch_to_log(connection)
+            with closing(sqlite3.connect(self._path, timeout=self._busy_timeout)) as connection:
+                _switch_to_log(connection, self._busy_timeout)
         except sqlite3.DatabaseError as error:
             error.add_note(f"gatekeeper: the hub's database is {self._path}")
             raise
@@ -71,14 +73,14 @@ class SqliteFile:
     @property
     def _arguments(self) -> dict[str, object]:
         # Without an isolation level the driver begins no transaction of its own accord.
-        return {"isolation_level": None, "timeout": BUSY_TIMEOUT}
+        return {"isolation_level": None, "timeout": self._busy_timeout}
 
     def _url(self, driver: str) -> URL:
         return URL.create(driver, database=str(self._path))
 
 
-def _switch_to_log(connection: sqlite3.Connection) -> None:
-    deadline = time.monotonic() + BUSY_TIMEOUT
+def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -16,7 +16,7 @@ from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, read_events
 from gatekeeper.hub.minting import Mint
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow, Listing
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow
 from gatekeeper.hub.tables import UtcDateTime, widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import ClientKey
@@ -75,7 +75,7 @@ class KeyStore:
             return await read_etag(connection, account)
 
     @asynccontextmanager
-    async def list(self, account: str) -> AsyncIterator[Listing]:
+    async def list(self, account: str) -> AsyncIterator[KeyList]:
         """Open the list of an account's widget keys.
 
         Args:
@@ -85,7 +85,7 @@ class KeyStore:
             The rows, page by page, and the ETag that belongs to them, whatever others write meanwhile.
         """
         async with self._database.streaming() as connection:
-            yield Listing(await read_etag(connection, account), _pages(connection, account))
+            yield KeyList(await read_etag(connection, account), _pages(connection, account))
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Make a widget key.

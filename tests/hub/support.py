@@ -1,7 +1,7 @@
 """A hub in this process, its clock and its dice, and clients that ask it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +12,11 @@ from sqlalchemy import insert
 from starlette.applications import Starlette
 from starlette.types import Message, Send
 
-from gatekeeper.hub import Hub, create_hub
-from gatekeeper.hub.minting import random_text
+from gatekeeper.hub import Hub
+from gatekeeper.hub.app import build_app
+from gatekeeper.hub.database import Database, find_place
+from gatekeeper.hub.listing import LIST_DEADLINE
+from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.tables import widget_keys
 from tests.support.postgres import dump
 
@@ -39,20 +42,27 @@ class Clock:
 
 
 class Dice:
-    """The hub's random letters and digits, of which the next ones can be chosen."""
+    """The hub's random letters and digits, of which the next ones can be chosen.
+
+    Attributes:
+        next: what the next draws give.
+        before: called before each draw.
+    """
 
     def __init__(self) -> None:
         self.next: list[str] = []
+        self.before: Callable[[], None] = lambda: None
 
     def __call__(self, length: int) -> str:
         """Draw."""
+        self.before()
         return self.next.pop(0) if self.next else random_text(length)
 
 
 class RunningHub:
     """A hub whose lifespan is running, and what a test needs to ask it."""
 
-    def __init__(self, app: Starlette, database: str | Path, clients: AsyncExitStack, clock: Clock, dice: Dice) -> None:
+    def __init__(self, app: Starlette, database: Database, clients: AsyncExitStack, clock: Clock, dice: Dice) -> None:
         self.app = app
         self.database = database
         self.clock = clock
@@ -75,20 +85,24 @@ class RunningHub:
         client = httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers)
         return await self._clients.enter_async_context(client)
 
-    def stored_bytes(self) -> bytes:
-        """Everything that the hub has in its database at this moment."""
-        if isinstance(self.database, Path):
-            return b"".join(file.read_bytes() for file in sorted(self.database.parent.iterdir()))
-        return dump(self.database)
-
 
 @asynccontextmanager
-async def running_hub(database: str | Path, **options: Any) -> AsyncIterator[RunningHub]:
+async def running_hub(
+    database: str | Path | Database, *, pepper: str = PEPPER, list_deadline: float = LIST_DEADLINE
+) -> AsyncIterator[RunningHub]:
     """Run a hub over a database."""
+    opened = database if isinstance(database, Database) else Database(find_place(database))
     clock, dice = Clock(), Dice()
-    app = create_hub(database, **{"pepper": PEPPER, "clock": clock, "draw": dice, **options})
+    app = build_app(opened, Mint(pepper, dice), clock, list_deadline=list_deadline)
     async with app.router.lifespan_context(app), AsyncExitStack() as clients:
-        yield RunningHub(app, database, clients, clock, dice)
+        yield RunningHub(app, opened, clients, clock, dice)
+
+
+def stored_bytes(database: str | Path) -> bytes:
+    """Everything that a hub has in its database at this moment."""
+    if isinstance(database, Path):
+        return b"".join(file.read_bytes() for file in sorted(database.parent.iterdir()))
+    return dump(database)
 
 
 def written(moment: datetime) -> str:
@@ -135,7 +149,7 @@ async def fill(hub: RunningHub, account: str, count: int) -> None:
         }
         for number in range(count)
     ]
-    async with hub.hub.keys._database.writing() as connection:
+    async with hub.database.writing() as connection:
         await connection.execute(insert(widget_keys), rows)
 
 

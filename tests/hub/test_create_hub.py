@@ -11,13 +11,20 @@ import anyio
 import pytest
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub import create_hub, sqlite
+from gatekeeper.hub import create_hub
 from gatekeeper.hub.bodies import KeyDraft
+from gatekeeper.hub.database import Database
+from gatekeeper.hub.sqlite import SqliteFile
 from gatekeeper.hub.tokens import Bearer
 
 from .support import PATH, PEPPER, assert_problem, create, list_rows, running_hub, written
 
 pytestmark = pytest.mark.anyio
+
+
+def impatient(file: Path) -> Database:
+    """Open a file without waiting long for its locks."""
+    return Database(SqliteFile(file, busy_timeout=0.05))
 
 
 @pytest.mark.parametrize("database", ["", ":memory:", ":memory:?cache=shared", Path()])
@@ -94,7 +101,8 @@ async def test_a_directory_that_does_not_exist_stops_the_start(tmp_path: Path) -
 
 async def test_a_clock_in_another_time_zone_is_written_in_utc(tmp_path: Path) -> None:
     noon = datetime(2026, 7, 1, 12, 0, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    async with running_hub(tmp_path / "hub.db", clock=lambda: noon) as running:
+    async with running_hub(tmp_path / "hub.db") as running:
+        running.clock.now = noon
         client = await running.client("acme")
         row = await create(client)
         assert row["created_at"] == written(noon.astimezone(UTC)) == "2026-07-01T06:30:00Z"
@@ -110,6 +118,14 @@ async def test_by_default_the_clock_and_the_dice_are_real(tmp_path: Path) -> Non
         after = datetime.now(UTC)
     assert first != second
     assert before <= row.created_at <= after
+
+
+async def test_the_clock_and_the_dice_can_be_chosen(tmp_path: Path) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER, clock=lambda: moment, draw=lambda length: "R" * length)
+    async with app.router.lifespan_context(app):
+        assert await app.state.hub.tokens.mint("acme", name="ci") == "sk_live_acme_" + "R" * 32
+        assert [token.created_at for token in await app.state.hub.tokens.list()] == [moment]
 
 
 async def test_a_write_waits_for_that_of_another_process(tmp_path: Path) -> None:
@@ -128,10 +144,9 @@ async def test_a_write_waits_for_that_of_another_process(tmp_path: Path) -> None
         assert len(await list_rows(client)) == 1
 
 
-async def test_a_file_that_stays_locked_is_a_503_until_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
+async def test_a_file_that_stays_locked_is_a_503_until_it_is_free(tmp_path: Path) -> None:
     database = tmp_path / "hub.db"
-    async with running_hub(database) as running:
+    async with running_hub(impatient(database)) as running:
         client = await running.client("acme")
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -143,15 +158,12 @@ async def test_a_file_that_stays_locked_is_a_503_until_it_is_free(tmp_path: Path
         await create(client)
 
 
-async def test_a_file_that_somebody_keeps_to_himself_stops_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
+async def test_an_exclusive_lock_on_the_file_stops_the_start(tmp_path: Path) -> None:
     database = tmp_path / "hub.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError, match="locked") as raised:
-            async with running_hub(database):
+            async with running_hub(impatient(database)):
                 pytest.fail("started")
         assert str(database) in raised.value.__notes__[0]
     async with running_hub(database) as running:

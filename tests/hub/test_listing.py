@@ -10,9 +10,8 @@ import pytest
 from sqlalchemy.pool import QueuePool
 from starlette.types import Message
 
-from gatekeeper.hub import listing
-
-from .support import PATH, RunningHub, ask, create, fill, list_rows
+from .conftest import NewDatabase
+from .support import PATH, RunningHub, ask, create, fill, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +27,7 @@ async def many(hub: RunningHub, acme: httpx.AsyncClient) -> httpx.AsyncClient:
 
 def connections_in_use(hub: RunningHub) -> int:
     """Count the connections that lists hold."""
-    engines = hub.hub.keys._database._engines
+    engines = hub.database._engines
     assert engines is not None
     assert isinstance(engines.streamer.pool, QueuePool)
     return engines.streamer.pool.checkedout()
@@ -178,10 +177,7 @@ async def test_a_client_whose_leaving_the_server_tells_by_an_error_is_no_crash(
     assert connections_in_use(hub) == 0
 
 
-async def test_a_client_that_reads_too_slowly_is_cut_off_without_an_end_and_gives_the_connection_back(
-    hub: RunningHub, many: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "LIST_DEADLINE", 0.2)
+async def test_a_client_that_reads_too_slowly_is_cut_off(new_database: NewDatabase) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -189,9 +185,12 @@ async def test_a_client_that_reads_too_slowly_is_cut_off_without_an_end_and_give
         if message.get("body"):
             await asyncio.Event().wait()
 
-    await asyncio.wait_for(ask(hub, many, send), 10)
-    assert sent[-1]["more_body"]
-    assert connections_in_use(hub) == 0
+    async with running_hub(new_database(), list_deadline=0.2) as hub:
+        client = await hub.client("acme")
+        await fill(hub, "acme", MANY)
+        await asyncio.wait_for(ask(hub, client, send), 10)
+        assert sent[-1]["more_body"]
+        assert connections_in_use(hub) == 0
 
 
 async def test_slow_readers_of_the_list_keep_nobody_else_from_the_hub(

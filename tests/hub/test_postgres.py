@@ -9,7 +9,9 @@ import pytest
 from starlette.types import Message
 
 from gatekeeper.errors import ConfigError, DatabaseDown
-from gatekeeper.hub import create_hub, database, migrate
+from gatekeeper.hub import create_hub, migrate
+from gatekeeper.hub.database import Database
+from gatekeeper.hub.postgres import PostgresServer
 from tests import needs
 from tests.support.postgres import PostgresCluster
 
@@ -25,10 +27,14 @@ def cluster() -> Iterator[PostgresCluster]:
         yield cluster
 
 
+def without_pause(url: str) -> Database:
+    """Open a database that is asked again at every request while it is down."""
+    return Database(PostgresServer(url), retry_pause=0.0)
+
+
 @pytest.fixture
-async def stopped(anyio_backend: str, cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: ARG001
+async def stopped(anyio_backend: str, cluster: PostgresCluster) -> str:  # noqa: ARG001 - makes the fixture async
     """Have an empty database whose server is stopped."""
-    monkeypatch.setattr(database, "PAUSE", 0.0)
     cluster.start()
     url = cluster.create_schema()
     cluster.stop()
@@ -39,7 +45,7 @@ async def stopped(anyio_backend: str, cluster: PostgresCluster, monkeypatch: pyt
 async def interrupted(stopped: str, cluster: PostgresCluster) -> AsyncIterator[RunningHub]:
     """Run a hub over a server that a test may stop."""
     cluster.start()
-    async with running_hub(stopped) as running:
+    async with running_hub(without_pause(stopped)) as running:
         yield running
     cluster.stop()
 
@@ -85,7 +91,7 @@ def test_a_missing_driver_is_an_import_error_that_names_the_pip_command(monkeypa
 async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
     stopped: str, cluster: PostgresCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running_hub(stopped) as running:
+    async with running_hub(without_pause(stopped)) as running:
         stranger = await running.client_with({"Authorization": "Bearer sk_live_acme_x"})
         for _ in range(3):
             answer = await stranger.get(PATH)
@@ -105,11 +111,8 @@ async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
     cluster.stop()
 
 
-async def test_a_server_that_is_down_is_not_asked_again_at_every_request(
-    stopped: str, cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "PAUSE", 3600.0)
-    async with running_hub(stopped) as running:
+async def test_a_server_that_is_down_is_not_asked_again_at_every_request(stopped: str, cluster: PostgresCluster) -> None:
+    async with running_hub(Database(PostgresServer(stopped), retry_pause=3600.0)) as running:
         stranger = await running.client_with({})
         cluster.start()
         assert_problem(await stranger.get("/readyz"), 503, "database_down")
@@ -148,18 +151,12 @@ async def test_a_server_that_was_restarted_between_two_requests_is_not_noticed(
 
 
 async def test_a_server_that_goes_down_in_the_middle_of_a_write_leaves_nothing_half_written(
-    interrupted: RunningHub, cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch
+    interrupted: RunningHub, cluster: PostgresCluster
 ) -> None:
     client = await interrupted.client("acme")
     etag = (await client.get(PATH)).headers["ETag"]
-
-    def stop_and_draw(length: int) -> str:
-        cluster.stop()
-        return "R" * length
-
-    with monkeypatch.context() as patched:
-        patched.setattr(interrupted.hub.keys._mint, "_draw", stop_and_draw)
-        assert_problem(await client.post(PATH, json={"name": "shop"}), 503, "database_down")
+    interrupted.dice.before = cluster.stop
+    assert_problem(await client.post(PATH, json={"name": "shop"}), 503, "database_down")
     cluster.start()
     answer = await client.get(PATH)
     assert (answer.json(), answer.headers["ETag"]) == ([], etag)

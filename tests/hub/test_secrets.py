@@ -11,19 +11,20 @@ from gatekeeper.hub.rows import CreatedKeyRow
 from gatekeeper.hub.store import KeyStore
 
 from .conftest import NewDatabase
-from .support import PATH, PEPPER, RunningHub, running_hub, use
+from .support import PATH, PEPPER, RunningHub, running_hub, stored_bytes, use
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> None:
-    async with running_hub(new_database()) as running:
+    database = new_database()
+    async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="ci")
         client = await running.client_with({"Authorization": f"Bearer {token}"})
         created = (await client.post(PATH, json={"name": "shop"})).json()
         await client.patch(f"{PATH}/{created['id']}", json={"name": "renamed", "disabled": True})
-        while_running = running.stored_bytes()
-    afterwards = running.stored_bytes()
+        while_running = stored_bytes(database)
+    afterwards = stored_bytes(database)
     for stored in (while_running, afterwards):
         assert created["last8"].encode() in stored
         assert created["key_sha256"].encode() in stored
@@ -34,13 +35,15 @@ async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> No
         assert PEPPER.encode() not in stored
 
 
-async def test_a_keyed_hash_of_key_and_token_is_on_the_disk(hub: RunningHub) -> None:
-    token = await hub.hub.tokens.mint("acme", name="ci")
-    client = await hub.client_with({"Authorization": f"Bearer {token}"})
-    key = (await client.post(PATH, json={"name": "shop"})).json()["public_key"]
+async def test_a_keyed_hash_of_key_and_token_is_on_the_disk(new_database: NewDatabase) -> None:
+    database = new_database()
+    async with running_hub(database) as running:
+        token = await running.hub.tokens.mint("acme", name="ci")
+        client = await running.client_with({"Authorization": f"Bearer {token}"})
+        key = (await client.post(PATH, json={"name": "shop"})).json()["public_key"]
     mint = Mint(PEPPER, random_text)
     for plaintext in (key, token):
-        assert mint.keyed_hash(plaintext).encode() in hub.stored_bytes()
+        assert mint.keyed_hash(plaintext).encode() in stored_bytes(database)
         assert Mint("another", random_text).keyed_hash(plaintext) != mint.keyed_hash(plaintext)
 
 

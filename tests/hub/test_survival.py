@@ -67,12 +67,11 @@ async def test_workers_that_draw_alike_at_the_same_time_never_give_out_the_same_
 
 async def test_the_database_itself_refuses_a_second_key_of_the_same_last_8(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
-    database = hub.hub.keys._database
-    async with database.reading() as connection:
+    async with hub.database.reading() as connection:
         stored = (await connection.execute(select(widget_keys))).one()._asdict()
     del stored["sequence"]
     with pytest.raises(IntegrityError, match=r"(?i)unique"):
-        async with database.writing() as connection:
+        async with hub.database.writing() as connection:
             await connection.execute(insert(widget_keys).values({**stored, "id": "another"}))
     assert await list_rows(acme) == [row]
 
