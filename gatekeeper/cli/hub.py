@@ -39,16 +39,16 @@ hub = typer.Typer(invoke_without_command=True)
 tokens = typer.Typer(help="The tokens that clients ask the hub with.", no_args_is_help=True)
 hub.add_typer(tokens, name="token")
 
-Database = Annotated[
+DatabaseOption = Annotated[
     str | None,
     typer.Option(help="A SQLite file, or postgresql://user:password@host:port/name; as for `gatekeeper hub`."),
 ]
-PepperFile = Annotated[Path | None, typer.Option(help="A file with the pepper; as for `gatekeeper hub`.")]
+PepperFileOption = Annotated[Path | None, typer.Option(help="A file with the pepper; as for `gatekeeper hub`.")]
 
 Result = TypeVar("Result")
 
 
-class Place(NamedTuple):
+class HubOptions(NamedTuple):
     """What every command needs to know.
 
     Attributes:
@@ -83,7 +83,7 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Processes; more than one needs PostgreSQL.")] = 1,
 ) -> None:
     """Run a hub, widget keys and their tokens over HTTP, until SIGTERM or Ctrl-C; what has begun by then is answered."""
-    context.obj = place = Place(database, pepper_file)
+    context.obj = place = HubOptions(database, pepper_file)
     if context.invoked_subcommand is not None:
         return
     require_server()
@@ -103,7 +103,7 @@ def run(
 
 
 @hub.command("migrate")
-def bring_up(context: typer.Context, *, database: Database = None, pepper_file: PepperFile = None) -> None:
+def bring_up(context: typer.Context, *, database: DatabaseOption = None, pepper_file: PepperFileOption = None) -> None:
     """Bring the database to the newest schema, as every start of a hub does."""
     place = _place(context, database, pepper_file)
     with _problems():
@@ -122,8 +122,8 @@ def create(
     *,
     account: Annotated[str, typer.Option(help="Whose keys it may touch; made where it is new.", show_default=False)],
     name: Annotated[str, typer.Option(help="What to call it; events name it.", show_default=False)],
-    database: Database = None,
-    pepper_file: PepperFile = None,
+    database: DatabaseOption = None,
+    pepper_file: PepperFileOption = None,
 ) -> None:
     """Mint a token, and print it this once."""
     plaintext = _with_hub(_place(context, database, pepper_file), lambda hub: hub.tokens.mint(account, name=name))
@@ -137,8 +137,8 @@ def list_tokens(
     *,
     account: Annotated[str | None, typer.Option(help="Whose; everybody's without it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    database: Database = None,
-    pepper_file: PepperFile = None,
+    database: DatabaseOption = None,
+    pepper_file: PepperFileOption = None,
 ) -> None:
     """List the tokens, without their plaintexts."""
     rows = _with_hub(_place(context, database, pepper_file), lambda hub: hub.tokens.list(account))
@@ -157,8 +157,8 @@ def revoke(
     *,
     token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `token list` has it.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    database: Database = None,
-    pepper_file: PepperFile = None,
+    database: DatabaseOption = None,
+    pepper_file: PepperFileOption = None,
 ) -> None:
     """Make the hub forget a token, from its next request on."""
     place = _place(context, database, pepper_file)
@@ -169,21 +169,21 @@ def revoke(
     console().print(f"the token {legible(revoked.name)} of {legible(revoked.account)} is revoked")
 
 
-def _place(context: typer.Context, database: str | None, pepper_file: Path | None) -> Place:
+def _place(context: typer.Context, database: str | None, pepper_file: Path | None) -> HubOptions:
     """What the command itself was told, or else the group before it."""
-    group: Place = context.obj
-    return Place(database or group.database, pepper_file or group.pepper_file)
+    group: HubOptions = context.obj
+    return HubOptions(database or group.database, pepper_file or group.pepper_file)
 
 
-def _pepper(place: Place) -> str:
-    from gatekeeper.hub.database import find_place  # noqa: PLC0415 - an extra of its own
+def _pepper(place: HubOptions) -> str:
+    from gatekeeper.hub.database import parse_location  # noqa: PLC0415 - an extra of its own
 
     # First of all, so that a database that cannot be meant gets no pepper.
-    find_place(place.database)
+    parse_location(place.database)
     return find_pepper(place.database, place.pepper_file)
 
 
-def _with_hub(place: Place, act: "Callable[[Hub], Awaitable[Result]]") -> Result:
+def _with_hub(place: HubOptions, act: "Callable[[Hub], Awaitable[Result]]") -> Result:
     async def open_and_act() -> Result:
         async with app.router.lifespan_context(app):
             return await act(app.state.hub)

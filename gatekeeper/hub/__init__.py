@@ -1,13 +1,15 @@
-"""The reference hub: widget keys over HTTP, in SQLite or PostgreSQL. It may import errors, matching and keys.
+"""The reference hub: widget keys over HTTP, in SQLite or PostgreSQL.
 
-A request walks endpoints.py -> bearer.py (whose token?) -> bodies.py (what does it ask for?) -> store.py -> tables.py;
-every refusal on the way is a Problem (problems.py). Plaintexts are born in minting.py and live in one answer only.
-database.py gives transactions to the stores, on the engines of sqlite.py or postgres.py, once migrations/ has been there.
+It may import errors, matching and keys.
+
+A request passes through endpoints.py -> bearer.py (authentication) -> bodies.py (validation) -> store.py -> tables.py.
+Each refusal on the way is a Problem (problems.py). minting.py makes the plaintexts; each one is in a single answer.
+database.py opens transactions for the stores, on the engines of sqlite.py or postgres.py, and runs the migrations first.
 """
 
 from importlib.util import find_spec
 
-# SQLAlchemy looks for greenlet and aiosqlite only when it makes an engine, which is too late to say what to install.
+# SQLAlchemy imports greenlet and aiosqlite only when it makes an engine, too late to say what to install.
 if any(find_spec(needed) is None for needed in ("sqlalchemy", "greenlet", "aiosqlite", "alembic")):
     _missing = "gatekeeper.hub needs the extra `hub`: pip install 'widget-gatekeeper[hub]'"
     raise ImportError(_missing)

@@ -1,4 +1,4 @@
-"""Accounts: their names, and the revision that every write moves on."""
+"""Accounts: their names, and a revision that every write advances."""
 
 import re
 import secrets
@@ -18,26 +18,28 @@ ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 async def add_account(connection: AsyncConnection, name: str, now: datetime) -> None:
-    """Add an account, unless it is there.
+    """Add an account unless it exists.
 
     Args:
-        connection: in a writing transaction.
-        name: matches ACCOUNT_NAME in full.
-        now: when it is added.
+        connection: a connection in a writing transaction.
+        name: a full match of ACCOUNT_NAME.
+        now: the time of creation.
     """
     row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
-    # Tried and not looked up, because others may add it at the same time.
+    # Insert without looking first: another worker may add the same account at the same time.
     with suppress(IntegrityError):
         async with connection.begin_nested():
             await connection.execute(insert(accounts).values(row))
 
 
 async def lock_account(connection: AsyncConnection, name: str) -> None:
-    """Make the other writers of an account wait, on an engine that lets writers in side by side.
+    """Block other writers of an account until the transaction ends.
+
+    SQLite ignores this: it has one writer at a time anyway.
 
     Args:
-        connection: in a writing transaction, until whose end they wait.
-        name: whose keys may be about to change.
+        connection: a connection in a writing transaction.
+        name: the account.
     """
     await connection.execute(select(accounts.c.name).where(accounts.c.name == name).with_for_update())
 
@@ -46,8 +48,8 @@ async def advance_revision(connection: AsyncConnection, account: str) -> None:
     """Give an account's list a new ETag, and lock the account.
 
     Args:
-        connection: in a writing transaction.
-        account: whose keys change.
+        connection: a connection in a writing transaction.
+        account: the account whose keys change.
     """
     await connection.execute(
         update(accounts)
@@ -60,11 +62,11 @@ async def read_etag(connection: AsyncConnection, account: str) -> str:
     """Read the ETag of an account's list.
 
     Args:
-        connection: in any transaction.
-        account: the name of an account that exists.
+        connection: a connection in a transaction.
+        account: an account that exists.
 
     Returns:
-        A strong ETag, in its quotes.
+        A strong ETag, with its quotes.
     """
     revision = select(accounts.c.revision, accounts.c.revision_mark).where(accounts.c.name == account)
     number, mark = (await connection.execute(revision)).one()

@@ -1,4 +1,4 @@
-"""Hub: the parts of a hub, put together to a Starlette app."""
+"""Hub: the Starlette app of the hub, assembled from its parts."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 
 from gatekeeper.errors import ConfigError, DatabaseDown
-from gatekeeper.hub.database import Database, find_place
+from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.endpoints import Endpoints
 from gatekeeper.hub.health import health_routes
 from gatekeeper.hub.listing import LIST_DEADLINE
@@ -19,12 +19,12 @@ from gatekeeper.hub.minting import Draw, Mint, random_text
 from gatekeeper.hub.openapi import openapi_route
 from gatekeeper.hub.problems import (
     Problem,
+    answer_crash,
     answer_database_down,
-    answer_nobody,
+    answer_disconnected,
     answer_problem,
     answer_unknown_key,
-    refuse_path,
-    report_crash,
+    answer_unrouted,
 )
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
@@ -54,27 +54,27 @@ def create_hub(
     """Make a hub over a SQLite file or a PostgreSQL database.
 
     Args:
-        database: the path of a file, which is made when the app starts; or postgresql://user:password@host:port/database.
-        pepper: the secret that keys the hashes of tokens and client keys. Tokens minted under another one are unknown.
-        clock: the present, as an aware datetime of any time zone.
-        draw: gives that many random letters and digits; everybody's secrets hang on it.
+        database: the path of a file, created when the app starts; or postgresql://user:password@host:port/database.
+        pepper: the secret that keys the hashes of tokens and client keys. Tokens minted with another pepper are unknown.
+        clock: a function that returns the current time, as an aware datetime in any time zone.
+        draw: a function that returns the given number of random letters and digits; all secrets depend on it.
 
     Returns:
-        The app, whose lifespan has to run: it brings the database to the newest schema, and closes it in the end. While
-        a PostgreSQL server is down, the app starts nevertheless and answers 503. `app.state.hub` is the Hub.
+        The app. Its lifespan has to run: it upgrades the database schema at the start and closes the database at the end.
+        If a PostgreSQL server is down, the app starts all the same and answers 503. `app.state.hub` is the Hub.
 
     Raises:
-        ConfigError: the database is neither of the two, or the pepper is empty.
-        ImportError: the database is a PostgreSQL database, and the extra `postgres` is not installed.
+        ConfigError: the database is neither a path nor a PostgreSQL URL, or the pepper is empty.
+        ImportError: a PostgreSQL database without the extra `postgres` installed.
     """
     problems: list[str] = []
     opened = None
     try:
-        opened = Database(find_place(database))
+        opened = Database(parse_location(database))
     except ConfigError as error:
         problems.extend(error.problems)
     if not pepper:
-        problems.append("pepper is empty; give it a secret, such as the output of `openssl rand -hex 32`")
+        problems.append("pepper is empty: expected a secret, such as the output of `openssl rand -hex 32`")
     if problems or opened is None:
         raise ConfigError(problems)
     return build_app(opened, Mint(pepper, draw), clock)
@@ -83,16 +83,16 @@ def create_hub(
 def build_app(
     database: Database, mint: Mint, clock: Callable[[], datetime], *, list_deadline: float = LIST_DEADLINE
 ) -> Starlette:
-    """Make a hub out of its parts.
+    """Make a hub from its parts.
 
     Args:
-        database: where it keeps keys and tokens.
-        mint: makes and hashes them.
-        clock: the present, as an aware datetime of any time zone.
-        list_deadline: seconds after which a client that still reads the list is cut off.
+        database: the database for keys and tokens.
+        mint: the maker of keys, tokens and their hashes.
+        clock: a function that returns the current time, as an aware datetime in any time zone.
+        list_deadline: the longest time for sending the list, in seconds.
 
     Returns:
-        The app, as `create_hub` does.
+        The app, as from `create_hub`.
     """
 
     def now() -> datetime:
@@ -115,29 +115,31 @@ def build_app(
             Problem: answer_problem,
             UnknownKey: answer_unknown_key,
             DatabaseDown: answer_database_down,
-            ClientDisconnect: answer_nobody,
-            HTTPStatus.NOT_FOUND: refuse_path,
-            HTTPStatus.METHOD_NOT_ALLOWED: refuse_path,
-            Exception: report_crash,
+            ClientDisconnect: answer_disconnected,
+            HTTPStatus.NOT_FOUND: answer_unrouted,
+            HTTPStatus.METHOD_NOT_ALLOWED: answer_unrouted,
+            Exception: answer_crash,
         },
         lifespan=lifespan,
     )
-    # A redirect to the path without its last "/" would drop the body of a create and repeat the Host header.
+    # A redirect to the path without its trailing slash would lose the body of a create and reflect the Host header.
     app.router.redirect_slashes = False
     app.state.hub = hub
     return app
 
 
 def migrate(database: str | Path) -> None:
-    """Bring a hub's database to the newest schema, as every start of a hub does; blocks until it is there.
+    """Upgrade a hub's database to the newest schema. This blocks.
+
+    Every start of a hub does the same.
 
     Args:
         database: as for `create_hub`.
 
     Raises:
-        ConfigError: the database is of neither kind, or a newer gatekeeper has been at it.
-        DatabaseDown: it does not answer, or lets nobody in.
-        ImportError: it is a PostgreSQL database, and the extra `postgres` is not installed.
+        ConfigError: the database is neither a path nor a PostgreSQL URL, or its schema comes from a newer gatekeeper.
+        DatabaseDown: the database does not answer, or refuses the connection.
+        ImportError: a PostgreSQL database without the extra `postgres` installed.
         sqlite3.DatabaseError: the file cannot be opened or is not a database.
     """
-    Database(find_place(database)).migrate()
+    Database(parse_location(database)).migrate()

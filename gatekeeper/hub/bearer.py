@@ -1,4 +1,4 @@
-"""Whose request is it? The Authorization and X-Account-ID headers."""
+"""Authentication by the Authorization and X-Account-ID headers."""
 
 import re
 from http import HTTPStatus
@@ -11,24 +11,24 @@ from gatekeeper.hub.tokens import Bearer, TokenStore, carries_account
 
 __all__ = ("authenticate",)
 
-# RFC 6750 section 2.1; the scheme's letter case does not matter by RFC 9110 section 11.1.
+# RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1).
 _CREDENTIALS: Final = re.compile(r"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")
 _CHALLENGE: Final = "WWW-Authenticate"
 _ACCOUNT_HEADER: Final = "X-Account-ID"
 
 
 async def authenticate(request: Request, tokens: TokenStore) -> Bearer:
-    """Find out who sent a request.
+    """Authenticate a request.
 
     Args:
-        request: any request.
-        tokens: the tokens that the hub knows.
+        request: the request.
+        tokens: the hub's tokens.
 
     Returns:
-        The bearer.
+        The bearer of the token.
 
     Raises:
-        Problem: 401 for a missing or unknown token, 400 where nothing names an account, 403 where two are named.
+        Problem: 401 for a missing or unknown token, 400 if no account is named, 403 if the header names another account.
     """
     credentials = _CREDENTIALS.fullmatch(request.headers.get("Authorization", ""))
     if credentials is None:
@@ -42,6 +42,6 @@ async def authenticate(request: Request, tokens: TokenStore) -> Bearer:
         challenge = {_CHALLENGE: 'Bearer error="invalid_token"'}
         raise Problem(HTTPStatus.UNAUTHORIZED, "token_unknown", "This hub does not know the token.", headers=challenge)
     if not named <= {bearer.account}:
-        detail = f"The token belongs to another account than the one that {_ACCOUNT_HEADER} names."
+        detail = f"The token does not belong to the account that {_ACCOUNT_HEADER} names."
         raise Problem(HTTPStatus.FORBIDDEN, "account_mismatch", detail)
     return bearer

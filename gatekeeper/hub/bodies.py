@@ -1,4 +1,4 @@
-"""What a request asks for: the JSON bodies of create, update and usage."""
+"""The JSON bodies of create, update and usage requests."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,12 +13,12 @@ from gatekeeper.matching.allowlist import MAX_ENTRIES, Allowlist
 
 __all__ = ("KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
 
-MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries are a tenth of it.
+MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries take a tenth of it.
 
-MAX_ANSWERED: Final = 1000  # Entries that are answered one by one, although a key has 100 at most.
-MAX_COUNT: Final = 1_000_000_000  # Uses in one report; 9 billion reports of that many still fit into 64 bits.
+MAX_ANSWERED: Final = 1000  # Entries; up to this many, an answer lists each bad one. A key has at most 100.
+MAX_COUNT: Final = 1_000_000_000  # Uses in one report; the sum of 9 billion such reports still fits in 64 bits.
 
-# PostgreSQL has no NUL in its texts, and a name that only some databases can hold is no name.
+# PostgreSQL cannot store NUL in text, so the hub refuses it on every database.
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 _Entry = Annotated[str, msgspec.Meta(extra_json_schema={"format": "gatekeeper-allowlist-entry"})]
 _Entries = Annotated[list[_Entry], msgspec.Meta(extra_json_schema={"maxItems": MAX_ENTRIES})]
@@ -28,9 +28,9 @@ class KeyDraft(msgspec.Struct, frozen=True):
     """The body of a create.
 
     Attributes:
-        name: what its owner calls the key.
-        domain_allowlist: entries as written; none of them blocks the key.
-        agent_id: the agent that the key is pinned to, or None.
+        name: the name that the owner gives the key.
+        domain_allowlist: entries as written; an empty list blocks the key.
+        agent_id: the agent to pin the key to, or None.
     """
 
     name: _Text
@@ -39,11 +39,11 @@ class KeyDraft(msgspec.Struct, frozen=True):
 
 
 class KeyChange(msgspec.Struct, frozen=True):
-    """The body of an update: what is absent stays as it is.
+    """The body of an update; absent fields stay as they are.
 
     Attributes:
         name: the new name.
-        domain_allowlist: the entries that replace all the present ones.
+        domain_allowlist: the entries that replace all present ones.
         agent_id: the agent to pin the key to; None unpins it.
         disabled: True revokes the key, False enables it again.
     """
@@ -55,11 +55,11 @@ class KeyChange(msgspec.Struct, frozen=True):
 
 
 class KeyUse(msgspec.Struct, frozen=True):
-    """What a usage report says about one key.
+    """The use of one key in a usage report.
 
     Attributes:
-        count: how often it was used since the last report.
-        last_used_at: when it was last used, with a time zone.
+        count: the number of uses since the last report.
+        last_used_at: the time of the last use, with a time zone.
     """
 
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
@@ -74,15 +74,15 @@ async def read_body(request: Request, kind: type[Keys]) -> Keys:
     """Read the body of a create or an update.
 
     Args:
-        request: whose body has not been read yet.
-        kind: what it should be.
+        request: a request whose body has not been read yet.
+        kind: the type of the body.
 
     Returns:
-        The body, with every allowlist entry accepted.
+        The body, whose allowlist entries are all valid.
 
     Raises:
-        Problem: 415 for another type than JSON, 413 above 1 MB, 400 for what is not JSON or not what was expected.
-        starlette.requests.ClientDisconnect: the client left before the end.
+        Problem: 415 for a content type other than JSON, 413 above 1 MB, 400 for malformed JSON or an invalid body.
+        starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
     body = _decode(await _read(request), kind)
     if body.domain_allowlist is not msgspec.UNSET:
@@ -94,14 +94,14 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
     """Read the body of a usage report.
 
     Args:
-        request: whose body has not been read yet.
+        request: a request whose body has not been read yet.
 
     Returns:
-        What it says about each key, by the key's id.
+        The reported use by key id.
 
     Raises:
-        Problem: 415, 413 and 400 as for `read_body`; the last lists every entry that is not as expected.
-        starlette.requests.ClientDisconnect: the client left before the end.
+        Problem: 415, 413 or 400 as for `read_body`; the 400 lists every invalid entry.
+        starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
     entries = _decode(await _read(request), dict[str, Any])
     uses, errors = {}, []
@@ -111,7 +111,7 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
         except msgspec.ValidationError as error:
             errors.append(EntryError(key_id, "malformed", f"{error}."))
     if errors:
-        detail = f"{len(errors)} of the {len(entries)} entries are not as expected; `errors` says which and why."
+        detail = f"{len(errors)} of the {len(entries)} entries are invalid; `errors` lists them with the reasons."
         raise Problem(HTTPStatus.BAD_REQUEST, "usage_invalid", detail, errors=errors)
     return uses
 
@@ -131,20 +131,20 @@ async def _read(request: Request) -> bytearray:
 
 def _decode(body: bytearray, kind: type[Body]) -> Body:
     try:
-        # msgspec does not look at the text of fields that it skips, so the encoding is checked here.
+        # msgspec does not check the encoding of fields that it skips, so decode the body first.
         return msgspec.json.decode(body.decode(), type=kind)
     except msgspec.ValidationError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid_request", f"{error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed_json", _what_is_malformed(error, len(body))) from None
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed_json", _describe_malformed(error, len(body))) from None
 
 
-def _what_is_malformed(error: Exception, length: int) -> str:
+def _describe_malformed(error: Exception, length: int) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"The body is not UTF-8 (byte {error.start})."
     if isinstance(error, RecursionError):
         return "The body's arrays and objects are nested too deeply."
-    # Only the end of the text has no position of its own in the message.
+    # msgspec gives the position in its message, except where the body ends early.
     return f"{error}." if "(byte " in str(error) else f"{error} (byte {length})."
 
 
@@ -155,5 +155,7 @@ def _require_entries(entries: Sequence[str]) -> None:
     rejected = Allowlist.parse(entries).rejected
     if rejected:
         errors = [EntryError(bad.entry, bad.reason, bad.hint) for bad in rejected]
-        detail = f"{len(rejected)} of the {len(entries)} allowlist entries cannot be used; `errors` says which and why."
+        detail = (
+            f"{len(rejected)} of the {len(entries)} allowlist entries are invalid; `errors` lists them with the reasons."
+        )
         raise Problem(HTTPStatus.BAD_REQUEST, "allowlist_invalid", detail, errors=errors)

@@ -1,7 +1,7 @@
-"""Database: the transactions of a hub, on whichever database it has.
+"""Database: the transactions of a hub, on SQLite or PostgreSQL.
 
-The database may be down when the hub starts, and later. Until it has been migrated, every transaction tries that first;
-whatever transaction fails because nobody answers says so as DatabaseDown, and the next one tries again.
+The database may be down when the hub starts, or later. A transaction first migrates the database if that has not succeeded
+yet. It raises DatabaseDown if the database does not answer; the next transaction tries again.
 """
 
 import asyncio
@@ -16,42 +16,43 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gatekeeper.errors import ConfigError, DatabaseDown
-from gatekeeper.hub.engines import Engines, Place
+from gatekeeper.hub.engines import DatabaseLocation, Engines
 from gatekeeper.hub.postgres import SCHEMES, PostgresServer
 from gatekeeper.hub.sqlite import SqliteFile, blames_statement
 
-__all__ = ("Database", "find_place")
+__all__ = ("Database", "parse_location")
 
-RETRY_PAUSE: Final = 1.0  # Seconds; without a pause, requests would queue for attempts to reach a database that is down.
+RETRY_PAUSE: Final = 1.0  # Seconds; without a pause, requests would queue up while the database is down.
 
-# What drivers raise where the database cannot be reached, shuts down, is full or locked, and SQLAlchemy where all of its
-# connections are taken for long. PostgreSQL's complaints about a statement are of other classes; SQLite has a code for them.
+# Drivers raise the first two if the database cannot be reached, shuts down, is full or locked; SQLAlchemy raises the third
+# if no connection of the pool becomes free. PostgreSQL raises other classes for a bad statement, SQLite the same one with
+# another code.
 _MAYBE_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 
 _log = logging.getLogger(__name__)
 
 
-def find_place(database: str | Path) -> Place:
-    """Read where a database is.
+def parse_location(database: str | Path) -> DatabaseLocation:
+    """Parse the path or the URL of a database.
 
     Args:
         database: the path of a SQLite file, or the URL of a PostgreSQL database.
 
     Returns:
-        The place, to which nobody has connected yet.
+        The location; nothing has connected to it yet.
 
     Raises:
-        ConfigError: it is neither.
-        ImportError: it is a PostgreSQL database, and the extra `postgres` is not installed.
+        ConfigError: neither a path nor a PostgreSQL URL.
+        ImportError: a PostgreSQL URL without the extra `postgres` installed.
     """
     named = str(database)
     if isinstance(database, str) and named.startswith(SCHEMES):
         return PostgresServer(named)
     if isinstance(database, str) and "://" in named:
         scheme = named.partition("://")[0]
-        raise ConfigError([f"database is a URL of the scheme {scheme!r}, and neither postgresql:// nor the path of a file"])
+        raise ConfigError([f"database is a URL with the scheme {scheme!r}: expected postgresql:// or the path of a file"])
     if named in {"", "."} or named.startswith(":memory:"):
-        raise ConfigError([f"database {named!r} is not the path of a file"])
+        raise ConfigError([f"database is {named!r}: expected the path of a file"])
     return SqliteFile(Path(database))
 
 
@@ -59,12 +60,12 @@ class Database:
     """The database of a hub.
 
     Args:
-        place: where it is.
+        location: the file or the server.
         retry_pause: seconds between two attempts to migrate a database that is down.
     """
 
-    def __init__(self, place: Place, *, retry_pause: float = RETRY_PAUSE) -> None:
-        self._place = place
+    def __init__(self, location: DatabaseLocation, *, retry_pause: float = RETRY_PAUSE) -> None:
+        self._location = location
         self._retry_pause = retry_pause
         self._engines: Engines | None = None
         self._migrating: asyncio.Lock | None = None
@@ -72,25 +73,25 @@ class Database:
         self._down = False
 
     def migrate(self) -> None:
-        """Bring the database to the newest schema; blocks.
+        """Upgrade the database to the newest schema. This blocks.
 
         Raises:
-            ConfigError: a newer gatekeeper has been at the database.
-            DatabaseDown: nobody answers.
+            ConfigError: the schema comes from a newer gatekeeper.
+            DatabaseDown: the database does not answer.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
         try:
-            self._place.migrate()
+            self._location.migrate()
         except _MAYBE_DOWN as error:
             if blames_statement(error):
                 raise
             raise self._is_down(error) from error
 
     async def open(self) -> None:
-        """Bring the database to the newest schema, or leave that to the first transaction where it is down.
+        """Upgrade the schema. If the database is down, the first transaction does it.
 
         Raises:
-            ConfigError: a newer gatekeeper has been at the database.
+            ConfigError: the schema comes from a newer gatekeeper.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
         self._migrating = asyncio.Lock()
@@ -98,11 +99,11 @@ class Database:
         try:
             await self._migrated()
         except DatabaseDown:
-            # It is in the log, and every request says so.
+            # Already logged. Requests answer 503 until it is up.
             return
 
     async def close(self) -> None:
-        """Close all connections; the last one to a SQLite file also folds its write-ahead log into it."""
+        """Close all connections. The last one to a SQLite file merges its write-ahead log into it."""
         engines, self._engines, self._migrating = self._engines, None, None
         for engine in engines or ():
             await engine.dispose()
@@ -116,11 +117,11 @@ class Database:
         return self._transaction(lambda engines: engines.reader)
 
     def streaming(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction as `reading` does, for reads as slow as a client downloads."""
+        """Open a transaction like `reading`, for reads as slow as a download."""
         return self._transaction(lambda engines: engines.streamer)
 
     def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction for reads and writes, as `reading` does; an exception rolls it back."""
+        """Open a transaction like `reading`, for writes too. An exception rolls it back."""
         return self._transaction(lambda engines: engines.writer)
 
     @asynccontextmanager
@@ -139,7 +140,9 @@ class Database:
 
     async def _migrated(self) -> Engines:
         if self._migrating is None:
-            problem = "gatekeeper: the hub has not been started; a server runs its lifespan, a mount or a test has to"
+            problem = (
+                "gatekeeper: the hub is not running; run the lifespan of its app (servers do; mounts and tests have to)"
+            )
             raise RuntimeError(problem)
         if self._engines is not None:
             return self._engines
@@ -149,12 +152,12 @@ class Database:
                 raise DatabaseDown
             if self._engines is None:
                 try:
-                    # In a thread, because Alembic is not asynchronous and connecting may take its time.
+                    # Alembic is synchronous, and connecting may take seconds.
                     await asyncio.to_thread(self.migrate)
                 except DatabaseDown:
                     self._next_attempt = asyncio.get_running_loop().time() + self._retry_pause
                     raise
-                self._engines = self._place.engines()
+                self._engines = self._location.engines()
             return self._engines
 
     def _is_down(self, error: Exception) -> DatabaseDown:

@@ -25,8 +25,8 @@ class Endpoints:
 
     Args:
         keys: the widget keys that they serve.
-        tokens: who may ask for them.
-        list_deadline: seconds after which a client that still reads the list is cut off.
+        tokens: the tokens that authenticate requests.
+        list_deadline: the longest time for sending the list, in seconds.
     """
 
     def __init__(self, keys: KeyStore, tokens: TokenStore, *, list_deadline: float = LIST_DEADLINE) -> None:
@@ -36,14 +36,14 @@ class Endpoints:
 
     @property
     def routes(self) -> list[Route]:
-        """The routes, under both paths that the documentation shows."""
+        """The routes, under both documented prefixes."""
         paths: dict[str, dict[str, Handler]] = {
             "": {"GET": self._list, "POST": self._create},
             "/usage": {"POST": self._record_use},
             "/{key_id}": {"PATCH": self._update, "DELETE": self._delete},
             "/{key_id}/events": {"GET": self._events},
         }
-        # One route a path, so that the Allow header of a 405 names all of its methods.
+        # One route per path, so that the Allow header of a 405 names all its methods.
         return [
             Route(prefix + path, self._endpoint(actions), methods=list(actions))
             for prefix in ("/api/v1/widget-keys", "/v1/widget-keys")

@@ -1,4 +1,4 @@
-"""Engines: what a kind of database gives the hub to work with."""
+"""Engines: the connection pools of a database."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol, TypedDict
@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypedDict
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ("OPTIONS", "Engines", "Place")
+__all__ = ("OPTIONS", "DatabaseLocation", "Engines")
 
 
 class EngineOptions(TypedDict):
@@ -24,9 +24,9 @@ def _write_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-# Five connections for each of three kinds of work: six workers fit into the 100 that PostgreSQL has by default. Who
-# waits longer for one than the patience of a client lasts (gatekeeper's own: 10 s) waits for nothing.
-# Parameters stay out of error messages, because those end up in logs. msgspec reads JSON in a fifth of json's time.
+# Five connections for each of three pools: six workers fit into PostgreSQL's default of 100. Clients have a timeout too
+# (gatekeeper's own: 10 s), so it is no use to wait longer for a connection. Error messages end up in logs, so they must not
+# contain parameters. msgspec reads JSON in a fifth of json's time.
 OPTIONS: Final = EngineOptions(
     pool_size=5,
     max_overflow=0,
@@ -38,12 +38,14 @@ OPTIONS: Final = EngineOptions(
 
 
 class Engines(NamedTuple):
-    """The engines of an open database, each with a pool of connections of its own, so that none starves the others.
+    """The engines of an open database.
+
+    Each has a pool of its own, so that none starves the others.
 
     Attributes:
-        reader: whose transactions see one state of the database.
-        streamer: the same, for answers that last as long as their readers take.
-        writer: whose transactions see what was committed before each statement, or let nobody else write.
+        reader: transactions that see one state of the database.
+        streamer: the same, for answers that are sent as fast as the client reads them.
+        writer: transactions that see all commits before each statement (PostgreSQL) or exclude other writers (SQLite).
     """
 
     reader: AsyncEngine
@@ -51,14 +53,14 @@ class Engines(NamedTuple):
     writer: AsyncEngine
 
 
-class Place(Protocol):
-    """Where a database is, and of which kind."""
+class DatabaseLocation(Protocol):
+    """A database file or server, before any connection."""
 
     def migrate(self) -> None:
-        """Bring the database to the newest schema; blocks, and is safe while others do the same.
+        """Upgrade the database to the newest schema. This blocks; concurrent calls are safe.
 
         Raises:
-            ConfigError: a newer gatekeeper has been at the database.
+            ConfigError: the schema comes from a newer gatekeeper.
             sqlalchemy.exc.OperationalError: the database does not answer.
         """
         ...

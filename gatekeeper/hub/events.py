@@ -1,4 +1,4 @@
-"""Events: who did what to a widget key, and when. They are only ever added, and outlive the key."""
+"""Events: the append-only history of widget keys, which outlives the keys."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,11 +17,11 @@ Action = Literal["created", "updated", "disabled", "enabled", "deleted"]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a field of a widget key was and became; None where the key was not there, or the field is empty.
+    """The old and the new value of a field; null for none.
 
     Attributes:
-        before: the value until then.
-        after: the value from then on.
+        before: the old value.
+        after: the new value.
     """
 
     before: Any
@@ -32,10 +32,10 @@ class EventRow(msgspec.Struct, frozen=True):
     """An event in the life of a widget key.
 
     Attributes:
-        id: the event's number among those of the key, from 1.
+        id: the number of the event in the history of the key, from 1.
         key_id: the key's id.
         action: what happened.
-        token_name: the name of the bearer token with which it was done.
+        token_name: the name of the bearer token that was used.
         at: when.
         changes: the fields that changed.
     """
@@ -51,13 +51,13 @@ class EventRow(msgspec.Struct, frozen=True):
 async def add_event(
     connection: AsyncConnection, bearer: Bearer, key_id: str, action: Action, at: datetime, changes: Mapping[str, Change]
 ) -> None:
-    """Add an event, in the transaction of what it tells about.
+    """Add an event in the transaction of the change itself.
 
     Args:
-        connection: in a transaction that the account's other writers wait for.
-        bearer: who did it.
-        key_id: to which key.
-        action: what.
+        connection: a connection in a transaction that has locked the account.
+        bearer: the bearer who made the change.
+        key_id: the key's id.
+        action: what happened.
         at: when.
         changes: the fields that changed.
     """
@@ -78,12 +78,12 @@ async def read_events(connection: AsyncConnection, account: str, key_id: str) ->
     """Read the events of a key, oldest first.
 
     Args:
-        connection: in any transaction.
-        account: whose key it is.
-        key_id: its id.
+        connection: a connection in a transaction.
+        account: the account that has or had the key.
+        key_id: the key's id.
 
     Returns:
-        The events; none where the account has never had such a key.
+        The events; empty if the account has never had this key.
     """
     columns = [events.c[field] for field in EventRow.__struct_fields__]
     mine = select(*columns).where(events.c.key_id == key_id, events.c.account == account).order_by(events.c.id)

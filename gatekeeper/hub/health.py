@@ -1,4 +1,4 @@
-"""Health: what the hub tells those who start it, stop it and send it requests. No token is needed."""
+"""Health checks for process managers and load balancers, without a token."""
 
 from typing import Literal
 
@@ -14,10 +14,10 @@ __all__ = ("Health", "health_routes")
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The answer of a hub that is well.
+    """The answer of a healthy hub.
 
     Attributes:
-        status: "alive" where the process answers, "ready" where its database does, too.
+        status: "alive" if the process answers, "ready" if its database answers as well.
     """
 
     status: Literal["alive", "ready"]
@@ -27,20 +27,20 @@ def health_routes(database: Database) -> list[Route]:
     """Make the routes /healthz and /readyz.
 
     Args:
-        database: whose answer the second one waits for; while there is none, it is a 503.
+        database: the database that /readyz queries; the answer is 503 while it is down.
     """
 
-    async def tell_alive(_request: Request) -> Response:
-        return _tell(Health("alive"))
+    async def answer_alive(_request: Request) -> Response:
+        return _respond(Health("alive"))
 
-    async def tell_ready(_request: Request) -> Response:
+    async def answer_ready(_request: Request) -> Response:
         async with database.reading() as connection:
             await connection.execute(text("SELECT 1"))
-        return _tell(Health("ready"))
+        return _respond(Health("ready"))
 
-    return [Route("/healthz", tell_alive), Route("/readyz", tell_ready)]
+    return [Route("/healthz", answer_alive), Route("/readyz", answer_ready)]
 
 
-def _tell(health: Health) -> Response:
+def _respond(health: Health) -> Response:
     headers = {"Cache-Control": "no-store"}
     return Response(msgspec.json.encode(health), headers=headers, media_type="application/json")

@@ -1,4 +1,4 @@
-"""ListingResponse: the list of widget keys, sent page by page as it is read."""
+"""ListingResponse: the list of widget keys, streamed page by page."""
 
 import re
 import zlib
@@ -16,24 +16,24 @@ from gatekeeper.hub.rows import KeyList, KeyRow
 
 __all__ = ("LIST_DEADLINE", "ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
 
-# A reader that takes longer keeps a connection to the database from others; gatekeeper's own gives up after 30 s.
+# Seconds. A slow client holds a database connection all the while; gatekeeper's own client gives up after 30 s.
 LIST_DEADLINE: Final = 60.0
 
-# zlib's default, 6, makes this list a tenth smaller and takes twice as long.
+# zlib's default of 6 makes this list a tenth smaller and takes twice as long.
 _GZIP_LEVEL: Final = 1
-_GZIP_FORMAT: Final = 31  # zlib's wbits: the largest window, 15, and 16 for a header and trailer of gzip.
+_GZIP_FORMAT: Final = 31  # zlib's wbits: 15 for the largest window, plus 16 for the gzip header and trailer.
 _GZIP_SUFFIX: Final = "-gzip"
 
 _ACCEPTED: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([0-9.]+)\s*)?")
 
 
 class ListingResponse(Response):
-    """A list that is open for as long as it is being sent.
+    """A response that streams the list of widget keys.
 
     Args:
-        opening: opens the list.
+        opening: a context manager that opens the list.
         gzip: whether to compress it.
-        deadline: seconds after which a client that still reads is cut off.
+        deadline: the longest time for the whole answer, in seconds.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class ListingResponse(Response):
         self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the list; what fails before the first byte raises, and what fails later breaks the connection off."""
-        # Whoever is cut off here has an answer without its end, which no HTTP client takes for a whole one. Who has left
-        # while it was sent gets no other answer.
+        """Send the list. After the first byte, errors break off the connection."""
+        # A client that is cut off here gets an answer without its end, which HTTP clients report as incomplete. A client
+        # that disconnects gets no other answer.
         with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
             async with self._opening as keys:
                 headers = list_headers(keys.etag, gzip=self._gzip)
@@ -61,13 +61,13 @@ class ListingResponse(Response):
 
 
 def list_headers(etag: str, *, gzip: bool) -> dict[str, str]:
-    """The headers of the list, and of the answer that it has not changed.
+    """The headers of the list, and of a 304 for it.
 
     Args:
-        etag: of the rows.
-        gzip: whether it is compressed, which makes it another representation, with an ETag of its own.
+        etag: the ETag of the rows.
+        gzip: whether it is compressed; each representation has its own ETag.
     """
-    # `no-cache` lets a cache keep the list and makes it ask every time: a revoked key must not live on in one.
+    # `no-cache` lets caches store the list but makes them revalidate each time, so that no cache keeps a revoked key alive.
     headers = {
         "ETag": _gzip_etag(etag) if gzip else etag,
         "Cache-Control": "private, no-cache",
@@ -88,18 +88,17 @@ def accepts_gzip(request: Request) -> bool:
 
 
 def choose_unchanged(request: Request, etag: str, *, gzip: bool) -> dict[str, str] | None:
-    """Whether If-None-Match has the list, weakly compared (RFC 9110 section 13.1.2).
+    """Compare If-None-Match with the list, weakly (RFC 9110 section 13.1.2).
 
     Args:
         request: a request for the list.
-        etag: of the rows as they are.
+        etag: the ETag of the current rows.
         gzip: whether the answer would be compressed.
 
     Returns:
-        The headers of the answer that the list has not changed, which names the representation that the client has; None
-        where it has changed, or the client has none.
+        The headers of a 304, with the ETag of the representation that the client has; None if the list has to be sent.
     """
-    # A proxy that compresses on the way makes a strong ETag weak, and hands it back like that.
+    # Proxies that compress answers turn a strong ETag into a weak one, which then comes back here.
     listed = ",".join(request.headers.getlist("If-None-Match")).split(",")
     held = {candidate.strip().removeprefix("W/") for candidate in listed}
     for compressed in (gzip, not gzip):
@@ -126,6 +125,6 @@ async def _encode(pages: AsyncIterator[list[KeyRow]]) -> AsyncIterator[bytes]:
 async def _compress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT)
     async for chunk in chunks:
-        # In a thread: zlib lets other threads run, and others' requests need not wait.
+        # zlib releases the GIL, so a thread keeps the event loop free for other requests.
         yield await anyio.to_thread.run_sync(compressor.compress, chunk)
     yield compressor.flush()

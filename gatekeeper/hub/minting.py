@@ -1,4 +1,4 @@
-"""Mint: where the plaintexts of client keys and bearer tokens come from, and the hashes that outlive them."""
+"""Mint: makes and hashes the plaintexts of client keys and tokens."""
 
 import hmac
 import secrets
@@ -14,7 +14,7 @@ __all__ = ("KEY_PREFIX", "TOKEN_PREFIX", "Draw", "Mint", "random_text")
 KEY_PREFIX: Final = "pk_live_"
 TOKEN_PREFIX: Final = "sk_live_"  # noqa: S105 - the public part of every token
 
-# Neither "_", which separates the account, nor "-": a double click selects the whole of it.
+# No "_", which separates the account, and no "-", so that a double click selects the whole random part.
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_LENGTH: Final = 32  # log2(62) * 32 = 190 bits; GitHub's tokens carry 178 in 30 of the same characters.
 
@@ -22,10 +22,10 @@ Draw = Callable[[int], str]
 
 
 def random_text(length: int) -> str:
-    """Draw letters and digits that nobody can foresee.
+    """Draw letters and digits from the system's secure random source.
 
     Args:
-        length: characters, of 5.95 bits each.
+        length: the number of characters, each of 5.95 bits.
 
     Returns:
         The text.
@@ -37,8 +37,8 @@ class Mint:
     """Makes plaintexts and hashes them.
 
     Args:
-        pepper: the secret of the keyed hashes; without it, a stolen database does not even confirm a guess.
-        draw: gives that many random letters and digits.
+        pepper: the secret that keys the hashes; without it, a stolen database cannot even confirm a guess.
+        draw: a function that returns the given number of random letters and digits.
     """
 
     def __init__(self, pepper: str, draw: Draw) -> None:
@@ -49,10 +49,10 @@ class Mint:
         """Make a client key.
 
         Args:
-            account: whose it is.
+            account: the owner.
 
         Returns:
-            The key, `pk_live_<account>_<random>`, whose `repr` hides it.
+            The key, `pk_live_<account>_<random>`; its `repr` hides the plaintext.
         """
         return ClientKey(f"{KEY_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}", account)
 
@@ -60,7 +60,7 @@ class Mint:
         """Make a bearer token.
 
         Args:
-            account: whose it is.
+            account: the owner.
 
         Returns:
             The plaintext, `sk_live_<account>_<random>`.

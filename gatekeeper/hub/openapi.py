@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the types that decode the requests and encode the answers."""
+"""The OpenAPI 3.1 document, generated from the types of the bodies."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -22,7 +22,7 @@ _KEY: Final = f"{_KEYS}/{{key_id}}"
 
 
 class _Operation(NamedTuple):
-    """A method on a path: what it does, what it answers where it succeeds, and what else may come."""
+    """A method on a path, its successful answers and its refusals."""
 
     path: str
     method: str
@@ -34,13 +34,13 @@ class _Operation(NamedTuple):
 
 
 _REFUSALS: Final = {
-    HTTPStatus.BAD_REQUEST: "The body is not as expected, or nothing names an account.",
+    HTTPStatus.BAD_REQUEST: "The body is invalid, or no account is named.",
     HTTPStatus.UNAUTHORIZED: "The token is missing or unknown.",
-    HTTPStatus.FORBIDDEN: "The token belongs to another account than the one that X-Account-ID names.",
-    HTTPStatus.NOT_FOUND: "The account has no widget key of this id.",
+    HTTPStatus.FORBIDDEN: "The token does not belong to the account that X-Account-ID names.",
+    HTTPStatus.NOT_FOUND: "The account has no widget key with this id.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer; nothing was changed that was not acknowledged.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer. The request was not completed.",
 }
 _DOWN: Final = (HTTPStatus.SERVICE_UNAVAILABLE,)
 _ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *_DOWN)
@@ -52,7 +52,7 @@ _OPERATIONS: Final = (
         _KEYS,
         "get",
         "list_widget_keys",
-        "List all widget keys, oldest first. With If-None-Match: not again while nothing has changed.",
+        "List all widget keys, oldest first. With If-None-Match, answer 304 if nothing has changed.",
         {HTTPStatus.OK: ("The rows.", list[KeyRow]), HTTPStatus.NOT_MODIFIED: ("Nothing has changed.", None)},
         _ALWAYS,
     ),
@@ -61,7 +61,7 @@ _OPERATIONS: Final = (
         "post",
         "create_widget_key",
         "Create a widget key.",
-        {HTTPStatus.CREATED: ("The row and, this once, the plaintext.", CreatedKeyRow)},
+        {HTTPStatus.CREATED: ("The row with the plaintext, which no other answer contains.", CreatedKeyRow)},
         (*_ALWAYS, *_NOT_JSON),
         KeyDraft,
     ),
@@ -69,8 +69,8 @@ _OPERATIONS: Final = (
         f"{_KEYS}/usage",
         "post",
         "report_usage",
-        "Add to what is known of the use of widget keys, by their ids; unknown ids are passed over.",
-        {HTTPStatus.NO_CONTENT: ("It was added.", None)},
+        "Report the use of widget keys by id. Unknown ids are ignored.",
+        {HTTPStatus.NO_CONTENT: ("The use was recorded.", None)},
         (*_ALWAYS, *_NOT_JSON),
         dict[str, KeyUse],
     ),
@@ -78,7 +78,7 @@ _OPERATIONS: Final = (
         _KEY,
         "patch",
         "update_widget_key",
-        "Change what the body names and leave the rest.",
+        "Update a widget key. Fields that the body does not name stay as they are.",
         {HTTPStatus.OK: ("The row after the change.", CheckedKeyRow)},
         (*_UNKNOWN, *_NOT_JSON),
         KeyChange,
@@ -87,10 +87,10 @@ _OPERATIONS: Final = (
         _KEY,
         "delete",
         "delete_widget_key",
-        "Remove a widget key that was never used; disable one that was.",
+        "Delete a widget key if it was never used, otherwise disable it.",
         {
-            HTTPStatus.OK: ("The row of a key that was used; it is disabled.", KeyRow),
-            HTTPStatus.NO_CONTENT: ("The key is gone.", None),
+            HTTPStatus.OK: ("The row of a key that was used; it is now disabled.", KeyRow),
+            HTTPStatus.NO_CONTENT: ("The key was deleted.", None),
         },
         _UNKNOWN,
     ),
@@ -98,20 +98,20 @@ _OPERATIONS: Final = (
         f"{_KEY}/events",
         "get",
         "list_events",
-        "List what happened to a widget key, oldest first, also after it is gone.",
+        "List the events of a widget key, oldest first, even after its deletion.",
         {HTTPStatus.OK: ("The events.", list[EventRow])},
         _UNKNOWN,
     ),
-    _Operation("/healthz", "get", "tell_alive", "Does the process answer?", {HTTPStatus.OK: ("Yes.", Health)}, ()),
-    _Operation("/readyz", "get", "tell_ready", "Does the database answer?", {HTTPStatus.OK: ("Yes.", Health)}, _DOWN),
+    _Operation("/healthz", "get", "tell_alive", "Check the process.", {HTTPStatus.OK: ("It answers.", Health)}, ()),
+    _Operation("/readyz", "get", "tell_ready", "Check the database.", {HTTPStatus.OK: ("It answers.", Health)}, _DOWN),
 )
 
 
 def openapi_document() -> dict[str, Any]:
-    """Describe the hub.
+    """Make the OpenAPI document of the hub.
 
     Returns:
-        The document, as msgspec encodes it.
+        The document, as built-in types for a JSON encoder.
     """
     described = [answered for operation in _OPERATIONS for _, answered in operation.answers.values()]
     described += [operation.body for operation in _OPERATIONS]
@@ -119,7 +119,7 @@ def openapi_document() -> dict[str, Any]:
     found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = dict(zip(types, found, strict=True))
     for component in components.values():
-        # The sections of a docstring are for those who read the code.
+        # Keep the first line of the docstring: its sections document the code.
         component["description"] = component["description"].partition("\n")[0]
     paths: dict[str, dict[str, Any]] = {}
     for operation in _OPERATIONS:
@@ -133,7 +133,7 @@ def openapi_document() -> dict[str, Any]:
 
 
 def openapi_route() -> Route:
-    """Make the route /openapi.json; no token is needed."""
+    """Make the route /openapi.json, which needs no token."""
 
     async def answer(_request: Request) -> Response:
         return Response(msgspec.json.encode(openapi_document()), media_type="application/json")
@@ -144,7 +144,7 @@ def openapi_route() -> Route:
 _TOKEN: Final = {
     "type": "http",
     "scheme": "bearer",
-    "description": "sk_live_<account>_<random>. A header X-Account-ID is not needed, and has to name the same account.",
+    "description": "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account.",
 }
 _PARAMETER: Final = {
     "name": "key_id",

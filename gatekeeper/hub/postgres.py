@@ -1,4 +1,4 @@
-"""PostgresServer: a hub's database on a PostgreSQL server, which several workers and machines may share."""
+"""PostgresServer: a database that several workers and machines can share."""
 
 from functools import partial
 from importlib.util import find_spec
@@ -14,24 +14,24 @@ from gatekeeper.hub.migrations import upgrade
 
 __all__ = ("SCHEMES", "PostgresServer")
 
-SCHEMES: Final = ("postgresql://", "postgres://")  # Both are libpq's (PostgreSQL documentation, section 34.1.1.2).
+SCHEMES: Final = ("postgresql://", "postgres://")  # libpq accepts both (PostgreSQL documentation, section 34.1.1.2).
 
-# Seconds to wait for a connection, and milliseconds for the server to acknowledge what was sent to it: without them, a
-# server whose packets are dropped would hold requests for minutes. The URL may say otherwise.
-_PATIENCE: Final = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
+# Seconds for connecting, and milliseconds until the server acknowledges sent data. Without them, a server whose packets are
+# dropped would block requests for minutes. The URL can override both.
+_TIMEOUTS: Final = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
 
-# Names the lock under which workers that start at once migrate one after another; it spells "gatekeep".
+# The id of the advisory lock that serialises the migrations of workers that start together; it spells "gatekeep".
 _MIGRATION_LOCK: Final = int.from_bytes(b"gatekeep")
 
 
 class PostgresServer:
-    """A database of a PostgreSQL server.
+    """A database on a PostgreSQL server.
 
     Args:
-        url: postgresql://user:password@host:port/database, with libpq's parameters in its query.
+        url: postgresql://user:password@host:port/database, with libpq's parameters in the query.
 
     Raises:
-        ConfigError: the URL cannot be read; the message has none of it, because of the password.
+        ConfigError: an invalid URL; the message does not contain it, because of the password.
         ImportError: the extra `postgres` is not installed.
     """
 
@@ -42,16 +42,18 @@ class PostgresServer:
         try:
             parsed = make_url(url)
         except (ArgumentError, ValueError):
-            raise ConfigError(["database is not of the form postgresql://user:password@host:port/database"]) from None
-        kept = {name: value for name, value in _PATIENCE.items() if name not in parsed.query}
+            raise ConfigError(
+                ["database is an invalid URL: expected postgresql://user:password@host:port/database"]
+            ) from None
+        kept = {name: value for name, value in _TIMEOUTS.items() if name not in parsed.query}
         self._url = parsed.set(drivername="postgresql+psycopg").update_query_dict(kept)
 
     def migrate(self) -> None:
-        """Bring the database to the newest schema.
+        """Upgrade the database to the newest schema.
 
         Raises:
-            ConfigError: a newer gatekeeper has been at the database.
-            sqlalchemy.exc.OperationalError: the server cannot be reached, or lets nobody in.
+            ConfigError: the schema comes from a newer gatekeeper.
+            sqlalchemy.exc.OperationalError: the server cannot be reached, or refuses the connection.
         """
         engine = create_engine(self._url, hide_parameters=True)
         try:
@@ -63,8 +65,8 @@ class PostgresServer:
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
-        # pool_pre_ping: a server that was restarted is noticed before a request meets a connection that it has closed.
-        # use_native_hstore: with it, every new connection would ask for a type that the tables do not have.
+        # pool_pre_ping replaces connections that a restarted server has closed, before a request uses one.
+        # use_native_hstore would make every new connection look up a type that the tables do not have.
         make = partial(create_async_engine, self._url, pool_pre_ping=True, use_native_hstore=False, **OPTIONS)
         reader, streamer = (
             make(isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}) for _ in range(2)

@@ -1,4 +1,4 @@
-"""Problem: a request that the hub refuses, and the answers that say so (RFC 9457)."""
+"""Problem: a refused request, and the hub's error answers (RFC 9457)."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -15,25 +15,25 @@ __all__ = (
     "EntryError",
     "Problem",
     "ProblemBody",
+    "answer_crash",
     "answer_database_down",
-    "answer_nobody",
+    "answer_disconnected",
     "answer_problem",
     "answer_unknown_key",
+    "answer_unrouted",
     "problem_response",
-    "refuse_path",
-    "report_crash",
 )
 
-RETRY_AFTER: Final = 2  # Seconds; a server of PostgreSQL that was restarted is back in about as many.
+RETRY_AFTER: Final = 2  # Seconds; a restart of PostgreSQL takes about as long.
 
 
 class EntryError(msgspec.Struct, frozen=True):
-    """One of several entries that the hub refuses.
+    """A refused entry of an allowlist or of a usage report.
 
     Attributes:
-        entry: the entry of an allowlist, as written; or the key's id in a usage report.
-        reason: what is wrong with it, as a word that programs can compare.
-        hint: what is wrong and how to mend it, as a sentence.
+        entry: the allowlist entry as written, or the key id in a usage report.
+        reason: a stable identifier of the error, for programs.
+        hint: a sentence on what is wrong and how to correct it.
     """
 
     entry: str
@@ -42,14 +42,14 @@ class EntryError(msgspec.Struct, frozen=True):
 
 
 class Problem(Exception):
-    """A refusal, raised anywhere between a request and its answer; nothing outside the hub sees it.
+    """The refusal of a request. It never leaves the hub.
 
     Args:
         status: the status code of the answer.
-        code: what is wrong, as a word that programs can compare.
-        detail: the same as a sentence that says what to do.
-        errors: the entries of an allowlist or a usage report that are refused.
-        headers: header fields that the answer needs besides.
+        code: a stable identifier of the error, for programs.
+        detail: a sentence on what is wrong and what to do.
+        errors: the refused entries of an allowlist or a usage report.
+        headers: additional header fields of the answer.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         type: `urn:gatekeeper:hub:<code>`.
-        title: the phrase of the status.
+        title: the phrase of the status code.
         status: the status code of the answer.
-        detail: what is wrong, as a sentence that says what to do.
-        code: what is wrong, as a word that programs can compare.
-        errors: the entries that are refused, where it is about entries.
+        detail: a sentence on what is wrong and what to do.
+        code: a stable identifier of the error, for programs.
+        errors: the refused entries, if any.
     """
 
     type: str
@@ -90,13 +90,13 @@ class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def problem_response(problem: Problem) -> Response:
-    """Answer with a problem.
+    """Turn a problem into a response.
 
     Args:
-        problem: what is wrong.
+        problem: the refusal.
 
     Returns:
-        The answer, which no cache keeps.
+        The response, which caches must not store.
     """
     body = ProblemBody(
         type=f"urn:gatekeeper:hub:{problem.code}",
@@ -115,7 +115,7 @@ def problem_response(problem: Problem) -> Response:
 
 
 async def answer_problem(_request: Request, error: Exception) -> Response:
-    """Answer with the problem that was raised on the way.
+    """Answer with the problem that a handler raised.
 
     Args:
         error: a Problem.
@@ -127,40 +127,42 @@ async def answer_problem(_request: Request, error: Exception) -> Response:
 
 
 async def answer_unknown_key(_request: Request, _error: Exception) -> Response:
-    """Answer 404, the same for an id that nobody has and for that of another account.
+    """Answer 404, alike for unknown ids and for those of other accounts.
 
     Returns:
         The answer.
     """
-    return problem_response(Problem(HTTPStatus.NOT_FOUND, "not_found", "There is no widget key of this id."))
+    return problem_response(Problem(HTTPStatus.NOT_FOUND, "not_found", "There is no widget key with this id."))
 
 
 async def answer_database_down(_request: Request, _error: Exception) -> Response:
     """Answer 503.
 
     Returns:
-        The answer, which asks to come back soon.
+        The answer, with Retry-After.
     """
-    detail = "The hub's database does not answer. Nothing was changed that was not acknowledged; try again."
+    detail = "The hub's database does not answer. The request was not completed; try again."
     headers = {"Retry-After": str(RETRY_AFTER)}
     return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_down", detail, headers=headers))
 
 
-async def answer_nobody(_request: Request, _error: Exception) -> Response:
-    """Answer a client that has left; without an answer, the server's log calls every lost connection a crash.
+async def answer_disconnected(_request: Request, _error: Exception) -> Response:
+    """Answer a client that has disconnected.
+
+    Without an answer, the server would log each lost connection as a crash.
 
     Returns:
-        The answer, which nobody reads.
+        The answer, which the client no longer receives.
     """
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
-async def refuse_path(request: Request, error: Exception) -> Response:
-    """Answer 404 or 405, as Starlette's router raised it.
+async def answer_unrouted(request: Request, error: Exception) -> Response:
+    """Answer 404 or 405 for a path or method without a route.
 
     Args:
-        request: what was asked for.
-        error: an HTTPException.
+        request: the request.
+        error: the HTTPException of Starlette's router.
 
     Returns:
         The answer.
@@ -168,18 +170,18 @@ async def refuse_path(request: Request, error: Exception) -> Response:
     raised = cast("HTTPException", error)
     status = HTTPStatus(raised.status_code)
     detail = (
-        f"There is no {request.method} on this path. A hub has GET and POST on /api/v1/widget-keys, POST on "
+        f"There is no {request.method} on this path. The hub has GET and POST on /api/v1/widget-keys, POST on "
         "/api/v1/widget-keys/usage, PATCH and DELETE on /api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events; "
         "GET /openapi.json describes them."
     )
     return problem_response(Problem(status, status.name.lower(), detail, headers=raised.headers))
 
 
-async def report_crash(_request: Request, _error: Exception) -> Response:
-    """Answer 500; Starlette raises the error again, for the server's log.
+async def answer_crash(_request: Request, _error: Exception) -> Response:
+    """Answer 500. Starlette raises the error again for the server's log.
 
     Returns:
-        The answer, which says nothing about the error.
+        The answer, without details of the error.
     """
-    detail = "The hub failed; its log says why."
+    detail = "The hub failed. Its log has the reason."
     return problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail))

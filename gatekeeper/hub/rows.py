@@ -1,4 +1,4 @@
-"""KeyRow: what the hub says about a widget key."""
+"""KeyRow: a widget key as the hub answers it."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -14,17 +14,17 @@ class KeyRow(msgspec.Struct, frozen=True):
     """A row of the list endpoint.
 
     Attributes:
-        id: names the key in update and delete.
-        name: what its owner calls it.
-        last8: the last 8 characters of the key, which no other key of the account has.
+        id: the id of the key, for update and delete.
+        name: the name that the owner gave it.
+        last8: the last 8 characters of the key, unique within the account.
         domain_allowlist: entries as written.
         agent_id: the agent that the key is pinned to, or None.
-        disabled_at: when it was revoked, or None.
-        created_at: when it was made.
-        updated_at: when it was last changed.
-        last_used_at: when it was last used, or None.
+        disabled_at: the time of the revocation, or None.
+        created_at: the time of the create.
+        updated_at: the time of the last change.
+        last_used_at: the time of the last use, or None.
         key_sha256: SHA-256 of the whole key, in hexadecimal digits.
-        use_count: how often it was used, as far as gates have reported.
+        use_count: the number of uses that gates have reported.
     """
 
     id: str
@@ -44,14 +44,14 @@ class CheckedKeyRow(KeyRow, frozen=True, kw_only=True):
     """The answer to an update.
 
     Attributes:
-        warnings: entries of the allowlist that work, and may not do what their writer expects.
+        warnings: entries that are valid but may not do what was intended.
     """
 
     warnings: tuple[EntryWarning, ...]
 
 
 class CreatedKeyRow(CheckedKeyRow, frozen=True, kw_only=True):
-    """The answer to a create, the only one with the plaintext.
+    """The answer to a create. No other answer has the plaintext.
 
     Attributes:
         public_key: the client key.
@@ -60,20 +60,20 @@ class CreatedKeyRow(CheckedKeyRow, frozen=True, kw_only=True):
     public_key: str
 
     def __repr__(self) -> str:
-        """Show which key it is, and not the plaintext."""
+        """Identify the key without its plaintext."""
         return f"CreatedKeyRow(id={self.id!r}, last8={self.last8!r})"
 
     def __rich_repr__(self) -> list[tuple[str, str]]:
-        """As `repr`, for tracebacks by rich: msgspec would show every field."""
+        """Hide the plaintext in rich's tracebacks; msgspec would show every field."""
         return [("id", self.id), ("last8", self.last8)]
 
 
 class KeyList(msgspec.Struct, frozen=True):
-    """All rows of an account, as they were at one moment.
+    """All rows of an account, from one state of the database.
 
     Attributes:
-        etag: a strong ETag, in its quotes.
-        pages: the rows, oldest first, some at a time; to be read once, while the list is open.
+        etag: a strong ETag, with its quotes.
+        pages: pages of rows, oldest first; readable once, while the list is open.
     """
 
     etag: str

@@ -1,4 +1,4 @@
-"""SqliteFile: a hub's database in one file of this machine."""
+"""SqliteFile: a database in a file on this machine."""
 
 import sqlite3
 import time
@@ -18,19 +18,19 @@ __all__ = ("SqliteFile", "blames_statement")
 
 BUSY_TIMEOUT: Final = 10.0  # Seconds; sqlite3's own default is 5.
 
-BUSY_PAUSE: Final = 0.02  # Seconds between two attempts where SQLite does not wait by itself.
-_PRIMARY_CODE: Final = 0xFF  # The part of SQLite's error codes that all kinds of an error share.
+BUSY_PAUSE: Final = 0.02  # Seconds between two attempts, for a statement that ignores the busy timeout.
+_PRIMARY_CODE: Final = 0xFF  # The low byte of an extended error code of SQLite is its primary code.
 
 
 class SqliteFile:
-    """A file, written ahead to a log beside it.
+    """A SQLite file with a write-ahead log.
 
-    SQLite lets one writer in at a time and makes the others poll for their turn, in no order. So this process writes
-    over one connection, for which its writers queue; BEGIN IMMEDIATE and the busy timeout settle it with others.
+    SQLite has one writer at a time, and the others poll for the lock in no order. So this process writes over a single
+    connection, for which its writers queue. BEGIN IMMEDIATE and the busy timeout arbitrate between processes.
 
     Args:
-        path: the file; it is made by `migrate` where it does not exist.
-        busy_timeout: seconds to wait for another process's transaction.
+        path: the file; `migrate` creates it if it does not exist.
+        busy_timeout: the longest wait for another process's transaction, in seconds.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
@@ -38,12 +38,12 @@ class SqliteFile:
         self._busy_timeout = busy_timeout
 
     def migrate(self) -> None:
-        """Make the file where it is missing, switch it to write-ahead logging, and bring it to the newest schema.
+        """Create the file if necessary, and upgrade it to the newest schema.
 
         Raises:
-            ConfigError: a newer gatekeeper has been at the file.
+            ConfigError: the schema comes from a newer gatekeeper.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
-            sqlalchemy.exc.OperationalError: somebody else keeps the file locked.
+            sqlalchemy.exc.OperationalError: another process holds a lock on the file.
         """
         try:
             with closing(sqlite3.connect(self._path, timeout=self._busy_timeout)) as connection:
@@ -72,7 +72,7 @@ class SqliteFile:
 
     @property
     def _arguments(self) -> dict[str, object]:
-        # Without an isolation level the driver begins no transaction of its own accord.
+        # Without an isolation level, the driver does not begin transactions by itself.
         return {"isolation_level": None, "timeout": self._busy_timeout}
 
     def _url(self, driver: str) -> URL:
@@ -85,19 +85,19 @@ def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            # SQLite does not wait for others here, whatever its timeout is; whoever starts at the same time is soon done.
+            # SQLite ignores the busy timeout here. Another worker that starts at the same time is soon done.
             if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(BUSY_PAUSE)  # in the migrations' own thread or process, where nobody else waits
+            time.sleep(BUSY_PAUSE)  # in the migration's own thread or process, so it blocks no event loop
         else:
             return
 
 
 def blames_statement(error: Exception) -> bool:
-    """Whether an error is SQLite's about a statement, and not about a file that is locked, full or gone.
+    """Whether SQLite refused a statement, not a locked, full or missing file.
 
     Args:
-        error: of the class OperationalError, which sqlite3 raises for both.
+        error: an error; sqlite3 raises OperationalError for both.
     """
     return getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
 
@@ -105,8 +105,8 @@ def blames_statement(error: Exception) -> bool:
 def _prepare_writer(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
-    # FULL syncs the log at every commit, so that an acknowledged write survives a power cut as well as a kill; NORMAL
-    # would lose the last of them to the former (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    # FULL syncs the log at every commit, so acknowledged writes survive a power cut as well as a kill. NORMAL may lose the
+    # last ones in a power cut (https://www.sqlite.org/pragma.html#pragma_synchronous).
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
@@ -116,5 +116,5 @@ def _begin(connection: Connection) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    # A plain BEGIN takes the lock at its first write, and fails at once where somebody wrote since its first read.
+    # A plain BEGIN locks at its first write, and fails immediately if another connection wrote since its first read.
     connection.exec_driver_sql("BEGIN IMMEDIATE")

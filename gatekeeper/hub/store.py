@@ -1,4 +1,4 @@
-"""KeyStore: the widget keys of every account, each to itself."""
+"""KeyStore: the widget keys of every account."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -24,34 +24,35 @@ from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("KeyStore", "UnknownKey")
 
-# Of 62^8 suffixes, an account of a million keys draws a taken one once in 200 million times; several in a row come from
-# a generator that repeats itself.
+# There are 62^8 suffixes: with a million keys in the account, one draw in 200 million collides. Several collisions in a row
+# mean that the generator repeats itself.
 MAX_DRAWS: Final = 10
 
-PAGE: Final = 1000  # Rows read at a time: half a megabyte of JSON.
+PAGE: Final = 1000  # Rows per query: half a megabyte of JSON.
 
 _COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
-_CHOSEN_FIELDS: Final = ("name", "domain_allowlist", "agent_id")  # What create and delete tell in their event.
+_CHOSEN_FIELDS: Final = ("name", "domain_allowlist", "agent_id")  # The fields in the events of create and delete.
 
-# As uuid4 writes them. No database is asked about anything else: PostgreSQL would not take all of it for text.
+# The form of uuid4. Other ids are not sent to the database: PostgreSQL rejects some strings, such as those with NUL.
 _KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
 
-
-# What is said to lie before it cannot be true, and not all of it can be written in UTC.
+# Earlier times of use cannot be right, and not all of them can be converted to UTC.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UnknownKey(LookupError):
-    """The account has no widget key of this id."""
+    """The account has no widget key with this id."""
 
 
 class KeyStore:
-    """The widget keys of a hub. Each method works within one account and one transaction.
+    """The widget keys of a hub.
+
+    Each method works within one account and one transaction. All raise DatabaseDown if the database does not answer.
 
     Args:
-        database: where they are kept.
-        mint: makes and hashes the plaintexts.
-        clock: the present, in UTC.
+        database: the database of the keys.
+        mint: the maker of keys and their hashes.
+        clock: a function that returns the current time in UTC.
     """
 
     def __init__(self, database: Database, mint: Mint, clock: Callable[[], datetime]) -> None:
@@ -60,16 +61,13 @@ class KeyStore:
         self._clock = clock
 
     async def etag(self, account: str) -> str:
-        """Read the ETag of an account's list, and not the list.
+        """Read the ETag of an account's list without reading the list.
 
         Args:
-            account: whose list.
+            account: the account.
 
         Returns:
-            A strong ETag, in its quotes, which every change of the list changes.
-
-        Raises:
-            DatabaseDown: nobody answers; so from every method.
+            A strong ETag, with its quotes. Every change of the list changes it.
         """
         async with self._database.reading() as connection:
             return await read_etag(connection, account)
@@ -79,28 +77,28 @@ class KeyStore:
         """Open the list of an account's widget keys.
 
         Args:
-            account: whose keys.
+            account: the account.
 
         Yields:
-            The rows, page by page, and the ETag that belongs to them, whatever others write meanwhile.
+            The rows and their ETag, from one state of the database, unaffected by concurrent writes.
         """
         async with self._database.streaming() as connection:
             yield KeyList(await read_etag(connection, account), _pages(connection, account))
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
-        """Make a widget key.
+        """Create a widget key.
 
         Args:
-            bearer: who makes it, and for which account.
-            draft: its name, allowlist and agent.
+            bearer: the bearer of the token, with the account.
+            draft: the name, allowlist and agent of the key.
 
         Returns:
-            The row with the plaintext, which is not kept and cannot be had again.
+            The row with the plaintext, which is not stored and cannot be recovered.
         """
         async with self._database.writing() as connection:
             await advance_revision(connection, bearer.account)
             key = await self._draw_key(connection, bearer.account)
-            # Read behind the wait for other writers, so that the oldest is also the first.
+            # Read the clock after the wait for other writers, so that created_at follows the order of the rows.
             now = self._clock()
             row = KeyRow(
                 id=str(uuid4()),
@@ -124,18 +122,20 @@ class KeyStore:
         return CreatedKeyRow(**fields, warnings=warnings, public_key=key.value)
 
     async def update(self, bearer: Bearer, key_id: str, change: KeyChange) -> CheckedKeyRow:
-        """Change a widget key. What disables or enables it is an event of its own beside the other changes.
+        """Update a widget key.
+
+        Disabling or enabling it adds an event of its own, apart from that of the other changes.
 
         Args:
-            bearer: who changes it, and of which account.
-            key_id: its id.
-            change: what to change; what is so already is no change.
+            bearer: the bearer of the token, with the account.
+            key_id: the key's id.
+            change: the new values. Fields that already have the requested value are ignored.
 
         Returns:
-            The row after the change.
+            The updated row.
 
         Raises:
-            UnknownKey: the account has no such key.
+            UnknownKey: the account does not have this key.
         """
         async with self._database.writing() as connection:
             await lock_account(connection, bearer.account)
@@ -150,17 +150,17 @@ class KeyStore:
         return CheckedKeyRow(**msgspec.structs.asdict(row), warnings=warnings)
 
     async def delete(self, bearer: Bearer, key_id: str) -> KeyRow | None:
-        """Remove a widget key that was never used; disable one that was.
+        """Delete a widget key if it was never used, otherwise disable it.
 
         Args:
-            bearer: who removes it, and of which account.
-            key_id: its id.
+            bearer: the bearer of the token, with the account.
+            key_id: the key's id.
 
         Returns:
-            The row of a key that was used; None for one that is gone.
+            The row of the disabled key; None if the key was deleted.
 
         Raises:
-            UnknownKey: the account has no such key.
+            UnknownKey: the account does not have this key.
         """
         async with self._database.writing() as connection:
             await lock_account(connection, bearer.account)
@@ -175,12 +175,11 @@ class KeyStore:
             return None
 
     async def record_use(self, account: str, uses: Mapping[str, KeyUse]) -> None:
-        """Add to what is known of the use of widget keys.
+        """Record the reported use of widget keys.
 
         Args:
-            account: whose keys.
-            uses: what to add, by the key's id; an id that the account does not have is passed over, because its key may
-                have gone since.
+            account: the account.
+            uses: the reported use by key id. Unknown ids are ignored: their keys may have been deleted since.
         """
         async with self._database.writing() as connection:
             await lock_account(connection, account)
@@ -194,24 +193,24 @@ class KeyStore:
                 await advance_revision(connection, account)
 
     async def events(self, account: str, key_id: str) -> Iterable[EventRow]:
-        """Read what happened to a widget key.
+        """Read the events of a widget key, also after its deletion.
 
         Args:
-            account: whose it is or was.
-            key_id: its id.
+            account: the account that has or had the key.
+            key_id: the key's id.
 
         Returns:
             The events, oldest first.
 
         Raises:
-            UnknownKey: the account has never had such a key.
+            UnknownKey: the account has never had this key.
         """
         async with self._database.reading() as connection:
             if not _KEY_ID.fullmatch(key_id):
                 raise UnknownKey(key_id)
             happened = await read_events(connection, account, key_id)
             if not happened:
-                # A key from before there were events has none, and is there.
+                # A key from before the events table exists without events.
                 await _find(connection, account, key_id)
             return happened
 
@@ -221,7 +220,7 @@ class KeyStore:
             taken = and_(widget_keys.c.account == account, widget_keys.c.last8 == key.last8)
             if await connection.scalar(select(widget_keys.c.id).where(taken)) is None:
                 return key
-        problem = f"the random generator drew the last 8 characters of a known key {MAX_DRAWS} times in a row"
+        problem = f"the random generator drew the last 8 characters of an existing key {MAX_DRAWS} times in a row"
         raise RuntimeError(problem)
 
 

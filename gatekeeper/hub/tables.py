@@ -1,4 +1,4 @@
-"""The tables of the hub's database, as SQLAlchemy metadata. How a database gets there, migrations/versions says."""
+"""The tables of the hub's database, as SQLAlchemy metadata; migrations/versions creates them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ __all__ = ("UtcDateTime", "accounts", "events", "metadata", "tokens", "widget_ke
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC, on engines that keep time zones and on SQLite, which drops them."""
+    """An aware datetime in UTC, also on SQLite, which drops time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -33,8 +33,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:  # noqa: ARG002, D102
-        # In place of process_result_value, because the list has hundreds of thousands of them: this takes a quarter of
-        # the time that SQLAlchemy's own reading of SQLite's texts and a replacement of the time zone take.
+        # A list has hundreds of thousands of datetimes. This takes a quarter of the time of process_result_value, which
+        # would let SQLAlchemy parse SQLite's text and then replace the time zone.
         return _read_text if dialect.name == "sqlite" else _read_moment
 
 
@@ -46,7 +46,7 @@ def _read_moment(value: datetime | None) -> datetime | None:
     return None if value is None else value.astimezone(UTC)
 
 
-# Constraints with names of our own choosing are the ones that a migration can alter on every engine.
+# Migrations can alter a constraint on every engine only if it has an explicit name.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -56,7 +56,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite numbers rows by itself only in a column whose type is spelled INTEGER.
+# SQLite generates row numbers only for a column whose type is spelled INTEGER.
 _Sequence = BigInteger().with_variant(Integer, "sqlite")
 
 accounts = Table(
@@ -64,8 +64,8 @@ accounts = Table(
     metadata,
     Column("name", String(63), primary_key=True),
     Column("revision", BigInteger, nullable=False),
-    # Drawn anew with every revision: a database that was restored or made afresh counts through the same numbers again,
-    # and a client that still holds an ETag from before must not be told that nothing has changed.
+    # Random for every revision. A restored or recreated database repeats the revision numbers, and must not answer 304 to a
+    # client that still holds an ETag from before.
     Column("revision_mark", String(32), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
@@ -83,7 +83,7 @@ tokens = Table(
 widget_keys = Table(
     "widget_keys",
     metadata,
-    # Order by insertion: two rows may share a created_at, and a clock may be set back.
+    # The order of insertion; created_at is not enough, as two rows may share it and a clock may be set back.
     Column("sequence", _Sequence, primary_key=True),
     Column("id", String(36), nullable=False, unique=True),
     Column("account", ForeignKey("accounts.name"), nullable=False),
@@ -99,16 +99,16 @@ widget_keys = Table(
     Column("keyed_hash", String(64), nullable=False),
     Column("use_count", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("account", "last8"),
-    # The list walks along this one, so that neither its order nor the rows of other accounts cost anything.
+    # For the list: it needs no sorting and skips the rows of other accounts.
     Index(None, "account", "sequence"),
 )
 
 events = Table(
     "events",
     metadata,
-    # No foreign key: the events of a key outlive it.
+    # No foreign key, because events outlive their key.
     Column("key_id", String(36), primary_key=True),
-    # Counted for each key, because a number out of one sequence would tell an account how much others do.
+    # Counted per key: a global sequence would reveal the activity of other accounts.
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("account", ForeignKey("accounts.name"), nullable=False),
     Column("action", String(8), nullable=False),

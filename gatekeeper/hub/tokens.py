@@ -20,11 +20,11 @@ MAX_NAME_LENGTH = 200
 
 
 class Bearer(msgspec.Struct, frozen=True):
-    """Who sent a request.
+    """The sender of an authenticated request.
 
     Attributes:
-        account: whose keys it may touch.
-        token_name: what the operator called the token.
+        account: the account whose keys it may read and change.
+        token_name: the name that the operator gave the token.
     """
 
     account: str
@@ -32,13 +32,13 @@ class Bearer(msgspec.Struct, frozen=True):
 
 
 class TokenRow(msgspec.Struct, frozen=True):
-    """A bearer token as the operator sees it.
+    """A bearer token without its plaintext.
 
     Attributes:
-        id: names the token where it is revoked.
-        account: whose keys it may touch.
-        name: what the operator called it.
-        created_at: when it was minted.
+        id: the id of the token, for `revoke`.
+        account: the account whose keys it may read and change.
+        name: the name that the operator gave it.
+        created_at: the time of minting.
     """
 
     id: str
@@ -53,12 +53,12 @@ _COLUMNS: Final = tuple(tokens.c[field] for field in TokenRow.__struct_fields__)
 class TokenStore:
     """The bearer tokens of a hub.
 
-    Its methods raise DatabaseDown while the database does not answer, and RuntimeError unless the app's lifespan is running.
+    Its methods raise DatabaseDown if the database does not answer, and RuntimeError if the app's lifespan is not running.
 
     Args:
-        database: where they are kept.
-        mint: makes and hashes them.
-        clock: the present, in UTC.
+        database: the database of the tokens.
+        mint: the maker of tokens and their hashes.
+        clock: a function that returns the current time in UTC.
     """
 
     def __init__(self, database: Database, mint: Mint, clock: Callable[[], datetime]) -> None:
@@ -67,25 +67,25 @@ class TokenStore:
         self._clock = clock
 
     async def mint(self, account: str, *, name: str) -> str:
-        """Make a token, and the account where it is new.
+        """Mint a token, and create its account if necessary.
 
         Args:
-            account: matches `^[a-z0-9][a-z0-9_-]{0,62}$`.
-            name: what to call the token, 1 to 200 characters.
+            account: a name that matches `^[a-z0-9][a-z0-9_-]{0,62}$`.
+            name: the name of the token, of 1 to 200 characters.
 
         Returns:
-            The plaintext, `sk_live_<account>_<random>`, which is not kept and cannot be had again.
+            The plaintext, `sk_live_<account>_<random>`, which is not stored and cannot be recovered.
 
         Raises:
-            ConfigError: the account or the name is not of that form.
+            ConfigError: an invalid account or name.
         """
         problems = []
         if not ACCOUNT_NAME.fullmatch(account):
             problems.append(f"account {account!r} does not match ^[a-z0-9][a-z0-9_-]{{0,62}}$")
         if "\0" in name:
-            problems.append("a token's name has no NUL, which PostgreSQL cannot keep")
+            problems.append("a token's name must not contain NUL, which PostgreSQL cannot store")
         if not 1 <= len(name) <= MAX_NAME_LENGTH:
-            problems.append(f"a token's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
+            problems.append(f"a token's name has {len(name)} characters: expected 1 to {MAX_NAME_LENGTH}")
         if problems:
             raise ConfigError(problems)
         plaintext = self._mint.token(account)
@@ -132,15 +132,15 @@ class TokenStore:
         return None if found is None else TokenRow(*found)
 
     async def find(self, plaintext: str) -> Bearer | None:
-        """Look a token up.
+        """Look up a token.
 
         Args:
-            plaintext: as the Authorization header has it.
+            plaintext: the token of the Authorization header.
 
         Returns:
-            Whose it is, or None for a token that this hub has not minted.
+            The bearer, or None for a token that this hub has not minted.
         """
-        # The pepper is what makes an ordinary comparison safe: who does not have it cannot choose what is compared.
+        # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
         wanted = tokens.c.keyed_hash == self._mint.keyed_hash(plaintext)
         async with self._database.reading() as connection:
             found = (await connection.execute(select(tokens.c.account, tokens.c.name).where(wanted))).one_or_none()
@@ -148,13 +148,13 @@ class TokenStore:
 
 
 def carries_account(plaintext: str) -> bool:
-    """Whether a token says whose it is.
+    """Whether a token names its account.
 
     Args:
-        plaintext: as the Authorization header has it.
+        plaintext: the token of the Authorization header.
 
     Returns:
-        True for `sk_live_<account>_<random>`, whether or not this hub has minted it.
+        True for `sk_live_<account>_<random>`, whether or not this hub minted it.
     """
     account, separator, random = plaintext.removeprefix(TOKEN_PREFIX).rpartition("_")
     return plaintext.startswith(TOKEN_PREFIX) and bool(separator and random) and bool(ACCOUNT_NAME.fullmatch(account))

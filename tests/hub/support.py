@@ -14,7 +14,7 @@ from starlette.types import Message, Send
 
 from gatekeeper.hub import Hub
 from gatekeeper.hub.app import build_app
-from gatekeeper.hub.database import Database, find_place
+from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.listing import LIST_DEADLINE
 from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.tables import widget_keys
@@ -91,7 +91,7 @@ async def running_hub(
     database: str | Path | Database, *, pepper: str = PEPPER, list_deadline: float = LIST_DEADLINE
 ) -> AsyncIterator[RunningHub]:
     """Run a hub over a database."""
-    opened = database if isinstance(database, Database) else Database(find_place(database))
+    opened = database if isinstance(database, Database) else Database(parse_location(database))
     clock, dice = Clock(), Dice()
     app = build_app(opened, Mint(pepper, dice), clock, list_deadline=list_deadline)
     async with app.router.lifespan_context(app), AsyncExitStack() as clients:

@@ -29,7 +29,7 @@ def impatient(file: Path) -> Database:
 
 @pytest.mark.parametrize("database", ["", ":memory:", ":memory:?cache=shared", Path()])
 def test_a_database_that_is_no_file_is_refused(database: str | Path) -> None:
-    with pytest.raises(ConfigError, match="not the path of a file"):
+    with pytest.raises(ConfigError, match="expected the path of a file"):
         create_hub(database, pepper=PEPPER)
 
 

@@ -101,7 +101,7 @@ async def test_a_database_of_a_newer_gatekeeper_stops_the_start(new_database: Ne
     else:
         with psycopg.connect(database) as server:
             server.execute(change)
-    with pytest.raises(ConfigError, match=f"beyond revision {NEWEST}.*update gatekeeper"):
+    with pytest.raises(ConfigError, match=f"newer than revision {NEWEST}.*update gatekeeper"):
         async with running_hub(database):
             pytest.fail("started")
 

@@ -1,6 +1,7 @@
-"""Migrations: how a database of any earlier hub, or an empty one, comes to have the tables of tables.py.
+"""Migrations: upgrades of a database to the tables of tables.py.
 
-versions/ has one file a step; env.py is what Alembic runs between it and a connection.
+They start from an empty database, or from that of any earlier hub.
+versions/ has one file per step. Alembic runs env.py to apply them to a connection.
 """
 
 from pathlib import Path
@@ -17,34 +18,36 @@ from gatekeeper.errors import ConfigError
 
 __all__ = ("upgrade",)
 
-# The hubs before the first migration made these tables without Alembic, which therefore has no note of them.
-_UNNOTED_TABLE: Final = "widget_keys"
-_UNNOTED_REVISION: Final = "0001"
+# Hubs from before the first migration created their tables without Alembic, so these databases have no revision yet.
+_UNSTAMPED_TABLE: Final = "widget_keys"
+_UNSTAMPED_REVISION: Final = "0001"
 
-# Alembic's `op` and `context` are globals of the process: two databases take turns.
-_turn: Final = Lock()
+# Alembic's `op` and `context` are global to the process, so only one migration may run at a time.
+_lock: Final = Lock()
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring a database to the newest schema.
+    """Upgrade a database to the newest schema.
 
     Args:
-        connection: in a transaction that no other writer overlaps, and that takes everything back if this raises.
+        connection: a connection in a transaction that excludes other writers and rolls back if this raises.
 
     Raises:
-        ConfigError: a newer gatekeeper has been at the database.
+        ConfigError: the schema comes from a newer gatekeeper.
         sqlalchemy.exc.SQLAlchemyError: the database failed.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    with _turn:
+    with _lock:
         tables = set(inspect(connection).get_table_names())
-        if _UNNOTED_TABLE in tables and "alembic_version" not in tables:
-            command.stamp(config, _UNNOTED_REVISION)
+        if _UNSTAMPED_TABLE in tables and "alembic_version" not in tables:
+            command.stamp(config, _UNSTAMPED_REVISION)
         try:
             command.upgrade(config, "head")
         except CommandError as error:
             newest = ScriptDirectory.from_config(config).get_current_head()
-            problem = f"the database is beyond revision {newest}, the newest that this gatekeeper knows: update gatekeeper"
+            problem = (
+                f"the database is newer than revision {newest}, the newest that this gatekeeper knows: update gatekeeper"
+            )
             raise ConfigError([f"{problem} ({error})"]) from error

@@ -1,4 +1,4 @@
-"""What Alembic runs for every command: the steps, over the connection that it was given."""
+"""The environment of Alembic: runs the migrations over a given connection."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Events of widget keys, the number of their uses, and an index for the order of the list."""
+"""Events and use counts of keys, and an index for the list."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make the table of events; add the column and the index."""
+    """Add the column and the index, and create the table of events."""
     op.add_column("widget_keys", sa.Column("use_count", sa.BigInteger, nullable=False, server_default="0"))
     op.create_index("ix_widget_keys_account_sequence", "widget_keys", ["account", "sequence"])
     op.create_table(
