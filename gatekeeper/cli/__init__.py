@@ -1,8 +1,7 @@
-"""The command line. It may import everything above it, the hub and the demo included.
+"""The command line. It may import all other packages, including hub and demo.
 
-One file for each command (demo, check, lint) or group of commands (keys, hub); app.py puts them together. output.py
-prints and ends, connection.py makes the client that the options name. Exit codes: 0 yes, 1 no or refused, 2 usage, 3 the
-hub cannot be reached.
+Each command (demo, check, lint) or group of commands (keys, hub) has a file, and app.py collects them. output.py prints and
+exits; connection.py makes the client from the options. Exit codes: 0 yes, 1 no or refused, 2 usage, 3 hub unreachable.
 """
 
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The app of all commands."""
 
 import typer
 
@@ -12,7 +12,7 @@ __all__ = ("app",)
 
 app = typer.Typer(
     name="gatekeeper",
-    help="May this page use this client key?",
+    help="Decide which pages may use a client key, and manage keys.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

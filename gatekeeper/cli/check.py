@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from gatekeeper.cli.connection import AccountOption, HubOption, SuffixFieldOption, TokenOption
+from gatekeeper.cli.connection import AccountOption, HubOption, SuffixFieldOption, TokenOption, require_token
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, legible, stop, warn
 from gatekeeper.client import HubClient, account_of
 from gatekeeper.errors import (
@@ -34,21 +34,21 @@ __all__ = ("check",)
 
 def check(
     key: Annotated[str, typer.Argument(help="The client key, pk_live_…", show_default=False)],
-    origin: Annotated[str, typer.Argument(help="The page: its origin, or its address.", show_default=False)],
+    origin: Annotated[str, typer.Argument(help="The origin or the URL of the page.", show_default=False)],
     *,
     hub: HubOption = None,
     token: TokenOption = None,
-    file: Annotated[Path | None, typer.Option(help="A JSON file of rows, in place of a hub.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read rows from a JSON file instead of a hub.")] = None,
     account: AccountOption = None,
     suffix_field: SuffixFieldOption = "last8",
-    https_only: Annotated[bool, typer.Option("--https-only", help="Decide as a gate with https_only=True does.")] = False,
+    https_only: Annotated[bool, typer.Option("--https-only", help="Decide like a gate with https_only=True.")] = False,
 ) -> None:
-    """Decide as the gate does, and say why: whose key it is, and which entry allows the page or would."""
+    """Decide like a gate, and explain the decision."""
     out = console()
     rows = _rows(hub, token, file, account, suffix_field)
     known_account = account or (account_of(token) if file is None and token else None)
     gate = Gatekeeper.from_rows(rows, https_only=https_only, account=known_account)
-    # People paste addresses, and mean the page at them: a browser would send its origin.
+    # Users paste the URL of a page. A browser would send its origin.
     decision = gate.decide(key, str(_origin_at(origin) or origin))
     for line in _verdict(decision, gate):
         out.print(line)
@@ -61,9 +61,9 @@ def _rows(
     hub: str | None, token: str | None, file: Path | None, account: str | None, suffix_field: str
 ) -> Iterable[WidgetKey]:
     if (hub is None) == (file is None):
-        stop(USAGE, "name the hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file), and not both")
-    if file is None and not token:
-        stop(USAGE, "there is no token for the hub: put it into the environment as GATEKEEPER_TOKEN")
+        stop(USAGE, "expected either a hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file)")
+    if file is None:
+        require_token(token)
     try:
         if file is not None:
             listing = FileSource(file).read()
@@ -81,7 +81,7 @@ def _rows(
     for problem in rejected:
         warn(f"left out: {problem}")
     if len(rejected) > MAX_REJECTED_SHARE * (len(rows) + len(rejected)):
-        warn("a gate does not trust a list with so many bad rows, and goes on with the one before")
+        warn("a gate rejects a list with so many bad rows and keeps the previous list")
     return rows
 
 
@@ -115,7 +115,7 @@ def _verdict(decision: Decision, gate: Gatekeeper) -> Iterator[str]:
         return
     if decision.reason is Reason.ORIGIN_NOT_ALLOWED and decision.origin is not None:
         nearest = allowlist.nearest(Origin.parse(decision.origin))
-        yield f"  nearest  {escape(', '.join(nearest)) if nearest else f'none of its {len(allowlist)} entries is alike'}"
+        yield f"  nearest  {escape(', '.join(nearest)) if nearest else f'none of its {len(allowlist)} entries is similar'}"
     if decision.add is not None:
         yield f"  add      {escape(decision.add)}"
     for entry in allowlist.rejected:

@@ -1,4 +1,4 @@
-"""The hub that the options of a command name, and the client of it."""
+"""The options that name a hub, and the client that they make."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -22,26 +22,26 @@ from gatekeeper.errors import (
     SourceError,
 )
 
-__all__ = ("AccountOption", "HubOption", "SuffixFieldOption", "TokenOption", "hub_errors", "with_client")
+__all__ = ("AccountOption", "HubOption", "SuffixFieldOption", "TokenOption", "hub_errors", "require_token", "with_client")
 
 HubOption = Annotated[str | None, typer.Option(envvar="GATEKEEPER_HUB", help="The hub's URL.")]
 TokenOption = Annotated[
-    str | None, typer.Option(envvar="GATEKEEPER_TOKEN", help="The hub's token; better in the environment than here.")
+    str | None, typer.Option(envvar="GATEKEEPER_TOKEN", help="The hub's token; safer in the environment than here.")
 ]
-AccountOption = Annotated[str | None, typer.Option(help="The account, where the token does not carry it.")]
+AccountOption = Annotated[str | None, typer.Option(help="The account, if the token does not name it.")]
 SuffixFieldOption = Annotated[str, typer.Option(help="The field with the last 8 characters of a key.")]
 
 Own = ParamSpec("Own")
 
 
 def with_client(command: Callable[Concatenate[HubClient, Own], None]) -> Callable[..., None]:
-    """Give a command the options that name a hub, and in the place of its first parameter the client that they make.
+    """Add the options that name a hub to a command.
 
     Args:
-        command: takes a client and its own options by keyword.
+        command: a command that takes a client first, and its own options by keyword.
 
     Returns:
-        The command with all of these options, for typer to read.
+        The command for typer, with all options and without the client.
     """
     act: Callable[..., None] = command
 
@@ -54,13 +54,11 @@ def with_client(command: Callable[Concatenate[HubClient, Own], None]) -> Callabl
         **own: Any,
     ) -> None:
         if hub is None:
-            stop(USAGE, "name the hub: --hub, or GATEKEEPER_HUB in the environment")
-        if not token:
-            stop(USAGE, "there is no token for the hub: put it into the environment as GATEKEEPER_TOKEN")
-        with hub_errors(), HubClient(hub, token, account=account, suffix_field=suffix_field) as client:
+            stop(USAGE, "expected a hub: --hub, or GATEKEEPER_HUB in the environment")
+        with hub_errors(), HubClient(hub, require_token(token), account=account, suffix_field=suffix_field) as client:
             act(client, **own)
 
-    # typer reads the parameters of a function off its signature and its annotations.
+    # typer reads the parameters from the signature and the annotations.
     _, *parameters = inspect.signature(command).parameters.values()
     connecting = [each for each in inspect.signature(run).parameters.values() if each.name != "own"]
     together = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*parameters, *connecting)]
@@ -71,9 +69,14 @@ def with_client(command: Callable[Concatenate[HubClient, Own], None]) -> Callabl
     return result
 
 
+def require_token(token: str | None) -> str:
+    """Return the token, or exit if there is none."""
+    return token or stop(USAGE, "expected a token for the hub: set GATEKEEPER_TOKEN in the environment")
+
+
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """End with the exit code that fits where the hub does not do what it was asked for."""
+    """Print an error of the hub and exit with its code."""
     try:
         yield
     except (HubTransportError, HubServerError, HubRateLimitedError) as error:

@@ -25,7 +25,7 @@ def demo(
         bool, typer.Option("--self-test", help="Check everything that the demo shows, and exit.")
     ] = False,
 ) -> None:
-    """Run a hub, a guarded widget service and a customer's site, on this machine only."""
+    """Run a hub, a guarded widget service and a customer's site locally."""
     try:
         from gatekeeper.demo import running_demo, self_test  # noqa: PLC0415 - an extra of its own
     except ImportError as error:
@@ -37,7 +37,7 @@ def demo(
             return await self_test(running, lambda line: out.print(escape(line)))
 
     async def run_it() -> None:
-        # Whatever ends it, a closed terminal included, its servers stop in order and its directory goes.
+        # On any of these signals (SIGHUP: a closed terminal), stop the servers and delete the directory.
         with anyio.open_signal_receiver(*_ENDINGS) as endings:
             async with running_demo(fixed_ports=True, refresh_interval=1.0) as running:
                 for line in _guide(running):
@@ -55,16 +55,16 @@ def _guide(running: "Demo") -> Iterator[str]:
     yield ""
     yield "  [bold]Open[/]"
     yield f"    {running.allowed_url}   a page that the key allows: the widget greets you"
-    yield f"    {running.refused_url}   the same page elsewhere: the widget says why it is refused"
+    yield f"    {running.refused_url}   the same page on another host: the widget says why it is refused"
     yield ""
     yield f"  [bold]Change the key[/] {mask(running.key.last8)} at the hub, and watch the open pages follow within 3 s"
     for what, body in (
         ("disable it", '{"disabled": true}'),
         ("enable it again", '{"disabled": false}'),
         ("allow the other page too", '{"domain_allowlist": ["localhost:*", "127.0.0.1:*"]}'),
-        ("and no more", '{"domain_allowlist": ["localhost:*"]}'),
+        ("block it again", '{"domain_allowlist": ["localhost:*"]}'),
     ):
         yield f"    [dim]# {what}[/]"
         yield f"    {escape(curl)} '{escape(body)}'"
     yield ""
-    yield "  Ctrl-C ends it; nothing is left behind."
+    yield "  Press Ctrl-C to stop. Nothing is left behind."

@@ -1,4 +1,4 @@
-"""gatekeeper hub: run the reference hub, bring its database to the newest schema, and look after its tokens."""
+"""gatekeeper hub: run the reference hub, upgrade its database, manage its tokens."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,7 +36,7 @@ __all__ = ("hub",)
 DEFAULT_DATABASE = "gatekeeper-hub.sqlite"
 
 hub = typer.Typer(invoke_without_command=True)
-tokens = typer.Typer(help="The tokens that clients ask the hub with.", no_args_is_help=True)
+tokens = typer.Typer(help="Manage the tokens that clients send to the hub.", no_args_is_help=True)
 hub.add_typer(tokens, name="token")
 
 DatabaseOption = Annotated[
@@ -49,11 +49,11 @@ Result = TypeVar("Result")
 
 
 class HubOptions(NamedTuple):
-    """What every command needs to know.
+    """The options that all commands share.
 
     Attributes:
         database: the path of a SQLite file, or the URL of a PostgreSQL database.
-        pepper_file: the file with the pepper, if one was named.
+        pepper_file: the file with the pepper, if given.
     """
 
     database: str
@@ -69,21 +69,21 @@ def run(
         typer.Option(
             envvar="GATEKEEPER_DATABASE",
             show_envvar=True,
-            help="A SQLite file, or postgresql://user:password@host:port/name, which belongs into the environment.",
+            help="A SQLite file, or postgresql://user:password@host:port/name; use the environment if it has a password.",
         ),
     ] = DEFAULT_DATABASE,
     pepper_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file with the secret that keys the hashes of keys and tokens; else GATEKEEPER_PEPPER in the "
-            "environment, else a file beside the SQLite database, which is made with it."
+            help="A file with the pepper, the secret that keys the hashes of keys and tokens. Default: GATEKEEPER_PEPPER in "
+            "the environment, or a file beside the SQLite database, created together with it."
         ),
     ] = None,
     listen: Annotated[str, typer.Option(help="Where to listen: host:port.")] = "127.0.0.1:8700",
     workers: Annotated[int, typer.Option(min=1, help="Processes; more than one needs PostgreSQL.")] = 1,
 ) -> None:
-    """Run a hub, widget keys and their tokens over HTTP, until SIGTERM or Ctrl-C; what has begun by then is answered."""
-    context.obj = place = HubOptions(database, pepper_file)
+    """Run a hub until SIGTERM or Ctrl-C. Open requests are answered first."""
+    context.obj = options = HubOptions(database, pepper_file)
     if context.invoked_subcommand is not None:
         return
     require_server()
@@ -94,25 +94,25 @@ def run(
         if workers > 1 and is_file(database):
             stop(USAGE, f"{workers} workers need a PostgreSQL database: a SQLite file has one writer at a time")
         require_free(address)
-        pepper = _pepper(place)
+        pepper = _pepper(options)
         try:
             migrate(database)
         except DatabaseDown:
-            warn("the hub's database does not answer; until it does, the hub answers 503")
-    serve(place.database, pepper, address, workers=workers)
+            warn("the hub's database does not answer; the hub answers 503 until it does")
+    serve(database, pepper, address, workers=workers)
 
 
 @hub.command("migrate")
-def bring_up(context: typer.Context, *, database: DatabaseOption = None, pepper_file: PepperFileOption = None) -> None:
-    """Bring the database to the newest schema, as every start of a hub does."""
-    place = _place(context, database, pepper_file)
+def upgrade(context: typer.Context, *, database: DatabaseOption = None, pepper_file: PepperFileOption = None) -> None:
+    """Upgrade the database to the newest schema. Every start does the same."""
+    options = _options(context, database, pepper_file)
     with _problems():
         from gatekeeper.hub import migrate  # noqa: PLC0415 - an extra of its own
 
-        if is_file(place.database):
-            # A new file gets its pepper at once: later, one that has none has lost it.
-            _pepper(place)
-        migrate(place.database)
+        if is_file(options.database):
+            # Create the pepper together with the file: a file without one later counts as having lost it.
+            _pepper(options)
+        migrate(options.database)
     console().print("the database has the newest schema")
 
 
@@ -120,28 +120,28 @@ def bring_up(context: typer.Context, *, database: DatabaseOption = None, pepper_
 def create(
     context: typer.Context,
     *,
-    account: Annotated[str, typer.Option(help="Whose keys it may touch; made where it is new.", show_default=False)],
-    name: Annotated[str, typer.Option(help="What to call it; events name it.", show_default=False)],
+    account: Annotated[str, typer.Option(help="The account whose keys it may change; created if new.", show_default=False)],
+    name: Annotated[str, typer.Option(help="The token's name, which events show.", show_default=False)],
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,
 ) -> None:
-    """Mint a token, and print it this once."""
-    plaintext = _with_hub(_place(context, database, pepper_file), lambda hub: hub.tokens.mint(account, name=name))
+    """Mint a token and print it. It cannot be shown again."""
+    plaintext = _with_hub(_options(context, database, pepper_file), lambda hub: hub.tokens.mint(account, name=name))
     typer.echo(plaintext)
-    console(stderr=True).print("The token is told this once and will not be shown again.")
+    console(stderr=True).print("The token will not be shown again.")
 
 
 @tokens.command("list")
 def list_tokens(
     context: typer.Context,
     *,
-    account: Annotated[str | None, typer.Option(help="Whose; everybody's without it.")] = None,
+    account: Annotated[str | None, typer.Option(help="List only the tokens of this account.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,
 ) -> None:
     """List the tokens, without their plaintexts."""
-    rows = _with_hub(_place(context, database, pepper_file), lambda hub: hub.tokens.list(account))
+    rows = _with_hub(_options(context, database, pepper_file), lambda hub: hub.tokens.list(account))
     if as_json:
         print_json(rows)
         return
@@ -155,35 +155,35 @@ def list_tokens(
 def revoke(
     context: typer.Context,
     *,
-    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `token list` has it.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, from `token list`.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,
 ) -> None:
-    """Make the hub forget a token, from its next request on."""
-    place = _place(context, database, pepper_file)
-    ask(f"Revoke the token {plain(token_id)}? Whoever uses it is locked out.", yes=yes)
-    revoked = _with_hub(place, lambda hub: hub.tokens.revoke(token_id))
+    """Revoke a token. The next request with it is refused."""
+    options = _options(context, database, pepper_file)
+    ask(f"Revoke the token {plain(token_id)}? Programs that use it lose access.", yes=yes)
+    revoked = _with_hub(options, lambda hub: hub.tokens.revoke(token_id))
     if revoked is None:
         stop(REFUSED, f"there is no token with the id {token_id!r}; `gatekeeper hub token list` lists them")
     console().print(f"the token {legible(revoked.name)} of {legible(revoked.account)} is revoked")
 
 
-def _place(context: typer.Context, database: str | None, pepper_file: Path | None) -> HubOptions:
-    """What the command itself was told, or else the group before it."""
+def _options(context: typer.Context, database: str | None, pepper_file: Path | None) -> HubOptions:
+    """The options of the command, or those given before it."""
     group: HubOptions = context.obj
     return HubOptions(database or group.database, pepper_file or group.pepper_file)
 
 
-def _pepper(place: HubOptions) -> str:
+def _pepper(options: HubOptions) -> str:
     from gatekeeper.hub.database import parse_location  # noqa: PLC0415 - an extra of its own
 
-    # First of all, so that a database that cannot be meant gets no pepper.
-    parse_location(place.database)
-    return find_pepper(place.database, place.pepper_file)
+    # Check the database first, so that a mistyped one gets no pepper file.
+    parse_location(options.database)
+    return find_pepper(options.database, options.pepper_file)
 
 
-def _with_hub(place: HubOptions, act: "Callable[[Hub], Awaitable[Result]]") -> Result:
+def _with_hub(options: HubOptions, act: "Callable[[Hub], Awaitable[Result]]") -> Result:
     async def open_and_act() -> Result:
         async with app.router.lifespan_context(app):
             return await act(app.state.hub)
@@ -191,7 +191,7 @@ def _with_hub(place: HubOptions, act: "Callable[[Hub], Awaitable[Result]]") -> R
     with _problems():
         from gatekeeper.hub import create_hub  # noqa: PLC0415 - an extra of its own
 
-        app = create_hub(place.database, pepper=_pepper(place))
+        app = create_hub(options.database, pepper=_pepper(options))
         return anyio.run(open_and_act)
 
 
@@ -204,4 +204,4 @@ def _problems() -> Iterator[None]:
     except (ConfigError, ImportError) as error:
         stop(USAGE, str(error))
     except sqlite3.DatabaseError as error:
-        stop(USAGE, f"{'; '.join(getattr(error, '__notes__', ())) or 'the hub has a database'}: {error}")
+        stop(USAGE, f"{'; '.join(getattr(error, '__notes__', ())) or 'the database of the hub'}: {error}")

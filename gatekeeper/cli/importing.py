@@ -1,4 +1,4 @@
-"""gatekeeper keys import: mint a key for each line of a CSV file."""
+"""gatekeeper keys import: mint a key for each CSV line."""
 
 import csv
 import os
@@ -31,13 +31,13 @@ OWNER_ONLY = 0o600
 
 
 class Draft(NamedTuple):
-    """A line of the file, as the key that it asks for.
+    """A line of the file, which describes a key.
 
     Attributes:
-        line: its number, from 1.
-        name: what to call the key.
+        line: the number of the line, from 1.
+        name: the key's name.
         domain_allowlist: its entries.
-        agent_id: the agent to pin it to.
+        agent_id: the agent to pin it to, or None.
     """
 
     line: int
@@ -47,7 +47,7 @@ class Draft(NamedTuple):
 
 
 class BadLine(ValueError):
-    """A line of the file asks for no key."""
+    """A line of the file does not describe a key."""
 
 
 @with_client
@@ -56,11 +56,11 @@ def import_keys(
     *,
     file: Annotated[Path, typer.Argument(help="CSV: name, domain_allowlist (spaces or ; between entries), agent_id.")],
     keys_file: Annotated[
-        Path | None, typer.Option("--out", help="Where to write the keys; beside the file unless given.", show_default=False)
+        Path | None, typer.Option("--out", help="Where to write the keys; by default beside the file.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier import of the file has ended.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier import of the file.")] = False,
 ) -> None:
-    """Mint a key for each line, and write them to a file that only you can read."""
+    """Mint a key for each line. Only you can read the file of keys."""
     target = keys_file or file.with_suffix(".keys.csv")
     drafts, bad = _read(file)
     done = _minted(target) if resume else set()
@@ -84,29 +84,31 @@ def import_keys(
             minted += 1
     console().print(f"{several(minted, 'key')} minted and written to {target}, which only you can read")
     if bad:
-        again = f"mend them in their places and run: gatekeeper keys import {file} --out {target} --resume"
-        stop(REFUSED, f"{several(len(bad), 'line')} brought no key; {again}")
+        again = f"correct them in place and run: gatekeeper keys import {file} --out {target} --resume"
+        stop(REFUSED, f"{several(len(bad), 'line')} failed: {again}")
 
 
 class KeysFile:
-    """The file of the plaintexts, each of which is on the disk before the next one is minted.
+    """The file of plaintexts, synced to the disk after each key.
 
     Args:
-        path: where.
-        resume: whether it is there already, from an earlier import.
+        path: the path of the file.
+        resume: whether to append to the file of an earlier import.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self._path = path
         try:
-            # Exclusively: what is there may hold the only copy of other keys.
+            # O_EXCL: an existing file may hold the only copy of other keys.
             flags = os.O_WRONLY | os.O_APPEND | (0 if resume else os.O_CREAT | os.O_EXCL)
             self._file = os.fdopen(os.open(path, flags, OWNER_ONLY), "a", encoding="utf-8", newline="")
             self._lines = csv.writer(self._file)
             if self._file.tell() == 0:
                 self._write(KEYS_COLUMNS)
         except FileExistsError:
-            stop(USAGE, f"{path} is there already, and may hold keys: name another file by --out, or go on with --resume")
+            stop(
+                USAGE, f"{path} already exists and may hold keys: choose another file with --out, or continue with --resume"
+            )
         except OSError as error:
             stop(USAGE, f"cannot write {path}: {error.strerror}")
 
@@ -114,17 +116,17 @@ class KeysFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What could be written has been; a full disk would have its say here once more.
+        # All that could be written has been flushed. On a full disk, closing fails once more.
         with suppress(OSError):
             self._file.close()
 
     def add(self, draft: Draft, created: CreatedWidgetKey) -> None:
-        """Write a key down for good."""
+        """Write a key and sync it to the disk."""
         try:
             self._write((draft.line, draft.name, created.id, created.public_key))
         except OSError as error:
-            lost = f"the key {created.id} of line {draft.line} was minted and could not be written down: delete it"
-            stop(USAGE, f"cannot write {self._path}: {error.strerror}; {lost}, and go on with --resume")
+            lost = f"the key {created.id} of line {draft.line} was minted but not saved: delete it"
+            stop(USAGE, f"cannot write {self._path}: {error.strerror}; {lost}, then continue with --resume")
 
     def _write(self, fields: Iterable[object]) -> None:
         self._lines.writerow(fields)
@@ -152,14 +154,14 @@ def _read(file: Path) -> tuple[list[Draft], list[str]]:
 
 
 def _draft(number: int, line: str, header: list[str]) -> Iterator[Draft]:
-    # Line by line, so that a quote which is never closed takes no other line with it.
+    # Parse line by line, so that an unclosed quote does not swallow other lines.
     fields = next(csv.reader([line], strict=True), [])
     if not any(field.strip() for field in fields):
         return
     if len(fields) != len(header):
-        raise BadLine(f"it has {several(len(fields), 'field')}, and the first line has {len(header)}")
+        raise BadLine(f"it has {several(len(fields), 'field')}: expected {len(header)}, as in the first line")
     if not line.replace("\t", " ").isprintable():
-        raise BadLine("it holds characters that are not UTF-8, or that cannot be printed")
+        raise BadLine("it contains characters that are not UTF-8 or not printable")
     row = dict(zip(header, (field.strip() for field in fields), strict=True))
     entries = row["domain_allowlist"].replace(";", " ").split()
     rejected = Allowlist.parse(entries).rejected
@@ -171,26 +173,26 @@ def _draft(number: int, line: str, header: list[str]) -> Iterator[Draft]:
 
 
 def _minted(target: Path) -> set[tuple[int, str]]:
-    """The lines, with their names, that an earlier import has minted keys for."""
+    """The lines, by number and name, that already have a key."""
     try:
         text = target.read_text(encoding="utf-8")
     except FileNotFoundError:
-        stop(USAGE, f"there is no {target} to go on with; leave --resume out")
+        stop(USAGE, f"there is no {target} to continue: run the import without --resume")
     except OSError as error:
         stop(USAGE, f"cannot read {target}: {error.strerror}")
     except UnicodeDecodeError:
-        stop(USAGE, f"{target} is not a file of keys that an import has written")
+        stop(USAGE, f"{target} was not written by an import")
     rows = list(csv.reader(text.splitlines()))
     if rows and tuple(rows[0]) != KEYS_COLUMNS:
-        stop(USAGE, f"{target} is not a file of keys that an import has written")
+        stop(USAGE, f"{target} was not written by an import")
     if not text.endswith("\n") and text:
-        stop(USAGE, f"the last line of {target} is cut short: delete that key at the hub, and the line, and go on then")
+        stop(USAGE, f"the last line of {target} is cut short: delete that key at the hub and the line, then try again")
     return {(int(row[0]), row[1]) for row in rows[1:] if len(row) == len(KEYS_COLUMNS) and row[0].isdecimal()}
 
 
 def _give_up(draft: Draft, error: Exception, minted: int, file: Path, target: Path) -> NoReturn:
     refused = isinstance(error, HubAuthenticationError | HubPermissionError)
     code = REFUSED if refused else USAGE if isinstance(error, ConfigError | HubProtocolError) else UNREACHABLE
-    unsure = "" if refused else f" Whether line {draft.line} has its key, `gatekeeper keys list` tells."
+    unsure = "" if refused else f" Line {draft.line} may have its key: see `gatekeeper keys list`."
     again = f"gatekeeper keys import {file} --out {target} --resume"
-    stop(code, f"{error}. Minted and written to {target}: {several(minted, 'key')}.{unsure} To go on: {again}")
+    stop(code, f"{error}. Minted and written to {target}: {several(minted, 'key')}.{unsure} To continue: {again}")

@@ -1,4 +1,4 @@
-"""gatekeeper keys: list, create, show, change and delete the widget keys of an account."""
+"""gatekeeper keys: manage the widget keys of an account."""
 
 from collections.abc import Iterable, Iterator
 from typing import Annotated
@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from gatekeeper.cli.connection import with_client
 from gatekeeper.cli.importing import import_keys
-from gatekeeper.cli.lint import explained
+from gatekeeper.cli.lint import explain
 from gatekeeper.cli.output import REFUSED, USAGE, ask, console, legible, moment, plain, print_json, print_table, stop, warn
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
 from gatekeeper.errors import InvalidEntry
@@ -20,13 +20,13 @@ from gatekeeper.matching.pattern import Pattern
 
 __all__ = ("keys",)
 
-keys = typer.Typer(help="The widget keys of an account.", no_args_is_help=True)
+keys = typer.Typer(help="Manage the widget keys of an account.", no_args_is_help=True)
 keys.command("import")(import_keys)
 
 Key = Annotated[str, typer.Argument(help="The key's id, or its last 8 characters.", show_default=False)]
 Entries = Annotated[list[str], typer.Argument(help="Allowlist entries, such as '*.acme.com'.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @keys.command("list")
@@ -51,11 +51,11 @@ def list_keys(client: HubClient, *, as_json: Json = False) -> None:
 def create(
     client: HubClient,
     *,
-    name: Annotated[str, typer.Argument(help="What to call it.", show_default=False)],
-    allow: Annotated[list[str] | None, typer.Option(help="An allowlist entry; may be given again.")] = None,
+    name: Annotated[str, typer.Argument(help="The key's name.", show_default=False)],
+    allow: Annotated[list[str] | None, typer.Option(help="An allowlist entry; repeat for more.")] = None,
     agent_id: Annotated[str | None, typer.Option("--agent", help="The agent to pin it to.")] = None,
     widget_url: Annotated[
-        str, typer.Option(envvar="GATEKEEPER_WIDGET_URL", help="Where the widget's script is.")
+        str, typer.Option(envvar="GATEKEEPER_WIDGET_URL", help="The URL of the widget's script.")
     ] = "https://widgets.example/widget.js",
     as_json: Json = False,
 ) -> None:
@@ -66,11 +66,11 @@ def create(
     if as_json:
         print_json(created)
     else:
-        for line in _shown(created):
+        for line in _describe(created):
             console().print(line)
-        for line in _tag(created, widget_url):
+        for line in _script_tag(created, widget_url):
             console().print(line)
-    console(stderr=True).print("The key is told this once and will not be shown again.")
+    console(stderr=True).print("The key will not be shown again.")
 
 
 @keys.command()
@@ -81,26 +81,26 @@ def show(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     if as_json:
         print_json(row)
         return
-    for line in (*_shown(row), *explained(row.domain_allowlist, Allowlist.parse(row.domain_allowlist))):
+    for line in (*_describe(row), *explain(row.domain_allowlist, Allowlist.parse(row.domain_allowlist))):
         console().print(line)
 
 
 @keys.command()
 @with_client
 def allow(client: HubClient, *, key: Key, entries: Entries, as_json: Json = False) -> None:
-    """Let the pages of these entries use a key, too."""
+    """Add entries to the allowlist of a key."""
     row = _find(client, key)
     known = {_normalised(entry) for entry in row.domain_allowlist}
     new = [entry for entry in dict.fromkeys(entries) if _normalised(entry) not in known]
     together = [*row.domain_allowlist, *new]
     _require_entries(new, together)
-    _changed(client.widget_keys.update(row.id, domain_allowlist=together) if new else row, as_json=as_json)
+    _print_changed(client.widget_keys.update(row.id, domain_allowlist=together) if new else row, as_json=as_json)
 
 
 @keys.command()
 @with_client
 def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False, as_json: Json = False) -> None:
-    """Let the pages of these entries use a key no longer."""
+    """Remove entries from the allowlist of a key."""
     row = _find(client, key)
     unwanted = {_normalised(entry) for entry in entries}
     unknown = unwanted - {_normalised(entry) for entry in row.domain_allowlist}
@@ -108,9 +108,9 @@ def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False,
         listed = ", ".join(map(plain, row.domain_allowlist)) or "none"
         stop(USAGE, f"the key's allowlist has no {', '.join(sorted(unknown))}; its entries are: {listed}")
     left = [entry for entry in row.domain_allowlist if _normalised(entry) not in unwanted]
-    blocked = "" if left else " No entry is left then, which blocks the key."
-    ask(f"Take {', '.join(sorted(unwanted))} off the allowlist of {_named(row)}?{blocked}", yes=yes)
-    _changed(client.widget_keys.update(row.id, domain_allowlist=left), as_json=as_json)
+    blocked = "" if left else " No entry is left, which blocks the key."
+    ask(f"Remove {', '.join(sorted(unwanted))} from the allowlist of {_label(row)}?{blocked}", yes=yes)
+    _print_changed(client.widget_keys.update(row.id, domain_allowlist=left), as_json=as_json)
 
 
 @keys.command()
@@ -123,14 +123,14 @@ def pin(
     as_json: Json = False,
 ) -> None:
     """Pin a key to an agent, whatever agent the page names."""
-    _changed(client.widget_keys.update(_find(client, key).id, agent_id=agent_id), as_json=as_json)
+    _print_changed(client.widget_keys.update(_find(client, key).id, agent_id=agent_id), as_json=as_json)
 
 
 @keys.command()
 @with_client
 def unpin(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Let the page name the agent again."""
-    _changed(client.widget_keys.update(_find(client, key).id, agent_id=None), as_json=as_json)
+    _print_changed(client.widget_keys.update(_find(client, key).id, agent_id=None), as_json=as_json)
 
 
 @keys.command()
@@ -138,38 +138,38 @@ def unpin(client: HubClient, *, key: Key, as_json: Json = False) -> None:
 def disable(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = False) -> None:
     """Revoke a key until it is enabled again."""
     row = _find(client, key)
-    ask(f"Disable {_named(row)}? Every page that carries it loses its widget.", yes=yes)
-    _changed(client.widget_keys.update(row.id, disabled=True), as_json=as_json)
+    ask(f"Disable {_label(row)}? Every page with this key loses its widget.", yes=yes)
+    _print_changed(client.widget_keys.update(row.id, disabled=True), as_json=as_json)
 
 
 @keys.command()
 @with_client
 def enable(client: HubClient, *, key: Key, as_json: Json = False) -> None:
-    """Make a disabled key good again."""
-    _changed(client.widget_keys.update(_find(client, key).id, disabled=False), as_json=as_json)
+    """Enable a disabled key."""
+    _print_changed(client.widget_keys.update(_find(client, key).id, disabled=False), as_json=as_json)
 
 
 @keys.command()
 @with_client
 def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = False) -> None:
-    """Remove a key that was never used; disable one that was."""
+    """Delete a key if it was never used, otherwise disable it."""
     row = _find(client, key)
-    ask(f"Delete {_named(row)}? It cannot be had again.", yes=yes)
+    ask(f"Delete {_label(row)}? It cannot be restored.", yes=yes)
     kept = client.widget_keys.delete(row.id)
     if as_json:
         print_json(kept)
     elif kept is None:
-        console().print(f"{escape(_named(row))} is gone")
+        console().print(f"{escape(_label(row))} is deleted")
     else:
-        console().print(f"{escape(_named(row))} was used before: it is disabled, and its row stays")
+        console().print(f"{escape(_label(row))} was used before, so it is disabled and its row stays")
 
 
 @keys.command()
 @with_client
 def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
-    """Show what was done to a key, by whom and when, also after it is gone."""
+    """Show the events of a key, even after its deletion."""
     named = _matching(_list(client), key)
-    # Of a key that is gone only the trail is left, by its id.
+    # A deleted key is not in the list. Its events remain, by its id.
     trail = client.widget_keys.events(named[0].id if named else key)
     if as_json:
         print_json(trail)
@@ -190,12 +190,12 @@ def _list(client: HubClient) -> list[WidgetKey]:
 def _find(client: HubClient, named: str) -> WidgetKey:
     found = _matching(_list(client), named)
     if not found:
-        stop(REFUSED, f"the account has no key with the id, or the last 8 characters, {named!r}")
+        stop(REFUSED, f"the account has no key with the id or the last 8 characters {named!r}")
     return found[0]
 
 
 def _matching(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
-    """The row of this id, or else of these last 8 characters; at most one."""
+    """Find a row by its id, otherwise by its last 8 characters."""
     last8 = named.removeprefix(mask(""))
     by_last8 = []
     for row in rows:
@@ -210,14 +210,14 @@ def _matching(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
 
 
 def _require_entries(entries: list[str], together: list[str]) -> None:
-    """Show what there is to say about entries, and end where one of them is rejected."""
+    """Print remarks about entries, and exit if one is rejected."""
     allowlist = Allowlist.parse(together)
     noted = {each.entry for each in allowlist.rejected}
     noted |= {each.entry for each in allowlist.warnings} | {each.entry for each in allowlist.suggestions}
-    for line in explained([entry for entry in entries if entry in noted], allowlist) if noted else ():
+    for line in explain([entry for entry in entries if entry in noted], allowlist) if noted else ():
         console(stderr=True).print(line)
     if {each.entry for each in allowlist.rejected} & set(entries):
-        stop(USAGE, "nothing was sent, because of what is rejected above")
+        stop(USAGE, "nothing was sent, because of the rejected entries")
 
 
 def _normalised(entry: str) -> str:
@@ -227,15 +227,15 @@ def _normalised(entry: str) -> str:
         return entry
 
 
-def _changed(row: WidgetKey, *, as_json: bool) -> None:
+def _print_changed(row: WidgetKey, *, as_json: bool) -> None:
     if as_json:
         print_json(row)
         return
-    for line in _shown(row):
+    for line in _describe(row):
         console().print(line)
 
 
-def _shown(row: WidgetKey) -> Iterator[str]:
+def _describe(row: WidgetKey) -> Iterator[str]:
     yield f"[bold]{mask(row.last8)}[/] {legible(row.name or '')}"
     yield f"  id         {legible(row.id)}"
     yield f"  state      {_state(row)}"
@@ -245,7 +245,7 @@ def _shown(row: WidgetKey) -> Iterator[str]:
     yield f"  created    {legible(row.created_at or 'unknown')}, last used {legible(row.last_used_at or 'never')}"
 
 
-def _tag(created: CreatedWidgetKey, widget_url: str) -> Iterator[str]:
+def _script_tag(created: CreatedWidgetKey, widget_url: str) -> Iterator[str]:
     yield ""
     yield "Paste this into the pages:"
     tag = f'<script src="{widget_url}" data-client-key="{created.public_key}" async></script>'
@@ -257,7 +257,7 @@ def _state(row: WidgetKey) -> str:
     return f"[red]disabled[/] since {legible(str(row.disabled_at))}" if row.disabled else "[green]enabled[/]"
 
 
-def _named(row: WidgetKey) -> str:
+def _label(row: WidgetKey) -> str:
     return f"the key {mask(row.last8)} ({plain(row.name or row.id)})"
 
 

@@ -1,4 +1,4 @@
-"""gatekeeper lint: what allowlist entries mean."""
+"""gatekeeper lint: explain allowlist entries."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,18 +15,18 @@ from gatekeeper.keys.slices import read_list
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.pattern import Pattern
 
-__all__ = ("explained", "lint")
+__all__ = ("explain", "lint")
 
 
 def lint(
     entries: Annotated[list[str] | None, typer.Argument(help="Allowlist entries.", show_default=False)] = None,
     *,
-    file: Annotated[Path | None, typer.Option(help="A file with one entry a line, or a JSON file of rows.")] = None,
-    https_only: Annotated[bool, typer.Option("--https-only", help="Read them as a gate with https_only=True does.")] = False,
+    file: Annotated[Path | None, typer.Option(help="A file with one entry per line, or a JSON file of rows.")] = None,
+    https_only: Annotated[bool, typer.Option("--https-only", help="Read entries like a gate with https_only=True.")] = False,
 ) -> None:
-    """Say what each entry means, how it is normalised, or why it is rejected."""
+    """Explain each entry: its meaning and normal form, or its error."""
     if bool(entries) == (file is not None):
-        stop(USAGE, "give entries, or --file with a file of them")
+        stop(USAGE, "expected either entries or a file of them (--file)")
     out = console()
     rejected = False
     lists = [("", tuple(entries or ()))] if file is None else _lists_in(file)
@@ -35,26 +35,26 @@ def lint(
             out.print(f"[bold]{legible(title)}[/]")
         allowlist = Allowlist.parse(written, https_only=https_only)
         rejected = rejected or bool(allowlist.rejected)
-        for line in explained(written, allowlist, https_only=https_only):
+        for line in explain(written, allowlist, https_only=https_only):
             out.print(line)
     raise typer.Exit(REFUSED if rejected else 0)
 
 
-def explained(written: Iterable[str], allowlist: Allowlist, *, https_only: bool = False) -> Iterator[str]:
-    """Say what each entry means, a line or two for each.
+def explain(written: Iterable[str], allowlist: Allowlist, *, https_only: bool = False) -> Iterator[str]:
+    """Explain each entry in a line or two.
 
     Args:
         written: the entries.
-        allowlist: the list that they are part of, whose other entries count for warnings and suggestions.
+        allowlist: the allowlist that contains them; its other entries affect warnings and suggestions.
         https_only: as for the allowlist.
 
     Yields:
-        Lines of markup.
+        Lines of rich markup.
     """
     rejected = {entry.entry: entry for entry in allowlist.rejected}
     warnings, suggestions = allowlist.warnings, allowlist.suggestions
     if not allowlist:
-        yield "[yellow]blocked[/]   without an entry that is right no page can use the key"
+        yield "[yellow]blocked[/]   no entry is valid, so no page can use the key"
     for entry in written:
         if entry in rejected:
             yield f"[red]rejected[/]  {legible(entry)}  ({rejected[entry].reason})\n          {escape(rejected[entry].hint)}"

@@ -1,4 +1,4 @@
-"""What the commands print, and how they end."""
+"""Output, questions and exit codes of the commands."""
 
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -26,76 +26,76 @@ __all__ = (
 )
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
-WIDE = 400  # characters
+WIDE = 400  # characters, enough for a table in a file or a pipe
 
 
 def console(*, stderr: bool = False) -> Console:
-    """What to print lines by that people copy from: never wrapped, and nothing in them coloured by guesswork."""
+    """Make a console for text that users copy: no wrapping, no highlighting."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, for programs."""
+    """Print a value as JSON."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def print_table(table: Table) -> None:
-    """Print a table, as wide as it has to be where no terminal sets a width: nothing is folded in a file or a pipe."""
+    """Print a table. Without a terminal, it is not folded."""
     width = None if console().is_terminal else WIDE
     Console(highlight=False, width=width).print(table)
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Go on only if the user wants to.
+    """Ask for confirmation, and exit unless the user agrees.
 
     Args:
-        question: what is about to happen.
-        yes: the answer, where it was given along with the command.
+        question: the question, with what is about to happen.
+        yes: whether the user has agreed by an option.
 
     Raises:
-        typer.Exit: the answer is no, or nobody is there to answer.
+        typer.Exit: the answer is no, or there is no input to read it from.
     """
     if yes:
         return
     try:
         sure = typer.confirm(question, err=True)
     except typer.Abort:
-        stop(USAGE, "nobody is there to answer; add --yes to go on without asking")
+        stop(USAGE, "there is no answer: add --yes to continue without asking")
     if not sure:
         stop(REFUSED, "nothing was changed")
 
 
 def plain(text: str) -> str:
-    """Text of somebody else, which plays no tricks on the terminal."""
+    """Escape the control characters of untrusted text."""
     return text if text.isprintable() else repr(text)
 
 
 def legible(text: str) -> str:
-    """Text of somebody else as markup, which shows it as it is."""
+    """Turn untrusted text into rich markup that shows it literally."""
     return escape(plain(text))
 
 
 def moment(at: datetime) -> str:
-    """A moment to the second, in UTC."""
+    """Format a datetime in UTC, to the second."""
     return at.astimezone(UTC).isoformat(sep=" ", timespec="seconds")
 
 
 def several(count: int, noun: str) -> str:
-    """So many of something, such as "1 key" and "2 keys"."""
+    """Format a count with its noun, such as "1 key", "2 keys"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def warn(message: str) -> None:
-    """Say what is not as it should be."""
+    """Print a warning."""
     console(stderr=True).print(f"[yellow]gatekeeper:[/] {escape(message)}")
 
 
 def stop(code: int, message: str) -> NoReturn:
-    """Say why it ends here.
+    """Print an error and exit.
 
     Args:
         code: the exit code.
-        message: why, as a sentence.
+        message: the error, as a sentence.
 
     Raises:
         typer.Exit: always.

@@ -1,4 +1,4 @@
-"""The pepper of a hub: where its commands find the secret that keys the hashes of keys and tokens."""
+"""The pepper of a hub, the secret that keys its hashes."""
 
 import os
 import secrets
@@ -13,35 +13,35 @@ OWNER_ONLY = 0o600
 
 
 def is_file(database: str) -> bool:
-    """Whether a database is a SQLite file; any other has a URL."""
+    """Whether a database is a SQLite file, not a URL."""
     return "://" not in database
 
 
 def find_pepper(database: str, pepper_file: Path | None) -> str:
-    """Find the pepper of a database; a SQLite file that is yet to be made gets one in a file beside it.
+    """Find the pepper of a database. A new SQLite file gets one beside it.
 
     Args:
         database: the path of a SQLite file, or the URL of a PostgreSQL database.
-        pepper_file: a file with the pepper, which goes before the environment.
+        pepper_file: a file with the pepper, which takes precedence over the environment.
 
     Returns:
         The pepper.
 
     Raises:
-        typer.Exit: there is none, or it cannot be read; the user has been told why.
+        typer.Exit: no pepper, or an unreadable one; the reason is printed.
     """
     if pepper_file is not None:
         return _read(pepper_file)
     if pepper := os.environ.get(PEPPER_VARIABLE, "").strip():
         return pepper
     if not is_file(database):
-        stop(USAGE, f"a PostgreSQL database needs a pepper of yours: --pepper-file, or {PEPPER_VARIABLE} in the "
-             "environment, with the output of `openssl rand -hex 32`")  # fmt: skip
+        stop(USAGE, f"a PostgreSQL database needs a pepper: --pepper-file, or {PEPPER_VARIABLE} in the environment, "
+             "with the output of `openssl rand -hex 32`")  # fmt: skip
     beside = Path(f"{database}.pepper")
     if not beside.exists():
         if Path(database).exists():
-            stop(USAGE, f"{database} is there, and its pepper is not in {beside}: name the file by --pepper-file, or put "
-                 f"it into the environment as {PEPPER_VARIABLE}; under another one no token is known")  # fmt: skip
+            stop(USAGE, f"{database} exists, but its pepper is not in {beside}: expected its file as --pepper-file, or "
+                 f"{PEPPER_VARIABLE} in the environment; with another pepper, all tokens are unknown")  # fmt: skip
         _make(beside)
     return _read(beside)
 
@@ -55,7 +55,7 @@ def _make(path: Path) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         stop(USAGE, f"cannot write {path}: {error.strerror}")
-    said = f"the pepper of the new database is in {path}; whoever loses it has to mint every token anew"
+    said = f"the pepper of the new database is in {path}; keep it: without it, every token has to be minted again"
     console(stderr=True).print(f"gatekeeper: {said}", markup=False)
 
 
@@ -70,5 +70,5 @@ def _read(path: Path) -> str:
     if not pepper:
         stop(USAGE, f"the pepper in {path} is empty: expected a secret, such as the output of `openssl rand -hex 32`")
     if mode & 0o077:
-        warn(f"others than its owner may read {path}: chmod 600 {path}")
+        warn(f"other users can read {path}: run chmod 600 {path}")
     return pepper

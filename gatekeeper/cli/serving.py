@@ -1,4 +1,4 @@
-"""Serving a hub by uvicorn, in one process or several."""
+"""Serve a hub with uvicorn, in one process or several."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from gatekeeper.matching.hosts import MAX_PORT
 __all__ = ("Address", "hub_from_environment", "read_address", "require_free", "require_server", "serve")
 
 DATABASE_VARIABLE = "GATEKEEPER_DATABASE"
-GRACE = 10  # seconds that a request may take to end; an orchestrator kills after 10 (Docker) to 30 (Kubernetes)
+GRACE = 10  # seconds for open requests to finish; orchestrators kill after 10 (Docker) to 30 (Kubernetes)
 
 
 class Address(NamedTuple):
@@ -32,13 +32,13 @@ class Address(NamedTuple):
 
 
 def require_server() -> None:
-    """End with the pip command where there is no uvicorn."""
+    """Exit with the pip command if uvicorn is missing."""
     if find_spec("uvicorn") is None:
         stop(USAGE, "serving a hub needs the extra `hub`: pip install 'widget-gatekeeper[cli,hub]'")
 
 
 def read_address(text: str) -> Address:
-    """Read host:port, or end with what is expected."""
+    """Parse host:port, or exit."""
     host, _, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if not bare or (":" in bare) != host.startswith("[") or not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
@@ -47,7 +47,7 @@ def read_address(text: str) -> Address:
 
 
 def require_free(address: Address) -> None:
-    """End with a sentence where nobody can listen there."""
+    """Exit if the address cannot be bound."""
     try:
         family, _, _, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
@@ -58,21 +58,21 @@ def require_free(address: Address) -> None:
 
 
 def serve(database: str, pepper: str, address: Address, *, workers: int) -> None:
-    """Serve a hub until SIGTERM or SIGINT; what has begun by then is answered.
+    """Serve a hub until SIGTERM or SIGINT. Open requests are answered first.
 
     Args:
         database: the path of a SQLite file, or the URL of a PostgreSQL database.
-        pepper: its pepper.
+        pepper: the pepper of the database.
         address: where to listen.
-        workers: processes.
+        workers: the number of processes.
     """
     import uvicorn  # noqa: PLC0415 - an extra of its own
 
-    # The workers are told by their environment: what stands in the arguments of a process, everybody on the machine sees.
+    # Pass these to the workers in the environment: all users of the machine can read the arguments of a process.
     os.environ[DATABASE_VARIABLE] = database
     os.environ[PEPPER_VARIABLE] = pepper
     for ending in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn raises the signal once more when everything is closed; it was asked for, and has succeeded.
+        # uvicorn raises the signal again after its shutdown, which was requested and succeeded: exit with 0.
         signal.signal(ending, lambda *_: sys.exit(0))
     uvicorn.run(
         f"{__name__}:{hub_from_environment.__name__}",
@@ -88,7 +88,7 @@ def serve(database: str, pepper: str, address: Address, *, workers: int) -> None
 
 
 def hub_from_environment() -> Starlette:
-    """Make the hub that `serve` has put into the environment of this process."""
+    """Make the hub from the environment that `serve` has set."""
     from gatekeeper.hub import create_hub  # noqa: PLC0415 - an extra of its own
 
     return create_hub(os.environ[DATABASE_VARIABLE], pepper=os.environ[PEPPER_VARIABLE])

@@ -124,7 +124,7 @@ def test_check_warns_of_a_list_that_a_gate_would_not_trust(tmp_path: Path) -> No
     path.write_text(json.dumps([*ROWS, {"id": "bad"}]))
     done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(path))
     assert done.returncode == 0
-    assert "does not trust a list with so many bad rows" in done.stderr
+    assert "rejects a list with so many bad rows" in done.stderr
 
 
 def test_check_without_a_token_says_where_to_put_it() -> None:
