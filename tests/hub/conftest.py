@@ -1,4 +1,4 @@
-"""A hub for each test, over each kind of database, which nobody else uses."""
+"""A hub for each test, over a new database of each kind."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ NewDatabase = Callable[[], str | Path]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run on asyncio: SQLAlchemy's async core knows no other loop."""
+    """Run on asyncio, the only event loop that SQLAlchemy supports."""
     return "asyncio"
 
 
@@ -30,7 +30,7 @@ def postgres() -> Iterator[PostgresCluster]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
-    """Make databases that have nothing in them yet."""
+    """Make empty databases."""
     if request.param == "postgres":
         cluster: PostgresCluster = request.getfixturevalue("postgres")
         return cluster.create_schema
@@ -55,11 +55,11 @@ async def hub(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[Ru
 
 @pytest.fixture
 async def acme(hub: RunningHub) -> httpx.AsyncClient:
-    """Be the account acme."""
+    """A client of the account acme."""
     return await hub.client("acme")
 
 
 @pytest.fixture
 async def globex(hub: RunningHub) -> httpx.AsyncClient:
-    """Be the account globex."""
+    """A client of the account globex."""
     return await hub.client("globex")

@@ -1,4 +1,4 @@
-"""A hub in this process, its clock and its dice, and clients that ask it."""
+"""A hub in this process with its clock and dice, and clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +26,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that only moves when told to."""
 
     def __init__(self) -> None:
         self.now = START
@@ -36,17 +36,17 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> str:
-        """Go on by some seconds, and say what an answer has for that time."""
+        """Advance by seconds, and return the new time in the hub's format."""
         self.now += timedelta(seconds=seconds)
         return written(self.now)
 
 
 class Dice:
-    """The hub's random letters and digits, of which the next ones can be chosen.
+    """The hub's random letters and digits; a test can choose the next.
 
     Attributes:
-        next: what the next draws give.
-        before: called before each draw.
+        next: the results of the next draws.
+        before: a function that is called before each draw.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Dice:
 
 
 class RunningHub:
-    """A hub whose lifespan is running, and what a test needs to ask it."""
+    """A hub whose lifespan is running, with what tests need."""
 
     def __init__(self, app: Starlette, database: Database, clients: AsyncExitStack, clock: Clock, dice: Dice) -> None:
         self.app = app
@@ -71,7 +71,7 @@ class RunningHub:
 
     @property
     def hub(self) -> Hub:
-        """What the app offers besides HTTP."""
+        """The stores behind the app."""
         hub: Hub = self.app.state.hub
         return hub
 
@@ -80,7 +80,7 @@ class RunningHub:
         return await self.client_with({"Authorization": f"Bearer {await self.hub.tokens.mint(account, name='tests')}"})
 
     async def client_with(self, headers: dict[str, str]) -> httpx.AsyncClient:
-        """Open a client that sends these headers; a crash of the hub is an answer, as it is over a socket."""
+        """Open a client that sends these headers. A crash becomes a 500, as over a socket."""
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=headers)
         return await self._clients.enter_async_context(client)
@@ -99,19 +99,19 @@ async def running_hub(
 
 
 def stored_bytes(database: str | Path) -> bytes:
-    """Everything that a hub has in its database at this moment."""
+    """Read all bytes of a database."""
     if isinstance(database, Path):
         return b"".join(file.read_bytes() for file in sorted(database.parent.iterdir()))
     return dump(database)
 
 
 def written(moment: datetime) -> str:
-    """Write a moment as the hub's answers do: whole seconds, UTC, "Z"."""
+    """Format a time like the hub: whole seconds, UTC, "Z"."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def create(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    """Create a widget key that has to succeed, and take its plaintext out of the row."""
+    """Create a widget key, and return its row without the plaintext."""
     answer = await client.post(PATH, json={"name": "shop", **fields})
     assert answer.status_code == httpx.codes.CREATED, answer.text
     row: dict[str, Any] = answer.json()
@@ -134,7 +134,7 @@ async def list_rows(client: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 async def fill(hub: RunningHub, account: str, count: int) -> None:
-    """Give an account many keys at once."""
+    """Add many keys to an account in one transaction."""
     rows = [
         {
             "id": f"00000000-0000-4000-8000-{number:012}",
@@ -156,7 +156,7 @@ async def fill(hub: RunningHub, account: str, count: int) -> None:
 async def ask(
     hub: RunningHub, client: httpx.AsyncClient, send: Send, left: asyncio.Event | None = None, spec_version: str = "2.3"
 ) -> None:
-    """Ask for the list, uncompressed, as a server would; the client leaves when the event is set."""
+    """Request the uncompressed list through ASGI; disconnect when the event is set."""
     asgi = {"version": "3.0", "spec_version": spec_version}
 
     async def receive() -> Message:
@@ -169,7 +169,7 @@ async def ask(
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Assert that an answer is a problem of this status and code, whole and uncached; give its body."""
+    """Assert that an answer is a problem, and return its body."""
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json"), answer.text
     assert answer.headers["Cache-Control"] == "no-store"
     body: dict[str, Any] = answer.json()

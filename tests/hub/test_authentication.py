@@ -1,4 +1,4 @@
-"""Who may ask: Authorization and X-Account-ID."""
+"""Authentication by Authorization and X-Account-ID, and the tokens behind it."""
 
 import httpx
 import pytest
@@ -57,7 +57,7 @@ async def test_an_unknown_token_is_a_401_on_every_endpoint(hub: RunningHub, meth
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
 
 
-async def test_a_neighbour_of_a_token_is_unknown(hub: RunningHub) -> None:
+async def test_a_modified_token_is_unknown(hub: RunningHub) -> None:
     token = await hub.hub.tokens.mint("acme", name="ci")
     stranger = await hub.client_with({})
     for neighbour in (token[:-1], token + "x", token.swapcase(), token.replace("acme", "globex"), token + "="):
@@ -65,13 +65,13 @@ async def test_a_neighbour_of_a_token_is_unknown(hub: RunningHub) -> None:
         assert_problem(answer, 401, "token_unknown")
 
 
-async def test_a_refusal_never_repeats_the_token(hub: RunningHub) -> None:
+async def test_a_refusal_does_not_repeat_the_token(hub: RunningHub) -> None:
     stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
     assert RANDOM not in (await stranger.get(PATH)).text
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
-async def test_the_scheme_is_read_in_any_letter_case(hub: RunningHub, scheme: str) -> None:
+async def test_the_scheme_is_case_insensitive(hub: RunningHub, scheme: str) -> None:
     token = await hub.hub.tokens.mint("acme", name="ci")
     client = await hub.client_with({"Authorization": f"{scheme} {token}"})
     assert await list_rows(client) == []
@@ -80,7 +80,7 @@ async def test_the_scheme_is_read_in_any_letter_case(hub: RunningHub, scheme: st
 @pytest.mark.parametrize(
     "token", ["opaque", "sk_live_", "sk_live_acme", "sk_live_acme_", "sk_live__x", "sk_live_ACME_x", "pk_live_acme_x"]
 )
-async def test_a_token_that_carries_no_account_needs_the_header(hub: RunningHub, token: str) -> None:
+async def test_a_token_without_an_account_needs_the_header(hub: RunningHub, token: str) -> None:
     stranger = await hub.client_with({"Authorization": f"Bearer {token}"})
     for headers in ({}, {"X-Account-ID": ""}):
         problem = assert_problem(await stranger.get(PATH, headers=headers), 400, "account_missing")
@@ -97,7 +97,7 @@ async def test_a_token_carries_its_account(hub: RunningHub, account: str) -> Non
     assert await list_rows(client) == []
 
 
-async def test_a_header_that_names_the_account_of_the_token_is_welcome(acme: httpx.AsyncClient) -> None:
+async def test_the_header_can_name_the_account_of_the_token(acme: httpx.AsyncClient) -> None:
     assert (await acme.get(PATH, headers={"X-Account-ID": "acme"})).status_code == httpx.codes.OK
 
 
@@ -115,7 +115,7 @@ async def test_two_headers_that_name_two_accounts_are_a_403(acme: httpx.AsyncCli
     assert_problem(answer, 403, "account_mismatch")
 
 
-async def test_an_unknown_token_learns_nothing_from_the_header(hub: RunningHub) -> None:
+async def test_refusals_of_unknown_tokens_do_not_depend_on_the_account(hub: RunningHub) -> None:
     await hub.hub.tokens.mint("acme", name="ci")
     stranger = await hub.client_with({"Authorization": f"Bearer sk_live_acme_{RANDOM}"})
     answers = [await stranger.get(PATH, headers={"X-Account-ID": account}) for account in ("acme", "globex", "nobody")]
@@ -128,7 +128,7 @@ async def test_all_tokens_of_an_account_see_the_same_keys(hub: RunningHub) -> No
     assert await list_rows(second) == [row]
 
 
-async def test_tokens_stay_known_over_a_restart_and_are_unknown_under_another_pepper(new_database: NewDatabase) -> None:
+async def test_tokens_survive_a_restart_but_not_a_change_of_the_pepper(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as first:
         headers = {"Authorization": f"Bearer {await first.hub.tokens.mint('acme', name='ci')}"}
@@ -151,7 +151,7 @@ async def test_tokens_are_listed_without_their_plaintexts(hub: RunningHub) -> No
     assert not any(plaintext.rpartition("_")[2] in repr(listed) for plaintext in plaintexts)
 
 
-async def test_a_revoked_token_is_unknown_from_then_on_and_the_others_live(hub: RunningHub) -> None:
+async def test_a_revoked_token_is_unknown_and_the_others_work(hub: RunningHub) -> None:
     clients = [await hub.client("acme"), await hub.client("acme")]
     row = await create(clients[0])
     first, second = await hub.hub.tokens.list("acme")
@@ -164,14 +164,14 @@ async def test_a_revoked_token_is_unknown_from_then_on_and_the_others_live(hub: 
 
 
 @pytest.mark.parametrize("account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"])
-async def test_no_token_is_minted_for_a_name_that_no_account_has(hub: RunningHub, account: str) -> None:
+async def test_no_token_is_minted_for_an_invalid_account_name(hub: RunningHub, account: str) -> None:
     with pytest.raises(ConfigError) as raised:
         await hub.hub.tokens.mint(account, name="ci")
     assert len(raised.value.problems) == 1
     assert repr(account) in str(raised.value)
 
 
-async def test_a_tokens_name_has_no_nul(hub: RunningHub) -> None:
+async def test_the_name_of_a_token_must_not_contain_nul(hub: RunningHub) -> None:
     with pytest.raises(ConfigError, match="NUL"):
         await hub.hub.tokens.mint("acme", name="a\0b")
 
@@ -182,7 +182,7 @@ async def test_a_token_needs_a_name_of_1_to_200_characters(hub: RunningHub, name
         await hub.hub.tokens.mint("acme", name=name)
 
 
-async def test_every_mistake_in_minting_a_token_is_reported_at_once(hub: RunningHub) -> None:
+async def test_all_mistakes_in_minting_a_token_are_reported_together(hub: RunningHub) -> None:
     with pytest.raises(ConfigError) as raised:
         await hub.hub.tokens.mint("Acme", name="")
     assert len(raised.value.problems) == len(("account", "name"))

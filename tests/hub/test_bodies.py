@@ -1,4 +1,4 @@
-"""Bodies that are no JSON, not the JSON that was expected, or too much of it; and paths that are not there."""
+"""Malformed, invalid and oversized bodies, and unknown paths."""
 
 from collections.abc import AsyncIterator
 
@@ -15,13 +15,13 @@ JSON = {"Content-Type": "application/json"}
 
 
 def body_of(length: int) -> bytes:
-    """Make a body of exactly this many bytes that a create accepts."""
+    """Make a valid create body of exactly this many bytes."""
     frame = b'{"name":"shop","padding":""}'
     return frame[:-2] + b"x" * (length - len(frame)) + frame[-2:]
 
 
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
-    """Send a body without announcing its length."""
+    """Send a body without a Content-Length."""
     for start in range(0, len(body), 65_536):
         yield body[start : start + 65_536]
 
@@ -43,7 +43,7 @@ async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
         ('{"name": "shop"}'.encode("utf-16"), 0),
     ],
 )
-async def test_what_is_not_json_is_a_400_with_the_position(acme: httpx.AsyncClient, body: bytes, position: int) -> None:
+async def test_malformed_json_is_a_400_with_the_position(acme: httpx.AsyncClient, body: bytes, position: int) -> None:
     row = await create(acme)
     for method, path in (("POST", PATH), ("PATCH", f"{PATH}/{row['id']}")):
         answer = await acme.request(method, path, content=body, headers=JSON)
@@ -52,25 +52,25 @@ async def test_what_is_not_json_is_a_400_with_the_position(acme: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("escape", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800x"])
-async def test_half_a_surrogate_pair_is_no_text(acme: httpx.AsyncClient, escape: str) -> None:
+async def test_a_lone_surrogate_is_malformed_json(acme: httpx.AsyncClient, escape: str) -> None:
     answer = await acme.post(PATH, content=f'{{"name": "{escape}"}}', headers=JSON)
     assert_problem(answer, 400, "malformed_json")
 
 
-async def test_a_body_that_is_nested_too_deeply_is_a_400(acme: httpx.AsyncClient) -> None:
+async def test_a_deeply_nested_body_is_a_400(acme: httpx.AsyncClient) -> None:
     body = b'{"name": "shop", "ignored": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     answer = await acme.post(PATH, content=body, headers=JSON)
     assert "nested" in assert_problem(answer, 400, "malformed_json")["detail"]
 
 
 @pytest.mark.parametrize("body", ["[]", "null", '"shop"', "7", '[{"name": "shop"}]'])
-async def test_json_that_is_no_object_is_a_400(acme: httpx.AsyncClient, body: str) -> None:
+async def test_json_other_than_an_object_is_a_400(acme: httpx.AsyncClient, body: str) -> None:
     answer = await acme.post(PATH, content=body, headers=JSON)
     assert "object" in assert_problem(answer, 400, "invalid_request")["detail"]
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON ;x=y"])
-async def test_json_is_read_whatever_the_parameters_of_its_type(acme: httpx.AsyncClient, kind: str) -> None:
+async def test_parameters_of_the_content_type_are_ignored(acme: httpx.AsyncClient, kind: str) -> None:
     answer = await acme.post(PATH, content=b'{"name": "shop"}', headers={"Content-Type": kind})
     assert answer.status_code == httpx.codes.CREATED
 
@@ -86,7 +86,7 @@ async def test_another_content_type_is_a_415(acme: httpx.AsyncClient, kind: str 
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_body_of_1_mb_is_read_and_one_byte_more_is_a_413(acme: httpx.AsyncClient, *, announced: bool) -> None:
+async def test_a_body_over_1_mb_is_a_413(acme: httpx.AsyncClient, *, announced: bool) -> None:
     def content(length: int) -> bytes | AsyncIterator[bytes]:
         return body_of(length) if announced else in_chunks(body_of(length))
 
@@ -96,7 +96,7 @@ async def test_a_body_of_1_mb_is_read_and_one_byte_more_is_a_413(acme: httpx.Asy
     assert len(await list_rows(acme)) == 1
 
 
-async def test_a_body_without_an_end_is_refused_once_it_is_too_long(acme: httpx.AsyncClient) -> None:
+async def test_an_endless_body_is_refused_at_the_limit(acme: httpx.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -109,9 +109,7 @@ async def test_a_body_without_an_end_is_refused_once_it_is_too_long(acme: httpx.
     assert sent <= LIMIT + 2 * 65_536
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_a_disconnect_in_the_middle_of_a_body_changes_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     incoming: list[Message] = [
         {"type": "http.request", "body": b'{"name": "shop"}', "more_body": True},
         {"type": "http.disconnect"},
@@ -141,7 +139,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(
     ("method", "path", "allowed"),
     [("PUT", PATH, {"GET", "HEAD", "POST"}), ("GET", f"{PATH}/nothing", {"PATCH", "DELETE"})],
 )
-async def test_another_method_is_a_405_that_names_all_that_there_are(
+async def test_another_method_is_a_405_with_all_allowed_methods(
     acme: httpx.AsyncClient, method: str, path: str, allowed: set[str]
 ) -> None:
     answer = await acme.request(method, path)
@@ -150,11 +148,11 @@ async def test_another_method_is_a_405_that_names_all_that_there_are(
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/v2/widget-keys", f"{PATH}/", f"{PATH}/a/b", "/widget-keys"])
-async def test_another_path_is_a_404_and_no_redirect(acme: httpx.AsyncClient, path: str) -> None:
+async def test_another_path_is_a_404_not_a_redirect(acme: httpx.AsyncClient, path: str) -> None:
     assert_problem(await acme.get(path), 404, "not_found")
 
 
-async def test_a_crash_is_a_500_that_says_nothing_about_itself(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_a_crash_is_a_500_without_details(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     def crash() -> None:
         raise RuntimeError("sk_live_acme_secret")
 

@@ -17,7 +17,7 @@ RANDOM = string.ascii_letters[:24]
 ENTRIES_AS_WRITTEN = [" ACME.com ", "*.acme.com", "localhost:*", "https://www.acme.com/", "bücher.example"]
 
 
-async def test_the_answer_is_the_row_and_the_plaintext(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_the_answer_has_the_row_and_the_plaintext(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": ["acme.com"], "agent_id": "agent-7"})
     assert answer.status_code == httpx.codes.CREATED
     row = answer.json()
@@ -39,7 +39,7 @@ async def test_the_answer_is_the_row_and_the_plaintext(hub: RunningHub, acme: ht
     }
 
 
-async def test_the_answer_with_the_plaintext_is_kept_by_no_cache(acme: httpx.AsyncClient) -> None:
+async def test_the_answer_with_the_plaintext_is_not_cached(acme: httpx.AsyncClient) -> None:
     answer = await acme.post(PATH, json={"name": "shop"})
     assert answer.headers["Cache-Control"] == "no-store"
 
@@ -52,7 +52,7 @@ async def test_a_key_names_its_account_and_has_32_random_letters_and_digits(hub:
     assert len(set(keys)) == len(keys)
 
 
-async def test_a_name_alone_makes_a_key_that_no_page_may_use_and_no_agent_is_pinned_to(acme: httpx.AsyncClient) -> None:
+async def test_a_name_alone_makes_a_blocked_key_without_an_agent(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     assert (row["domain_allowlist"], row["agent_id"]) == ([], None)
     assert (await create(acme, agent_id=None))["agent_id"] is None
@@ -64,7 +64,7 @@ async def test_names_need_not_be_unique(acme: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "x" * 200, "🔑" * 200, "two\nlines", "'; DROP TABLE widget_keys; --"])
-async def test_a_name_of_1_to_200_characters_is_kept_as_it_is(acme: httpx.AsyncClient, name: str) -> None:
+async def test_a_name_of_1_to_200_characters_is_stored_unchanged(acme: httpx.AsyncClient, name: str) -> None:
     await create(acme, name=name)
     assert [row["name"] for row in await list_rows(acme)] == [name]
 
@@ -89,7 +89,7 @@ async def test_a_name_of_1_to_200_characters_is_kept_as_it_is(acme: httpx.AsyncC
         ("domain_allowlist", ["acme.com"] * 1001),
     ],
 )
-async def test_a_field_of_the_wrong_form_is_named_in_a_400(acme: httpx.AsyncClient, field: str, value: Any) -> None:
+async def test_an_invalid_field_is_named_in_a_400(acme: httpx.AsyncClient, field: str, value: Any) -> None:
     answer = await acme.post(PATH, json={"name": "shop", field: value})
     assert f"`$.{field}" in assert_problem(answer, 400, "invalid_request")["detail"]
     assert await list_rows(acme) == []
@@ -101,13 +101,13 @@ async def test_a_missing_name_is_a_400(acme: httpx.AsyncClient, body: dict[str, 
     assert "`name`" in assert_problem(answer, 400, "invalid_request")["detail"]
 
 
-async def test_entries_are_kept_as_written(acme: httpx.AsyncClient) -> None:
+async def test_entries_are_stored_as_written(acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=ENTRIES_AS_WRITTEN)
     assert row["domain_allowlist"] == ENTRIES_AS_WRITTEN
     assert (await list_rows(acme))[0]["domain_allowlist"] == ENTRIES_AS_WRITTEN
 
 
-async def test_warnings_of_entries_that_work_come_back_in_the_row_and_are_not_kept(acme: httpx.AsyncClient) -> None:
+async def test_warnings_are_in_the_answer_and_not_in_the_list(acme: httpx.AsyncClient) -> None:
     entries = ["http://acme.com", "*.globex.com", "initech.com:*", "fine.com"]
     answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": entries})
     assert answer.status_code == httpx.codes.CREATED
@@ -131,14 +131,14 @@ async def test_every_rejected_entry_is_listed_with_a_reason_and_a_hint(acme: htt
     assert await list_rows(acme) == []
 
 
-async def test_more_entries_than_an_allowlist_has_are_rejected_one_by_one(acme: httpx.AsyncClient) -> None:
+async def test_entries_over_the_limit_are_rejected_one_by_one(acme: httpx.AsyncClient) -> None:
     entries = [f"shop{number}.acme.com" for number in range(102)]
     answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": entries})
     errors = assert_problem(answer, 400, "allowlist_invalid")["errors"]
     assert [(error["entry"], error["reason"]) for error in errors] == [(entry, "too_many") for entry in entries[100:]]
 
 
-async def test_unknown_fields_and_those_that_the_hub_sets_are_ignored(acme: httpx.AsyncClient) -> None:
+async def test_unknown_fields_and_fields_that_the_hub_sets_are_ignored(acme: httpx.AsyncClient) -> None:
     set_by_the_hub = {
         "id": "chosen",
         "last8": "chosen00",
@@ -163,7 +163,7 @@ async def test_unknown_fields_and_those_that_the_hub_sets_are_ignored(acme: http
     assert await list_rows(acme) == [row, ignored]
 
 
-async def test_a_last_8_that_the_account_has_is_drawn_again(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_a_last_8_that_is_taken_is_drawn_again(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     hub.dice.next = [RANDOM + "taken000"]
     await create(acme)
     hub.dice.next = ["other" + RANDOM[5:] + "taken000", RANDOM + "taken000", RANDOM + "free0000"]
@@ -172,7 +172,7 @@ async def test_a_last_8_that_the_account_has_is_drawn_again(hub: RunningHub, acm
     assert hub.dice.next == []
 
 
-async def test_a_last_8_that_differs_in_letter_case_is_free(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_last_8_is_case_sensitive(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     hub.dice.next = [RANDOM + "taken000", RANDOM + "TAKEN000"]
     assert [(await create(acme))["last8"] for _ in range(2)] == ["taken000", "TAKEN000"]
 
@@ -185,7 +185,7 @@ async def test_the_last_8_of_a_disabled_key_stays_taken(hub: RunningHub, acme: h
     assert (await create(acme))["last8"] == "free0000"
 
 
-async def test_two_accounts_may_have_the_same_last_8(
+async def test_two_accounts_can_have_the_same_last_8(
     hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
 ) -> None:
     hub.dice.next = [RANDOM + "shared00", RANDOM + "shared00"]
@@ -194,9 +194,7 @@ async def test_two_accounts_may_have_the_same_last_8(
     assert mine["key_sha256"] != theirs["key_sha256"]
 
 
-async def test_dice_that_never_fall_otherwise_are_a_500_that_changes_nothing(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_a_generator_that_repeats_itself_is_a_500_without_a_key(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     hub.dice.next = [RANDOM + "taken000"] * 11
     await create(acme)
     etag = (await acme.get(PATH)).headers["ETag"]
@@ -205,7 +203,7 @@ async def test_dice_that_never_fall_otherwise_are_a_500_that_changes_nothing(
     assert (len(answer.json()), answer.headers["ETag"]) == (1, etag)
 
 
-async def test_keys_are_there_after_the_hub_starts_again(new_database: NewDatabase) -> None:
+async def test_keys_survive_a_restart(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as first:
         row = await create(await first.client("acme"), domain_allowlist=["acme.com"])

@@ -8,7 +8,7 @@ from .support import PATH, RunningHub, assert_problem, create, list_rows, use
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_key_that_was_never_used_is_gone(acme: httpx.AsyncClient) -> None:
+async def test_a_key_that_was_never_used_is_deleted(acme: httpx.AsyncClient) -> None:
     row, bystander = await create(acme), await create(acme, name="bystander")
     answer = await acme.delete(f"{PATH}/{row['id']}")
     assert (answer.status_code, answer.content) == (httpx.codes.NO_CONTENT, b"")
@@ -17,16 +17,14 @@ async def test_a_key_that_was_never_used_is_gone(acme: httpx.AsyncClient) -> Non
     assert_problem(await acme.patch(f"{PATH}/{row['id']}", json={"disabled": False}), 404, "not_found")
 
 
-async def test_a_disabled_key_that_was_never_used_is_gone_too(acme: httpx.AsyncClient) -> None:
+async def test_a_disabled_key_that_was_never_used_is_deleted(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await acme.patch(f"{PATH}/{row['id']}", json={"disabled": True})
     assert (await acme.delete(f"{PATH}/{row['id']}")).status_code == httpx.codes.NO_CONTENT
     assert await list_rows(acme) == []
 
 
-async def test_a_key_that_was_used_is_disabled_and_repeating_it_is_harmless(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_deleting_a_used_key_disables_it_and_is_idempotent(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     used = hub.clock.advance(60)
     await use(acme, row, hub.clock.now)
@@ -39,9 +37,7 @@ async def test_a_key_that_was_used_is_disabled_and_repeating_it_is_harmless(
     assert await list_rows(acme) == [expected]
 
 
-async def test_deleting_a_used_key_keeps_the_moment_at_which_it_was_disabled(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_deleting_a_disabled_key_keeps_its_disabled_at(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await use(acme, row, hub.clock.now)
     disabled = (await acme.patch(f"{PATH}/{row['id']}", json={"disabled": True})).json()

@@ -1,4 +1,4 @@
-"""GET /api/v1/widget-keys/{id}/events: who did what to a key, and when."""
+"""GET /api/v1/widget-keys/{id}/events."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def events_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the events of a key, without the two fields that all of them share."""
+    """Read the events of a key, and check and remove their ids."""
     answer = await client.get(f"{PATH}/{row['id']}/events")
     assert (answer.status_code, answer.headers["Content-Type"]) == (httpx.codes.OK, "application/json"), answer.text
     events: list[dict[str, Any]] = answer.json()
@@ -21,16 +21,16 @@ async def events_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[dict
 
 
 async def actions_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[str]:
-    """Read what was done to a key."""
+    """Read the actions in the history of a key."""
     return [event["action"] for event in await events_of(client, row)]
 
 
 async def patch(client: httpx.AsyncClient, row: dict[str, Any], **fields: Any) -> None:
-    """Update a key, which has to succeed."""
+    """Update a key successfully."""
     assert (await client.patch(f"{PATH}/{row['id']}", json=fields)).status_code == httpx.codes.OK
 
 
-async def test_a_create_is_an_event_with_all_that_was_chosen(acme: httpx.AsyncClient) -> None:
+async def test_a_create_is_an_event_with_the_given_fields(acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
     assert await events_of(acme, row) == [
         {
@@ -46,7 +46,7 @@ async def test_a_create_is_an_event_with_all_that_was_chosen(acme: httpx.AsyncCl
     ]
 
 
-async def test_an_update_is_an_event_with_what_changed_and_nothing_else(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_an_update_is_an_event_with_only_the_changed_fields(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
     later = hub.clock.advance(60)
     await patch(acme, row, name="shop", domain_allowlist=["globex.com"], agent_id=None)
@@ -63,7 +63,7 @@ async def test_an_update_is_an_event_with_what_changed_and_nothing_else(hub: Run
     ]
 
 
-async def test_disabling_and_enabling_are_events_with_the_moment(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_disabling_and_enabling_are_events_with_their_times(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     disabled = hub.clock.advance(60)
     await patch(acme, row, disabled=True)
@@ -85,7 +85,7 @@ async def test_disabling_and_enabling_are_events_with_the_moment(hub: RunningHub
     ]
 
 
-async def test_an_update_that_also_disables_is_two_events_of_one_moment(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_an_update_that_also_disables_is_two_events_at_the_same_time(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     later = hub.clock.advance(60)
     await patch(acme, row, disabled=True, name="renamed")
@@ -97,7 +97,7 @@ async def test_an_update_that_also_disables_is_two_events_of_one_moment(hub: Run
 @pytest.mark.parametrize(
     "fields", [{}, {"name": "shop"}, {"domain_allowlist": []}, {"agent_id": None}, {"disabled": False}, {"colour": "red"}]
 )
-async def test_what_changes_nothing_is_no_event_and_no_new_list(
+async def test_an_update_without_a_change_is_no_event_and_keeps_the_etag(
     hub: RunningHub, acme: httpx.AsyncClient, fields: dict[str, Any]
 ) -> None:
     row = await create(acme)
@@ -116,7 +116,7 @@ async def test_disabling_twice_is_one_event(acme: httpx.AsyncClient) -> None:
     assert await actions_of(acme, row) == ["created", "disabled"]
 
 
-async def test_the_events_of_a_deleted_key_stay_and_say_what_it_was(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_the_events_of_a_deleted_key_stay_with_its_last_fields(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=["acme.com"])
     later = hub.clock.advance(60)
     await acme.delete(f"{PATH}/{row['id']}")
@@ -134,7 +134,7 @@ async def test_the_events_of_a_deleted_key_stay_and_say_what_it_was(hub: Running
     ]
 
 
-async def test_deleting_a_used_key_is_one_event_that_says_disabled(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_deleting_a_used_key_is_one_disabled_event(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await use(acme, row, hub.clock.now)
     for _ in range(2):
@@ -142,7 +142,7 @@ async def test_deleting_a_used_key_is_one_event_that_says_disabled(hub: RunningH
     assert await actions_of(acme, row) == ["created", "disabled"]
 
 
-async def test_an_event_names_the_token_and_keeps_its_name_when_it_is_revoked(hub: RunningHub) -> None:
+async def test_an_event_keeps_the_name_of_a_revoked_token(hub: RunningHub) -> None:
     row = None
     for name in ("ci", "dashboard"):
         token = await hub.hub.tokens.mint("acme", name=name)
@@ -156,14 +156,14 @@ async def test_an_event_names_the_token_and_keeps_its_name_when_it_is_revoked(hu
     assert {event["token_name"] for event in await events_of(reader, row)} == {"ci", "dashboard"}
 
 
-async def test_refused_writes_and_reported_use_are_no_events(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_refused_writes_and_usage_reports_are_no_events(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed", "domain_allowlist": ["*"]})
     await use(acme, row, hub.clock.now)
     assert await actions_of(acme, row) == ["created"]
 
 
-async def test_no_event_has_a_plaintext(acme: httpx.AsyncClient) -> None:
+async def test_events_contain_no_plaintext(acme: httpx.AsyncClient) -> None:
     created = (await acme.post(PATH, json={"name": "shop"})).json()
     answer = await acme.get(f"{PATH}/{created['id']}/events")
     assert created["public_key"].rpartition("_")[2] not in answer.text
@@ -172,7 +172,7 @@ async def test_no_event_has_a_plaintext(acme: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("key_id", ["nothing", "%00", "0" * 36, "%F0%9F%94%91"])
-async def test_an_id_that_never_was_is_a_404(acme: httpx.AsyncClient, key_id: str) -> None:
+async def test_events_of_an_unknown_id_are_a_404(acme: httpx.AsyncClient, key_id: str) -> None:
     assert_problem(await acme.get(f"{PATH}/{key_id}/events"), 404, "not_found")
 
 
@@ -188,7 +188,7 @@ async def test_the_id_of_another_account_is_the_same_404(
     assert theirs.content == unknown.content
 
 
-async def test_the_numbers_of_events_tell_nothing_of_other_keys(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
+async def test_event_numbers_reveal_nothing_about_other_keys(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     rows = [await create(acme), await create(globex), await create(acme)]
     for row, client in zip(rows, (acme, globex, acme), strict=True):
         assert [event["id"] for event in (await client.get(f"{PATH}/{row['id']}/events")).json()] == [1]

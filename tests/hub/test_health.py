@@ -9,7 +9,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize(("path", "status"), [("/healthz", "alive"), ("/readyz", "ready")])
-async def test_a_hub_that_is_well_says_so_to_anybody(hub: RunningHub, path: str, status: str) -> None:
+async def test_health_checks_need_no_token(hub: RunningHub, path: str, status: str) -> None:
     stranger = await hub.client_with({})
     answer = await stranger.get(path)
     assert (answer.status_code, answer.json()) == (httpx.codes.OK, {"status": status})

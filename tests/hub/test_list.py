@@ -28,7 +28,7 @@ FIELDS = [
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """Collect the SQL that runs while the test lasts."""
+    """Collect the SQL that runs during the test."""
     collected: list[str] = []
 
     def collect(*arguments: object) -> None:
@@ -43,7 +43,7 @@ async def test_an_account_without_keys_has_an_empty_array(acme: httpx.AsyncClien
     assert await list_rows(acme) == []
 
 
-async def test_the_list_is_a_bare_array_of_rows_with_every_field_and_no_plaintext(acme: httpx.AsyncClient) -> None:
+async def test_the_list_is_a_bare_array_of_rows_without_plaintexts(acme: httpx.AsyncClient) -> None:
     await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
     answer = await acme.get(PATH)
     assert answer.headers["Content-Type"] == "application/json"
@@ -51,12 +51,12 @@ async def test_the_list_is_a_bare_array_of_rows_with_every_field_and_no_plaintex
     assert list(row) == FIELDS
 
 
-async def test_a_row_of_the_list_is_the_row_that_create_answered(acme: httpx.AsyncClient) -> None:
+async def test_the_list_has_the_same_row_as_the_answer_to_create(acme: httpx.AsyncClient) -> None:
     created = await create(acme, domain_allowlist=["acme.com", "*.acme.com"], agent_id="agent-7")
     assert await list_rows(acme) == [created]
 
 
-async def test_rows_come_oldest_first_even_when_the_clock_was_set_back(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_rows_are_in_order_of_creation_even_if_the_clock_is_set_back(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     ids = []
     for seconds in (0, 0, -3600, 7200):
         hub.clock.advance(seconds)
@@ -64,7 +64,7 @@ async def test_rows_come_oldest_first_even_when_the_clock_was_set_back(hub: Runn
     assert [row["id"] for row in await list_rows(acme)] == ids
 
 
-async def test_moments_are_written_in_utc_with_a_z(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_times_are_in_utc_with_a_z(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     used = hub.clock.advance(9)
     await use(acme, row, hub.clock.now)
@@ -83,21 +83,19 @@ async def test_both_documented_paths_serve_the_same_keys(acme: httpx.AsyncClient
     assert (await acme.delete(f"/v1/widget-keys/{row['id']}")).status_code == httpx.codes.NO_CONTENT
 
 
-async def test_head_answers_the_headers_of_get(acme: httpx.AsyncClient) -> None:
+async def test_head_has_the_headers_of_get(acme: httpx.AsyncClient) -> None:
     answer = await acme.head(PATH)
     assert answer.status_code == httpx.codes.OK
     assert answer.headers["ETag"] == (await acme.get(PATH)).headers["ETag"]
 
 
-async def test_one_account_never_sees_the_rows_of_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
+async def test_an_account_does_not_see_the_rows_of_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     mine, theirs = await create(acme), await create(globex)
     assert await list_rows(acme) == [mine]
     assert await list_rows(globex) == [theirs]
 
 
-async def test_an_unchanged_list_answers_304_without_reading_the_rows(
-    acme: httpx.AsyncClient, statements: list[str]
-) -> None:
+async def test_a_304_does_not_read_the_rows(acme: httpx.AsyncClient, statements: list[str]) -> None:
     await create(acme)
     etag = (await acme.get(PATH)).headers["ETag"]
     statements.clear()
@@ -107,7 +105,7 @@ async def test_an_unchanged_list_answers_304_without_reading_the_rows(
     assert not any("widget_keys" in statement for statement in statements)
 
 
-async def test_the_list_may_be_kept_and_has_to_be_asked_for_each_time(acme: httpx.AsyncClient) -> None:
+async def test_caches_may_store_the_list_but_must_revalidate(acme: httpx.AsyncClient) -> None:
     full = await acme.get(PATH)
     unchanged = await acme.get(PATH, headers={"If-None-Match": full.headers["ETag"]})
     for answer in (full, unchanged):
@@ -115,7 +113,7 @@ async def test_the_list_may_be_kept_and_has_to_be_asked_for_each_time(acme: http
         assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding"
 
 
-async def test_the_etag_is_strong_and_stays_while_nothing_is_written(acme: httpx.AsyncClient) -> None:
+async def test_the_etag_is_strong_and_stable_without_writes(acme: httpx.AsyncClient) -> None:
     await create(acme)
     first, second = [(await acme.get(PATH)).headers["ETag"] for _ in range(2)]
     assert first == second
@@ -138,7 +136,7 @@ async def test_every_kind_of_write_changes_the_etag(hub: RunningHub, acme: httpx
     assert len(set(etags)) == len(etags)
 
 
-async def test_a_refused_write_leaves_the_etag(acme: httpx.AsyncClient) -> None:
+async def test_a_refused_write_keeps_the_etag(acme: httpx.AsyncClient) -> None:
     etag = (await acme.get(PATH)).headers["ETag"]
     assert (await acme.post(PATH, json={})).is_client_error
     assert (await acme.patch(f"{PATH}/nothing", json={"name": "x"})).is_client_error
@@ -146,18 +144,18 @@ async def test_a_refused_write_leaves_the_etag(acme: httpx.AsyncClient) -> None:
     assert (await acme.get(PATH)).headers["ETag"] == etag
 
 
-async def test_a_write_of_one_account_leaves_the_etag_of_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
+async def test_a_write_of_one_account_keeps_the_etag_of_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     etag = (await acme.get(PATH)).headers["ETag"]
     await create(globex)
     assert (await acme.get(PATH, headers={"If-None-Match": etag})).status_code == httpx.codes.NOT_MODIFIED
 
 
-async def test_the_etag_of_one_account_means_nothing_to_another(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
+async def test_the_etag_of_one_account_gives_another_no_304(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     theirs = (await globex.get(PATH)).headers["ETag"]
     assert (await acme.get(PATH, headers={"If-None-Match": theirs})).status_code == httpx.codes.OK
 
 
-async def test_an_etag_of_a_lost_database_means_nothing_to_its_successor(new_database: NewDatabase) -> None:
+async def test_an_etag_of_a_lost_database_gives_no_304_with_a_new_one(new_database: NewDatabase) -> None:
     etags = []
     for _ in ("lost", "successor"):
         async with running_hub(new_database()) as other:
@@ -168,20 +166,20 @@ async def test_an_etag_of_a_lost_database_means_nothing_to_its_successor(new_dat
 
 
 @pytest.mark.parametrize("condition", ["{etag}", "W/{etag}", '"other", {etag}', '"other" ,W/{etag} , "third"', "*"])
-async def test_a_condition_that_has_the_etag_answers_304(acme: httpx.AsyncClient, condition: str) -> None:
+async def test_if_none_match_with_the_etag_is_a_304(acme: httpx.AsyncClient, condition: str) -> None:
     etag = (await acme.get(PATH)).headers["ETag"]
     answer = await acme.get(PATH, headers={"If-None-Match": condition.format(etag=etag)})
     assert answer.status_code == httpx.codes.NOT_MODIFIED
 
 
 @pytest.mark.parametrize("condition", ["", '"other"', "{bare}", '"{bare}', "W/{bare}", '"x{bare}"', ",", '"*"'])
-async def test_a_condition_that_lacks_the_etag_answers_the_list(acme: httpx.AsyncClient, condition: str) -> None:
+async def test_if_none_match_without_the_etag_is_the_list(acme: httpx.AsyncClient, condition: str) -> None:
     bare = (await acme.get(PATH)).headers["ETag"].strip('"')
     answer = await acme.get(PATH, headers={"If-None-Match": condition.format(bare=bare)})
     assert answer.status_code == httpx.codes.OK
 
 
-async def test_a_condition_may_come_in_several_fields(acme: httpx.AsyncClient) -> None:
+async def test_if_none_match_can_be_in_several_fields(acme: httpx.AsyncClient) -> None:
     etag = (await acme.get(PATH)).headers["ETag"]
     answer = await acme.get(PATH, headers=[("If-None-Match", '"other"'), ("If-None-Match", etag)])
     assert answer.status_code == httpx.codes.NOT_MODIFIED

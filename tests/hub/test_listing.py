@@ -1,4 +1,4 @@
-"""How the list is sent: page by page, compressed where that is asked for, all of one moment."""
+"""Streaming the list: pages, compression, consistency and disconnects."""
 
 import asyncio
 import gzip
@@ -15,12 +15,12 @@ from .support import PATH, RunningHub, ask, create, fill, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
-MANY = 2_345  # more than two pages
+MANY = 2_345  # rows, more than two pages
 
 
 @pytest.fixture
 async def many(hub: RunningHub, acme: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Be the account acme, which has many keys."""
+    """A client of the account acme with several pages of keys."""
     await fill(hub, "acme", MANY)
     return acme
 
@@ -33,19 +33,17 @@ def connections_in_use(hub: RunningHub) -> int:
     return engines.streamer.pool.checkedout()
 
 
-async def test_many_rows_are_one_array_in_order(many: httpx.AsyncClient) -> None:
+async def test_several_pages_are_one_array_in_order(many: httpx.AsyncClient) -> None:
     assert [row["last8"] for row in await list_rows(many)] == [f"{number:08}" for number in range(MANY)]
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2000])
-async def test_no_row_is_lost_where_pages_end(hub: RunningHub, acme: httpx.AsyncClient, count: int) -> None:
+async def test_no_row_is_lost_between_pages(hub: RunningHub, acme: httpx.AsyncClient, count: int) -> None:
     await fill(hub, "acme", count)
     assert len(await list_rows(acme)) == count
 
 
-async def test_the_rows_are_those_of_the_etag_whatever_is_written_meanwhile(
-    hub: RunningHub, many: httpx.AsyncClient
-) -> None:
+async def test_the_rows_match_the_etag_despite_concurrent_writes(hub: RunningHub, many: httpx.AsyncClient) -> None:
     before = await many.get(PATH, headers={"Accept-Encoding": "identity"})
     async with hub.hub.keys.list("acme") as opened:
         first = await anext(opened.pages)
@@ -80,7 +78,7 @@ async def test_the_rows_are_those_of_the_etag_whatever_is_written_meanwhile(
         ("gzip;level=9", False),
     ],
 )
-async def test_the_list_is_compressed_exactly_where_that_is_asked_for(
+async def test_the_list_is_compressed_only_on_request(
     acme: httpx.AsyncClient,
     accepted: str | None,
     compressed: bool,  # noqa: FBT001 - a case of the table
@@ -93,13 +91,13 @@ async def test_the_list_is_compressed_exactly_where_that_is_asked_for(
     assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding"
 
 
-async def test_accept_encoding_may_come_in_several_fields(acme: httpx.AsyncClient) -> None:
+async def test_accept_encoding_can_be_in_several_fields(acme: httpx.AsyncClient) -> None:
     del acme.headers["Accept-Encoding"]
     answer = await acme.get(PATH, headers=[("Accept-Encoding", "br"), ("Accept-Encoding", "gzip")])
     assert answer.headers["Content-Encoding"] == "gzip"
 
 
-async def test_the_compressed_list_is_one_whole_gzip_stream(many: httpx.AsyncClient) -> None:
+async def test_the_compressed_list_is_one_gzip_stream(many: httpx.AsyncClient) -> None:
     plain = (await many.get(PATH, headers={"Accept-Encoding": "identity"})).content
     async with many.stream("GET", PATH, headers={"Accept-Encoding": "gzip"}) as answer:
         compressed = b"".join([chunk async for chunk in answer.aiter_raw()])
@@ -107,7 +105,7 @@ async def test_the_compressed_list_is_one_whole_gzip_stream(many: httpx.AsyncCli
     assert len(compressed) < len(plain) / 3
 
 
-async def test_the_two_representations_have_strong_etags_of_their_own_and_either_is_recognised(
+async def test_each_representation_has_a_strong_etag_and_either_gives_a_304(
     acme: httpx.AsyncClient,
 ) -> None:
     await create(acme)
@@ -119,7 +117,7 @@ async def test_the_two_representations_have_strong_etags_of_their_own_and_either
         for encoding in encodings:
             answer = await acme.get(PATH, headers={"Accept-Encoding": encoding, "If-None-Match": etag})
             assert (answer.status_code, answer.content) == (httpx.codes.NOT_MODIFIED, b"")
-            # A client knows its list again by this; it would not know the other one.
+            # The client recognises its own list by this ETag, not by the other one.
             assert answer.headers["ETag"] == etag
             assert "Content-Encoding" not in answer.headers
 
@@ -133,7 +131,7 @@ async def test_head_has_the_headers_of_the_same_representation(many: httpx.Async
             assert head.headers.get(name) == full.headers.get(name)
 
 
-async def test_a_long_list_never_is_in_memory_as_a_whole(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_a_long_list_is_never_in_memory_as_a_whole(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     await fill(hub, "acme", 20_000)
     size = 0
 
@@ -151,9 +149,7 @@ async def test_a_long_list_never_is_in_memory_as_a_whole(hub: RunningHub, acme: 
     assert peak < whole / 2
 
 
-async def test_a_client_that_leaves_in_the_middle_gives_the_connection_back(
-    hub: RunningHub, many: httpx.AsyncClient
-) -> None:
+async def test_a_disconnect_in_the_middle_releases_the_connection(hub: RunningHub, many: httpx.AsyncClient) -> None:
     left = asyncio.Event()
 
     async def send(message: Message) -> None:
@@ -166,9 +162,7 @@ async def test_a_client_that_leaves_in_the_middle_gives_the_connection_back(
     assert connections_in_use(hub) == 0
 
 
-async def test_a_client_whose_leaving_the_server_tells_by_an_error_is_no_crash(
-    hub: RunningHub, many: httpx.AsyncClient
-) -> None:
+async def test_a_disconnect_reported_as_an_error_is_no_crash(hub: RunningHub, many: httpx.AsyncClient) -> None:
     async def send(message: Message) -> None:
         if message.get("body"):
             raise OSError
@@ -177,7 +171,7 @@ async def test_a_client_whose_leaving_the_server_tells_by_an_error_is_no_crash(
     assert connections_in_use(hub) == 0
 
 
-async def test_a_client_that_reads_too_slowly_is_cut_off(new_database: NewDatabase) -> None:
+async def test_a_slow_client_is_cut_off_at_the_deadline(new_database: NewDatabase) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -193,7 +187,7 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(new_database: NewDataba
         assert connections_in_use(hub) == 0
 
 
-async def test_slow_readers_of_the_list_keep_nobody_else_from_the_hub(
+async def test_slow_readers_of_the_list_do_not_block_other_requests(
     hub: RunningHub, many: httpx.AsyncClient, globex: httpx.AsyncClient
 ) -> None:
     reading = asyncio.Semaphore(0)

@@ -1,4 +1,4 @@
-"""How a database comes to have the newest tables."""
+"""Migrations from empty and from older databases."""
 
 import sqlite3
 import subprocess
@@ -21,13 +21,13 @@ from .support import PATH, create, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
-FIRST_FLOOR = Path(__file__).parent / "first_floor.sql"
+BEFORE_MIGRATIONS = Path(__file__).parent / "before_migrations.sql"
 TOKEN = "sk_live_acme_8EuTO7rBkoM0Z7mx8GlGFiiRK566aE9R"
 NEWEST = "0002"
 
 
 def differences(database: str | Path) -> list[object]:
-    """Ask Alembic what the tables of a database lack, or have too much."""
+    """Compare the tables of a database with the metadata."""
     url = f"sqlite:///{database}"
     if isinstance(database, str):
         url = make_url(database).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
@@ -40,16 +40,16 @@ def differences(database: str | Path) -> list[object]:
 
 
 @pytest.fixture
-def first_floor(tmp_path: Path) -> Path:
-    """Make a database as the hub had it before migrations, with a token and a key."""
+def before_migrations(tmp_path: Path) -> Path:
+    """Make a database from before migrations, with a token and a key."""
     database = tmp_path / "hub.db"
     connection = sqlite3.connect(database)
-    connection.executescript(FIRST_FLOOR.read_text(encoding="utf-8"))
+    connection.executescript(BEFORE_MIGRATIONS.read_text(encoding="utf-8"))
     connection.close()
     return database
 
 
-def test_the_migrations_make_the_tables_that_the_hub_works_with(new_database: NewDatabase) -> None:
+def test_migrations_create_the_tables_of_the_metadata(new_database: NewDatabase) -> None:
     database = new_database()
     migrate(database)
     assert differences(database) == []
@@ -65,8 +65,8 @@ async def test_migrating_again_changes_nothing(new_database: NewDatabase) -> Non
     assert differences(database) == []
 
 
-async def test_a_database_from_before_migrations_keeps_its_tokens_and_keys(first_floor: Path) -> None:
-    async with running_hub(first_floor) as running:
+async def test_a_database_from_before_migrations_keeps_its_tokens_and_keys(before_migrations: Path) -> None:
+    async with running_hub(before_migrations) as running:
         client = await running.client_with({"Authorization": f"Bearer {TOKEN}"})
         (row,) = await list_rows(client)
         assert (row["name"], row["last8"], row["domain_allowlist"]) == ("shop", "OX7aPG6b", ["acme.com"])
@@ -75,21 +75,21 @@ async def test_a_database_from_before_migrations_keeps_its_tokens_and_keys(first
         await create(client, name="second")
         assert [listed["name"] for listed in await list_rows(client)] == ["shop", "second"]
         assert (await client.delete(f"{PATH}/{row['id']}")).status_code == 204
-    assert differences(first_floor) == []
+    assert differences(before_migrations) == []
 
 
-def test_a_migration_that_fails_leaves_the_database_as_it_was(first_floor: Path) -> None:
-    connection = sqlite3.connect(first_floor)
+def test_a_failed_migration_is_rolled_back(before_migrations: Path) -> None:
+    connection = sqlite3.connect(before_migrations)
     connection.execute("CREATE TABLE events (in_the_way INTEGER)")
     connection.commit()
     before = list(connection.iterdump())
     with pytest.raises(Exception, match="already exists"):
-        migrate(first_floor)
+        migrate(before_migrations)
     assert list(connection.iterdump()) == before
     connection.close()
 
 
-async def test_a_database_of_a_newer_gatekeeper_stops_the_start(new_database: NewDatabase) -> None:
+async def test_a_schema_from_a_newer_gatekeeper_stops_the_start(new_database: NewDatabase) -> None:
     database = new_database()
     migrate(database)
     change = "UPDATE alembic_version SET version_num = '9999'"
@@ -106,7 +106,7 @@ async def test_a_database_of_a_newer_gatekeeper_stops_the_start(new_database: Ne
             pytest.fail("started")
 
 
-def test_workers_that_start_at_once_do_not_collide(new_database: NewDatabase) -> None:
+def test_workers_can_migrate_at_the_same_time(new_database: NewDatabase) -> None:
     database = new_database()
     program = "import sys; from pathlib import Path; from gatekeeper.hub import migrate; migrate(sys.argv[1])"
     workers = [
@@ -116,6 +116,6 @@ def test_workers_that_start_at_once_do_not_collide(new_database: NewDatabase) ->
     assert differences(database) == []
 
 
-async def test_two_hubs_of_one_process_migrate_at_once(postgres: PostgresCluster, tmp_path: Path) -> None:
+async def test_two_hubs_in_one_process_can_migrate_different_databases(postgres: PostgresCluster, tmp_path: Path) -> None:
     async with running_hub(postgres.create_schema()) as first, running_hub(tmp_path / "hub.db") as second:
         assert await list_rows(await first.client("acme")) == await list_rows(await second.client("acme")) == []

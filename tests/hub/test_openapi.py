@@ -1,4 +1,4 @@
-"""The OpenAPI document, and whether the hub is as it says."""
+"""The OpenAPI document, and whether the hub conforms to it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ schemathesis.openapi.format("gatekeeper-allowlist-entry", st.sampled_from(ENTRIE
 
 @described.hook
 def filter_body(_context: schemathesis.HookContext, body: Any) -> bool:
-    """Leave out counts like 3.0: to JSON Schema they are integers, to the hub they are not."""
+    """Skip counts like 3.0, which only JSON Schema accepts as integers."""
     uses = body.values() if isinstance(body, dict) else ()
     return not any(isinstance(use, dict) and isinstance(use.get("count"), float) for use in uses)
 
@@ -45,13 +45,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @described.parametrize()
 @settings(max_examples=25, derandomize=True, deadline=None, database=None)
-def test_the_hub_is_as_the_document_says(case: schemathesis.Case[Any], served: Served) -> None:
-    # With the account, a token that is no token is a 401, and no 400 about the missing account.
+def test_the_hub_conforms_to_the_document(case: schemathesis.Case[Any], served: Served) -> None:
+    # With the header, an invalid token is a 401 instead of a 400 about the missing account.
     headers = {"Authorization": f"Bearer {served.token}", "X-Account-ID": "acme"}
     case.call_and_validate(base_url=served.url, headers=headers)
 
 
-def test_every_answer_in_the_life_of_a_key_is_as_the_document_says(served: Served) -> None:
+def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) -> None:
     key = "/api/v1/widget-keys/{key_id}"
     fine = {"count": 1, "last_used_at": "2026-01-02T03:04:05Z"}
     with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.token}"}, trust_env=False) as client:

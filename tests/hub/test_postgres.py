@@ -1,4 +1,4 @@
-"""What is special about PostgreSQL: its URL, its extra, and that it may be down."""
+"""PostgreSQL: its URL, its extra, and outages of its server."""
 
 import asyncio
 import sys
@@ -22,19 +22,19 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PostgresCluster]:
-    """Make a server that only the tests of this module stop and start."""
+    """Make a server that only this module stops and starts."""
     with PostgresCluster(needs.postgres()) as cluster:
         yield cluster
 
 
 def without_pause(url: str) -> Database:
-    """Open a database that is asked again at every request while it is down."""
+    """Open a database that every request retries while it is down."""
     return Database(PostgresServer(url), retry_pause=0.0)
 
 
 @pytest.fixture
 async def stopped(anyio_backend: str, cluster: PostgresCluster) -> str:  # noqa: ARG001 - makes the fixture async
-    """Have an empty database whose server is stopped."""
+    """An empty database whose server is stopped."""
     cluster.start()
     url = cluster.create_schema()
     cluster.stop()
@@ -43,7 +43,7 @@ async def stopped(anyio_backend: str, cluster: PostgresCluster) -> str:  # noqa:
 
 @pytest.fixture
 async def interrupted(stopped: str, cluster: PostgresCluster) -> AsyncIterator[RunningHub]:
-    """Run a hub over a server that a test may stop."""
+    """A running hub over a server that the test can stop."""
     cluster.start()
     async with running_hub(without_pause(stopped)) as running:
         yield running
@@ -53,7 +53,7 @@ async def interrupted(stopped: str, cluster: PostgresCluster) -> AsyncIterator[R
 @pytest.mark.parametrize(
     "url", ["postgresql://user:secret@host:port/hub", "postgresql://user:secret@[::1/hub", "postgres://user:secret@h:x/"]
 )
-def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+def test_an_invalid_url_is_refused_without_showing_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match="postgresql://user:password@host:port/database") as raised:
         create_hub(url, pepper=PEPPER)
     assert "secret" not in str(raised.value)
@@ -61,13 +61,13 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
 
 
 @pytest.mark.parametrize("url", ["mysql://user:secret@host/hub", "sqlite:///hub.db", "postgresql+asyncpg://user:secret@h/"])
-def test_a_url_of_another_database_is_refused_without_its_password(url: str) -> None:
+def test_a_url_of_another_scheme_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match="expected postgresql:// or the path of a file") as raised:
         create_hub(url, pepper=PEPPER)
     assert "secret" not in str(raised.value)
 
 
-async def test_both_of_its_schemes_and_its_parameters_are_known(postgres: PostgresCluster) -> None:
+async def test_both_schemes_and_the_parameters_of_libpq_work(postgres: PostgresCluster) -> None:
     url = postgres.create_schema().replace("postgresql://", "postgres://") + "&application_name=hub&connect_timeout=9"
     async with running_hub(url) as running:
         assert await list_rows(await running.client("acme")) == []
@@ -81,14 +81,14 @@ async def test_the_time_zone_of_the_server_does_not_matter(postgres: PostgresClu
         assert await list_rows(client) == [row]
 
 
-def test_a_missing_driver_is_an_import_error_that_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_an_import_error_with_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ImportError, match=r"pip install 'widget-gatekeeper\[hub,postgres\]'"):
         create_hub("postgresql://host/hub", pepper=PEPPER)
     create_hub("hub.db", pepper=PEPPER)
 
 
-async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
+async def test_requests_get_a_503_while_the_server_is_down_at_the_start(
     stopped: str, cluster: PostgresCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_hub(without_pause(stopped)) as running:
@@ -111,7 +111,7 @@ async def test_a_server_that_is_down_at_the_start_is_a_503_until_it_is_up(
     cluster.stop()
 
 
-async def test_a_server_that_is_down_is_not_asked_again_at_every_request(stopped: str, cluster: PostgresCluster) -> None:
+async def test_a_server_that_is_down_is_not_retried_at_every_request(stopped: str, cluster: PostgresCluster) -> None:
     async with running_hub(Database(PostgresServer(stopped), retry_pause=3600.0)) as running:
         stranger = await running.client_with({})
         cluster.start()
@@ -121,7 +121,7 @@ async def test_a_server_that_is_down_is_not_asked_again_at_every_request(stopped
     cluster.stop()
 
 
-async def test_a_server_that_goes_down_is_a_503_and_everything_is_there_when_it_is_back(
+async def test_requests_get_a_503_during_an_outage_and_no_key_is_lost(
     interrupted: RunningHub, cluster: PostgresCluster
 ) -> None:
     client = await interrupted.client("acme")
@@ -139,7 +139,7 @@ async def test_a_server_that_goes_down_is_a_503_and_everything_is_there_when_it_
     assert (await client.patch(f"{PATH}/{row['id']}", json=body)).status_code == httpx.codes.OK
 
 
-async def test_a_server_that_was_restarted_between_two_requests_is_not_noticed(
+async def test_a_restart_of_the_server_between_two_requests_goes_unnoticed(
     interrupted: RunningHub, cluster: PostgresCluster
 ) -> None:
     client = await interrupted.client("acme")
@@ -150,9 +150,7 @@ async def test_a_server_that_was_restarted_between_two_requests_is_not_noticed(
     assert (await client.delete(f"{PATH}/{row['id']}")).status_code == httpx.codes.NO_CONTENT
 
 
-async def test_a_server_that_goes_down_in_the_middle_of_a_write_leaves_nothing_half_written(
-    interrupted: RunningHub, cluster: PostgresCluster
-) -> None:
+async def test_an_outage_in_the_middle_of_a_write_rolls_it_back(interrupted: RunningHub, cluster: PostgresCluster) -> None:
     client = await interrupted.client("acme")
     etag = (await client.get(PATH)).headers["ETag"]
     interrupted.dice.before = cluster.stop
@@ -162,7 +160,7 @@ async def test_a_server_that_goes_down_in_the_middle_of_a_write_leaves_nothing_h
     assert (answer.json(), answer.headers["ETag"]) == ([], etag)
 
 
-async def test_a_list_that_the_server_cuts_off_has_no_end(interrupted: RunningHub, cluster: PostgresCluster) -> None:
+async def test_a_list_cut_off_by_the_server_is_not_completed(interrupted: RunningHub, cluster: PostgresCluster) -> None:
     client = await interrupted.client("acme")
     await fill(interrupted, "acme", 3000)
     sent: list[Message] = []
@@ -179,6 +177,6 @@ async def test_a_list_that_the_server_cuts_off_has_no_end(interrupted: RunningHu
     assert len(await list_rows(client)) == 3000
 
 
-def test_migrating_says_that_the_server_is_down(stopped: str) -> None:
+def test_migrate_raises_database_down(stopped: str) -> None:
     with pytest.raises(DatabaseDown):
         migrate(stopped)

@@ -1,4 +1,4 @@
-"""A plaintext is in one answer, and nowhere else."""
+"""Plaintexts appear in one answer and nowhere else."""
 
 import logging
 from typing import Any
@@ -16,7 +16,7 @@ from .support import PATH, PEPPER, RunningHub, running_hub, stored_bytes, use
 pytestmark = pytest.mark.anyio
 
 
-async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> None:
+async def test_the_database_contains_no_plaintext(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="ci")
@@ -35,7 +35,7 @@ async def test_no_plaintext_is_ever_on_the_disk(new_database: NewDatabase) -> No
         assert PEPPER.encode() not in stored
 
 
-async def test_a_keyed_hash_of_key_and_token_is_on_the_disk(new_database: NewDatabase) -> None:
+async def test_the_database_contains_keyed_hashes_of_key_and_token(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="ci")
@@ -47,7 +47,7 @@ async def test_a_keyed_hash_of_key_and_token_is_on_the_disk(new_database: NewDat
         assert Mint("another", random_text).keyed_hash(plaintext) != mint.keyed_hash(plaintext)
 
 
-async def test_no_answer_but_the_first_has_the_plaintext(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_only_the_answer_to_a_create_has_the_plaintext(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     created = (await acme.post(PATH, json={"name": "shop"})).json()
     path = f"{PATH}/{created['id']}"
     await use(acme, created, hub.clock.now)
@@ -58,7 +58,7 @@ async def test_no_answer_but_the_first_has_the_plaintext(hub: RunningHub, acme: 
         assert "public_key" not in answer.text
 
 
-async def test_no_log_has_a_plaintext(
+async def test_logs_contain_no_plaintext(
     hub: RunningHub, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -72,7 +72,7 @@ async def test_no_log_has_a_plaintext(
         assert token not in said
 
 
-async def test_the_repr_of_a_new_key_hides_it(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_repr_of_a_new_key_hides_the_plaintext(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[CreatedKeyRow] = []
     create = KeyStore.create
 

@@ -1,4 +1,4 @@
-"""The hub behind uvicorn, over sockets: what many clients at once do to it."""
+"""The hub behind uvicorn, over sockets, with many concurrent clients."""
 
 import asyncio
 import socket
@@ -24,12 +24,12 @@ CLIENTS = 50
 
 @pytest.fixture
 async def acme(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ARG001
-    """Be the account acme, over sockets."""
+    """A client of the account acme, over sockets."""
     app = create_hub(new_database(), pepper=PEPPER)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody when it is ready
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for being ready
         await asyncio.sleep(0.01)
     token = await app.state.hub.tokens.mint("acme", name="tests")
     async with httpx.AsyncClient(
@@ -45,7 +45,7 @@ async def acme(anyio_backend: str, new_database: NewDatabase) -> AsyncIterator[h
     listener.close()
 
 
-async def test_a_key_lives_from_create_to_delete(acme: httpx.AsyncClient) -> None:
+async def test_the_life_of_a_key_from_create_to_delete(acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=["acme.com"])
     listed = await acme.get(PATH)
     assert listed.json() == [row]
@@ -57,7 +57,7 @@ async def test_a_key_lives_from_create_to_delete(acme: httpx.AsyncClient) -> Non
     assert await list_rows(acme) == []
 
 
-async def test_fifty_creates_at_once_all_succeed_with_distinct_last_8(acme: httpx.AsyncClient) -> None:
+async def test_50_concurrent_creates_all_succeed_with_distinct_last_8(acme: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(acme.post(PATH, json={"name": f"{n}"}) for n in range(CLIENTS)))
     assert Counter(answer.status_code for answer in answers) == {httpx.codes.CREATED: CLIENTS}
     created = [answer.json() for answer in answers]
@@ -68,21 +68,21 @@ async def test_fifty_creates_at_once_all_succeed_with_distinct_last_8(acme: http
     assert [row["created_at"] for row in rows] == sorted(row["created_at"] for row in rows)
 
 
-async def test_fifty_disables_at_once_agree_on_the_moment(acme: httpx.AsyncClient) -> None:
+async def test_50_concurrent_disables_agree_on_the_time(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     path = f"{PATH}/{row['id']}"
     answers = await asyncio.gather(*(acme.patch(path, json={"disabled": True}) for _ in range(CLIENTS)))
     assert len({answer.json()["disabled_at"] for answer in answers}) == 1
 
 
-async def test_fifty_deletes_at_once_remove_the_key_once(acme: httpx.AsyncClient) -> None:
+async def test_50_concurrent_deletes_remove_the_key_once(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     answers = await asyncio.gather(*(acme.delete(f"{PATH}/{row['id']}") for _ in range(CLIENTS)))
     expected = {httpx.codes.NO_CONTENT: 1, httpx.codes.NOT_FOUND: CLIENTS - 1}
     assert Counter(answer.status_code for answer in answers) == expected
 
 
-async def test_updates_of_different_fields_at_once_are_all_kept(acme: httpx.AsyncClient) -> None:
+async def test_concurrent_updates_of_different_fields_are_all_kept(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     changes: list[dict[str, Any]] = [
         {"name": "renamed"},
@@ -96,7 +96,7 @@ async def test_updates_of_different_fields_at_once_are_all_kept(acme: httpx.Asyn
     assert updated["disabled_at"] is not None
 
 
-async def test_fifty_clients_that_create_update_and_delete_lose_nothing(acme: httpx.AsyncClient) -> None:
+async def test_50_clients_that_create_update_and_delete_lose_nothing(acme: httpx.AsyncClient) -> None:
     async def live(number: int) -> dict[str, Any] | None:
         row = await create(acme, name=f"{number}")
         path = f"{PATH}/{row['id']}"
@@ -113,7 +113,7 @@ async def test_fifty_clients_that_create_update_and_delete_lose_nothing(acme: ht
     assert all(rows[row["id"]] == {**row, "updated_at": rows[row["id"]]["updated_at"]} for row in lived)
 
 
-async def test_fifty_updates_of_one_key_at_once_are_fifty_events_each_of_which_follows_from_the_last(
+async def test_50_concurrent_updates_of_a_key_are_50_consecutive_events(
     acme: httpx.AsyncClient,
 ) -> None:
     row = await create(acme, name="first")
@@ -128,13 +128,13 @@ async def test_fifty_updates_of_one_key_at_once_are_fifty_events_each_of_which_f
     assert [change["after"] for change in changes][-1] == (await list_rows(acme))[0]["name"]
 
 
-async def test_fifty_reports_of_use_at_once_all_count(acme: httpx.AsyncClient) -> None:
+async def test_50_concurrent_usage_reports_all_count(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await asyncio.gather(*(use(acme, row, datetime.now(UTC), count=n) for n in range(1, CLIENTS + 1)))
     assert (await list_rows(acme))[0]["use_count"] == CLIENTS * (CLIENTS + 1) / 2
 
 
-async def test_an_etag_and_its_rows_belong_together_while_others_write(acme: httpx.AsyncClient) -> None:
+async def test_an_etag_matches_its_rows_during_concurrent_writes(acme: httpx.AsyncClient) -> None:
     async def read() -> tuple[str, int]:
         answer = await acme.get(PATH)
         return answer.headers["ETag"], len(answer.json())
@@ -149,7 +149,7 @@ async def test_an_etag_and_its_rows_belong_together_while_others_write(acme: htt
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_body_over_1_mb_is_a_413_and_the_hub_goes_on(acme: httpx.AsyncClient, *, announced: bool) -> None:
+async def test_a_body_over_1_mb_is_a_413_and_the_hub_stays_up(acme: httpx.AsyncClient, *, announced: bool) -> None:
     body = b" " * 3_000_000
 
     async def in_chunks() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Several workers on one database, and workers that are killed."""
+"""Several workers on one database, and killed workers."""
 
 import asyncio
 import itertools
@@ -49,12 +49,12 @@ async def test_workers_on_one_database_serve_the_same_keys(workers: list[Running
     assert (answer.status_code, answer.json()) == (httpx.codes.OK, [])
 
 
-async def test_workers_may_mint_tokens_of_a_new_account_at_the_same_time(workers: list[RunningHub]) -> None:
+async def test_workers_can_mint_tokens_of_a_new_account_at_the_same_time(workers: list[RunningHub]) -> None:
     tokens = await asyncio.gather(*(worker.hub.tokens.mint("acme", name="ci") for _ in range(10) for worker in workers))
     assert len(await workers[0].hub.tokens.list("acme")) == len(set(tokens)) == 20
 
 
-async def test_workers_that_draw_alike_at_the_same_time_never_give_out_the_same_last_8(workers: list[RunningHub]) -> None:
+async def test_workers_that_draw_the_same_last_8_never_both_use_it(workers: list[RunningHub]) -> None:
     clients = [await worker.client("acme") for worker in workers]
     for worker in workers:
         worker.dice.next = [drawn for number in range(25) for drawn in (f"{'R' * 24}{number:08}", random_text(32))]
@@ -65,7 +65,7 @@ async def test_workers_that_draw_alike_at_the_same_time_never_give_out_the_same_
     assert {row["id"] for row in await list_rows(clients[0])} == {row["id"] for row in rows}
 
 
-async def test_the_database_itself_refuses_a_second_key_of_the_same_last_8(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_the_database_refuses_a_second_key_with_the_same_last_8(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     async with hub.database.reading() as connection:
         stored = (await connection.execute(select(widget_keys))).one()._asdict()
@@ -76,7 +76,7 @@ async def test_the_database_itself_refuses_a_second_key_of_the_same_last_8(hub: 
     assert await list_rows(acme) == [row]
 
 
-async def test_every_create_that_was_acknowledged_outlives_a_kill_of_the_hub(new_database: NewDatabase) -> None:
+async def test_acknowledged_creates_survive_a_kill_of_the_hub(new_database: NewDatabase) -> None:
     database = new_database()
     async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="tests")
@@ -107,7 +107,7 @@ async def test_every_create_that_was_acknowledged_outlives_a_kill_of_the_hub(new
         client = await running.client_with(headers)
         listed = {row["id"] for row in await list_rows(client)}
         assert acknowledged <= listed
-        # What was written and not acknowledged is whole: each of its rows has its event.
+        # Unacknowledged writes are complete: each row has its event.
         for key_id in listed - acknowledged:
             assert len((await client.get(f"{PATH}/{key_id}/events")).json()) == 1
         assert len(listed - acknowledged) <= AT_ONCE

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def update(client: httpx.AsyncClient, row: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """Update a widget key, which has to succeed."""
+    """Update a widget key successfully, and return its row."""
     answer = await client.patch(f"{PATH}/{row['id']}", json=fields)
     assert answer.status_code == httpx.codes.OK, answer.text
     updated: dict[str, Any] = answer.json()
@@ -30,7 +30,7 @@ async def update(client: httpx.AsyncClient, row: dict[str, Any], **fields: Any) 
         {"name": "renamed", "domain_allowlist": ["globex.com"], "agent_id": None},
     ],
 )
-async def test_fields_that_are_given_change_and_all_others_stay(
+async def test_given_fields_change_and_the_others_stay(
     hub: RunningHub, acme: httpx.AsyncClient, fields: dict[str, Any]
 ) -> None:
     row = await create(acme, domain_allowlist=["acme.com"], agent_id="agent-7")
@@ -41,7 +41,7 @@ async def test_fields_that_are_given_change_and_all_others_stay(
     assert await list_rows(acme) == [updated, bystander]
 
 
-async def test_an_update_never_answers_the_plaintext(acme: httpx.AsyncClient) -> None:
+async def test_the_answer_to_an_update_has_no_plaintext(acme: httpx.AsyncClient) -> None:
     created = (await acme.post(PATH, json={"name": "shop"})).json()
     answer = await acme.patch(f"{PATH}/{created['id']}", json={"name": "renamed", "public_key": "pk_live_acme_x"})
     assert "public_key" not in answer.json()
@@ -49,7 +49,7 @@ async def test_an_update_never_answers_the_plaintext(acme: httpx.AsyncClient) ->
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_the_warnings_are_those_of_the_allowlist_after_the_update(acme: httpx.AsyncClient) -> None:
+async def test_the_warnings_are_about_the_updated_allowlist(acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=["http://acme.com"])
     path = f"{PATH}/{row['id']}"
     renamed = (await acme.patch(path, json={"name": "renamed"})).json()
@@ -57,16 +57,14 @@ async def test_the_warnings_are_those_of_the_allowlist_after_the_update(acme: ht
     assert (await acme.patch(path, json={"domain_allowlist": ["acme.com"]})).json()["warnings"] == []
 
 
-async def test_an_update_of_nothing_changes_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_an_update_without_known_fields_changes_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     hub.clock.advance(60)
     assert await update(acme, row) == row
     assert await update(acme, row, last8="chosen00", disabled_at="2020-01-01T00:00:00Z", colour="red") == row
 
 
-async def test_disabling_sets_disabled_at_and_doing_it_again_keeps_the_first(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_disabling_sets_disabled_at_and_is_idempotent(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     first = hub.clock.advance(60)
     disabled = await update(acme, row, disabled=True)
@@ -78,15 +76,13 @@ async def test_disabling_sets_disabled_at_and_doing_it_again_keeps_the_first(
     assert renamed == {**disabled, "name": "renamed", "updated_at": renamed_at}
 
 
-async def test_a_disabled_key_stays_disabled_when_something_else_changes(acme: httpx.AsyncClient) -> None:
+async def test_a_disabled_key_stays_disabled_if_another_field_changes(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     disabled = await update(acme, row, disabled=True)
     assert (await update(acme, row, name="renamed"))["disabled_at"] == disabled["disabled_at"]
 
 
-async def test_enabling_takes_disabled_at_away_and_disabling_after_that_sets_it_anew(
-    hub: RunningHub, acme: httpx.AsyncClient
-) -> None:
+async def test_enabling_clears_disabled_at_and_disabling_sets_a_new_one(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await update(acme, row, disabled=True)
     enabled_at = hub.clock.advance(60)
@@ -127,14 +123,14 @@ async def test_the_id_of_another_account_is_the_same_404(acme: httpx.AsyncClient
         ("disabled", 1),
     ],
 )
-async def test_a_field_of_the_wrong_form_is_named_in_a_400(acme: httpx.AsyncClient, field: str, value: Any) -> None:
+async def test_an_invalid_field_is_named_in_a_400(acme: httpx.AsyncClient, field: str, value: Any) -> None:
     row = await create(acme)
     answer = await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed", field: value})
     assert f"`$.{field}`" in assert_problem(answer, 400, "invalid_request")["detail"]
     assert await list_rows(acme) == [row]
 
 
-async def test_a_rejected_entry_refuses_the_whole_update(acme: httpx.AsyncClient) -> None:
+async def test_a_rejected_entry_rejects_the_whole_update(acme: httpx.AsyncClient) -> None:
     row = await create(acme, domain_allowlist=["acme.com"])
     answer = await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed", "domain_allowlist": ["a.com", "null"]})
     errors = assert_problem(answer, 400, "allowlist_invalid")["errors"]

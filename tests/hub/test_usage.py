@@ -1,4 +1,4 @@
-"""POST /api/v1/widget-keys/usage: what gates report."""
+"""POST /api/v1/widget-keys/usage."""
 
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ USAGE = f"{PATH}/usage"
 FINE = {"count": 1, "last_used_at": START.isoformat()}
 
 
-async def test_counts_add_up_and_the_rest_of_the_row_stays(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_counts_add_up_and_the_rest_of_the_row_is_unchanged(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row, bystander = await create(acme), await create(acme)
     hub.clock.advance(60)
     await use(acme, row, hub.clock.now, count=3)
@@ -23,7 +23,7 @@ async def test_counts_add_up_and_the_rest_of_the_row_stays(hub: RunningHub, acme
     assert await list_rows(acme) == [used, bystander]
 
 
-async def test_one_report_may_be_about_many_keys(acme: httpx.AsyncClient) -> None:
+async def test_a_report_can_cover_many_keys(acme: httpx.AsyncClient) -> None:
     rows = [await create(acme) for _ in range(5)]
     report = {row["id"]: {**FINE, "count": number} for number, row in enumerate(rows, start=1)}
     answer = await acme.post(USAGE, json=report)
@@ -40,7 +40,7 @@ async def test_last_used_at_only_moves_forward(hub: RunningHub, acme: httpx.Asyn
     assert (used["last_used_at"], used["use_count"]) == (written(START + timedelta(minutes=9)), 3)
 
 
-async def test_last_used_at_never_lies_in_the_hubs_future(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_last_used_at_is_never_in_the_future_of_the_hub(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await use(acme, row, START + timedelta(days=3000))
     assert (await list_rows(acme))[0]["last_used_at"] == written(START)
@@ -49,7 +49,7 @@ async def test_last_used_at_never_lies_in_the_hubs_future(hub: RunningHub, acme:
     assert (await list_rows(acme))[0]["last_used_at"] == later
 
 
-async def test_a_moment_before_there_were_widgets_is_no_crash(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_extreme_times_are_clamped(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     for moment in ("0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00-23:59", "9999-12-31T23:59:59-23:59"):
         answer = await acme.post(USAGE, json={row["id"]: {"count": 1, "last_used_at": moment}})
@@ -58,7 +58,7 @@ async def test_a_moment_before_there_were_widgets_is_no_crash(hub: RunningHub, a
     assert (used["last_used_at"], used["use_count"]) == (written(hub.clock.now), 3)
 
 
-async def test_moments_of_any_time_zone_are_understood(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_times_can_be_in_any_time_zone(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     hub.clock.advance(86_400)
     for moment in ("2026-01-02T04:00:00+00:30", "2026-01-02T03:45:00Z", "2026-01-02T01:00:00.5-02:30"):
@@ -67,9 +67,7 @@ async def test_moments_of_any_time_zone_are_understood(hub: RunningHub, acme: ht
     assert (await list_rows(acme))[0]["last_used_at"] == "2026-01-02T03:45:00Z"
 
 
-async def test_ids_that_the_account_does_not_have_are_passed_over(
-    acme: httpx.AsyncClient, globex: httpx.AsyncClient
-) -> None:
+async def test_ids_of_other_accounts_and_unknown_ids_are_ignored(acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     row, theirs, gone = await create(acme), await create(globex), await create(acme)
     await acme.delete(f"{PATH}/{gone['id']}")
     their_etag = (await globex.get(PATH)).headers["ETag"]
@@ -80,7 +78,7 @@ async def test_ids_that_the_account_does_not_have_are_passed_over(
     assert (answer.json(), answer.headers["ETag"]) == ([theirs], their_etag)
 
 
-async def test_a_report_changes_the_etag_exactly_when_it_changes_the_list(
+async def test_a_report_changes_the_etag_only_if_it_changes_the_list(
     hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
 ) -> None:
     row, theirs = await create(acme), await create(globex)
@@ -92,7 +90,7 @@ async def test_a_report_changes_the_etag_exactly_when_it_changes_the_list(
     assert (await acme.get(PATH)).headers["ETag"] != etag
 
 
-async def test_a_disabled_key_may_have_been_used_a_moment_ago(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_the_use_of_a_disabled_key_is_recorded(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     await acme.patch(f"{PATH}/{row['id']}", json={"disabled": True})
     await use(acme, row, hub.clock.now)
@@ -122,7 +120,7 @@ async def test_a_disabled_key_may_have_been_used_a_moment_ago(hub: RunningHub, a
         ([FINE], "object"),
     ],
 )
-async def test_a_malformed_entry_is_named_and_nothing_of_the_report_counts(
+async def test_a_malformed_entry_is_named_and_refuses_the_whole_report(
     acme: httpx.AsyncClient, entry: Any, where: str
 ) -> None:
     row = await create(acme)
@@ -140,12 +138,12 @@ async def test_every_malformed_entry_is_listed(acme: httpx.AsyncClient) -> None:
     assert "3 of the 5 entries" in problem["detail"]
 
 
-async def test_fields_that_the_hub_does_not_know_are_ignored(acme: httpx.AsyncClient) -> None:
+async def test_unknown_fields_are_ignored(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     assert (await acme.post(USAGE, json={row["id"]: {**FINE, "worker": 7}})).status_code == httpx.codes.NO_CONTENT
 
 
-async def test_what_is_no_object_is_a_400(acme: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(acme: httpx.AsyncClient) -> None:
     assert_problem(await acme.post(USAGE, json=[FINE]), 400, "invalid_request")
     assert_problem(await acme.post(USAGE, content=b"{", headers={"Content-Type": "application/json"}), 400, "malformed_json")
     assert_problem(await acme.post(USAGE, content=b"{}"), 415, "unsupported_media_type")

@@ -1,4 +1,4 @@
--- The database of a hub from before migrations, with a token and a key: sqlite3's dump of what create_all made.
+-- A hub's database from before migrations, with a token and a key: the sqlite3 dump of what create_all made.
 BEGIN TRANSACTION;
 CREATE TABLE accounts (
   name VARCHAR(63) NOT NULL,
