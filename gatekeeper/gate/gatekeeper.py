@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -121,8 +121,8 @@ class Gatekeeper:
             self._streams = PerLoop("gatekeeper: the open streams of this event loop", self._new_streams)
         self._lifecycle: Lifecycle | NoLifecycle = NoLifecycle()
         if not sync.is_static:
-            worker = _Worker(sync, self._index, memos, self._streams)
-            self._lifecycle = Lifecycle(worker, start_timeout=start_timeout)
+            companion = None if self._streams is None else self._watch_streams
+            self._lifecycle = Lifecycle(sync, companion, self._after_fork, start_timeout=start_timeout)
 
     @classmethod
     def from_rows(
@@ -190,7 +190,7 @@ class Gatekeeper:
         """
         refresher = await self._started()
         if refresher is not None and self._sync.is_overdue:
-            await refresher.catch_up(self._unknown_key_wait)
+            await refresher.schedule.catch_up(self._unknown_key_wait)
         key, origin, referer = _bytes(client_key), _bytes(origin), _bytes(referer)
         remembered = self._remembered(key, origin, referer)
         if (
@@ -301,33 +301,6 @@ class Gatekeeper:
         key, origin, *referer = asked
         return self._decider.decide(key, read_page(origin, *(referer or (None,))))
 
-
-class _Worker:
-    """What runs in the background of each event loop: a refresher, its heartbeat, and the watch over open streams."""
-
-    def __init__(self, sync: ListSync, index: KeyIndex, memos: Memos, streams: PerLoop[OpenStreams] | None) -> None:
-        self._sync = sync
-        self._index = index
-        self._memos = memos
-        self._streams = streams
-
-    def new_refresher(self) -> Refresher:
-        return self._sync.new_refresher()
-
-    def companions(self, refresher: Refresher) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (refresher.keep_beating,) if self._streams is None else (refresher.keep_beating, self._watch_streams)
-
-    async def flush(self) -> None:
-        await self._sync.flush()
-
-    def log_crash(self, error: BaseException | None) -> None:
-        self._sync.log.crash(error)
-
-    def after_fork(self) -> None:
-        self._index.after_fork()
-        self._memos.after_fork()
-        self._sync.after_fork()
-
     async def _watch_streams(self) -> None:
         if self._streams is None:
             return
@@ -338,6 +311,10 @@ class _Worker:
             # Open streams wait for the next refresher; otherwise nothing of the gate stays in the event loop.
             if not streams:
                 self._streams.forget()
+
+    def _after_fork(self) -> None:
+        self._index.after_fork()
+        self.memos.after_fork()
 
 
 def _bytes(value: str | bytes | Conflict | None) -> bytes | Conflict | None:

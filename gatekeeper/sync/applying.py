@@ -7,6 +7,7 @@ applied at once. A revocation is undone only by a list that was asked for after 
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 
 import anyio.lowlevel
@@ -55,14 +56,7 @@ class SharedList:
 
     @contextmanager
     def applying(self, generation: int) -> Iterator[None]:
-        """Keep the refreshers of other event loops from applying a list meanwhile.
-
-        Args:
-            generation: that of the index which the list was compared with.
-
-        Raises:
-            OvertakenError: if another one has applied a list since, or is about to.
-        """
+        """Exclude the refreshers of other event loops; raise OvertakenError if one was faster."""
         with self._lock:
             if self.is_overtaken(generation):
                 raise OvertakenError
@@ -80,13 +74,7 @@ class SharedList:
         self.basis = ListBasis(dated_at=self.basis.dated_at)
 
     def end(self, basis: ListBasis, changes: ChangeSet, asked_at: float) -> None:
-        """Note what is known of a list that was applied.
-
-        Args:
-            basis: what is known of it, if the index is equal to it.
-            changes: what was applied.
-            asked_at: when it was asked for, by the clock.
-        """
+        """Note what is known of a list that was applied."""
         if self.held:
             basis = ListBasis(dated_at=basis.dated_at)
         elif not changes.slots_are_stable:
@@ -105,11 +93,7 @@ class SharedList:
         self.basis = msgspec.structs.replace(self.basis, validator=None)
 
     def expired_ids(self, before: float) -> Collection[str]:
-        """The ids of keys that were kept for a row that cannot be read for too long.
-
-        Args:
-            before: the moment up to which they have to have been kept since, by the clock.
-        """
+        """The ids of keys that have been retained for rows that cannot be read since this moment, or longer."""
         return frozenset(row_id for row_id, since in self._retained_since.items() if since <= before)
 
     def after_fork(self) -> None:
@@ -130,13 +114,7 @@ class RemovalGuard:
         self._since = 0.0
 
     def holds(self, missing: int, total: int, asked_at: float) -> bool:
-        """Whether the keys that a list lacks stay for now.
-
-        Args:
-            missing: how many keys it lacks.
-            total: how many keys there are.
-            asked_at: when it was asked for, in seconds.
-        """
+        """Whether the keys that a list lacks stay for now."""
         if total < HELD_FROM or 2 * missing <= total:
             self.lists = 0
             return False
@@ -149,64 +127,34 @@ class RemovalGuard:
         return True
 
 
+@dataclass(eq=False)
 class Applier:
-    """Applies lists to an index.
+    """Applies lists to an index."""
 
-    Args:
-        index: the index.
-        shared: what the refreshers of all event loops share.
-        freshness: the age of the list.
-        guard: holds removals.
-        log: records what the lists brought.
-        on_change: called after decisions may have changed.
-    """
-
-    def __init__(
-        self,
-        index: KeyIndex,
-        shared: SharedList,
-        freshness: Freshness,
-        guard: RemovalGuard,
-        log: RefreshLog,
-        on_change: Callable[[], None],
-    ) -> None:
-        self._index = index
-        self._shared = shared
-        self._freshness = freshness
-        self._guard = guard
-        self._log = log
-        self._on_change = on_change
+    index: KeyIndex
+    shared: SharedList
+    freshness: Freshness
+    guard: RemovalGuard
+    log: RefreshLog
+    on_change: Callable[[], None]  # called after decisions may have changed
 
     async def apply(self, loaded: Loaded, changes: ChangeSet, asked_at: float, generation: int) -> RefreshReport:
-        """Apply a list, in steps.
-
-        Args:
-            loaded: the list.
-            changes: what it changes.
-            asked_at: when it was asked for, by the clock.
-            generation: that of the index which the list was compared with.
-
-        Returns:
-            What it brought.
-
-        Raises:
-            OvertakenError: if the refresher of another event loop has applied a list since.
-        """
+        """Apply a list that was compared with the index of a generation; raise OvertakenError if that is gone."""
         rejected = sum(loaded.rejected_reasons.values())
-        with self._shared.applying(generation):
-            if self._freshness.is_superseded(asked_at):
+        with self.shared.applying(generation):
+            if self.freshness.is_superseded(asked_at):
                 return RefreshReport("unchanged", rejected=rejected)
-            self._shared.begin(self._hold(changes, asked_at))
+            self.shared.begin(self._hold(changes, asked_at))
             report = RefreshReport(
                 "unchanged" if changes.is_empty else "changed",
                 changes.added_count,
                 changes.changed_count,
                 changes.removed_count,
-                self._shared.held,
+                self.shared.held,
                 rejected,
             )
             await self._change(loaded, changes, asked_at, is_change=report.outcome == "changed")
-        self._log.list_applied(loaded, changes, self._index.ambiguous())
+        self.log.list_applied(loaded, changes, self.index.ambiguous())
         return report
 
     async def _change(self, loaded: Loaded, changes: ChangeSet, asked_at: float, *, is_change: bool) -> None:
@@ -214,21 +162,21 @@ class Applier:
         try:
             for _ in steps:
                 if is_change:
-                    self._on_change()
+                    self.on_change()
                 await anyio.lowlevel.checkpoint()
         finally:
             # Even when cancelled, or when the event loop is gone: no list stays half applied.
             for _ in steps:
                 pass
-            self._freshness.record_applied(asked_at)
-            self._shared.end(loaded.basis, changes, asked_at)
+            self.freshness.record_applied(asked_at)
+            self.shared.end(loaded.basis, changes, asked_at)
             if is_change:
-                self._shared.generation += 1
-                self._on_change()
+                self.shared.generation += 1
+                self.on_change()
 
     def _hold(self, changes: ChangeSet, asked_at: float) -> int:
-        total, missing = len(self._index), changes.removed_count
-        if not self._guard.holds(missing, total, asked_at):
+        total, missing = len(self.index), changes.removed_count
+        if not self.guard.holds(missing, total, asked_at):
             return 0
-        self._log.removals_held(missing, total, is_first=self._guard.lists == 1)
+        self.log.removals_held(missing, total, is_first=self.guard.lists == 1)
         return changes.hold_removals()

@@ -68,36 +68,20 @@ class Freshness:
         return math.inf if self._accepted_at is None or not self.hard_stale else self._accepted_at + self.hard_stale
 
     def is_superseded(self, asked_at: float) -> bool:
-        """Whether a list that was asked for later has been accepted, by the refresher of another event loop.
-
-        Args:
-            asked_at: when the list at hand was asked for, by the clock.
-        """
+        """Whether a list that was asked for later has been accepted, by the refresher of another event loop."""
         return self._accepted_at is not None and asked_at < self._accepted_at
 
     def record_applied(self, asked_at: float) -> None:
-        """Note that a list was applied: none that was asked for earlier may follow.
-
-        Args:
-            asked_at: when it was asked for, by the clock.
-        """
+        """Note that a list was applied: none that was asked for earlier may follow."""
         if not self.is_superseded(asked_at):
             self._accepted_at = asked_at
 
     def record_success(self, asked_at: float) -> None:
-        """Note that a list was accepted from the source, or that it has not changed.
-
-        Args:
-            asked_at: when it was asked for, by the clock.
-        """
+        """Note that a list was accepted from the source, or that it has not changed."""
         self.record_applied(asked_at)
         self.from_snapshot = False
 
     def record_restored(self, age: float) -> None:
-        """Note that the list comes from the disk.
-
-        Args:
-            age: seconds since it was asked for.
-        """
+        """Note that the list comes from the disk, and was asked for so many seconds ago."""
         self._accepted_at = self._clock() - age
         self.from_snapshot = True

@@ -17,13 +17,8 @@ class Heartbeat:
     A refresher renews it for as long as it keeps to its schedule. It passes where none can: in a frozen process, an event
     loop that was stopped, a forked child. Any refresher of the process counts.
 
-    Args:
-        interval: seconds between two fetches; the moment lies at most this, or 60 s, and 5 s ahead.
-        clock: seconds; see `boot_clock`.
-        on_beat: called whenever the moment moves.
-
     Attributes:
-        ahead: seconds from a beat to the moment.
+        ahead: seconds from a beat to the moment: at most the interval, or 60 s, and 5 s.
         overdue_at: the moment, by the clock; minus infinity while no refresher runs.
     """
 

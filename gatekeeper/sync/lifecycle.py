@@ -5,57 +5,47 @@ import contextvars
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
 
+from gatekeeper.sync.list_sync import ListSync
 from gatekeeper.sync.refresher import Refresher
 
-__all__ = ("Lifecycle", "NoLifecycle", "PerLoop", "Worker")
+__all__ = ("Lifecycle", "NoLifecycle", "PerLoop")
 
+Companion = Callable[[], Coroutine[Any, Any, None]]
 Thing = TypeVar("Thing")
 
 RESTART_DELAY = 0.5  # seconds
 FLUSH_TIMEOUT = 0.5  # seconds that are left for what is to be done at the end
 
 
-class Worker(Protocol):
-    """What a lifecycle runs."""
-
-    def new_refresher(self) -> Refresher:
-        """Make a refresher for this event loop."""
-        ...
-
-    def companions(self, refresher: Refresher) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """Give what runs beside a refresher, for as long as it runs."""
-        ...
-
-    async def flush(self) -> None:
-        """Do what is left to do once a refresher was ended in order."""
-        ...
-
-    def log_crash(self, error: BaseException | None) -> None:
-        """Record that a refresher has ended although it was not stopped."""
-        ...
-
-    def after_fork(self) -> None:
-        """Forget what belongs to the parent process, where nothing runs yet."""
-        ...
-
-
 class Lifecycle:
     """Runs a refresher in each event loop that asks for one.
 
     Args:
-        worker: what is run.
+        sync: makes the refreshers.
+        companion: runs beside each of them, for as long; None for nothing.
+        after_fork: called in a forked child, where nothing runs yet.
         start_timeout: seconds from the start in which requests wait for the first list.
         restart_delay: seconds until a refresher that has crashed is restarted.
     """
 
-    def __init__(self, worker: Worker, *, start_timeout: float, restart_delay: float = RESTART_DELAY) -> None:
-        self._worker = worker
+    def __init__(
+        self,
+        sync: ListSync,
+        companion: Companion | None,
+        after_fork: Callable[[], None],
+        *,
+        start_timeout: float,
+        restart_delay: float = RESTART_DELAY,
+    ) -> None:
+        self._sync = sync
+        self._companion = companion
+        self._in_child = after_fork
         self._start_timeout = start_timeout
         self._restart_delay = restart_delay
         self._forks_are_watched = False
@@ -73,7 +63,7 @@ class Lifecycle:
         """
         refresher = self._running_here() or await self._start()
         if refresher is not None and wait:
-            await refresher.first_list(self._start_timeout)
+            await refresher.schedule.first_list(self._start_timeout)
         return refresher
 
     async def enter(self) -> None:
@@ -83,7 +73,7 @@ class Lifecycle:
             raise RuntimeError("no event loop runs here")
         running.users += 1
         try:
-            await running.refresher.first_list(self._start_timeout)
+            await running.refresher.schedule.first_list(self._start_timeout)
         except BaseException:
             await self.leave()
             raise
@@ -99,7 +89,7 @@ class Lifecycle:
             self._here.set(None)
             await running.stop()
             with anyio.move_on_after(FLUSH_TIMEOUT, shield=True):
-                await self._worker.flush()
+                await self._sync.flush()
 
     def _running_here(self) -> Refresher | None:
         """The refresher of this event loop, if it is the one started last, and runs: the common case, without a wait."""
@@ -129,9 +119,9 @@ class Lifecycle:
         except RuntimeError:
             if in_background:
                 return None
-            running: _Running = await _InTaskGroup.begin(self._worker)
+            running: _Running = await _InTaskGroup.begin(self._sync, self._companion)
         else:
-            running = in_task = _InTask(self._worker, loop, self._restart_delay)
+            running = in_task = _InTask(self._sync, self._companion, loop, self._restart_delay)
             self._latest = weakref.ref(in_task)
         self._here.set(running)
         return running
@@ -140,8 +130,12 @@ class Lifecycle:
         if self._forks_are_watched or not hasattr(os, "register_at_fork"):
             return
         self._forks_are_watched = True
-        in_child = weakref.WeakMethod(self._worker.after_fork)
+        in_child = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
+
+    def _after_fork(self) -> None:
+        self._in_child()  # first, because a thread of the parent may hold the lock of what this forgets
+        self._sync.after_fork()
 
 
 class NoLifecycle:
@@ -190,10 +184,15 @@ def _none() -> None:
 class _Running(ABC):
     """A refresher that runs in this event loop, and how many users have entered it."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.refresher = worker.new_refresher()
+    def __init__(self, sync: ListSync, companion: Companion | None) -> None:
+        self.refresher = sync.new_refresher()
         self.users = 0
-        self._worker = worker
+        self._sync = sync
+        self._companion = companion
+
+    def _companions(self) -> tuple[Companion, ...]:
+        beat = self.refresher.schedule.keep_beating
+        return (beat,) if self._companion is None else (beat, self._companion)
 
     @abstractmethod
     async def revive(self) -> None:
@@ -207,8 +206,10 @@ class _Running(ABC):
 class _InTask(_Running):
     """In a task of its own, which may be ended from any other, and is restarted if it crashes."""
 
-    def __init__(self, worker: Worker, loop: asyncio.AbstractEventLoop, restart_delay: float) -> None:
-        super().__init__(worker)
+    def __init__(
+        self, sync: ListSync, companion: Companion | None, loop: asyncio.AbstractEventLoop, restart_delay: float
+    ) -> None:
+        super().__init__(sync, companion)
         self._loop = loop
         self._restart_delay = restart_delay
         self._is_stopping = False
@@ -217,11 +218,11 @@ class _InTask(_Running):
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether it runs in this event loop."""
-        return self._loop is loop and not self.refresher.has_ended
+        return self._loop is loop and not self.refresher.schedule.has_ended
 
     async def revive(self) -> None:
         crashed = self._task
-        if self.refresher.has_ended:
+        if self.refresher.schedule.has_ended:
             await asyncio.wait([crashed])
         if crashed is self._task and crashed.done() and not self._is_stopping:
             if self._restart is not None:
@@ -235,23 +236,20 @@ class _InTask(_Running):
         self._task.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.wait([self._task])
-            for companion in self._companions:
+            for companion in self._beside:
                 companion.cancel()
-            await asyncio.wait(self._companions)
+            await asyncio.wait(self._beside)
 
     def _begin(self) -> None:
         # In contexts of their own, because they outlive the request that happened to come first.
         self._task = self._loop.create_task(self.refresher.run(), context=contextvars.Context())
         self._task.add_done_callback(self._begin_later)
-        self._companions = [
-            self._loop.create_task(companion(), context=contextvars.Context())
-            for companion in self._worker.companions(self.refresher)
-        ]
-        for companion in self._companions:
+        self._beside = [self._loop.create_task(each(), context=contextvars.Context()) for each in self._companions()]
+        for companion in self._beside:
             companion.add_done_callback(self._end_with_companion)
 
     def _begin_later(self, task: "asyncio.Task[None]") -> None:
-        for companion in self._companions:
+        for companion in self._beside:
             companion.cancel()
         if self._is_stopping or task is not self._task:
             return
@@ -259,34 +257,34 @@ class _InTask(_Running):
         self._restart = self._loop.call_later(self._restart_delay, self._begin_again, task)
 
     def _end_with_companion(self, companion: "asyncio.Task[None]") -> None:
-        if companion in self._companions:
+        if companion in self._beside:
             self._task.cancel()  # neither runs without the other
         if not companion.cancelled():
             companion.exception()
 
     def _begin_again(self, task: "asyncio.Task[None]") -> None:
         self._restart = None
-        self._worker.log_crash(None if task.cancelled() else task.exception())
-        self.refresher = self._worker.new_refresher()
+        self._sync.log.crash(None if task.cancelled() else task.exception())
+        self.refresher = self._sync.new_refresher()
         self._begin()
 
 
 class _InTaskGroup(_Running):
     """Under trio, where the task that starts another one has to end it."""
 
-    def __init__(self, worker: Worker, group: anyio.abc.TaskGroup) -> None:
-        super().__init__(worker)
+    def __init__(self, sync: ListSync, companion: Companion | None, group: anyio.abc.TaskGroup) -> None:
+        super().__init__(sync, companion)
         self._group = group
         group.start_soon(self.refresher.run)
-        for companion in worker.companions(self.refresher):
-            group.start_soon(companion)
+        for each in self._companions():
+            group.start_soon(each)
 
     @classmethod
-    async def begin(cls, worker: Worker) -> "_InTaskGroup":
+    async def begin(cls, sync: ListSync, companion: Companion | None) -> "_InTaskGroup":
         """Begin it."""
         group = anyio.create_task_group()
         await group.__aenter__()
-        return cls(worker, group)
+        return cls(sync, companion, group)
 
     async def revive(self) -> None:
         """Leave it to the task that entered: its task group has raised the crash there."""

@@ -15,7 +15,7 @@ from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
-from gatekeeper.sync.cadence import Cadence
+from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.heartbeat import Heartbeat
@@ -152,26 +152,20 @@ class ListSync:
     def new_refresher(self) -> Refresher:
         """Make a refresher for one event loop."""
         options, clock = self._options, self._options.clock
-        updater = ListUpdater(
-            ListLoader(self._index, RowReader(self._source.suffix_field), clock, max_rows=options.max_rows),
-            self._applier,
-            self._shared,
-            self.freshness,
-            self.log,
-            timeout=options.fetch_timeout,
-            clock=clock,
-        )
+        rows = RowReader(self._source.suffix_field)
+        loader = ListLoader(self._index, rows, clock, max_rows=options.max_rows)
         return Refresher(
             self._source,
-            updater,
+            ListUpdater(loader, self._applier, self._shared, self.freshness, self.log, options.fetch_timeout, clock),
             Schedule(self._heartbeat, self._alarm, clock),
             Cadence(options.refresh_interval, options.jitter),
+            UnknownKeyBudget(clock),
             self.freshness,
             lambda: self.log.state(self.freshness.state, self.freshness.age, len(self._index)),
-            clock=clock,
-            snapshots=self._snapshots,
-            after_list=None if self._reporter is None else self._reporter.report_if_due,
-            patience=options.usage_timeout,
+            clock,
+            self._snapshots,
+            None if self._reporter is None else self._reporter.report_if_due,
+            options.usage_timeout,
         )
 
     async def flush(self) -> None:
@@ -190,21 +184,14 @@ class ListSync:
         options, source = self._options, self._source
         if options.snapshot_path is None or self.is_static:
             return None
+        wall_clock = options.wall_clock
         snapshot = Snapshot(
             options.snapshot_path,
             account=self._index.account,
             fingerprint=lambda: source.fingerprint,
-            wall_clock=options.wall_clock,
+            wall_clock=wall_clock,
         )
-        return SnapshotKeeper(
-            snapshot,
-            self._index,
-            self._shared,
-            self.freshness,
-            self.log,
-            clock=options.clock,
-            wall_clock=options.wall_clock,
-        )
+        return SnapshotKeeper(snapshot, self._index, self._shared, self.freshness, self.log, options.clock, wall_clock)
 
     def _usage_reporter(self, take_used_keys: Callable[[], Counter[str]]) -> UsageReporter | None:
         if not isinstance(self._source, ReportsUsage) or not self._options.usage_interval:

@@ -82,14 +82,8 @@ class Loaded(NamedTuple):
 class ListLoader:
     """Reads lists of one source, in one event loop.
 
-    Args:
-        index: the index that lists are compared with.
-        rows: reads the rows.
-        clock: seconds; see `boot_clock`.
-        max_rows: rows that a list may have.
-
     Attributes:
-        work: seconds of the processor that the last list took.
+        work: seconds that reading the last list took, without waits for its bytes.
     """
 
     def __init__(self, index: KeyIndex, rows: RowReader, clock: Clock, *, max_rows: int = MAX_ROWS) -> None:
@@ -104,20 +98,16 @@ class ListLoader:
     async def load(
         self, updates: Updates, basis: ListBasis, expired_ids: Collection[str], *, has_list: bool
     ) -> Loaded | None:
-        """Ask for the list, read it to its end, and work out what it changes.
+        """Ask for the list, read it to its end, and work out what it changes; None if the source calls it unchanged.
 
         Args:
             updates: asks the source.
             basis: what is known of the last list.
-            expired_ids: ids of keys that are no longer kept for rows that cannot be read.
+            expired_ids: ids of keys that are no longer retained for rows that cannot be read.
             has_list: whether there is a list that the source may call unchanged.
-
-        Returns:
-            The list; None if the source says that it has not changed.
 
         Raises:
             SourceError: if the source fails, or the list is not accepted.
-            TimeoutError: if the source gives up waiting.
         """
         is_due = self._clock() - self._whole_list_at >= UNCONDITIONAL_AFTER
         async with updates(Basis(None if is_due else basis.validator)) as update:

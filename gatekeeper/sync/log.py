@@ -48,12 +48,7 @@ class RefreshLog:
         self._successes = 0
 
     def failure(self, report: RefreshReport, bug: Exception | None) -> None:
-        """Record a fetch that failed.
-
-        Args:
-            report: its outcome.
-            bug: the exception, where nothing should have raised it.
-        """
+        """Record a fetch that failed; `bug` is the exception, where nothing should have raised it."""
         self.counters["refresh_failed"] += 1
         self.last_error = report.error
         self._successes = 0
@@ -72,13 +67,7 @@ class RefreshLog:
             self._logger.info("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
 
     def state(self, state: State, age: float | None, keys: int) -> None:
-        """Record the state of the list, and log it once when it is another.
-
-        Args:
-            state: the state.
-            age: seconds since the list was asked for; None where there is none.
-            keys: how many keys there are.
-        """
+        """Record the state of the list, and log it where it has changed."""
         before, self._logged_state = self._logged_state, state
         if state == before:
             return
@@ -96,26 +85,13 @@ class RefreshLog:
             self._logger.error(text, seconds, why)
 
     def restored(self, state: State, age: float, keys: int, ambiguous: Sequence[str]) -> None:
-        """Record that the list comes from the snapshot on disk.
-
-        Args:
-            state: the list's state.
-            age: seconds since it was asked for.
-            keys: how many keys it has.
-            ambiguous: as in `Status`.
-        """
+        """Record that the list comes from the snapshot on disk."""
         self._logged_state = state
         self.ambiguous = ambiguous
         self._logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", keys, age)
 
     def removals_held(self, missing: int, total: int, *, is_first: bool) -> None:
-        """Record that most of the keys are missing and stay for now.
-
-        Args:
-            missing: how many keys the list lacks.
-            total: how many keys there are.
-            is_first: whether the list before lacked fewer.
-        """
+        """Record that most of the keys are missing and stay for now; the first of several such lists is logged."""
         self.counters["removals_held"] += 1
         if is_first:
             self._logger.error(
@@ -125,13 +101,7 @@ class RefreshLog:
             )
 
     def list_applied(self, loaded: Loaded, changes: ChangeSet, ambiguous: Sequence[str]) -> None:
-        """Record what a list brought.
-
-        Args:
-            loaded: the list.
-            changes: what was applied.
-            ambiguous: as in `Status`.
-        """
+        """Record what a list brought."""
         before, self.rejected = self.rejected, tuple(str(error) for error in loaded.rejected)
         self.rejected_rows = sum(loaded.rejected_reasons.values())
         self.counters["rows_rejected"] += self.rejected_rows

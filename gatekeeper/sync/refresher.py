@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import anyio
 
@@ -26,145 +27,80 @@ from gatekeeper.sync.updating import ListUpdater
 __all__ = ("Refresher",)
 
 
+@dataclass(eq=False)
 class Refresher:
-    """Keeps an index fresh, in one event loop.
+    """Keeps an index fresh, in one event loop."""
 
-    Args:
-        source: where the list comes from.
-        updater: fetches and applies one list.
-        schedule: the fetches, and the requests that wait for one.
-        cadence: decides how long to wait between two fetches.
-        freshness: the age of the list.
-        log_state: logs the state of the list where it has changed.
-        clock: seconds; see `boot_clock`.
-        snapshots: keeps the list on disk; None for nowhere.
-        after_list: awaited after each list, cancelled when a fetch is wanted.
-        patience: seconds of the pause that `after_list` may take.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        updater: ListUpdater,
-        schedule: Schedule,
-        cadence: Cadence,
-        freshness: Freshness,
-        log_state: Callable[[], None],
-        *,
-        clock: Clock,
-        snapshots: SnapshotKeeper | None = None,
-        after_list: Callable[[], Awaitable[None]] | None = None,
-        patience: float = 5.0,
-    ) -> None:
-        self._source = source
-        self._updater = updater
-        self._schedule = schedule
-        self._cadence = cadence
-        self._freshness = freshness
-        self._log_state = log_state
-        self._clock = clock
-        self._snapshots = snapshots
-        self._after_list = after_list
-        self._patience = patience
-        self._budget = UnknownKeyBudget(clock)
-        self._last_duration = 0.0
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has run and does so no more."""
-        return self._schedule.has_ended
+    source: Source
+    updater: ListUpdater
+    schedule: Schedule
+    cadence: Cadence
+    budget: UnknownKeyBudget
+    freshness: Freshness
+    log_state: Callable[[], None]
+    clock: Clock
+    snapshots: SnapshotKeeper | None
+    after_list: Callable[[], Awaitable[None]] | None  # cancelled when a fetch is wanted
+    patience: float  # seconds of the pause that `after_list` may take
 
     async def refresh(self) -> RefreshReport:
-        """Fetch the list once more, beginning after this call.
-
-        Returns:
-            What it came to; the outcome is "failed" where the refresher was stopped meanwhile.
-        """
-        return await self._schedule.next_fetch()
+        """Fetch the list once more, beginning after this call; the outcome is "failed" if the refresher is stopped."""
+        return await self.schedule.next_fetch()
 
     async def refresh_for_unknown_key(self, wait: float) -> bool:
-        """Fetch the list once more for an unknown key, if the budget allows it.
-
-        Args:
-            wait: seconds to wait at most.
-
-        Returns:
-            Whether it was worth waiting: False if nothing was fetched.
-        """
-        if not self._schedule.is_wanted and not self._budget.take(self._last_duration):
+        """Refresh for at most `wait` seconds, if the budget for unknown keys allows it; whether it does."""
+        if not self.schedule.is_wanted and not self.budget.take(self.updater.last_duration):
             return False
         with anyio.move_on_after(wait):
             await self.refresh()
         return True
 
-    async def catch_up(self, wait: float) -> None:
-        """Wait for a fetch, where the refresher is behind its schedule.
-
-        Args:
-            wait: seconds to wait at most; 0 for not at all.
-        """
-        await self._schedule.catch_up(wait)
-
-    async def first_list(self, within: float) -> None:
-        """Wait until there is a list.
-
-        Args:
-            within: seconds after the refresher was made that this takes at most.
-        """
-        await self._schedule.first_list(within)
-
-    async def keep_beating(self) -> None:
-        """Show that the event loop runs, until cancelled; to be run beside `run`."""
-        await self._schedule.keep_beating()
-
     async def run(self) -> None:
         """Fetch the list, again and again, until cancelled."""
-        self._schedule.start()
+        self.schedule.start()
         try:
-            if self._snapshots is not None and await self._snapshots.restore():
-                self._schedule.note_restored()
+            if self.snapshots is not None and await self.snapshots.restore():
+                self.schedule.note_restored()
             while True:
                 try:
-                    async with self._source.connect() as updates:
+                    async with self.source.connect() as updates:
                         while True:
                             await self._fetch(updates)
                 except Exception as error:  # noqa: BLE001 - a source of the user's own raises anything; it is logged
                     problem = f"the source could not be opened: {type(error).__name__}: {error}"
                     report = RefreshReport("failed", error=problem)
-                    self._updater.record_failure(report, error)
-                    self._schedule.begin()
+                    self.updater.record_failure(report, error)
+                    self.schedule.begin()
                     await self._end_fetch(report)
         finally:
-            self._schedule.end()
+            self.schedule.end()
 
     async def _fetch(self, updates: Updates) -> None:
-        self._schedule.begin()
-        report = await self._updater.update(updates)
-        self._last_duration = report.duration
-        await self._end_fetch(report)
+        self.schedule.begin()
+        await self._end_fetch(await self.updater.update(updates))
 
     async def _end_fetch(self, report: RefreshReport) -> None:
-        self._log_state()
-        self._schedule.finish(report)
-        if self._snapshots is not None:
-            await self._snapshots.save_if_due()
-        ended_at = self._clock()
-        if self._after_list is not None and report.outcome != "failed":
-            await self._schedule.unless_wanted(self._after_list, self._patience)
+        self.log_state()
+        self.schedule.finish(report)
+        if self.snapshots is not None:
+            await self.snapshots.save_if_due()
+        ended_at = self.clock()
+        if self.after_list is not None and report.outcome != "failed":
+            await self.schedule.unless_wanted(self.after_list, self.patience)
         await self._pause_until(ended_at + self._delay(report))
 
     def _delay(self, report: RefreshReport) -> float:
-        updater, has_live_list = self._updater, self._freshness.has_live_list
-        return self._cadence.delay(report, failures=updater.failures, work=updater.work, has_live_list=has_live_list)
+        updater, has_live_list = self.updater, self.freshness.has_live_list
+        return self.cadence.delay(report, failures=updater.failures, work=updater.work, has_live_list=has_live_list)
 
     async def _pause_until(self, end: float) -> None:
         """Wait for the next fetch, and log when the list is degraded or expires meanwhile."""
-        self._schedule.plan(end)
-        now = self._clock()
-        for moment in sorted(filter(None, (self._freshness.degrades_at, self._freshness.expires_at))):
+        self.schedule.plan(end)
+        now = self.clock()
+        for moment in sorted(filter(None, (self.freshness.degrades_at, self.freshness.expires_at))):
             if now < moment < end:
-                is_wanted = await self._schedule.wait_until(moment)
-                self._log_state()
+                is_wanted = await self.schedule.wait_until(moment)
+                self.log_state()
                 if is_wanted:
                     return
-        await self._schedule.wait_until(end)
+        await self.schedule.wait_until(end)

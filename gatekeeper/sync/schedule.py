@@ -31,16 +31,7 @@ class _FetchCycle:
 
 
 class Schedule:
-    """The fetches of one event loop: the current one, the next one, and the pause between them.
-
-    Args:
-        heartbeat: until when the refreshers of the process promise to look after the list.
-        alarm: waits.
-        clock: seconds; see `boot_clock`.
-
-    Attributes:
-        has_ended: whether there will be no more fetches.
-    """
+    """The fetches of one event loop: the current one, the next one, and the pause between them."""
 
     def __init__(self, heartbeat: Heartbeat, alarm: Alarm, clock: Clock) -> None:
         self.has_ended = False
@@ -128,11 +119,7 @@ class Schedule:
         self._heartbeat.renew()
 
     async def keep_beating(self, nap: Sleep = anyio.sleep) -> None:
-        """Beat while the event loop runs, until cancelled.
-
-        Args:
-            nap: sleeps by the event loop's own clock.
-        """
+        """Beat while the event loop runs, until cancelled; `nap` sleeps by the event loop's own clock."""
         while True:
             await nap(self._heartbeat.ahead / 2)
             self.beat()

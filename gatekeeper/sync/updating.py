@@ -3,6 +3,7 @@
 A failure changes no decision: the last accepted list stays, with its age, which runs from the moment it was asked for.
 """
 
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import anyio
@@ -22,101 +23,67 @@ __all__ = ("ListUpdater",)
 ATTEMPTS = 10  # at applying a list while the refreshers of other event loops apply theirs
 
 
+@dataclass(eq=False)
 class ListUpdater:
-    """Fetches and applies lists, and records how that went.
+    """Fetches and applies lists, and records how that went."""
 
-    Args:
-        loader: reads a list.
-        applier: applies it.
-        shared: what the refreshers of all event loops share.
-        freshness: the age of the list.
-        log: where the outcome is recorded.
-        timeout: seconds that one fetch may take in all.
-        clock: seconds; see `boot_clock`.
-
-    Attributes:
-        failures: how many fetches in a row have failed.
-        work: seconds that it took to read and apply the last list.
-    """
-
-    def __init__(
-        self,
-        loader: ListLoader,
-        applier: Applier,
-        shared: SharedList,
-        freshness: Freshness,
-        log: RefreshLog,
-        *,
-        timeout: float,
-        clock: Clock,
-    ) -> None:
-        self.failures = 0
-        self.work = 0.0
-        self._loader = loader
-        self._applier = applier
-        self._shared = shared
-        self._freshness = freshness
-        self._log = log
-        self._timeout = timeout
-        self._clock = clock
+    loader: ListLoader
+    applier: Applier
+    shared: SharedList
+    freshness: Freshness
+    log: RefreshLog
+    timeout: float  # seconds that one fetch may take in all
+    clock: Clock
+    failures: int = 0  # fetches in a row
+    work: float = 0.0  # seconds that it took to read and apply the last list
+    last_duration: float = 0.0  # seconds
 
     async def update(self, updates: Updates) -> RefreshReport:
-        """Fetch the list once, and apply what it changes.
-
-        Args:
-            updates: asks the source.
-
-        Returns:
-            The outcome. Nothing but cancellation is raised.
-        """
-        asked_at, bug = self._clock(), None
+        """Fetch the list once, and apply what it changes. Nothing but cancellation is raised."""
+        asked_at, bug = self.clock(), None
         try:
             report = await self._fetch_and_apply(updates)
         except TimeoutError:
-            report = RefreshReport("failed", error=f"the list did not come within {self._timeout:g} s")
+            report = RefreshReport("failed", error=f"the list did not come within {self.timeout:g} s")
         except SourceError as error:
             report = RefreshReport("failed", error=str(error), retry_after=error.retry_after, lasting=error.lasting)
             if isinstance(error, HubError) and error.status == HTTPStatus.NOT_MODIFIED:
-                self._shared.forget_validator()  # it was about another list, so the next answer has to bring one
+                self.shared.forget_validator()  # it was about another list, so the next answer has to bring one
         except Exception as error:  # noqa: BLE001 - nothing ends the loop; it is logged with its traceback
             problem = f"refreshing failed in a way that is a bug: {type(error).__name__}: {error}"
             report, bug = RefreshReport("failed", error=problem), error
-        report = msgspec.structs.replace(report, duration=self._clock() - asked_at)
+        self.last_duration = self.clock() - asked_at
+        report = msgspec.structs.replace(report, duration=self.last_duration)
         if report.outcome == "failed":
             self.record_failure(report, bug)
         else:
             self.failures = 0
-            self._freshness.record_success(asked_at)
-            self._log.success(report)
+            self.freshness.record_success(asked_at)
+            self.log.success(report)
         return report
 
     def record_failure(self, report: RefreshReport, bug: Exception | None) -> None:
-        """Record a fetch that failed, or a source that could not be opened.
-
-        Args:
-            report: the outcome.
-            bug: the exception, where nothing should have raised it.
-        """
+        """Record a fetch that failed, or a source that could not be opened."""
         self.failures += 1
-        self._log.failure(report, bug)
+        self.log.failure(report, bug)
 
     async def _fetch_and_apply(self, updates: Updates) -> RefreshReport:
-        shared, hard_stale = self._shared, self._freshness.hard_stale
+        shared, hard_stale = self.shared, self.freshness.hard_stale
         for _ in range(ATTEMPTS):
-            asked_at, generation, basis = self._clock(), shared.generation, shared.basis
+            asked_at, generation, basis = self.clock(), shared.generation, shared.basis
             expired_ids = shared.expired_ids(asked_at - hard_stale) if hard_stale else ()
             try:
-                with anyio.fail_after(self._timeout):
-                    loaded = await self._loader.load(updates, basis, expired_ids, has_list=self._freshness.has_list)
+                with anyio.fail_after(self.timeout):
+                    loaded = await self.loader.load(updates, basis, expired_ids, has_list=self.freshness.has_list)
                 if loaded is None:
                     return RefreshReport("unchanged")
-                self.work = self._loader.work
+                self.work = self.loader.work
                 if loaded.changes is None:
                     shared.rename(loaded.basis, generation)
                     return RefreshReport("unchanged")
-                began = self._clock()
-                report = await self._applier.apply(loaded, loaded.changes, asked_at, generation)
-                self.work += self._clock() - began
+                began = self.clock()
+                report = await self.applier.apply(loaded, loaded.changes, asked_at, generation)
+                self.work += self.clock() - began
             except (OvertakenError, RuntimeError, LookupError):
                 # An index that changes while it is read does not hold together.
                 if not shared.is_overtaken(generation):

@@ -824,9 +824,9 @@ async def test_the_first_list_is_waited_for(hub: FakeHub) -> None:
     it = Running(HubSource(hub.url, TOKEN, timeout=60), FakeTime(), {})
     async with anyio.create_task_group() as group:
         group.start_soon(it.refresher.run)
-        await it.refresher.first_list(15)
+        await it.refresher.schedule.first_list(15)
         assert it.ids == ["key-1"]
-        await it.refresher.first_list(15)
+        await it.refresher.schedule.first_list(15)
         group.cancel_scope.cancel()
 
 
@@ -836,10 +836,10 @@ async def test_the_first_list_is_waited_for_no_longer_than_told(hub: FakeHub) ->
         async with anyio.create_task_group() as group:
             group.start_soon(it.refresher.run)
             began = time.monotonic()
-            await it.refresher.first_list(0.05)
+            await it.refresher.schedule.first_list(0.05)
             assert time.monotonic() - began < 4
             it.time.now += 1
-            await it.refresher.first_list(0.05)
+            await it.refresher.schedule.first_list(0.05)
             assert it.status.state == "never_loaded"
             group.cancel_scope.cancel()
 
