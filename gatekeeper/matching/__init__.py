@@ -1,4 +1,4 @@
 """Which pages an owner allows: origins, entries, allowlists.
 
-No IO and no clock. It imports errors, and nothing else of the package.
+No IO, no clock. The package imports errors only.
 """

@@ -1,4 +1,4 @@
-"""What the owner of a key is told about its entries: rejections, warnings, suggestions, and the entry to add."""
+"""Advice about a key's entries: rejections, warnings, suggestions, the entry to add."""
 
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -30,12 +30,12 @@ SuggestionReason = Literal["www_only", "no_subdomains", "default_port"]
 
 
 class RejectedEntry(msgspec.Struct, frozen=True):
-    """An entry that allows nothing, because the grammar does not have it.
+    """An entry that breaks the grammar, so it allows nothing.
 
     Attributes:
-        entry: as written.
-        reason: what is wrong with it, as a word that programs can compare.
-        hint: what is wrong and how to mend it, as a sentence.
+        entry: the entry as written.
+        reason: the problem, as a word for programs.
+        hint: the problem and its fix, as a sentence.
     """
 
     entry: str
@@ -44,12 +44,12 @@ class RejectedEntry(msgspec.Struct, frozen=True):
 
 
 class EntryWarning(msgspec.Struct, frozen=True):
-    """An entry that works, and may not do what its writer expects.
+    """A valid entry that may not do what its author expects.
 
     Attributes:
-        entry: as written.
-        reason: what to look at, as a word that programs can compare.
-        hint: the same as a sentence that says what to do.
+        entry: the entry as written.
+        reason: the problem, as a word for programs.
+        hint: the problem and its fix, as a sentence.
     """
 
     entry: str
@@ -58,12 +58,12 @@ class EntryWarning(msgspec.Struct, frozen=True):
 
 
 class EntrySuggestion(msgspec.Struct, frozen=True):
-    """What people forget when they write an entry like this one, though nothing is wrong with it.
+    """An entry that is often forgotten beside a valid one.
 
     Attributes:
-        entry: as written.
-        reason: what may be missing, as a word that programs can compare.
-        hint: the same as a sentence that names the entry to add.
+        entry: the valid entry as written.
+        reason: what may be missing, as a word for programs.
+        hint: what may be missing and the entry to add, as a sentence.
     """
 
     entry: str
@@ -72,12 +72,12 @@ class EntrySuggestion(msgspec.Struct, frozen=True):
 
 
 def warnings(entries: Mapping[str, str], allows: Allows, *, https_only: bool) -> tuple[EntryWarning, ...]:
-    """Find entries that may not do what their writer expects.
+    """Find entries that may not do what their author expects.
 
     Args:
-        entries: from normalised entry to entry as written.
-        allows: whether the entries allow an origin.
-        https_only: whether no page over http is allowed, except on loopback names.
+        entries: normalised entries, mapped to the entries as written.
+        allows: a function that tells whether the entries allow an origin.
+        https_only: True if pages over http are refused, except on loopback names.
 
     Returns:
         The warnings, in the order of the entries.
@@ -90,11 +90,11 @@ def warnings(entries: Mapping[str, str], allows: Allows, *, https_only: bool) ->
 
 
 def suggestions(entries: Mapping[str, str], allows: Allows) -> tuple[EntrySuggestion, ...]:
-    """Find what is often forgotten beside entries like these.
+    """Find entries that are often forgotten beside the given ones.
 
     Args:
-        entries: from normalised entry to entry as written.
-        allows: whether the entries allow an origin.
+        entries: normalised entries, mapped to the entries as written.
+        allows: a function that tells whether the entries allow an origin.
 
     Returns:
         The suggestions, in the order of the entries.
@@ -107,15 +107,15 @@ def suggestions(entries: Mapping[str, str], allows: Allows) -> tuple[EntrySugges
 
 
 def nearest(entries: Mapping[str, str], origin: Origin, limit: int) -> tuple[str, ...]:
-    """Find the entries that look most like an origin, best first.
+    """Find the entries that are most similar to an origin.
 
     Args:
-        entries: from normalised entry to entry as written.
+        entries: normalised entries, mapped to the entries as written.
         origin: an origin that none of them allows.
         limit: the largest number of entries to return.
 
     Returns:
-        Entries as written: those of the same host, then of its parent hosts, then of hosts with a similar spelling.
+        Entries as written, best first: those of the same host, of its parent domains, of hosts with a similar spelling.
     """
     hosts: dict[str, list[str]] = {}
     for normal, entry in entries.items():
@@ -126,14 +126,14 @@ def nearest(entries: Mapping[str, str], origin: Origin, limit: int) -> tuple[str
 
 
 def entry_for(origin: Origin) -> str | None:
-    """The narrowest entry worth writing for a page.
+    """Write the narrowest practical entry that allows a page.
 
     Args:
-        origin: where the page is.
+        origin: the page's origin.
 
     Returns:
-        "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*"; None where no entry can
-        allow the page.
+        An entry such as "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*"; None if no
+        entry can allow the page.
     """
     if is_ipv4_mapped(origin.host):
         return None
@@ -150,14 +150,14 @@ def _warnings_for(pattern: Pattern, entry: str, allows: Allows, *, https_only: b
         hint = f"'{entry}' does not allow {pattern.host} itself: add '{apex}' if it should."
         yield EntryWarning(entry, "apex_not_listed", hint)
     if pattern.wildcard and is_shared_host(pattern.host):
-        hint = f"Strangers can have subdomains of {pattern.host}: list your own, such as 'my-shop.{pattern.host}'."
+        hint = f"Subdomains of {pattern.host} have different owners: list your own, such as 'my-shop.{pattern.host}'."
         yield EntryWarning(entry, "shared_host", hint)
     if not is_loopback(pattern.host):
         if pattern.scheme == "http":
-            hint = f"'{entry}' trusts a page that anybody on its network path can change: use https if you can."
+            hint = f"'{entry}' trusts a page that a network attacker can change: use https if you can."
             yield EntryWarning(entry, "http", hint)
         if pattern.port == "*":
-            hint = f"'{entry}' allows whatever runs on any port of {pattern.host}: name the port if you can."
+            hint = f"'{entry}' allows pages on every port of {pattern.host}: name the port if you can."
             yield EntryWarning(entry, "any_port", hint)
 
 
@@ -170,10 +170,10 @@ def _suggestions_for(pattern: Pattern, entry: str, bases: set[str], allows: Allo
         return not allows(Origin(scheme, other, DEFAULT_PORTS[scheme]))
 
     if host == "localhost":
-        hint = f"'{entry}' allows the ports 80 and 443 only: write 'localhost:*' for a development server."
+        hint = f"'{entry}' allows ports 80 and 443 only: write 'localhost:*' for a development server."
         yield EntrySuggestion(entry, "default_port", hint)
     elif host.startswith("www.") and lacks(apex := host.removeprefix("www.")):
-        hint = f"'{entry}' does not allow {apex}: add '{apex}' if visitors come there, too."
+        hint = f"'{entry}' does not allow {apex}: add '{apex}' if it serves your pages, too."
         yield EntrySuggestion(entry, "www_only", hint)
     elif _is_registrable(host) and host not in bases and lacks(f"www.{host}"):
         hint = f"'{entry}' allows no subdomain: add 'www.{host}', or '*.{host}' for all, if your pages are there."
@@ -190,7 +190,7 @@ def _allows_apex(pattern: Pattern, allows: Allows, *, https_only: bool) -> bool:
 
 
 def _is_registrable(host: str) -> bool:
-    """Whether a host stands directly below a public suffix, as acme.com and acme.co.uk do."""
+    """Whether a host is directly below a public suffix, like acme.co.uk."""
     if ends_in_number(host) or is_loopback(host) or "." not in host:
         return False
     parent = host.partition(".")[2]

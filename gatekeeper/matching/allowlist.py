@@ -1,7 +1,7 @@
-"""Allowlist: which pages the owner of a key allows.
+"""Allowlist: the pages that the owner of a key allows.
 
-An entry is compiled to one string, its normalised form, and an origin is looked up by the few strings that would allow it:
-no entry is ever scanned, so the time does not grow with their number.
+An entry is compiled to one string, its normalised form. An origin is looked up by the few strings that would allow it, so
+the time does not grow with the number of entries.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -25,8 +25,8 @@ class Allowlist:
     """The pages that the owner of a key allows, compiled for lookup.
 
     Attributes:
-        https_only: whether no page over http is allowed, except on loopback names.
-        rejected: the entries that allow nothing, with the reason and a hint.
+        https_only: True if pages over http are refused, except on loopback names.
+        rejected: the bad entries, each with a reason and a hint.
     """
 
     __slots__ = ("_base_lengths", "_bases", "_entries", "https_only", "rejected")
@@ -36,7 +36,7 @@ class Allowlist:
     ) -> None:
         self._entries = entries
         distinct = tuple(dict.fromkeys(bases))
-        # A set of one takes 216 bytes, and most keys have one wildcard or none.
+        # A set of one member takes 216 bytes, and most keys have one wildcard or none.
         self._bases: Collection[str] = frozenset(distinct) if len(distinct) > FEW else distinct
         self._base_lengths = tuple(sorted(set(map(len, distinct)), reverse=True))
         self.https_only = https_only
@@ -44,17 +44,17 @@ class Allowlist:
 
     @classmethod
     def parse(cls, entries: Iterable[str], *, https_only: bool = False) -> Self:
-        """Compile the entries of a key. A bad entry is set aside, and the others live.
+        """Compile the entries of a key, without the bad ones.
 
         Args:
-            entries: as their owner wrote them; those beyond the first 100 are rejected.
-            https_only: allow no page over http, except on loopback names.
+            entries: the entries as written. Those beyond the first 100 are rejected.
+            https_only: True to refuse pages over http, except on loopback names.
 
         Returns:
-            The allowlist. Of two entries with the same meaning the first one stands for both.
+            The allowlist. It keeps the first of several entries with the same meaning.
 
         Raises:
-            TypeError: for one string in place of several.
+            TypeError: if `entries` is one string.
         """
         if isinstance(entries, str):
             raise TypeError(f"Allowlist.parse takes several entries, not one string: write [{entries!r}]")
@@ -70,7 +70,7 @@ class Allowlist:
                 rejected.append(RejectedEntry(entry, error.reason, error.hint))
             else:
                 normal = str(pattern)
-                # Most entries are normal as they are, and a million keys need not have them twice.
+                # Most entries are in normal form already: keep one string, as there may be a million keys.
                 compiled.setdefault(entry if entry == normal else normal, entry)
                 if pattern.wildcard:
                     bases.append(pattern.host)
@@ -81,29 +81,29 @@ class Allowlist:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The accepted entries, normalised, in their order."""
+        """The accepted entries, normalised, in the order given."""
         return tuple(self._entries)
 
     @property
     def bases(self) -> Collection[str]:
-        """The hosts below which some entry allows every subdomain, each once."""
+        """The hosts of the wildcard entries, without duplicates."""
         return self._bases
 
     @property
     def warnings(self) -> tuple[EntryWarning, ...]:
-        """What the owner of the key may want to look at; worked out at every call."""
+        """Entries that may not do what their author expects. Computed on each access."""
         return advice.warnings(self._entries, self.allows, https_only=self.https_only)
 
     @property
     def suggestions(self) -> tuple[EntrySuggestion, ...]:
-        """What people forget, where nothing is wrong with what they wrote; worked out at every call."""
+        """Entries that are often forgotten beside these. Computed on each access."""
         return advice.suggestions(self._entries, self.allows)
 
     def allows(self, origin: Origin | str) -> bool:
-        """Whether the page at this origin may use the key.
+        """Whether the page at an origin may use the key.
 
         Args:
-            origin: an origin, or one serialised; any other text is not allowed.
+            origin: an origin, or its serialisation. Any other text is refused.
         """
         return self.match(origin) is not None
 
@@ -111,7 +111,7 @@ class Allowlist:
         """Find the entry that allows an origin.
 
         Args:
-            origin: an origin, or one serialised; any other text is not allowed.
+            origin: an origin, or its serialisation. Any other text is refused.
 
         Returns:
             The entry as written; None if no entry allows the origin.
@@ -126,27 +126,27 @@ class Allowlist:
         return find_entry(origin, self._entries, self._bases, self._base_lengths)
 
     def entry_that_would_allow(self, origin: Origin | None) -> str | None:
-        """The entry that would allow a page.
+        """Suggest the entry that would allow a page.
 
         Args:
-            origin: where the page is; None where that is not known.
+            origin: the page's origin; None if it is unknown.
 
         Returns:
-            The narrowest such entry; None where there can be none.
+            The narrowest such entry; None if no entry can allow the page.
         """
         if origin is None or (self.https_only and not is_secure(origin)):
             return None
         return advice.entry_for(origin)
 
     def nearest(self, origin: Origin, limit: int = 3) -> tuple[str, ...]:
-        """The entries that look most like an origin which none of them allows, best first.
+        """Find the entries that are most similar to a refused origin.
 
         Args:
-            origin: the origin that was refused.
-            limit: how many entries to give at most.
+            origin: the refused origin.
+            limit: the largest number of entries to return.
 
         Returns:
-            Entries as written: those of the same host, then of hosts that it is below, then of hosts spelled alike.
+            Entries as written, best first: those of the same host, of its parent domains, of hosts with a similar spelling.
         """
         return advice.nearest(self._entries, origin, limit)
 
@@ -154,16 +154,18 @@ class Allowlist:
 def find_entry(
     origin: Origin, entries: Mapping[str, Found], bases: Collection[str], base_lengths: Iterable[int]
 ) -> Found | None:
-    """Look an origin up by the strings that would allow it: exact hosts first, then wildcards, the narrowest first.
+    """Look up the entry that allows an origin.
+
+    Exact hosts come first, then wildcards, the narrowest first.
 
     Args:
         origin: the origin.
-        entries: from normalised entry to whatever stands for it.
-        bases: the hosts of the wildcards among them.
-        base_lengths: the lengths of those hosts, longest first, so that only suffixes that can be one are cut.
+        entries: normalised entries, mapped to the values to return. A falsy value counts as absent.
+        bases: the hosts of the wildcards among the entries.
+        base_lengths: the lengths of those hosts, longest first. Suffixes of the origin's host of other lengths are skipped.
 
     Returns:
-        What stands for the entry that allows the origin; None if none does.
+        The value of the entry that allows the origin; None if there is no such entry.
     """
     scheme, host, port = origin.scheme, origin.host, origin.port
     ports = ("", f":{port}", ":*") if port == DEFAULT_PORTS[scheme] else (f":{port}", ":*")

@@ -1,6 +1,6 @@
-"""The grammar of hosts and ports, which Origin headers and allowlist entries share.
+"""The grammar of hosts and ports, shared by headers and allowlist entries.
 
-Nothing here uses a regex, urllib or IDNA: requests wait on it.
+Requests wait for these functions, so they use no regex, no urllib and no IDNA.
 """
 
 import ipaddress
@@ -27,14 +27,20 @@ _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 def is_port(text: str) -> bool:
-    """Whether a text is a port as URLs serialise it: 1 to 65535 in ASCII digits, without leading zeros."""
-    # The length comes first: int() of a long text takes quadratic time (CVE-2020-10735).
+    """Whether a text is a port as URLs serialise it.
+
+    That is 1 to 65535 in ASCII digits, without leading zeros.
+    """
+    # Check the length first: int() of a long text takes quadratic time (CVE-2020-10735).
     return len(text) <= len(str(MAX_PORT)) and text.isascii() and text.isdigit() and text[0] != "0" and int(text) <= MAX_PORT
 
 
 def is_host_name(host: str) -> bool:
-    """Whether a text is labels of a-z, 0-9, "-" and "_" (1 to 63 of them, "-" not at an end), 253 characters at most."""
-    # Bytes, for to delete characters from text takes twice as long.
+    """Whether a text is a host name of at most 253 characters.
+
+    A label has 1 to 63 of a-z, 0-9, "-" and "_", and no "-" at either end.
+    """
+    # Bytes, because deleting characters from a str takes twice as long.
     if not 0 < len(host) <= MAX_HOST_LENGTH or not host.isascii() or host.encode().translate(None, _HOST_NAME_CHARACTERS):
         return False
     if host[0] in ".-" or host[-1] in ".-" or ".." in host or ".-" in host or "-." in host:
@@ -43,9 +49,12 @@ def is_host_name(host: str) -> bool:
 
 
 def ends_in_number(host: str) -> bool:
-    """Whether browsers take a host for an IPv4 address (URL standard 3.5, "ends in a number checker")."""
+    """Whether browsers parse a host as an IPv4 address.
+
+    This is the "ends in a number checker" of URL standard 3.5.
+    """
     last = host.rpartition(".")[2]
-    if last.isalpha():  # as most are
+    if last.isalpha():  # the common case
         return False
     if last.isascii() and last.isdigit():
         return True
@@ -53,7 +62,7 @@ def ends_in_number(host: str) -> bool:
 
 
 def is_ipv4(host: str) -> bool:
-    """Whether a text is an IPv4 address as URLs serialise it: four decimal numbers without leading zeros."""
+    """Whether a text is four decimal numbers, as URLs serialise IPv4."""
     try:
         return str(ipaddress.IPv4Address(host)) == host
     except ValueError:
@@ -61,13 +70,13 @@ def is_ipv4(host: str) -> bool:
 
 
 def compress_ipv6(host: str) -> str | None:
-    """The serialisation of an IPv6 host (URL standard 3.6, "IPv6 serializer").
+    """Serialise an IPv6 host (URL standard 3.6, "IPv6 serializer").
 
     Args:
-        host: with its brackets.
+        host: the host in brackets.
 
     Returns:
-        The host in brackets, compressed and in lower case; None if it is not one, or names a zone.
+        The host in brackets, compressed and in lower case; None if it is not IPv6 or has a zone.
     """
     if not host.endswith("]") or "%" in host:
         return None
@@ -76,19 +85,22 @@ def compress_ipv6(host: str) -> str | None:
     except ValueError:
         return None
     if address.ipv4_mapped is not None:
-        # Python 3.13 began to write these with dots, which browsers do not.
+        # Python 3.13 and later write these with dots, browsers do not.
         high, low = divmod(int(address.ipv4_mapped), 0x10000)
         return f"[::ffff:{high:x}:{low:x}]"
     return f"[{address.compressed}]"
 
 
 def is_ipv4_mapped(host: str) -> bool:
-    """Whether a host is an IPv4 address in the clothes of an IPv6 one (RFC 4291 section 2.5.5.2), in brackets."""
+    """Whether a host in brackets is IPv4-mapped (RFC 4291 section 2.5.5.2)."""
     return host.startswith("[::ffff:") and ipaddress.IPv6Address(host[1:-1]).ipv4_mapped is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name: localhost, *.localhost (RFC 6761 section 6.3), 127.0.0.0/8, [::1]."""
+    """Whether a host names this machine.
+
+    Those are localhost, *.localhost (RFC 6761 section 6.3), 127.0.0.0/8 and [::1].
+    """
     return (
         host == "localhost"
         or host.endswith(".localhost")

@@ -1,4 +1,7 @@
-"""Internationalised hosts as browsers send them: UTS 46 without transitional mappings (https://unicode.org/reports/tr46/)."""
+"""Internationalised hosts as browsers send them.
+
+That is UTS 46 without transitional mappings (https://unicode.org/reports/tr46/).
+"""
 
 from unicodedata import bidirectional
 
@@ -6,11 +9,11 @@ import idna
 
 __all__ = ("JOINERS", "to_a_labels")
 
-JOINERS = "\u200c\u200d"
+JOINERS = "\u200c\u200d"  # the zero-width non-joiner and joiner
 
 
 def to_a_labels(host: str) -> str:
-    """The host as browsers send it (URL standard 3.3, "domain to ASCII").
+    """Convert a host to what browsers send (URL standard 3.3, "domain to ASCII").
 
     Args:
         host: at most 253 characters, because IDNA is slow on hostile hosts (CVE-2024-3651, CVE-2026-45409).
@@ -19,7 +22,7 @@ def to_a_labels(host: str) -> str:
         The host in A-labels and lower case.
 
     Raises:
-        ValueError: if no browser can visit it.
+        ValueError: if browsers cannot visit the host.
     """
     if host.isascii() and "xn--" not in host.lower():
         return host.lower()
@@ -35,14 +38,15 @@ def _to_unicode(label: str) -> str:
     if decoded.isascii() or decoded.startswith("xn--") or decoded.encode("punycode").decode() != label[4:]:
         raise idna.IDNAError(f"{label!r} is not Punycode")
     if idna.uts46_remap(decoded, std3_rules=False) != decoded:
-        raise idna.IDNAError(f"{label!r} stands for a spelling that browsers map to another")
+        raise idna.IDNAError(f"{label!r} decodes to a spelling that browsers map to another")
     return decoded
 
 
 def _require_valid_labels(labels: list[str]) -> None:
-    """UTS 46 section 4.1, Validity Criteria, with CheckBidi and CheckJoiners, as browsers have it.
+    """Apply UTS 46 section 4.1, Validity Criteria, as browsers do.
 
-    Not idna.encode: it applies IDNA 2008, which has no symbols, and there are sites at ☃.net and i❤.ws.
+    CheckBidi and CheckJoiners are on. idna.encode will not do: it applies IDNA 2008, which has no symbols, and there are
+    sites at ☃.net and i❤.ws.
     """
     right_to_left = any(bidirectional(character) in {"R", "AL", "AN"} for character in "".join(labels))
     for label in labels:
@@ -53,4 +57,4 @@ def _require_valid_labels(labels: list[str]) -> None:
             idna.check_bidi(label, check_ltr=True)
         for place, character in enumerate(label):
             if character in JOINERS and not idna.valid_contextj(label, place):
-                raise idna.IDNAError(f"a joiner stands where none may, in {label!r}")
+                raise idna.IDNAError(f"{label!r} has a joiner where none is allowed")

@@ -1,8 +1,8 @@
-"""Origin: which page a browser says it is on, in the Origin and the Referer header.
+"""Origin: the page that a browser names in its Origin or Referer header.
 
-An Origin header is a serialised origin (URL standard 4.5 https://url.spec.whatwg.org/#origin, RFC 6454 section 6.2), and
-browsers send nothing else, so whatever differs from its own serialisation by one byte was not written by a browser and is
-refused. Nothing here uses a regex, urllib or IDNA: requests wait on it.
+Browsers send a serialised origin (URL standard 4.5 https://url.spec.whatwg.org/#origin, RFC 6454 section 6.2) and nothing
+else. A header that differs from its own serialisation by one byte was not written by a browser, and is refused. Requests
+wait for these functions, so they use no regex, no urllib and no IDNA.
 """
 
 from typing import Self
@@ -34,8 +34,8 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         scheme: "https" or "http".
-        host: in lower case and A-labels, as browsers serialise it; IPv6 in brackets.
-        port: the port, the scheme's default one included.
+        host: the host in lower case and A-labels, as browsers serialise it; IPv6 in brackets.
+        port: the port, also where it is the scheme's default.
     """
 
     scheme: str
@@ -44,16 +44,16 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, value: str | bytes) -> Self:
-        """Read the value of an Origin header.
+        """Parse the value of an Origin header.
 
         Args:
-            value: the header's value; bytes as they came.
+            value: the header's value, as text or as raw bytes.
 
         Returns:
-            The origin, whose `str()` is equal to `value`.
+            The origin. Its `str()` equals `value`.
 
         Raises:
-            InvalidOrigin: with reason "null" for an opaque origin, another one for what no browser sends.
+            InvalidOrigin: with reason "null" for an opaque origin, with another reason for a value that browsers never send.
         """
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if text == "null":
@@ -66,16 +66,16 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_referer(cls, value: str | bytes) -> Self:
-        """Read the origin of the page that a Referer header names.
+        """Parse the value of a Referer header.
 
         Args:
-            value: the header's value; bytes as they came.
+            value: the header's value, as text or as raw bytes.
 
         Returns:
-            The origin of that page.
+            The origin of the page that it names.
 
         Raises:
-            InvalidOrigin: for what is not an http or https URL, holds userinfo, or bytes that browsers percent-encode.
+            InvalidOrigin: if it is not an http or https URL, has userinfo, or has bytes that browsers percent-encode.
         """
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not (text.isascii() and text.isprintable()):
@@ -89,14 +89,14 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
         return cls(scheme, host, port or DEFAULT_PORTS[scheme])
 
     def __str__(self) -> str:
-        """The serialised origin, as the Origin header has it."""
+        """The serialised origin, as in an Origin header."""
         if self.port == DEFAULT_PORTS[self.scheme]:
             return f"{self.scheme}://{self.host}"
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
 def is_secure(origin: Origin) -> bool:
-    """Whether nobody on the network path can change a page of this origin."""
+    """Whether a page of this origin is safe from network attackers."""
     return origin.scheme == "https" or is_loopback(origin.host)
 
 
@@ -125,7 +125,7 @@ def _host_and_port(authority: str) -> tuple[str, int | None]:
 def _require_host(host: str) -> None:
     if host.startswith("["):
         if compress_ipv6(host) != host:
-            raise InvalidOrigin("host", "an IPv6 host stands in brackets, compressed, in lower case")
+            raise InvalidOrigin("host", "an IPv6 host is in brackets, compressed and in lower case")
     elif ends_in_number(host):
         if not is_ipv4(host):
             raise InvalidOrigin("host", "a host that ends in a number is four decimal numbers from 0 to 255")

@@ -1,8 +1,10 @@
-"""Pattern: one allowlist entry, its grammar and its normal form.
+"""Pattern: one allowlist entry in normal form.
 
-entry  = [ ("https" / "http") "://" ] host [ ":" ( 1..65535 / "*" ) ]
-host   = name / "*." name / IPv4 / "[" IPv6 "]"
-name   = label *( "." label );  label = 1..63 of a-z 0-9 - _, not beginning or ending with "-"
+The grammar of a trimmed entry in A-labels:
+
+    entry  = [ ("https" / "http") "://" ] host [ ":" ( 1..65535 / "*" ) ]
+    host   = name / "*." name / IPv4 / "[" IPv6 "]"
+    name   = label *( "." label );  label = 1..63 of a-z 0-9 - _, not beginning or ending with "-"
 """
 
 from typing import Literal, Self
@@ -32,13 +34,13 @@ MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
 
 
 class Pattern(msgspec.Struct, frozen=True, gc=False):
-    """One allowlist entry, understood. Its `str()` is the normalised entry.
+    """One parsed allowlist entry. Its `str()` is the normalised entry.
 
     Attributes:
         scheme: "https" or "http"; None for both.
-        host: the host in A-labels, or the base of the wildcard.
-        wildcard: whether it stands for every subdomain of the host, and not for the host itself.
-        port: a port; "*" for any; None for the scheme's default one.
+        host: the host in A-labels, without the "*." of a wildcard.
+        wildcard: True if the entry means every subdomain of the host, and not the host itself.
+        port: the port; "*" for any; None for the scheme's default.
     """
 
     scheme: str | None
@@ -48,17 +50,17 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, entry: str, *, https_only: bool = False) -> Self:
-        """Read one entry as its owner wrote it.
+        """Parse one entry.
 
         Args:
-            entry: at most 1,024 characters.
-            https_only: refuse `http://` except for loopback names.
+            entry: the entry as written, at most 1,024 characters.
+            https_only: True to refuse `http://`, except for loopback names.
 
         Returns:
             The pattern.
 
         Raises:
-            InvalidEntry: with the reason, and a hint that says how to mend it.
+            InvalidEntry: with a reason, and a hint that says how to fix the entry.
         """
         plain = _plain_host(entry)
         if plain is not None:
@@ -77,12 +79,12 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
         pattern = cls(scheme, host, wildcard, port)
         if str(pattern) == "null":
             hint = (
-                "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain."
+                "'null' cannot be allowed, because every sandboxed iframe and local file sends it: write the page's domain."
             )
             raise InvalidEntry("null", hint)
         if https_only and scheme == "http" and not is_loopback(host):
-            mend = msgspec.structs.replace(pattern, scheme="https")
-            raise InvalidEntry("http_refused", f"Only https pages are allowed here, not {_shown(entry)}: write '{mend}'.")
+            secure = msgspec.structs.replace(pattern, scheme="https")
+            raise InvalidEntry("http_refused", f"Only https pages are allowed here, not {_shown(entry)}: write '{secure}'.")
         return pattern
 
     def __str__(self) -> str:
@@ -102,9 +104,10 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
 
 
 def _plain_host(entry: object) -> str | None:
-    """The host of an entry that is normal as it is, without a scheme, and without a port but `:*`; None for any other entry.
+    """Return the host of an entry in the common form; None for any other entry.
 
-    Most entries are like that, and to see it takes a third of what reading them step by step does, while a page waits.
+    The common form is a normal host without a scheme, with `:*` or no port. Most entries have it, and a request waits: this
+    check takes a third of the time of parsing step by step.
     """
     if not isinstance(entry, str) or entry == "null":
         return None
@@ -121,7 +124,7 @@ def _trim(entry: str) -> str:
     if not text:
         raise InvalidEntry("empty", "The entry is empty: write a domain such as 'acme.com', or delete it.")
     if "," in text:
-        raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for every domain.")
+        raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for each domain.")
     if " " in text or not (text.isprintable() or all(map(_is_visible, text))):
         raise InvalidEntry("space", f"{_shown(text)} has a space or an invisible character in it: delete it.")
     if "\\" in text:
@@ -139,7 +142,7 @@ def _split_scheme(text: str) -> tuple[str | None, str]:
         return None, text.removesuffix("/")
     scheme = scheme.lower()
     if scheme not in DEFAULT_PORTS:
-        hint = f"{_shown(text)} begins with {_shown(scheme + '://')}: pages are at https:// or http:// only."
+        hint = f"{_shown(text)} begins with {_shown(scheme + '://')}: only pages at https:// and http:// can be allowed."
         raise InvalidEntry("scheme", hint)
     return scheme, authority.removesuffix("/")
 
@@ -150,22 +153,22 @@ def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | No
         before, found, _ = authority.partition(mark)
         if found and not any(other in before for other, _ in ends):
             host = before if before and not before.endswith(":") else "acme.com"
-            hint = f"{_shown(authority)} has a {reason}, and a page's origin has none: write {_shown(host)}."
+            hint = f"{_shown(authority)} has a {reason}, which is not part of a page's origin: write {_shown(host)}."
             raise InvalidEntry(reason, hint)
     if "@" in authority:
         hint = f"{_shown(authority)} has a user name: write {_shown(authority.rpartition('@')[2] or 'acme.com')}."
         raise InvalidEntry("userinfo", hint)
     host, port = _split_port(authority)
     if host == "*":
-        hint = "'*' would allow every page there is: write the domains that may use the key, such as '*.acme.com'."
+        hint = "'*' would allow every page on the web: write the domains that may use the key, such as '*.acme.com'."
         raise InvalidEntry("any_origin", hint)
     base = host.removeprefix("*.")
     if base.endswith("."):
-        mend = host.rstrip(".") if base.strip(".") else "acme.com"
-        hint = f"{_shown(host)} ends with a dot, which browsers take for another site: write {_shown(mend)}."
+        fixed = host.rstrip(".") if base.strip(".") else "acme.com"
+        hint = f"{_shown(host)} ends with a dot, which makes it another site for browsers: write {_shown(fixed)}."
         raise InvalidEntry("trailing_dot", hint)
     if "*" in base:
-        hint = f"{_shown(host)} has a '*' that is not a whole label at its beginning: write it as in '*.acme.com'."
+        hint = f"{_shown(host)} has a '*' that is not the whole first label: write it as in '*.acme.com'."
         raise InvalidEntry("wildcard", hint)
     return base != host, base, port
 
@@ -210,8 +213,8 @@ def _normal_host(host: str) -> str:
             raise InvalidEntry("ipv4", hint)
     elif not is_host_name(host):
         hint = (
-            f"{_shown(host)} is not a domain: labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending"
-            f" with '-', with single dots between them, {MAX_HOST_LENGTH} characters at most."
+            f"{_shown(host)} is not a domain: write labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending"
+            f" with '-', with single dots between them, at most {MAX_HOST_LENGTH} characters in all."
         )
         raise InvalidEntry("host", hint)
     return host
@@ -220,7 +223,7 @@ def _normal_host(host: str) -> str:
 def _normal_ipv6(host: str) -> str:
     compressed = compress_ipv6(host)
     if compressed is None or is_ipv4_mapped(compressed):
-        hint = f"{_shown(host)} is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'."
+        hint = f"{_shown(host)} is not an IPv6 address, or has a zone, or is IPv4-mapped: write it as in '[2001:db8::1]'."
         raise InvalidEntry("ipv6", hint)
     return compressed
 
@@ -232,19 +235,19 @@ def _require_name(base: str) -> None:
 
 def _require_wildcard_base(base: str) -> None:
     if len(base) > MAX_WILDCARD_BASE_LENGTH:
-        hint = f"No subdomain fits: after '*.' a domain has at most {MAX_WILDCARD_BASE_LENGTH} characters."
+        hint = f"No subdomain would fit: a domain after '*.' has at most {MAX_WILDCARD_BASE_LENGTH} characters."
         raise InvalidEntry("host", hint)
     if "." not in base:
         if base == "localhost":
             return
-        hint = f"'*.{base}' would allow everybody's domains under .{base}: write your own, such as '*.acme.{base}'."
+        hint = f"'*.{base}' would allow every domain under .{base}: write your own, such as '*.acme.{base}'."
         raise InvalidEntry("wildcard_single_label", hint)
     if is_public_suffix(base):
-        hint = f"Anybody can get a subdomain of {base}: write your own, such as 'my-shop.{base}'."
+        hint = f"Subdomains of {base} have different owners: write your own, such as 'my-shop.{base}'."
         raise InvalidEntry("wildcard_public_suffix", hint)
 
 
 def _shown(text: str) -> str:
-    """A piece of an entry for a message: quoted, its invisible characters escaped, cut to a length that a person reads."""
+    """Quote part of an entry for a message: escaped if not printable, and shortened."""
     cut = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
     return ascii(cut) if not cut.isprintable() else repr(cut)

@@ -1,7 +1,7 @@
-"""Public suffixes, and other hosts where strangers get subdomains.
+"""Public suffixes, and other hosts whose subdomains have different owners.
 
-The only importer of tldextract, which reads the Public Suffix List bundled with it: no network, nothing written to disk.
-It is imported when the first wildcard is compiled, because importing it takes longer than the rest of the package.
+The only importer of tldextract, which here reads its bundled copy of the Public Suffix List, without network or disk cache.
+tldextract is imported when the first wildcard is compiled, because its import takes longer than the rest of the package.
 """
 
 from functools import cache
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ("is_public_suffix", "is_shared_host")
 
-# Hosts where anybody can get a subdomain, and which neither are nor lie above a rule of the Public Suffix List that
-# tldextract 5.4 bundles (looked up one by one; those that the list has since gained do no harm here).
+# Hosts that give subdomains to their customers. None is a rule of the Public Suffix List that tldextract 5.4 bundles, or
+# the parent of one: each was looked up. Rules that the list has gained since do no harm here.
 _SHARED_HOSTS = frozenset(
     {
         "atlassian.net",
@@ -66,19 +66,19 @@ def _extractor() -> "TLDExtract":
 
 @cache
 def _rules() -> frozenset[str]:
-    """The rules of the list, as it writes them."""
+    """The rules of the list, as written there."""
     return frozenset(_extractor().tlds)
 
 
 @cache
 def _wildcard_bases() -> frozenset[str]:
-    """Hosts below which every name is a public suffix, such as kobe.jp by the rule *.kobe.jp."""
+    """Hosts whose direct subdomains are all public suffixes: kobe.jp for *.kobe.jp."""
     return frozenset(rule[2:] for rule in _rules() if rule.startswith("*."))
 
 
 @cache
 def _ancestors_of_suffixes() -> frozenset[str]:
-    """Hosts that are no public suffix and have some below them, such as amazonaws.com above s3.amazonaws.com."""
+    """Parent domains of public suffixes, such as amazonaws.com of s3.amazonaws.com."""
     ancestors = set()
     for rule in _rules():
         host = rule
@@ -88,25 +88,25 @@ def _ancestors_of_suffixes() -> frozenset[str]:
 
 
 def is_public_suffix(host: str) -> bool:
-    """Whether anybody can register a name directly below a host, by a rule of ICANN's or a private one.
+    """Whether a host is a public suffix, by an ICANN or a private rule.
 
     Args:
-        host: a lower-case host name in A-labels, already accepted by the grammar of entries.
+        host: a lower-case host name in A-labels that the grammar of entries accepts.
 
     Returns:
-        True for "co.uk", "github.io" and "kobe.jp" (below which every name is a public suffix); False for "acme.com".
+        True for "co.uk", "github.io" and "kobe.jp" (its direct subdomains are public suffixes); False for "acme.com".
     """
     if host in _wildcard_bases():
         return True
-    # A host that no rule names is none (https://publicsuffix.org/list/, "Algorithm"), which spares most the 2.4 µs that
-    # tldextract takes. The list has internationalised names in Unicode.
+    # A host without a rule is not a public suffix (https://publicsuffix.org/list/, "Algorithm"). This spares most hosts the
+    # 2.4 µs that tldextract takes. The list has internationalised names in Unicode, so those always go to tldextract.
     if host not in _rules() and host.partition(".")[2] not in _wildcard_bases() and "xn--" not in host:
         return False
     return _extractor().extract_str(host).suffix == host
 
 
 def is_shared_host(host: str) -> bool:
-    """Whether strangers have hosts below this one, though the list does not call it a public suffix.
+    """Whether subdomains have different owners, though it is no public suffix.
 
     Args:
         host: as for `is_public_suffix`.

@@ -1,4 +1,4 @@
-"""Hosts that are as long as hosts may be."""
+"""Hosts of the greatest length."""
 
 LABEL_63 = "a" * 63
 NAME_253 = ".".join([LABEL_63, LABEL_63, LABEL_63, "b" * 61])

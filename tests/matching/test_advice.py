@@ -1,4 +1,4 @@
-"""What the owner of a key is told: warnings, suggestions, the nearest entries and the one to add."""
+"""Advice on entries: warnings, suggestions, the nearest entries and the one to add."""
 
 from typing import get_args
 
@@ -9,11 +9,11 @@ from gatekeeper.matching.advice import SuggestionReason, WarningReason, entry_fo
 
 
 def reasons(allowlist: Allowlist) -> list[tuple[str, WarningReason]]:
-    """List what an allowlist warns of."""
+    """List the entries and reasons of the warnings."""
     return [(warning.entry, warning.reason) for warning in allowlist.warnings]
 
 
-# What people forget.
+# Suggestions.
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,7 @@ def reasons(allowlist: Allowlist) -> list[tuple[str, WarningReason]]:
         (["localhost"], "default_port", "write 'localhost:*'"),
     ],
 )
-def test_what_people_forget_is_suggested_with_the_entry_to_add(
-    entries: list[str], suggested: SuggestionReason, said: str
-) -> None:
+def test_a_forgotten_entry_is_suggested(entries: list[str], suggested: SuggestionReason, said: str) -> None:
     allowlist = Allowlist.parse(entries)
     (suggestion,) = allowlist.suggestions
     assert (suggestion.entry, suggestion.reason) == (entries[0], suggested)
@@ -51,16 +49,16 @@ def test_what_people_forget_is_suggested_with_the_entry_to_add(
         ["192.168.0.10", "[2001:db8::1]", "intranet", "shop.localhost", "co.uk"],
     ],
 )
-def test_nothing_is_suggested_where_nothing_seems_forgotten(entries: list[str]) -> None:
+def test_complete_lists_get_no_suggestions(entries: list[str]) -> None:
     assert Allowlist.parse(entries).suggestions == ()
 
 
-def test_the_suggestions_have_every_reason_that_there_is() -> None:
+def test_suggestions_have_every_reason() -> None:
     suggested = Allowlist.parse(["www.acme.com", "globex.com", "localhost"]).suggestions
     assert [suggestion.reason for suggestion in suggested] == list(get_args(SuggestionReason))
 
 
-# What is warned of.
+# Warnings.
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_the_suggestions_have_every_reason_that_there_is() -> None:
         ),
     ],
 )
-def test_entries_that_may_not_do_what_their_writer_expects_are_warned_of(
+def test_an_entry_that_may_surprise_its_author_gets_a_warning(
     entries: list[str], warned: list[tuple[str, WarningReason]]
 ) -> None:
     allowlist = Allowlist.parse(entries)
@@ -110,7 +108,7 @@ def test_entries_that_may_not_do_what_their_writer_expects_are_warned_of(
         (["*.acme.com", "https://acme.com"], "https://acme.com", True),
     ],
 )
-def test_an_apex_that_another_entry_allows_is_not_missed(entries: list[str], origin: str, *, https_only: bool) -> None:
+def test_an_apex_that_another_entry_allows_gets_no_warning(entries: list[str], origin: str, *, https_only: bool) -> None:
     allowlist = Allowlist.parse(entries, https_only=https_only)
     assert allowlist.allows(origin)
     assert "apex_not_listed" not in {warning.reason for warning in allowlist.warnings}
@@ -132,12 +130,12 @@ def test_a_warning_names_the_entry_and_says_what_to_do(entry: str, reason: Warni
     assert hints[reason].endswith(".")
 
 
-def test_the_table_of_warnings_shows_every_reason() -> None:
+def test_warnings_have_every_reason() -> None:
     allowlist = Allowlist.parse(["http://*.zendesk.com:*"])
     assert {warning.reason for warning in allowlist.warnings} == set(get_args(WarningReason))
 
 
-# What a refusal can say.
+# The nearest entries, and the entry to add.
 
 
 @pytest.mark.parametrize(
@@ -158,18 +156,16 @@ def test_the_table_of_warnings_shows_every_reason() -> None:
         ),
     ],
 )
-def test_the_entries_that_look_most_like_a_refused_origin_are_found(
-    entries: list[str], origin: str, nearest: tuple[str, ...]
-) -> None:
+def test_the_nearest_entries_are_the_most_similar_ones(entries: list[str], origin: str, nearest: tuple[str, ...]) -> None:
     assert Allowlist.parse(entries).nearest(Origin.parse(origin)) == nearest
 
 
-def test_at_most_as_many_entries_as_asked_for_are_near() -> None:
+def test_nearest_returns_at_most_the_limit() -> None:
     allowlist = Allowlist.parse([f"shop-{number}.acme.com" for number in range(9)])
     assert len(allowlist.nearest(Origin.parse("https://shop-x.acme.com"), limit=5)) == 5
 
 
-def test_an_entry_of_the_very_host_is_nearer_than_one_of_its_parent() -> None:
+def test_an_entry_of_the_same_host_is_nearer_than_one_of_its_parent() -> None:
     entries = ["x.io", "https://a-shop-with-a-very-long-name.x.io:8443"]
     nearest = Allowlist.parse(entries).nearest(Origin.parse("https://a-shop-with-a-very-long-name.x.io"))
     assert nearest[0] == "https://a-shop-with-a-very-long-name.x.io:8443"
@@ -193,35 +189,35 @@ def test_an_entry_of_the_very_host_is_nearer_than_one_of_its_parent() -> None:
         ("https://xn--bcher-kva.example", "xn--bcher-kva.example"),
     ],
 )
-def test_the_entry_to_write_for_a_page_is_the_narrowest_that_allows_it(origin: str, entry: str) -> None:
+def test_the_entry_for_a_page_is_the_narrowest_that_allows_it(origin: str, entry: str) -> None:
     assert entry_for(Origin.parse(origin)) == entry
     assert Allowlist.parse([entry]).match(origin) == entry
 
 
-def test_an_entry_that_is_half_alike_is_near() -> None:
+def test_an_entry_with_a_half_similar_host_is_near() -> None:
     assert Allowlist.parse(["apex.org"]).nearest(Origin.parse("https://acme.com")) == ("apex.org",)
 
 
-def test_warnings_are_in_these_words() -> None:
+def test_the_wording_of_warnings() -> None:
     entry = "http://*.zendesk.com:*"
     assert [warning.hint for warning in Allowlist.parse([entry]).warnings] == [
         f"'{entry}' does not allow zendesk.com itself: add 'http://zendesk.com:*' if it should.",
-        "Strangers can have subdomains of zendesk.com: list your own, such as 'my-shop.zendesk.com'.",
-        f"'{entry}' trusts a page that anybody on its network path can change: use https if you can.",
-        f"'{entry}' allows whatever runs on any port of zendesk.com: name the port if you can.",
+        "Subdomains of zendesk.com have different owners: list your own, such as 'my-shop.zendesk.com'.",
+        f"'{entry}' trusts a page that a network attacker can change: use https if you can.",
+        f"'{entry}' allows pages on every port of zendesk.com: name the port if you can.",
     ]
 
 
 @pytest.mark.parametrize(
     ("entry", "hint"),
     [
-        ("localhost", "'localhost' allows the ports 80 and 443 only: write 'localhost:*' for a development server."),
-        ("www.acme.com", "'www.acme.com' does not allow acme.com: add 'acme.com' if visitors come there, too."),
+        ("localhost", "'localhost' allows ports 80 and 443 only: write 'localhost:*' for a development server."),
+        ("www.acme.com", "'www.acme.com' does not allow acme.com: add 'acme.com' if it serves your pages, too."),
         (
             "acme.com",
             "'acme.com' allows no subdomain: add 'www.acme.com', or '*.acme.com' for all, if your pages are there.",
         ),
     ],
 )
-def test_suggestions_are_in_these_words(entry: str, hint: str) -> None:
+def test_the_wording_of_suggestions(entry: str, hint: str) -> None:
     assert [suggestion.hint for suggestion in Allowlist.parse([entry]).suggestions] == [hint]

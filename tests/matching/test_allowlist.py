@@ -1,4 +1,4 @@
-"""Allowlist: what several entries allow together, and which of them is named."""
+"""Allowlist: what entries allow, and which of them matches."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -17,7 +17,7 @@ NEIGHBOURS = ("first.test", "last.test")
 
 
 def rejected_alone(entry: Any, *, https_only: bool = False) -> RejectedEntry:
-    """Reject an entry that stands between two good ones, which live."""
+    """Reject an entry between two good ones, which must stay."""
     allowlist = Allowlist.parse([NEIGHBOURS[0], entry, NEIGHBOURS[1]], https_only=https_only)
     assert allowlist.patterns == NEIGHBOURS
     assert all(allowlist.match(f"https://{neighbour}") == neighbour for neighbour in NEIGHBOURS)
@@ -26,7 +26,7 @@ def rejected_alone(entry: Any, *, https_only: bool = False) -> RejectedEntry:
     return rejected
 
 
-# What an entry means: the table of the design.
+# What an entry allows.
 
 MEANINGS = [
     (
@@ -122,7 +122,7 @@ MEANINGS = [
 
 
 @pytest.mark.parametrize(("entry", "allowed", "refused"), MEANINGS, ids=[entry for entry, _, _ in MEANINGS])
-def test_an_entry_allows_what_the_design_says_and_nothing_else(entry: str, allowed: list[str], refused: list[str]) -> None:
+def test_an_entry_allows_these_origins_and_no_others(entry: str, allowed: list[str], refused: list[str]) -> None:
     allowlist = Allowlist.parse([entry])
     assert allowlist.patterns == (entry,)
     assert [origin for origin in allowed if not allowlist.allows(origin)] == []
@@ -149,21 +149,21 @@ def test_an_entry_allows_what_the_design_says_and_nothing_else(entry: str, allow
         "https://acme.com\ud800",
     ],
 )
-def test_text_that_is_no_serialised_origin_is_not_allowed(text: str) -> None:
+def test_text_that_is_not_a_serialised_origin_is_refused(text: str) -> None:
     allowlist = Allowlist.parse(["acme.com", "*.com.acme.com", "acme.com:*"])
     assert allowlist.allows("https://acme.com")
     assert not allowlist.allows(text)
     assert allowlist.match(text) is None
 
 
-def test_an_origin_and_its_text_are_asked_alike() -> None:
+def test_an_origin_may_be_given_parsed() -> None:
     allowlist = Allowlist.parse(["acme.com"])
     assert allowlist.allows(Origin.parse("https://acme.com"))
     assert not allowlist.allows(Origin.parse("https://acme.com:8443"))
 
 
 @pytest.mark.parametrize("entries", [[], ["", "*", "null"]])
-def test_a_list_without_a_good_entry_is_empty_and_allows_nothing(entries: list[str]) -> None:
+def test_a_list_without_valid_entries_is_empty_and_allows_nothing(entries: list[str]) -> None:
     allowlist = Allowlist.parse(entries)
     assert len(allowlist) == 0
     assert not allowlist
@@ -187,7 +187,7 @@ def test_a_matched_entry_is_given_as_written(written: str, origin: str) -> None:
     assert Allowlist.parse([written]).match(origin) == written
 
 
-# Bad entries: one for each reason.
+# Bad entries, one for each reason.
 
 REJECTED: dict[EntryReason, Any] = {
     "not_text": 7,
@@ -217,7 +217,7 @@ REJECTED: dict[EntryReason, Any] = {
 
 
 @pytest.mark.parametrize(("reason", "entry"), REJECTED.items(), ids=REJECTED)
-def test_a_bad_entry_is_rejected_and_its_neighbours_live(reason: EntryReason, entry: Any) -> None:
+def test_a_bad_entry_is_rejected_and_the_others_stay(reason: EntryReason, entry: Any) -> None:
     rejected = rejected_alone(entry)
     with pytest.raises(InvalidEntry) as refused:
         Pattern.parse(entry)
@@ -225,18 +225,18 @@ def test_a_bad_entry_is_rejected_and_its_neighbours_live(reason: EntryReason, en
     assert rejected.hint == refused.value.hint
 
 
-def test_the_table_shows_every_reason_that_one_entry_can_have() -> None:
+def test_the_table_has_every_reason_that_one_entry_can_have() -> None:
     assert set(REJECTED) | {"http_refused", "too_many"} == set(get_args(EntryReason))
 
 
-def test_with_https_only_an_entry_for_http_is_rejected_and_its_neighbours_live() -> None:
+def test_https_only_rejects_an_http_entry_and_the_others_stay() -> None:
     assert rejected_alone("http://acme.com", https_only=True).reason == "http_refused"
 
 
 # Lengths of hosts.
 
 
-def test_a_host_of_253_characters_is_allowed_as_itself_and_below_a_wildcard() -> None:
+def test_a_host_of_253_characters_matches_exactly_and_by_wildcard() -> None:
     assert Allowlist.parse([NAME_253, f"x{NAME_253}"]).patterns == (NAME_253,)
     assert Allowlist.parse([NAME_253]).allows(f"https://{NAME_253}")
     assert Allowlist.parse([f"https://{NAME_253}:65535"]).allows(f"https://{NAME_253}:65535")
@@ -259,7 +259,7 @@ def test_the_deepest_subdomain_is_allowed_by_a_short_wildcard() -> None:
 @pytest.mark.parametrize(
     "entries", list(permutations(["foo.com", "bar.com"])) + list(permutations(["*.foo.com", "bar.com"]))
 )
-def test_two_entries_allow_no_host_that_is_glued_from_them(entries: tuple[str, str]) -> None:
+def test_two_entries_do_not_allow_a_concatenation_of_them(entries: tuple[str, str]) -> None:
     """GHSA-vhxv-fg4m-p2w8: a tree of suffixes let barfoo.com in."""
     allowlist = Allowlist.parse(entries)
     assert allowlist.allows("https://bar.com")
@@ -267,7 +267,7 @@ def test_two_entries_allow_no_host_that_is_glued_from_them(entries: tuple[str, s
         assert not allowlist.allows(f"https://{host}"), host
 
 
-def test_every_one_of_a_hundred_entries_counts_and_no_other_host_does() -> None:
+def test_each_of_a_hundred_entries_allows_its_own_hosts_only() -> None:
     entries = [f"shop-{number}.test" for number in range(50)] + [f"*.brand-{number}.test" for number in range(50)]
     for order in (entries, entries[::-1]):
         allowlist = Allowlist.parse(order)
@@ -281,7 +281,7 @@ def test_every_one_of_a_hundred_entries_counts_and_no_other_host_does() -> None:
         assert allowlist.match("https://shop-50.test") is None
 
 
-def test_entries_beyond_the_hundredth_are_rejected_by_number() -> None:
+def test_entries_beyond_the_hundredth_are_rejected_with_their_number() -> None:
     allowlist = Allowlist.parse([f"shop-{number}.test" for number in range(1, 103)])
     assert allowlist.patterns == tuple(f"shop-{number}.test" for number in range(1, 101))
     assert [(rejected.entry, rejected.reason) for rejected in allowlist.rejected] == [
@@ -293,7 +293,7 @@ def test_entries_beyond_the_hundredth_are_rejected_by_number() -> None:
     assert "entry 102" in allowlist.rejected[1].hint
 
 
-def test_bad_and_repeated_entries_count_among_the_hundred() -> None:
+def test_bad_and_duplicate_entries_count_towards_the_hundred() -> None:
     allowlist = Allowlist.parse([""] * 50 + ["acme.com"] * 49 + ["hundredth.test", "beyond.test"])
     assert allowlist.patterns == ("acme.com", "hundredth.test")
     assert Counter(rejected.reason for rejected in allowlist.rejected) == {"empty": 50, "too_many": 1}
@@ -309,7 +309,7 @@ def test_bad_and_repeated_entries_count_among_the_hundred() -> None:
         ("[::1]:*", "[0:0::1]:*"),
     ],
 )
-def test_of_two_entries_with_one_meaning_the_first_stands_for_both(alike: tuple[str, str]) -> None:
+def test_the_first_of_two_equivalent_entries_is_kept(alike: tuple[str, str]) -> None:
     for first, second in (alike, alike[::-1]):
         allowlist = Allowlist.parse([first, second])
         assert len(allowlist) == 1
@@ -326,12 +326,12 @@ def test_patterns_keep_the_order_of_the_entries() -> None:
     )
 
 
-def test_any_iterable_of_entries_is_taken() -> None:
+def test_entries_may_be_any_iterable() -> None:
     assert Allowlist.parse(f"{name}.test" for name in "ab").patterns == ("a.test", "b.test")
     assert Allowlist.parse({"a.test": 1}).patterns == ("a.test",)
 
 
-def test_one_string_in_place_of_several_is_a_type_error_that_shows_the_list() -> None:
+def test_a_single_string_is_a_type_error_that_shows_the_list_to_write() -> None:
     with pytest.raises(TypeError, match=r"write \['acme\.com'\]"):
         Allowlist.parse("acme.com")
 
@@ -341,7 +341,7 @@ def test_bases_are_the_hosts_of_the_wildcards() -> None:
     assert sorted(allowlist.bases) == ["acme.com", "shop.test"]
 
 
-# Which of several fitting entries is named.
+# Which of several matching entries is returned.
 
 PRECEDENCE = [
     pytest.param(["*.acme.com", "shop.acme.com"], "https://shop.acme.com", "shop.acme.com", id="exact before wildcard"),
@@ -362,12 +362,12 @@ PRECEDENCE = [
 
 
 @pytest.mark.parametrize(("entries", "origin", "matched"), PRECEDENCE)
-def test_the_entry_that_fits_best_is_named_whatever_the_order(entries: list[str], origin: str, matched: str) -> None:
+def test_the_most_specific_entry_matches_in_any_order(entries: list[str], origin: str, matched: str) -> None:
     for order in permutations(entries):
         assert Allowlist.parse(order).match(origin) == matched
 
 
-def test_find_entry_gives_whatever_stands_for_the_entry() -> None:
+def test_find_entry_returns_the_value_of_the_entry() -> None:
     entries = {"acme.com": 1, "https://acme.com": 2, "*.acme.com": 3, "*.eu.acme.com:*": 4}
 
     def found(origin: str, bases: Collection[str] = ("acme.com", "eu.acme.com")) -> int | None:
@@ -401,9 +401,7 @@ def test_find_entry_gives_whatever_stands_for_the_entry() -> None:
         ("http://*.localhost:*", ["http://a.b.localhost:1"], []),
     ],
 )
-def test_with_https_only_no_page_over_http_is_allowed_but_on_loopback_names(
-    entry: str, allowed: list[str], refused: list[str]
-) -> None:
+def test_https_only_refuses_http_pages_except_on_loopback_names(entry: str, allowed: list[str], refused: list[str]) -> None:
     allowlist = Allowlist.parse([entry], https_only=True)
     assert allowlist.rejected == ()
     assert allowlist.https_only is True
@@ -411,18 +409,18 @@ def test_with_https_only_no_page_over_http_is_allowed_but_on_loopback_names(
     assert [origin for origin in refused if allowlist.allows(origin)] == []
 
 
-def test_https_only_is_off_unless_asked_for() -> None:
+def test_https_only_is_off_by_default() -> None:
     assert Allowlist.parse(["acme.com"]).https_only is False
 
 
-def test_patterns_rejected_entries_and_warnings_are_values() -> None:
+def test_patterns_rejected_entries_and_warnings_are_hashable() -> None:
     first, second = (Allowlist.parse(["*.acme.com", ""]) for _ in range(2))
     assert len({Pattern.parse("acme.com"), Pattern.parse("ACME.com")}) == 1
     assert len({*first.rejected, *second.rejected}) == 1
     assert len({*first.warnings, *second.warnings}) == 1
 
 
-def test_too_many_entries_and_one_string_are_explained_in_these_words() -> None:
+def test_the_wording_for_too_many_entries_and_for_a_single_string() -> None:
     (rejected,) = Allowlist.parse([f"a{number}.test" for number in range(101)]).rejected
     assert rejected.hint == "A key has at most 100 entries; this is entry 101."
     with pytest.raises(TypeError) as refused:
@@ -430,13 +428,13 @@ def test_too_many_entries_and_one_string_are_explained_in_these_words() -> None:
     assert str(refused.value) == "Allowlist.parse takes several entries, not one string: write ['acme.com']"
 
 
-def test_up_to_four_bases_take_the_little_room_of_a_tuple_and_more_are_looked_up_in_a_set() -> None:
+def test_up_to_four_bases_are_a_tuple_and_more_are_a_set() -> None:
     entries = [f"*.shop-{number}.test" for number in range(5)]
     assert isinstance(Allowlist.parse(entries[:4]).bases, tuple)
     assert isinstance(Allowlist.parse(entries).bases, frozenset)
 
 
-def test_what_is_said_of_an_entry_cannot_be_changed() -> None:
+def test_patterns_and_advice_are_immutable() -> None:
     allowlist = Allowlist.parse(["acme.com", "*.shop.test", "*"])
     said = (*allowlist.suggestions, *allowlist.warnings, *allowlist.rejected, Pattern.parse("acme.com"))
     assert len(said) == 4
@@ -446,7 +444,7 @@ def test_what_is_said_of_an_entry_cannot_be_changed() -> None:
                 setattr(each, field, "evil.test")
 
 
-def test_an_entry_that_is_normal_already_is_not_kept_twice() -> None:
+def test_an_entry_in_normal_form_is_kept_once() -> None:
     entry = "https://acme.com"
     (pattern,) = Allowlist.parse([entry]).patterns
     assert pattern is entry

@@ -18,7 +18,7 @@ from tests.matching.hosts import LABEL_63, NAME_253
         "[::1]",
     ],
 )
-def test_the_names_of_this_machine_are_loopback(host: str) -> None:
+def test_names_of_this_machine_are_loopback(host: str) -> None:
     assert is_loopback(host)
 
 
@@ -55,7 +55,7 @@ def test_a_number_from_1_to_65535_is_a_port(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "0", "00", "01", "65536", "100000", "-1", "+1", " 1", "1 ", "1.0", "1e3", "x", "٣", "¹"]
 )
-def test_other_texts_are_no_port(text: str) -> None:
+def test_any_other_text_is_not_a_port(text: str) -> None:
     assert not is_port(text)
 
 
@@ -70,7 +70,7 @@ def test_labels_with_single_dots_between_them_are_a_host_name(host: str) -> None
     "host",
     ["", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a-.b", "A", "ä", "a b", "a:b", "*", f"a{LABEL_63}", f"{NAME_253}c"],
 )
-def test_other_texts_are_no_host_name(host: str) -> None:
+def test_any_other_text_is_not_a_host_name(host: str) -> None:
     assert not is_host_name(host)
 
 
@@ -80,7 +80,7 @@ def test_a_host_whose_last_label_is_a_number_ends_in_a_number(host: str) -> None
 
 
 @pytest.mark.parametrize("host", ["", "a", "1.a", "a1", "1a", "0x7g", "a.0xg", "x0", "1.", "a.٣", "a.-1"])
-def test_a_host_whose_last_label_is_no_number_does_not_end_in_one(host: str) -> None:
+def test_a_host_whose_last_label_is_not_a_number_does_not(host: str) -> None:
     assert not ends_in_number(host)
 
 
@@ -123,5 +123,5 @@ def test_an_ipv4_address_is_four_decimal_numbers(host: str, *, expected: bool) -
         ("[acme.com]", None),
     ],
 )
-def test_an_ipv6_host_is_compressed_as_browsers_write_it(host: str, compressed: str | None) -> None:
+def test_an_ipv6_host_is_compressed_as_in_browsers(host: str, compressed: str | None) -> None:
     assert compress_ipv6(host) == compressed

@@ -180,9 +180,7 @@ REFUSED: list[tuple[str, OriginReason]] = [
 
 
 @pytest.mark.parametrize(("text", "scheme", "host", "port"), ACCEPTED)
-def test_a_serialised_origin_is_read_into_its_parts_and_written_back_unchanged(
-    text: str, scheme: str, host: str, port: int
-) -> None:
+def test_a_serialised_origin_is_parsed_and_serialised_back(text: str, scheme: str, host: str, port: int) -> None:
     origin = Origin.parse(text)
     assert (origin.scheme, origin.host, origin.port) == (scheme, host, port)
     assert str(origin) == text
@@ -190,7 +188,7 @@ def test_a_serialised_origin_is_read_into_its_parts_and_written_back_unchanged(
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_whatever_no_browser_serialises_is_refused_with_a_reason(text: str, reason: OriginReason) -> None:
+def test_text_that_no_browser_serialises_is_refused_with_a_reason(text: str, reason: OriginReason) -> None:
     with pytest.raises(InvalidOrigin) as refused:
         Origin.parse(text)
     assert refused.value.reason == reason
@@ -198,14 +196,14 @@ def test_whatever_no_browser_serialises_is_refused_with_a_reason(text: str, reas
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_the_bytes_of_a_refused_text_are_refused_too(text: str, reason: OriginReason) -> None:
+def test_the_bytes_of_a_refused_text_are_refused(text: str, reason: OriginReason) -> None:
     with pytest.raises(InvalidOrigin) as refused:
         Origin.parse(text.encode("utf-8", "surrogatepass"))
     assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize("value", [b"https://\xff.com", b"https://acme.com\x80", b"https://b\xfccher.example", b"\xff\xfe"])
-def test_bytes_that_are_no_text_are_refused(value: bytes) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(value: bytes) -> None:
     with pytest.raises(InvalidOrigin):
         Origin.parse(value)
     with pytest.raises(InvalidOrigin):
@@ -235,14 +233,14 @@ def test_a_huge_header_is_refused_for_its_length(value: str | bytes) -> None:
         Origin.from_referer(value)
 
 
-def test_the_message_of_a_refusal_repeats_nothing_of_the_header() -> None:
+def test_the_message_of_a_refusal_does_not_repeat_the_header() -> None:
     for text, _ in REFUSED:
         with pytest.raises(InvalidOrigin) as refused:
             Origin.parse(text)
         assert not any(word in str(refused.value) for word in ("acme", "evil", "user", "127.1", "\n", "\x00"))
 
 
-def test_origins_are_values() -> None:
+def test_origins_are_hashable_and_immutable() -> None:
     assert len({Origin.parse("https://acme.com"), Origin("https", "acme.com", 443)}) == 1
     assert Origin.parse("https://acme.com") != Origin.parse("http://acme.com")
     with pytest.raises(AttributeError):
@@ -341,7 +339,7 @@ REFUSED_REFERERS: list[tuple[str, OriginReason]] = [
 
 
 @pytest.mark.parametrize(("referer", "reason"), REFUSED_REFERERS)
-def test_a_referer_that_names_no_web_page_is_refused_with_a_reason(referer: str, reason: OriginReason) -> None:
+def test_a_referer_that_is_not_a_web_page_is_refused_with_a_reason(referer: str, reason: OriginReason) -> None:
     with pytest.raises(InvalidOrigin) as refused:
         Origin.from_referer(referer)
     assert refused.value.reason == reason
@@ -350,7 +348,7 @@ def test_a_referer_that_names_no_web_page_is_refused_with_a_reason(referer: str,
     assert refused.value.reason == reason
 
 
-def test_the_tables_show_every_reason() -> None:
+def test_the_tables_have_every_reason() -> None:
     assert {reason for _, reason in REFUSED + REFUSED_REFERERS} == set(get_args(OriginReason))
 
 
@@ -362,13 +360,13 @@ def test_the_tables_show_every_reason() -> None:
         (f"https://{'a' * 300}", "an origin has at most 267 bytes"),
         ("https://acme.com:0", "a port is a number from 1 to 65535 without leading zeros"),
         ("https://acme.com:443", "browsers leave out the scheme's default port"),
-        ("https://[::1", "an IPv6 host stands in brackets, compressed, in lower case"),
+        ("https://[::1", "an IPv6 host is in brackets, compressed and in lower case"),
         ("https://127.1", "a host that ends in a number is four decimal numbers from 0 to 255"),
         ("https://acme.0xX", "a host is labels of a-z, 0-9, - and _ with dots between them"),
         ("https://-acme.com", "a host is labels of a-z, 0-9, - and _ with dots between them"),
     ],
 )
-def test_a_refused_origin_is_explained_in_these_words(value: str, sentence: str) -> None:
+def test_the_wording_for_a_refused_origin(value: str, sentence: str) -> None:
     with pytest.raises(InvalidOrigin) as refused:
         Origin.parse(value)
     assert str(refused.value) == sentence
@@ -382,7 +380,7 @@ def test_a_refused_origin_is_explained_in_these_words(value: str, sentence: str)
         ("acme.com/", "an origin begins with https:// or http://"),
     ],
 )
-def test_a_refused_referer_is_explained_in_these_words(value: str, sentence: str) -> None:
+def test_the_wording_for_a_refused_referer(value: str, sentence: str) -> None:
     with pytest.raises(InvalidOrigin) as refused:
         Origin.from_referer(value)
     assert str(refused.value) == sentence

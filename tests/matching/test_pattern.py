@@ -1,4 +1,4 @@
-"""Pattern: every form that an entry may have, and every one that it may not."""
+"""Pattern: the forms that an entry may have, and those that it may not."""
 
 from typing import Any, get_args
 
@@ -28,11 +28,11 @@ def refused(entry: str, *, https_only: bool = False) -> InvalidEntry:
         ("https://*.acme.com:*", "every subdomain of acme.com (not acme.com itself), https only, any port"),
     ],
 )
-def test_a_pattern_says_in_words_what_it_allows(entry: str, meaning: str) -> None:
+def test_the_meaning_of_a_pattern_in_words(entry: str, meaning: str) -> None:
     assert Pattern.parse(entry).meaning == meaning
 
 
-# What is normalised.
+# Normal forms.
 
 NORMALISED = [
     ("  acme.com", "acme.com"),
@@ -74,11 +74,11 @@ def test_an_entry_is_normalised(written: str, normal: str) -> None:
 
 
 @pytest.mark.parametrize("entry", ["null/", "Null/ ", "\uff4eull"])
-def test_an_entry_that_is_null_once_normalised_is_refused_too(entry: str) -> None:
+def test_an_entry_that_is_normalised_to_null_is_refused(entry: str) -> None:
     assert refused(entry).reason == "null"
 
 
-# What is rejected: the reason, and what the hint has to contain.
+# Refused entries: the reason, and parts of the hint.
 
 REJECTED: list[tuple[str, EntryReason, list[str]]] = [
     ("", "empty", ["such as 'acme.com'", "delete it"]),
@@ -92,10 +92,10 @@ REJECTED: list[tuple[str, EntryReason, list[str]]] = [
     ("*:*", "any_origin", ["'*'", "'*.acme.com'"]),
     ("*:443", "any_origin", ["'*'", "'*.acme.com'"]),
     ("https://*", "any_origin", ["'*'", "'*.acme.com'"]),
-    ("file:///home/me/page.html", "scheme", ["'file:///home/me/page.html'", "'file://'", "https:// or http://"]),
-    ("ws://acme.com", "scheme", ["'ws://'", "https:// or http://"]),
-    ("wss://acme.com", "scheme", ["'wss://'", "https:// or http://"]),
-    ("ftp://acme.com", "scheme", ["'ftp://'", "https:// or http://"]),
+    ("file:///home/me/page.html", "scheme", ["'file:///home/me/page.html'", "'file://'", "https:// and http://"]),
+    ("ws://acme.com", "scheme", ["'ws://'", "https:// and http://"]),
+    ("wss://acme.com", "scheme", ["'wss://'", "https:// and http://"]),
+    ("ftp://acme.com", "scheme", ["'ftp://'", "https:// and http://"]),
     ("chrome-extension://abcdefgh", "scheme", ["'chrome-extension://'"]),
     ("*://acme.com", "scheme", ["'*://'"]),
     ("http*://acme.com", "scheme", ["'http*://'"]),
@@ -122,9 +122,9 @@ REJECTED: list[tuple[str, EntryReason, list[str]]] = [
     ("acme.com\\", "backslash", ["has a backslash", "such as 'acme.com'"]),
     ("https:\\\\acme.com", "backslash", ["has a backslash"]),
     ("evil.test\\@acme.com", "backslash", ["has a backslash"]),
-    ("acme.com,shop.test", "comma", ["'acme.com,shop.test'", "one entry for every domain"]),
-    ("acme.com, shop.test", "comma", ["one entry for every domain"]),
-    ("acme.com,", "comma", ["'acme.com,'", "one entry for every domain"]),
+    ("acme.com,shop.test", "comma", ["'acme.com,shop.test'", "one entry for each domain"]),
+    ("acme.com, shop.test", "comma", ["one entry for each domain"]),
+    ("acme.com,", "comma", ["'acme.com,'", "one entry for each domain"]),
     ("acme .com", "space", ["'acme .com'", "delete it"]),
     ("acme.com shop.test", "space", ["'acme.com shop.test'", "delete it"]),
     ("https:// acme.com", "space", ["delete it"]),
@@ -245,7 +245,7 @@ def test_a_bad_entry_is_refused_with_a_reason_and_a_hint(entry: str, reason: Ent
 
 
 @pytest.mark.parametrize("entry", [entry for entry, _, _ in REJECTED], ids=REJECTED_IDS)
-def test_a_hint_is_a_short_sentence_that_people_can_read(entry: str) -> None:
+def test_a_hint_is_a_short_printable_sentence(entry: str) -> None:
     hint = refused(entry).hint
     assert hint.isprintable()
     assert hint.endswith(".")
@@ -263,21 +263,21 @@ def test_a_hint_shows_the_first_80_characters_of_a_long_entry(entry: str, shown:
 
 
 @pytest.mark.parametrize("entry", [".", "..", "*..", "https://."])
-def test_the_hint_for_a_host_of_dots_does_not_tell_to_write_nothing(entry: str) -> None:
+def test_the_hint_for_a_host_of_dots_suggests_no_empty_entry(entry: str) -> None:
     assert "write ''" not in refused(entry).hint
 
 
 @pytest.mark.parametrize(
     ("entry", "name"), [(None, "NoneType"), (7, "int"), (b"acme.com", "bytes"), (["acme.com"], "list"), ({}, "dict")]
 )
-def test_an_entry_that_is_no_text_is_refused(entry: Any, name: str) -> None:
+def test_an_entry_that_is_not_text_is_refused(entry: Any, name: str) -> None:
     refusal = refused(entry)
     assert refusal.reason == "not_text"
     assert name in refusal.hint
     assert "such as 'acme.com'" in refusal.hint
 
 
-def test_the_tables_show_every_reason() -> None:
+def test_the_tables_have_every_reason() -> None:
     elsewhere: set[EntryReason] = {"not_text", "http_refused", "too_many"}
     assert {reason for _, reason, _ in REJECTED} | elsewhere == set(get_args(EntryReason))
 
@@ -295,7 +295,7 @@ def test_an_address_that_only_looks_ipv4_mapped_is_accepted(address: str) -> Non
 
 
 @pytest.mark.parametrize("label", ["xn--a.", "\u0301a."])
-def test_the_length_of_a_host_is_checked_before_idna_sees_it(label: str) -> None:
+def test_the_length_of_a_host_is_checked_before_idna(label: str) -> None:
     assert refused(label + "example").reason == "idna"
     assert refused(label * 100 + "example").reason == "host"
     assert refused(label * 400 + "example").reason == "too_long"
@@ -318,7 +318,7 @@ def test_an_entry_of_1024_characters_is_not_too_long() -> None:
         ("http://acme.com:80", "https://acme.com"),
     ],
 )
-def test_with_https_only_an_entry_for_http_is_refused_and_the_one_for_https_named(entry: str, mended: str) -> None:
+def test_https_only_refuses_an_http_entry_and_suggests_https(entry: str, mended: str) -> None:
     refusal = refused(entry, https_only=True)
     assert refusal.reason == "http_refused"
     assert f"'{mended}'" in refusal.hint
@@ -326,7 +326,7 @@ def test_with_https_only_an_entry_for_http_is_refused_and_the_one_for_https_name
     assert str(Pattern.parse(entry)).startswith("http://")
 
 
-# Every sentence, as people read it.
+# Wording.
 
 
 @pytest.mark.parametrize(
@@ -335,57 +335,60 @@ def test_with_https_only_an_entry_for_http_is_refused_and_the_one_for_https_name
         ("", "The entry is empty: write a domain such as 'acme.com', or delete it."),
         (
             "null",
-            "'null' is what every sandboxed iframe and local file sends: it cannot be allowed; write the page's domain.",
+            "'null' cannot be allowed, because every sandboxed iframe and local file sends it: write the page's domain.",
         ),
-        ("*", "'*' would allow every page there is: write the domains that may use the key, such as '*.acme.com'."),
-        ("ftp://acme.com", "'ftp://acme.com' begins with 'ftp://': pages are at https:// or http:// only."),
-        ("acme.com/shop", "'acme.com/shop' has a path, and a page's origin has none: write 'acme.com'."),
-        ("/shop", "'/shop' has a path, and a page's origin has none: write 'acme.com'."),
-        ("acme.com?shop=1", "'acme.com?shop=1' has a query, and a page's origin has none: write 'acme.com'."),
-        ("acme.com#top", "'acme.com#top' has a fragment, and a page's origin has none: write 'acme.com'."),
+        ("*", "'*' would allow every page on the web: write the domains that may use the key, such as '*.acme.com'."),
+        ("ftp://acme.com", "'ftp://acme.com' begins with 'ftp://': only pages at https:// and http:// can be allowed."),
+        ("acme.com/shop", "'acme.com/shop' has a path, which is not part of a page's origin: write 'acme.com'."),
+        ("/shop", "'/shop' has a path, which is not part of a page's origin: write 'acme.com'."),
+        ("acme.com?shop=1", "'acme.com?shop=1' has a query, which is not part of a page's origin: write 'acme.com'."),
+        ("acme.com#top", "'acme.com#top' has a fragment, which is not part of a page's origin: write 'acme.com'."),
         ("user@shop.test", "'user@shop.test' has a user name: write 'shop.test'."),
         ("user@", "'user@' has a user name: write 'acme.com'."),
         ("shop.test\\", "'shop.test\\\\' has a backslash: write a domain such as 'acme.com'."),
-        ("acme.com,shop.test", "'acme.com,shop.test' has a comma: write one entry for every domain."),
+        ("acme.com,shop.test", "'acme.com,shop.test' has a comma: write one entry for each domain."),
         ("acme .com", "'acme .com' has a space or an invisible character in it: delete it."),
         (
             "acme.*",
-            "'acme.*' has a '*' that is not a whole label at its beginning: write it as in '*.acme.com'.",
+            "'acme.*' has a '*' that is not the whole first label: write it as in '*.acme.com'.",
         ),
         ("*.127.0.0.1", "An IP address has no subdomains: write '127.0.0.1'."),
-        ("*.co.uk", "Anybody can get a subdomain of co.uk: write your own, such as 'my-shop.co.uk'."),
+        (
+            "*.co.uk",
+            "Subdomains of co.uk have different owners: write your own, such as 'my-shop.co.uk'.",
+        ),
         (
             "*.com",
-            "'*.com' would allow everybody's domains under .com: write your own, such as '*.acme.com'.",
+            "'*.com' would allow every domain under .com: write your own, such as '*.acme.com'.",
         ),
         ("https://", "The entry has no host: write a domain such as 'acme.com'."),
         (
             "-acme.com",
             (
-                "'-acme.com' is not a domain: labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending with"
-                " '-', with single dots between them, 253 characters at most."
+                "'-acme.com' is not a domain: write labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending"
+                " with '-', with single dots between them, at most 253 characters in all."
             ),
         ),
         ("c" * 254, "A domain has at most 253 characters; this one has 254."),
-        (f"*.a{BASE_251}", "No subdomain fits: after '*.' a domain has at most 251 characters."),
+        (f"*.a{BASE_251}", "No subdomain would fit: a domain after '*.' has at most 251 characters."),
         ("127.1", "'127.1' is not an IPv4 address: write four numbers from 0 to 255, such as '192.168.0.10'."),
         (
             "[::1",
-            "'[::1' is not an IPv6 address, without a zone and not IPv4-mapped: write it as in '[2001:db8::1]'.",
+            "'[::1' is not an IPv6 address, or has a zone, or is IPv4-mapped: write it as in '[2001:db8::1]'.",
         ),
         ("::1", "'::1' has several colons: write an IPv6 address in brackets, such as '[::1]:8080'."),
-        ("shop.test.", "'shop.test.' ends with a dot, which browsers take for another site: write 'shop.test'."),
-        ("ACMEX.", "'ACMEX.' ends with a dot, which browsers take for another site: write 'ACMEX'."),
-        ("X.", "'X.' ends with a dot, which browsers take for another site: write 'X'."),
-        ("*.X..", "'*.X..' ends with a dot, which browsers take for another site: write '*.X'."),
-        ("*...", "'*...' ends with a dot, which browsers take for another site: write 'acme.com'."),
+        ("shop.test.", "'shop.test.' ends with a dot, which makes it another site for browsers: write 'shop.test'."),
+        ("ACMEX.", "'ACMEX.' ends with a dot, which makes it another site for browsers: write 'ACMEX'."),
+        ("X.", "'X.' ends with a dot, which makes it another site for browsers: write 'X'."),
+        ("*.X..", "'*.X..' ends with a dot, which makes it another site for browsers: write '*.X'."),
+        ("*...", "'*...' ends with a dot, which makes it another site for browsers: write 'acme.com'."),
         ("acme.com:0", "':0' is not a port: write ':' and a number from 1 to 65535, or ':*' for any port."),
         ("a" * 1025, "An entry has at most 1024 characters; this one has 1025."),
         (
             "ac\u200dme.com",
             (
-                "'ac\\u200dme.com' is not an internationalised domain that browsers can visit (a joiner stands where"
-                " none may, in 'ac\\u200dme'): check its spelling."
+                "'ac\\u200dme.com' is not an internationalised domain that browsers can visit ('ac\\u200dme' has"
+                " a joiner where none is allowed): check its spelling."
             ),
         ),
         (
@@ -398,11 +401,11 @@ def test_with_https_only_an_entry_for_http_is_refused_and_the_one_for_https_name
     ],
     ids=lambda text: ascii(text[:30]),
 )
-def test_a_rejected_entry_is_explained_in_these_words(entry: str, hint: str) -> None:
+def test_the_wording_for_a_refused_entry(entry: str, hint: str) -> None:
     assert refused(entry).hint == hint
 
 
-def test_an_entry_that_is_no_text_or_not_https_is_explained_in_these_words() -> None:
+def test_the_wording_for_an_entry_that_is_not_text_or_not_https() -> None:
     not_text: Any = 7
     assert refused(not_text).hint == "An entry is text such as 'acme.com', not int."
     hint = "Only https pages are allowed here, not 'http://acme.com': write 'https://acme.com'."
