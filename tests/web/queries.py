@@ -1,4 +1,4 @@
-"""Query strings, valid and odd, for property tests of reading the client key."""
+"""Query strings, valid and odd, for property tests."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""GatekeeperMiddleware, asked as a server asks an app: a scope, a receive and a send."""
+"""GatekeeperMiddleware, called with a scope, a receive and a send."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ Header = tuple[bytes, bytes]
 
 
 def headers(*pairs: tuple[str, str | bytes]) -> list[Header]:
-    """Write headers as servers hand them over."""
+    """Encode headers as servers pass them."""
     return [(name.encode(), value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
@@ -74,7 +74,7 @@ ASKS_METHOD = headers(("access-control-request-method", "GET"))
 
 
 class Answer(NamedTuple):
-    """What was sent in answer to a request."""
+    """The answer to a request."""
 
     status: int
     headers: list[Header]
@@ -85,13 +85,13 @@ class Answer(NamedTuple):
         return [value for field, value in self.headers if field.lower() == name.encode()]
 
     def value(self, name: str) -> bytes | None:
-        """The value of the one header field with this name; None if there is none."""
+        """The value of the only header field with this name, or None."""
         values = self.values(name)
         assert len(values) <= 1, (name, values)
         return values[0] if values else None
 
     def names(self, name: str) -> set[str]:
-        """What a header that is a list names, on all its lines together."""
+        """The members of a list header, from all its lines."""
         return {item.strip().lower() for value in self.values(name) for item in value.decode().split(",")}
 
     @property
@@ -102,12 +102,12 @@ class Answer(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it was refused; "allowed" if the app answered."""
+        """The reason of the refusal, or "allowed"."""
         return "allowed" if self.body == App.BODY else str(self.problem["reason"])
 
 
 class App:
-    """An app that answers every request alike, with a start message made once, and keeps the scopes that reach it."""
+    """An app that records its scopes and reuses one start message."""
 
     BODY = b"the app's own body"
 
@@ -115,7 +115,7 @@ class App:
         self.scopes: list[Scope] = []
         self.start: Message = {"type": "http.response.start", "status": 200, "headers": list(fields)}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the body stays unread
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the body is not read
         """Answer."""
         self.scopes.append(scope)
         if scope["type"] == "websocket":
@@ -126,12 +126,12 @@ class App:
 
 
 async def never_received() -> Message:
-    """Fail, because nobody may read the request's body."""
+    """Fail, because the request's body must not be read."""
     raise AssertionError
 
 
-def at_once(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run to the end what waits for nothing, for a gate that needs no source decides without IO."""
+def run_without_waiting(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never waits. A gate without a source does no IO."""
 
     async def step() -> None:
         with pytest.raises(StopIteration):
@@ -141,7 +141,7 @@ def at_once(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def scope_of(kind: str, fields: Iterable[Header], **parts: Any) -> Scope:
-    """Make a scope as servers do."""
+    """Make a scope, as servers do."""
     query: str | bytes = parts.pop("query", b"")
     scope = {
         "type": kind,
@@ -157,7 +157,7 @@ def scope_of(kind: str, fields: Iterable[Header], **parts: Any) -> Scope:
 
 
 def sender() -> tuple[list[Message], Send]:
-    """Make a send, and the list of what is sent."""
+    """Make a send, and the list of the messages sent."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -167,7 +167,7 @@ def sender() -> tuple[list[Message], Send]:
 
 
 def read_answer(sent: list[Message]) -> Answer:
-    """Read a response that was sent whole."""
+    """Read a complete response."""
     start, *bodies = sent
     assert start["type"] == "http.response.start"
     assert {body["type"] for body in bodies} == {"http.response.body"}
@@ -178,9 +178,9 @@ def read_answer(sent: list[Message]) -> Answer:
 
 
 def ask(guarded: ASGIApp, fields: Iterable[Header] = (), **parts: Any) -> Answer:
-    """Make a request that waits for nothing."""
+    """Make a request that never waits."""
     sent, send = sender()
-    at_once(_call(guarded, scope_of("http", fields, **parts), never_received, send))
+    run_without_waiting(_call(guarded, scope_of("http", fields, **parts), never_received, send))
     return read_answer(sent)
 
 
@@ -192,11 +192,11 @@ async def ask_later(guarded: ASGIApp, fields: Iterable[Header] = (), **parts: An
 
 
 def shake_hands(guarded: ASGIApp, fields: Iterable[Header] = (), *, extension: bool, **parts: Any) -> list[Message]:
-    """Begin a WebSocket connection, at a server with the extension for refusals or without; give what was sent."""
+    """Open a WebSocket, on a server with or without the refusal extension."""
     sent, send = sender()
     if extension:
         parts["extensions"] = {"websocket.http.response": {}}
-    at_once(_call(guarded, scope_of("websocket", fields, **parts), never_received, send))
+    run_without_waiting(_call(guarded, scope_of("websocket", fields, **parts), never_received, send))
     return sent
 
 
@@ -215,7 +215,7 @@ def guard(app: ASGIApp | None = None, **options: Any) -> GatekeeperMiddleware:
 
 
 def without(fields: Iterable[Header], *names: bytes) -> list[Header]:
-    """Leave headers out."""
+    """Drop some headers."""
     return [field for field in fields if field[0] not in names]
 
 
@@ -243,14 +243,14 @@ def without(fields: Iterable[Header], *names: bytes) -> list[Header]:
         ({"exempt": (b"/healthz",)}, "exempt has b'/healthz'"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_value(options: dict[str, Any], said: str) -> None:
+def test_a_wrong_argument_is_reported_with_its_value(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         GatekeeperMiddleware(App(), **{"gatekeeper": gate_for(), **options})
     (problem,) = error.value.problems
     assert problem.startswith(said)
 
 
-def test_every_wrong_argument_is_listed_at_once() -> None:
+def test_all_wrong_arguments_are_reported_together() -> None:
     wrong: dict[str, Any] = {
         "gatekeeper": "gate",
         "key_header": "",
@@ -273,7 +273,7 @@ def test_credentials_need_strict_preflights_and_https() -> None:
     ]
 
 
-def test_what_credentials_need_of_a_gate_is_not_asked_of_something_else() -> None:
+def test_a_wrong_gatekeeper_is_not_also_asked_for_https_only() -> None:
     cors = CorsPolicy(allow_credentials=True, preflight="strict")
     not_a_gate: Any = "gate"
     with pytest.raises(ConfigError) as error:
@@ -288,14 +288,14 @@ def test_what_credentials_need_of_a_gate_is_not_asked_of_something_else() -> Non
         (CorsPolicy(allow_credentials=True, preflight="strict"), False, "https_only=True"),
     ],
 )
-def test_either_of_what_credentials_need_is_not_enough(cors: CorsPolicy, missing: str, *, https_only: bool) -> None:
+def test_credentials_need_both_options(cors: CorsPolicy, missing: str, *, https_only: bool) -> None:
     with pytest.raises(ConfigError) as error:
         GatekeeperMiddleware(App(), gate_for(https_only=https_only), cors=cors)
     (problem,) = error.value.problems
     assert missing in problem
 
 
-# --- Which key
+# --- The key
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_the_key_comes_from_the_header_or_the_query(fields: list[Header], query:
     assert ask(guard(), [*ON_PAGE, *fields], query=query).reason == reason
 
 
-def test_the_header_and_the_parameter_can_be_named() -> None:
+def test_the_names_of_the_header_and_the_parameter_are_options() -> None:
     guarded = guard(key_header="X-Widget-Key", key_query="k")
     for fields, query in ((headers(("x-widget-key", KEY)), ""), ([], f"k={KEY}")):
         answer = ask(guarded, [*ON_PAGE, *fields], query=query)
@@ -340,7 +340,7 @@ def test_the_header_and_the_parameter_can_be_named() -> None:
 
 
 class Witness(Gatekeeper):
-    """A gate that keeps the last key it was asked about."""
+    """A gate that records the last key it was asked about."""
 
     seen: str | bytes | Conflict | None = None
 
@@ -351,12 +351,12 @@ class Witness(Gatekeeper):
         *,
         referer: str | bytes | Conflict | None = None,
     ) -> Decision:
-        """Look, and decide."""
+        """Record the key, and decide."""
         self.seen = client_key
         return await super().check(client_key, origin, referer=referer)
 
 
-# --- Which page
+# --- The page
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ class Witness(Gatekeeper):
         pytest.param([], "origin_missing", id="neither"),
     ],
 )
-def test_the_page_is_what_the_origin_says_or_else_the_referer(fields: list[Header], reason: str) -> None:
+def test_the_page_comes_from_the_origin_or_without_one_the_referer(fields: list[Header], reason: str) -> None:
     assert ask(guard(), [*KEYED, *fields]).reason == reason
 
 
@@ -393,7 +393,7 @@ def test_the_page_is_what_the_origin_says_or_else_the_referer(fields: list[Heade
 
 
 class Refusal(NamedTuple):
-    """A request that is refused, and what its refusal says."""
+    """A refused request, and the expected refusal."""
 
     reason: str
     status: int
@@ -403,12 +403,12 @@ class Refusal(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether the page's own script may read why."""
+        """Whether the page's own script may read the refusal."""
         return self.origin not in {None, "null"}
 
 
 def with_key(key: str, *origins: str) -> list[Header]:
-    """Write the headers of a page's request."""
+    """Make the headers of a page's request."""
     return headers(("data-client-key", key), *[("origin", origin) for origin in origins])
 
 
@@ -429,7 +429,7 @@ REFUSALS = [
 each_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal.reason for refusal in REFUSALS])
 
 
-def test_every_reason_that_needs_no_source_is_among_these_refusals() -> None:
+def test_these_refusals_cover_every_reason_that_needs_no_source() -> None:
     assert {refusal.reason for refusal in REFUSALS} == set(Reason) - {"not_ready", "expired", "allowed"}
 
 
@@ -454,7 +454,7 @@ def test_a_refusal_never_shows_a_whole_key(refusal: Refusal) -> None:
 
 
 @each_refusal
-def test_a_refusal_is_kept_by_nobody_and_varies_by_what_decided_it(refusal: Refusal) -> None:
+def test_a_refusal_is_not_cacheable_and_has_a_vary_header(refusal: Refusal) -> None:
     answer = ask(guard(), refusal.fields)
     assert answer.value("content-type") == b"application/problem+json"
     assert answer.value("content-length") == str(len(answer.body)).encode()
@@ -466,14 +466,14 @@ def test_a_refusal_is_kept_by_nobody_and_varies_by_what_decided_it(refusal: Refu
 
 
 @each_refusal
-def test_a_refused_page_can_read_why_if_its_origin_is_one(refusal: Refusal) -> None:
+def test_a_refused_page_with_an_origin_can_read_why(refusal: Refusal) -> None:
     answer = ask(guard(), refusal.fields)
     echoed = refusal.origin.encode() if refusal.origin is not None and refusal.is_readable else None
     assert answer.value("access-control-allow-origin") == echoed
 
 
 @each_refusal
-def test_no_refused_page_can_read_why_where_that_is_switched_off(refusal: Refusal) -> None:
+def test_readable_denials_can_be_switched_off(refusal: Refusal) -> None:
     readable, hidden = ask(guard(), refusal.fields), ask(guard(readable_denials=False), refusal.fields)
     assert hidden.values("access-control-allow-origin") == []
     assert hidden.headers == without(readable.headers, b"access-control-allow-origin")
@@ -488,7 +488,7 @@ def test_a_refusal_is_the_same_the_second_time(refusal: Refusal) -> None:
     assert second.reason == refusal.reason
 
 
-def test_a_refusal_with_credentials_configured_has_none() -> None:
+def test_a_refusal_never_allows_credentials() -> None:
     cors = CorsPolicy(allow_credentials=True, preflight="strict", expose_headers=("x-trace",))
     guarded = GatekeeperMiddleware(App(), gate_for(https_only=True), cors=cors)
     answer = ask(guarded, [*KEYED, *headers(("origin", STRANGE_PAGE))])
@@ -496,13 +496,13 @@ def test_a_refusal_with_credentials_configured_has_none() -> None:
     assert answer.values("access-control-allow-credentials") == []
 
 
-def test_a_refusal_tells_which_entry_would_allow_the_page() -> None:
+def test_a_refusal_names_the_entry_that_would_allow_the_page() -> None:
     detail = ask(guard(), [*KEYED, *headers(("origin", STRANGE_PAGE))]).problem["detail"]
     assert STRANGE_PAGE in detail
     assert "'evil.test'" in detail
 
 
-def test_a_page_named_by_the_referer_is_refused_by_it_and_not_given_the_answer() -> None:
+def test_a_page_refused_by_its_referer_cannot_read_the_answer() -> None:
     answer = ask(guard(), [*KEYED, *headers(("referer", STRANGE_PAGE + "/path?secret"))])
     assert (answer.reason, answer.problem["origin"]) == ("origin_not_allowed", STRANGE_PAGE)
     assert answer.value("access-control-allow-origin") is None
@@ -519,13 +519,13 @@ def test_no_two_refusals_share_headers() -> None:
         sent.append(message)
 
     for _ in range(3):
-        at_once(_call(guarded, scope_of("http", ON_PAGE), never_received, send))
+        run_without_waiting(_call(guarded, scope_of("http", ON_PAGE), never_received, send))
     starts = [message for message in sent if message["type"] == "http.response.start"]
     assert [len(start["headers"]) for start in starts] == [len(starts[0]["headers"])] * 3
 
 
 class SilentSource:
-    """A source whose list never comes."""
+    """A source that never returns a list."""
 
     account = "acme"
     suffix_field = "last8"
@@ -533,7 +533,7 @@ class SilentSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open nothing."""
+        """Open a connection whose fetches never end."""
 
         @asynccontextmanager
         async def updates(_basis: Basis) -> AsyncIterator[Unchanged]:
@@ -544,23 +544,23 @@ class SilentSource:
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that moves only when a test says so."""
 
     now = 1000.0
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """The time."""
         return self.now
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put another file with these rows where one may be."""
+    """Replace a file of rows atomically."""
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(rows))
     fresh.rename(path)
 
 
-def test_before_the_first_list_every_request_is_a_503_that_says_when_to_come_back() -> None:
+def test_before_the_first_list_every_request_is_a_503_with_retry_after() -> None:
     app = App()
     guarded = GatekeeperMiddleware(app, Gatekeeper(SilentSource(), start_timeout=0))
     answer = asyncio.run(ask_later(guarded, ALLOWED))
@@ -569,12 +569,12 @@ def test_before_the_first_list_every_request_is_a_503_that_says_when_to_come_bac
     assert app.scopes == []
 
 
-def test_an_expired_list_allows_nothing_that_it_has_not_allowed_before(tmp_path: Path) -> None:
+def test_an_expired_list_refuses_a_new_request(tmp_path: Path) -> None:
     answer = asyncio.run(_ask_when_expired(tmp_path / "rows.json", asked_before=False))
     assert (answer.status, answer.reason, answer.value("retry-after")) == (503, "expired", b"30")
 
 
-def test_an_expired_list_allows_nothing_that_it_has_allowed_before(tmp_path: Path) -> None:
+def test_an_expired_list_refuses_a_request_that_it_allowed_before(tmp_path: Path) -> None:
     answer = asyncio.run(_ask_when_expired(tmp_path / "rows.json", asked_before=True))
     assert (answer.status, answer.reason, answer.value("retry-after")) == (503, "expired", b"30")
 
@@ -593,7 +593,7 @@ async def _ask_when_expired(path: Path, *, asked_before: bool) -> Answer:
         return await ask_later(guarded, ALLOWED)
 
 
-def test_a_list_that_comes_back_after_it_expired_decides_again(tmp_path: Path) -> None:
+def test_a_new_list_after_the_expiry_decides_again(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         path = tmp_path / "rows.json"
         write_rows(path, ROWS)
@@ -616,7 +616,7 @@ def test_the_app_gets_the_request_and_its_decision() -> None:
     app = App()
     state = {"database": object()}
     scope = scope_of("http", ALLOWED, state=state, path="/chat")
-    at_once(_call(guard(app), scope, never_received, sender()[1]))
+    run_without_waiting(_call(guard(app), scope, never_received, sender()[1]))
     (seen,) = app.scopes
     assert seen is scope
     assert seen["state"] == {"database": state["database"], "gatekeeper": seen["state"]["gatekeeper"]}
@@ -638,7 +638,7 @@ def test_the_decision_is_found_from_a_request_and_from_its_scope(parts: dict[str
 
 
 @pytest.mark.parametrize("state", [None, {}, {"other": 1}, {"gatekeeper": "allowed"}])
-def test_a_request_that_was_not_decided_has_no_decision(state: dict[str, Any] | None) -> None:
+def test_an_undecided_request_raises_decision_missing(state: dict[str, Any] | None) -> None:
     scope = scope_of("http", ALLOWED, path="/chat")
     if state is not None:
         scope["state"] = state
@@ -666,7 +666,7 @@ def test_a_page_named_by_the_referer_alone_gets_no_cors_headers() -> None:
 @pytest.mark.parametrize("origin", [*ON_PAGE, *headers(("referer", PAGE))])
 @pytest.mark.parametrize("name", [b"access-control-allow-origin", b"Access-Control-Allow-Origin"])
 @pytest.mark.parametrize("value", [b"*", b"null", PAGE.encode(), STRANGE_PAGE.encode()])
-def test_what_the_app_says_about_origins_is_replaced(origin: Header, name: bytes, value: bytes) -> None:
+def test_the_apps_own_allowed_origin_is_replaced(origin: Header, name: bytes, value: bytes) -> None:
     app = App((name, value), (b"x-own", b"1"))
     answer = ask(guard(app), [*KEYED, origin])
     assert answer.values("access-control-allow-origin") == ([PAGE.encode()] if origin in ON_PAGE else [])
@@ -674,12 +674,12 @@ def test_what_the_app_says_about_origins_is_replaced(origin: Header, name: bytes
 
 
 @pytest.mark.parametrize("name", [b"access-control-allow-credentials", b"Access-Control-Allow-Credentials"])
-def test_what_the_app_says_about_credentials_is_dropped(name: bytes) -> None:
+def test_the_apps_own_allow_credentials_is_dropped(name: bytes) -> None:
     assert ask(guard(App((name, b"true"))), ALLOWED).values("access-control-allow-credentials") == []
 
 
 @pytest.mark.parametrize("name", [b"access-control-allow-credentials", b"Access-Control-Allow-Credentials"])
-def test_credentials_that_are_configured_are_said_once(name: bytes) -> None:
+def test_configured_credentials_are_allowed_once(name: bytes) -> None:
     cors = CorsPolicy(allow_credentials=True, preflight="strict")
     guarded = GatekeeperMiddleware(App((name, b"true")), gate_for(https_only=True), cors=cors)
     answer = ask(guarded, ALLOWED)
@@ -688,20 +688,20 @@ def test_credentials_that_are_configured_are_said_once(name: bytes) -> None:
     assert ask(guarded, [*KEYED, *headers(("referer", PAGE))]).values("access-control-allow-credentials") == []
 
 
-def test_vary_gains_and_what_the_app_set_stays_in_its_order() -> None:
+def test_vary_is_added_and_the_apps_headers_keep_their_order() -> None:
     own = [(b"vary", b"Accept-Encoding"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"Vary", b"Cookie")]
     answer = ask(guard(App(*own)), ALLOWED)
     assert answer.names("vary") == {"origin", "data-client-key", "accept-encoding", "cookie"}
     assert [field for field in answer.headers if field in own] == own
 
 
-def test_exposed_headers_are_said_to_pages() -> None:
+def test_exposed_headers_are_sent_to_pages() -> None:
     app = App((b"access-control-expose-headers", b"x-own"))
     answer = ask(guard(app, cors=CorsPolicy(expose_headers=("x-trace", "etag"))), ALLOWED)
     assert answer.names("access-control-expose-headers") == {"x-own", "x-trace", "etag"}
 
 
-def test_a_message_that_the_app_sends_again_and_again_stays_as_it_is() -> None:
+def test_a_start_message_that_the_app_reuses_is_not_changed() -> None:
     app = App((b"x-own", b"1"), (b"access-control-allow-origin", b"*"))
     before = {**app.start, "headers": list(app.start["headers"])}
     guarded = guard(app, frame_ancestors=True)
@@ -715,7 +715,7 @@ def test_a_message_that_the_app_sends_again_and_again_stays_as_it_is() -> None:
 @pytest.mark.parametrize("shape", [list, tuple, iter])
 @pytest.mark.parametrize("pair", [list, tuple])
 @pytest.mark.parametrize("frame_ancestors", [True, False])
-def test_headers_come_in_every_shape_that_asgi_has(
+def test_headers_may_have_every_shape_that_asgi_allows(
     shape: Callable[[object], object], pair: Callable[[object], object], *, frame_ancestors: bool
 ) -> None:
     app = App()
@@ -726,7 +726,7 @@ def test_headers_come_in_every_shape_that_asgi_has(
 
 
 @pytest.mark.parametrize("frame_ancestors", [True, False])
-def test_an_app_may_send_no_headers_at_all(*, frame_ancestors: bool) -> None:
+def test_an_app_may_send_no_headers(*, frame_ancestors: bool) -> None:
     app = App()
     del app.start["headers"]
     answer = ask(guard(app, frame_ancestors=frame_ancestors), ALLOWED)
@@ -735,7 +735,7 @@ def test_an_app_may_send_no_headers_at_all(*, frame_ancestors: bool) -> None:
 
 
 @pytest.mark.parametrize("frame_ancestors", [True, False])
-def test_messages_are_passed_on_at_once_and_none_but_the_start_is_touched(*, frame_ancestors: bool) -> None:
+def test_messages_are_sent_immediately_and_only_the_start_is_changed(*, frame_ancestors: bool) -> None:
     sent, send = sender()
     messages: list[Message] = [
         {"type": "http.response.debug", "info": {}},
@@ -755,7 +755,7 @@ def test_messages_are_passed_on_at_once_and_none_but_the_start_is_touched(*, fra
             await send(message)
             assert len(sent) == count
 
-    at_once(_call(guard(app, frame_ancestors=frame_ancestors), scope_of("http", ALLOWED), never_received, send))
+    run_without_waiting(_call(guard(app, frame_ancestors=frame_ancestors), scope_of("http", ALLOWED), never_received, send))
     for message, passed_on in zip(messages, sent, strict=True):
         if message["type"] == "http.response.start":
             assert {**passed_on, "headers": []} == message
@@ -764,17 +764,17 @@ def test_messages_are_passed_on_at_once_and_none_but_the_start_is_touched(*, fra
             assert passed_on is message
 
 
-def test_the_app_receives_from_the_server_itself() -> None:
+def test_the_app_gets_the_servers_own_receive() -> None:
     received = []
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         received.append(receive)
 
-    at_once(_call(guard(app), scope_of("http", ALLOWED), never_received, sender()[1]))
+    run_without_waiting(_call(guard(app), scope_of("http", ALLOWED), never_received, sender()[1]))
     assert received == [never_received]
 
 
-def test_what_the_app_raises_comes_through() -> None:
+def test_an_exception_of_the_app_propagates() -> None:
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise ZeroDivisionError
 
@@ -786,7 +786,7 @@ def test_what_the_app_raises_comes_through() -> None:
 
 
 def preflight(guarded: ASGIApp, *fields: tuple[str, str | bytes], **parts: Any) -> Answer:
-    """Ask as browsers do before a request that is not simple."""
+    """Send a preflight, as browsers do."""
     return ask(guarded, [*ASKS_METHOD, *headers(*fields)], method="OPTIONS", **parts)
 
 
@@ -804,7 +804,7 @@ def test_an_open_preflight_answers_every_page(page: str) -> None:
     assert app.scopes == []
 
 
-def test_a_preflight_leaves_out_what_is_not_allowed() -> None:
+def test_a_preflight_omits_what_is_not_allowed() -> None:
     asked = headers(
         ("access-control-request-method", "DELETE"),
         ("access-control-request-headers", "data-client-key,x-strange"),
@@ -815,7 +815,7 @@ def test_a_preflight_leaves_out_what_is_not_allowed() -> None:
     assert answer.names("access-control-allow-headers") == {"content-type", "data-client-key"}
 
 
-def test_a_preflight_says_what_the_policy_allows() -> None:
+def test_a_preflight_answers_with_the_policy() -> None:
     cors = CorsPolicy(allow_methods=("PATCH",), allow_headers=("x-trace",), max_age=0)
     answer = preflight(guard(cors=cors, key_header="X-Key"), ("origin", PAGE))
     assert answer.names("access-control-allow-methods") == {"patch"}
@@ -825,7 +825,7 @@ def test_a_preflight_says_what_the_policy_allows() -> None:
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_preflight_opens_a_private_network_if_asked_to_and_allowed_to(*, asked: bool, allowed: bool) -> None:
+def test_a_preflight_opens_a_private_network_if_asked_and_allowed(*, asked: bool, allowed: bool) -> None:
     fields = (("access-control-request-private-network", "true"),) if asked else ()
     answer = preflight(guard(cors=CorsPolicy(allow_private_network=allowed)), ("origin", PAGE), *fields)
     opened = answer.value("access-control-allow-private-network")
@@ -846,7 +846,7 @@ def test_a_preflight_opens_a_private_network_if_asked_to_and_allowed_to(*, asked
     ],
 )
 @pytest.mark.parametrize("kind", ["open", "strict"])
-def test_a_preflight_of_no_page_is_refused(
+def test_a_preflight_without_a_page_is_refused(
     kind: Any, fields: list[tuple[str, str | bytes]], status: int, reason: str
 ) -> None:
     answer = preflight(guard(cors=CorsPolicy(preflight=kind)), *fields, query=f"client_key={KEY}")
@@ -856,7 +856,7 @@ def test_a_preflight_of_no_page_is_refused(
     assert answer.value("cache-control") == b"no-store"
 
 
-def test_options_without_a_method_asked_for_is_a_request_like_any_other() -> None:
+def test_options_without_a_requested_method_is_an_ordinary_request() -> None:
     app = App()
     guarded = guard(app)
     assert ask(guarded, ALLOWED, method="OPTIONS").reason == "allowed"
@@ -869,7 +869,7 @@ def test_only_options_is_a_preflight(method: str) -> None:
     assert ask(guard(), [*ON_PAGE, *ASKS_METHOD], method=method).reason == "key_missing"
 
 
-def test_options_with_a_key_in_its_header_is_no_preflight_for_browsers_send_none() -> None:
+def test_options_with_a_key_header_is_not_a_preflight() -> None:
     app = App()
     assert ask(guard(app), [*ALLOWED, *ASKS_METHOD], method="OPTIONS").reason == "allowed"
     strange = headers(("origin", STRANGE_PAGE))
@@ -904,7 +904,7 @@ def test_a_strict_preflight_answers_pages_that_some_key_allows(page: str, query:
         assert [name for name, _ in answer.headers if name.startswith(b"access-control-")] == []
 
 
-def test_a_strict_preflight_says_that_credentials_are_allowed() -> None:
+def test_a_strict_preflight_allows_credentials() -> None:
     cors = CorsPolicy(allow_credentials=True, preflight="strict")
     guarded = GatekeeperMiddleware(App(), gate_for(https_only=True), cors=cors)
     assert preflight(guarded, ("origin", PAGE)).value("access-control-allow-credentials") == b"true"
@@ -968,7 +968,7 @@ def test_an_exempt_request_is_not_touched(kind: str, fields: list[Header]) -> No
     scope = scope_of(kind, fields, path="/healthz")
     before = dict(scope)
     _, send = sender()
-    at_once(_call(guard(app, exempt=EXEMPT), scope, never_received, send))
+    run_without_waiting(_call(guard(app, exempt=EXEMPT), scope, never_received, send))
     assert calls == [(scope, never_received, send)]
     assert calls[0][0] is scope
     assert scope == before
@@ -988,7 +988,7 @@ def test_other_connections_are_not_touched(kind: str) -> None:
 
     scope: Scope = {"type": kind}
     _, send = sender()
-    at_once(_call(guard(app, exempt=EXEMPT, frame_ancestors=True), scope, never_received, send))
+    run_without_waiting(_call(guard(app, exempt=EXEMPT, frame_ancestors=True), scope, never_received, send))
     assert calls == [({"type": kind}, never_received, send)]
     assert calls[0][0] is scope
 
@@ -1005,7 +1005,7 @@ def test_an_allowed_websocket_reaches_the_app_with_its_decision() -> None:
     _, send = sender()
     for parts in ({}, {"state": {"database": 1}}):
         scope = scope_of("websocket", ON_PAGE, query=f"client_key={KEY}", **parts)
-        at_once(_call(guard(app), scope, never_received, send))
+        run_without_waiting(_call(guard(app), scope, never_received, send))
         assert calls.pop() == (scope, never_received, send)
         websocket = WebSocket(scope, never_received, send)
         assert decision_from(websocket) is decision_from(scope) is websocket.state.gatekeeper
@@ -1037,9 +1037,7 @@ SOCKETS = [
 
 
 @pytest.mark.parametrize(("fields", "query", "reason"), SOCKETS)
-def test_a_refused_websocket_is_answered_with_the_problem_before_it_is_accepted(
-    fields: list[Header], query: str, reason: str
-) -> None:
+def test_a_refused_websocket_gets_the_problem_before_it_is_accepted(fields: list[Header], query: str, reason: str) -> None:
     app = App()
     start, body = shake_hands(guard(app), fields, extension=True, query=query)
     assert (start["type"], body["type"]) == ("websocket.http.response.start", "websocket.http.response.body")
@@ -1054,7 +1052,7 @@ def test_a_refused_websocket_is_answered_with_the_problem_before_it_is_accepted(
 
 @pytest.mark.parametrize(("fields", "query", "reason"), SOCKETS)
 @pytest.mark.parametrize("parts", [{}, {"extensions": None}, {"extensions": {"tls": {}}}])
-def test_a_refused_websocket_is_closed_before_it_is_accepted_where_no_answer_can_be_sent(
+def test_without_the_extension_a_refused_websocket_is_closed(
     fields: list[Header], query: str, reason: str, parts: dict[str, Any]
 ) -> None:
     app = App()
@@ -1069,7 +1067,7 @@ def test_a_websocket_without_a_query_in_its_scope_has_no_key() -> None:
     scope = scope_of("websocket", ON_PAGE)
     del scope["query_string"]  # ASGI lets WebSockets go without
     sent, send = sender()
-    at_once(_call(guard(), scope, never_received, send))
+    run_without_waiting(_call(guard(), scope, never_received, send))
     assert sent[0]["reason"].startswith("key_missing")
 
 
@@ -1092,7 +1090,7 @@ def test_a_websocket_is_not_ready_before_the_first_list() -> None:
 
 @pytest.mark.parametrize("kind", [b"text/html", b"text/html; charset=utf-8", b"TEXT/HTML"])
 @pytest.mark.parametrize("name", [b"content-type", b"Content-Type"])
-def test_html_can_be_framed_by_the_pages_of_its_key_only(name: bytes, kind: bytes) -> None:
+def test_html_can_be_framed_only_by_the_pages_of_its_key(name: bytes, kind: bytes) -> None:
     answer = ask(guard(App((name, kind)), frame_ancestors=True), ALLOWED)
     policy = f"frame-ancestors {PAGE} https://localhost:* http://localhost:*"
     assert answer.value("content-security-policy") == policy.encode()
@@ -1100,15 +1098,15 @@ def test_html_can_be_framed_by_the_pages_of_its_key_only(name: bytes, kind: byte
 
 
 @pytest.mark.parametrize("fields", [[], [(b"content-type", b"application/json")], [(b"x-type", b"text/html")]])
-def test_what_is_not_html_gets_no_policy(fields: list[Header]) -> None:
+def test_other_content_gets_no_policy(fields: list[Header]) -> None:
     assert ask(guard(App(*fields), frame_ancestors=True), ALLOWED).values("content-security-policy") == []
 
 
-def test_html_gets_no_policy_if_none_is_asked_for() -> None:
+def test_html_gets_no_policy_by_default() -> None:
     assert ask(guard(App((b"content-type", b"text/html"))), ALLOWED).values("content-security-policy") == []
 
 
-def test_the_policy_stands_beside_the_apps_own() -> None:
+def test_the_policy_is_added_to_the_apps_own() -> None:
     own = (b"content-security-policy", b"default-src 'self'")
     answer = ask(guard(App((b"content-type", b"text/html"), own), frame_ancestors=True), ALLOWED)
     first, second = answer.values("content-security-policy")
@@ -1116,7 +1114,7 @@ def test_the_policy_stands_beside_the_apps_own() -> None:
     assert second.startswith(b"frame-ancestors ")
 
 
-def test_every_key_has_a_policy_of_its_own() -> None:
+def test_every_key_has_its_own_policy() -> None:
     guarded = guard(App((b"content-type", b"text/html")), frame_ancestors=True)
     other = [*headers(("data-client-key", OTHER_KEY)), *ON_PAGE]
     answers = [ask(guarded, fields) for fields in (ALLOWED, other, ALLOWED)]
@@ -1125,7 +1123,7 @@ def test_every_key_has_a_policy_of_its_own() -> None:
     assert first == third != second
 
 
-# --- Whatever bytes arrive
+# --- Arbitrary bytes
 
 VALUES = st.one_of(
     st.binary(max_size=40),

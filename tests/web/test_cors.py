@@ -1,4 +1,4 @@
-"""CorsPolicy, the headers made from it, and the Content-Security-Policy made from an allowlist."""
+"""CorsPolicy, its headers, and the Content-Security-Policy of an allowlist."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ ORIGIN = b"https://shop.acme.com"
 
 
 def listed(value: bytes) -> set[str]:
-    """Read a header that is a list: order and letter case say nothing."""
+    """Read a list header, ignoring order and letter case."""
     return {name.strip().lower() for name in value.decode("ascii").split(",")}
 
 
 def answer_to_preflight(policy: CorsPolicy, *, private_network: bool = False) -> dict[bytes, bytes]:
-    """Answer a preflight, and assert that no header comes twice."""
+    """Answer a preflight, and assert that no header is repeated."""
     headers = CorsHeaders(policy, "data-client-key").preflight(ORIGIN, private_network=private_network)
     assert len(dict(headers)) == len(headers)
     return dict(headers)
@@ -29,12 +29,12 @@ def test_the_default_policy_is_narrow_and_sends_no_credentials() -> None:
     assert (policy.allow_credentials, policy.allow_private_network) == (False, False)
 
 
-def test_a_policy_cannot_be_changed_after_it_was_checked() -> None:
+def test_a_policy_is_frozen() -> None:
     with pytest.raises(AttributeError):
         CorsPolicy().max_age = -1  # type: ignore[misc]  # refused at run time, too
 
 
-def test_a_policy_takes_no_option_by_its_place() -> None:
+def test_a_policy_takes_only_keyword_arguments() -> None:
     with pytest.raises(TypeError):
         CorsPolicy(("GET",))  # type: ignore[call-arg]  # refused at run time, too
 
@@ -62,7 +62,7 @@ def test_a_policy_takes_no_option_by_its_place() -> None:
         ("preflight", None, "preflight is None"),
     ],
 )
-def test_a_wrong_option_is_named_with_its_value(option: str, value: Any, said: str) -> None:
+def test_a_wrong_option_is_reported_with_its_value(option: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         CorsPolicy(**{option: value})
     assert len(error.value.problems) == 1
@@ -70,7 +70,7 @@ def test_a_wrong_option_is_named_with_its_value(option: str, value: Any, said: s
     assert str(error.value).startswith("gatekeeper: ")
 
 
-def test_every_mistake_is_listed_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     wrong: dict[str, Any] = {
         "allow_methods": ("G T", "*"),
         "allow_headers": "content-type",
@@ -85,7 +85,7 @@ def test_every_mistake_is_listed_at_once() -> None:
 
 
 @pytest.mark.parametrize("max_age", [0, 86_400])
-def test_any_number_of_seconds_from_0_is_a_max_age(max_age: int) -> None:
+def test_max_age_may_be_0_or_more_seconds(max_age: int) -> None:
     answer = answer_to_preflight(CorsPolicy(max_age=max_age))
     assert answer[b"access-control-max-age"] == str(max_age).encode()
 
@@ -96,11 +96,11 @@ def test_a_token_is_a_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a\n", "a:", "a/b", "é", "a\x00", "(a)", b"GET", None, 1])
-def test_what_is_not_a_token_is_no_name(name: object) -> None:
+def test_other_values_are_not_names(name: object) -> None:
     assert not is_token(name)
 
 
-def test_the_answer_to_a_preflight_says_what_the_policy_says_and_nothing_else() -> None:
+def test_the_answer_to_a_preflight_has_the_policy_and_nothing_else() -> None:
     policy = CorsPolicy(allow_methods=("GET", "PUT"), allow_headers=("content-type", "x-trace"), max_age=5)
     answer = answer_to_preflight(policy)
     assert answer[b"access-control-allow-origin"] == ORIGIN
@@ -111,12 +111,12 @@ def test_the_answer_to_a_preflight_says_what_the_policy_says_and_nothing_else() 
     assert len(answer) == 5
 
 
-def test_the_key_header_is_allowed_even_if_no_other_is() -> None:
+def test_the_key_header_is_always_allowed() -> None:
     answer = answer_to_preflight(CorsPolicy(allow_headers=()))
     assert answer[b"access-control-allow-headers"] == b"data-client-key"
 
 
-def test_credentials_are_said_in_preflights_and_responses_alike() -> None:
+def test_preflights_and_responses_both_allow_credentials() -> None:
     policy = CorsPolicy(allow_credentials=True, preflight="strict")
     assert answer_to_preflight(policy)[b"access-control-allow-credentials"] == b"true"
     assert (b"access-control-allow-credentials", b"true") in CorsHeaders(policy, "data-client-key").allowed
@@ -124,7 +124,7 @@ def test_credentials_are_said_in_preflights_and_responses_alike() -> None:
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_private_network_is_opened_if_asked_for_and_allowed(*, asked: bool, allowed: bool) -> None:
+def test_a_private_network_is_opened_if_asked_and_allowed(*, asked: bool, allowed: bool) -> None:
     answer = answer_to_preflight(CorsPolicy(allow_private_network=allowed), private_network=asked)
     opened = {b"access-control-allow-private-network": b"true"} if asked and allowed else {}
     assert {name: value for name, value in answer.items() if b"private" in name} == opened
@@ -148,7 +148,7 @@ def test_responses_vary_by_the_origin_and_the_key_header() -> None:
     assert listed(headers.vary_with_referer[1]) == {"origin", "x-key", "referer"}
 
 
-def test_exposed_headers_are_said_in_responses_and_not_in_preflights() -> None:
+def test_exposed_headers_are_in_responses_and_not_in_preflights() -> None:
     policy = CorsPolicy(expose_headers=("X-Trace", "ETag"))
     allowed = dict(CorsHeaders(policy, "data-client-key").allowed)
     assert listed(allowed[b"access-control-expose-headers"]) == {"x-trace", "etag"}
@@ -168,7 +168,7 @@ def test_exposed_headers_are_said_in_responses_and_not_in_preflights() -> None:
         ("bücher.example", "https://xn--bcher-kva.example http://xn--bcher-kva.example"),
     ],
 )
-def test_an_entry_becomes_the_sources_that_it_means(entry: str, sources: str) -> None:
+def test_an_entry_becomes_its_csp_sources(entry: str, sources: str) -> None:
     name, value = frame_ancestors(Allowlist.parse([entry]))
     assert (name, value.decode()) == (b"content-security-policy", f"frame-ancestors {sources}")
 
@@ -184,25 +184,25 @@ def test_an_entry_becomes_the_sources_that_it_means(entry: str, sources: str) ->
         ("http://acme.com", "'none'"),
     ],
 )
-def test_https_only_leaves_http_to_loopback_names(entry: str, sources: str) -> None:
+def test_https_only_keeps_http_for_loopback_names(entry: str, sources: str) -> None:
     _, value = frame_ancestors(Allowlist.parse([entry], https_only=True))
     assert value.decode() == f"frame-ancestors {sources}"
 
 
 @pytest.mark.parametrize("entries", [[], ["*"], ["[::1]:*"], ["my_shop.acme.com"], ["a b"]])
-def test_without_a_source_that_csp_has_no_page_may_frame(entries: list[str]) -> None:
+def test_without_a_csp_source_no_page_may_frame(entries: list[str]) -> None:
     assert frame_ancestors(Allowlist.parse(entries)) == (b"content-security-policy", b"frame-ancestors 'none'")
 
 
-def test_a_key_that_is_gone_lets_no_page_frame() -> None:
+def test_a_deleted_key_lets_no_page_frame() -> None:
     assert frame_ancestors(None)[1] == b"frame-ancestors 'none'"
 
 
-def test_what_csp_cannot_say_leaves_the_other_entries_alone() -> None:
+def test_entries_without_csp_syntax_are_left_out() -> None:
     _, value = frame_ancestors(Allowlist.parse(["[::1]:*", "https://a.test", "my_shop.acme.com", "https://b.test:1"]))
     assert value == b"frame-ancestors https://a.test https://b.test:1"
 
 
-def test_no_entry_can_end_the_directive_and_begin_another() -> None:
+def test_no_entry_can_inject_a_directive() -> None:
     entries = ["a.test; script-src *", "a.test;", "https://a.test;x", "a.test,b.test", "a.test 'self'"]
     assert frame_ancestors(Allowlist.parse(entries))[1] == b"frame-ancestors 'none'"

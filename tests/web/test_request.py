@@ -135,11 +135,11 @@ def test_the_root_path_is_no_part_of_an_exempt_path(scope: dict[str, Any], *, ex
 
 
 @pytest.mark.parametrize("paths", [(), ("/",), ("/healthz", "/static/*"), ["/healthz"], {"/a/b/*"}])
-def test_paths_and_prefixes_are_fine(paths: Any) -> None:
+def test_valid_exempt_paths_have_no_problems(paths: Any) -> None:
     assert list(exempt_problems(paths)) == []
 
 
-def test_every_wrong_exempt_path_is_named() -> None:
+def test_every_wrong_exempt_path_is_reported() -> None:
     problems = list(exempt_problems(("healthz", "/ok", "/static*", "/*")))
     assert [problem.split(":")[0] for problem in problems] == [
         "exempt has 'healthz'",

@@ -1,4 +1,4 @@
-"""Open WebSockets and streaming responses end when their key is revoked: FAULTS.md P7, row 55."""
+"""WebSockets and streaming responses end when their key is revoked."""
 
 import gc
 import logging
@@ -36,7 +36,7 @@ START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 ALLOWED_TWICE = ["acme.com", "shop.example"]
 
-# What a list may say about key 1 so that its streams at acme.com end, and why they do.
+# Lists that end the streams of key 1 at acme.com, and the reason of each.
 REVOCATIONS = [
     pytest.param([row(1, disabled_at="now"), row(2)], "key_disabled", id="disabled"),
     pytest.param([row(2)], "key_unknown", id="removed"),
@@ -55,7 +55,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def no_collections() -> Iterator[None]:
-    """Keep the garbage collector out, whose time is mostly that of what other tests and made-up clients hold."""
+    """Switch the garbage collector off. It would mostly visit objects of other tests."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -77,17 +77,17 @@ class Naps:
 
     @property
     def watchers(self) -> int:
-        """How many look after streams."""
+        """The number of tasks that watch streams."""
         return sum(seconds == POLL and not woken.is_set() for seconds, woken in self._naps)
 
     def wake(self) -> None:
-        """Wake those who look after streams."""
+        """Wake the tasks that watch streams."""
         for seconds, woken in self._naps:
             if seconds == POLL:
                 woken.set()
 
     async def look(self) -> None:
-        """Let those who look after streams do so once, until nobody has anything left to do."""
+        """Let the watching tasks check all streams once."""
         await anyio.wait_all_tasks_blocked()
         self.wake()
         await anyio.wait_all_tasks_blocked()
@@ -100,13 +100,13 @@ def open_streams(decide: Callable[[Any], Decision], **options: Any) -> OpenStrea
 
 
 class Exchange:
-    """One connection, as a server has it.
+    """One connection, from the server's side.
 
     Attributes:
-        sent: what the app sent.
-        error: what it raised.
-        ended: whether it has ended.
-        blocked: until when the client takes nothing in; None for a client that reads.
+        sent: the messages of the app.
+        error: the exception that the app raised.
+        ended: whether the app has ended.
+        blocked: the event until which the client does not read; None for a client that reads.
     """
 
     def __init__(self, kind: str = "http", number: int = 1, origin: str | None = ORIGIN, referer: str | None = None) -> None:
@@ -132,7 +132,7 @@ class Exchange:
     async def run(self, app: ASGIApp) -> None:
         try:
             await app(self.scope, self.receive, self.send)
-        except Exception as error:  # noqa: BLE001 - what a server would log as a crash
+        except Exception as error:  # noqa: BLE001 - a server would log it as a crash
             self.error = error
         self.ended = True
 
@@ -159,11 +159,11 @@ class Exchange:
         return [message["body"] for message in self.sent[1:]]
 
 
-class House:
-    """A gate with two keys, an app behind it, and whoever has come.
+class Service:
+    """A gate with two keys, its app, and its clients.
 
     Attributes:
-        source: where the keys are.
+        source: the source of the keys.
         naps: the sleeps of the gate.
         gate: the gate.
     """
@@ -187,7 +187,7 @@ class House:
         await self.gate.refresh()
 
     async def revokes(self, *rows: Any) -> None:
-        """Apply another list, and let those who look after streams do so."""
+        """Apply another list, and let the watching tasks check all streams."""
         await self.lists(*rows)
         await self.naps.look()
 
@@ -197,11 +197,11 @@ class House:
 
 
 @asynccontextmanager
-async def house_of(app: ASGIApp, **options: Any) -> AsyncIterator[House]:
+async def running(app: ASGIApp, **options: Any) -> AsyncIterator[Service]:
     async with anyio.create_task_group() as group:
-        house = House(group, app, **options)
-        async with house.gate:
-            yield house
+        service = Service(group, app, **options)
+        async with service.gate:
+            yield service
         group.cancel_scope.cancel()
 
 
@@ -222,7 +222,7 @@ WIDGET = Starlette(routes=[Route("/", idle), WebSocketRoute("/", listen)])
 
 
 async def bare(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a first piece, and whatever arrives until the client has gone."""
+    """Send a first piece, then echo pieces until the client disconnects."""
     await receive()
     await send(START)
     await send({"type": "http.response.body", "body": b"first", "more_body": True})
@@ -234,38 +234,38 @@ async def bare(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
-async def test_p7_a_streaming_response_ends_as_if_it_were_complete(rows: list[Any], reason: str) -> None:
-    async with house_of(WIDGET) as house:
-        stream, other_key = await house.opens(), await house.opens(number=2)
+async def test_a_revoked_streaming_response_ends_as_if_it_were_complete(rows: list[Any], reason: str) -> None:
+    async with running(WIDGET) as service:
+        stream, other_key = await service.opens(), await service.opens(number=2)
         assert stream.pieces == [b"first"]
-        await house.revokes(*rows)
+        await service.revokes(*rows)
         assert stream.sent[2:] == [END]
         assert (stream.ended, stream.error) == (True, None)
         assert (other_key.pieces, other_key.ended) == ([b"first"], False)
-        assert house.gate.decide(client_key(1), ORIGIN).reason == reason
-        assert house.closed == 1
+        assert service.gate.decide(client_key(1), ORIGIN).reason == reason
+        assert service.closed == 1
 
 
-async def test_p7_a_page_that_stays_in_the_allowlist_keeps_its_streams() -> None:
-    async with house_of(WIDGET) as house:
-        await house.lists(row(1, domain_allowlist=ALLOWED_TWICE))
-        streams = [await house.opens(kind, 1, "https://shop.example") for kind in ("http", "websocket")]
-        await house.revokes(row(1, domain_allowlist=["shop.example"], name="another"))
+async def test_a_page_that_stays_in_the_allowlist_keeps_its_streams() -> None:
+    async with running(WIDGET) as service:
+        await service.lists(row(1, domain_allowlist=ALLOWED_TWICE))
+        streams = [await service.opens(kind, 1, "https://shop.example") for kind in ("http", "websocket")]
+        await service.revokes(row(1, domain_allowlist=["shop.example"], name="another"))
         assert not any(stream.ended for stream in streams)
-        assert house.closed == 0
+        assert service.closed == 0
 
 
-async def test_p7_a_stream_that_was_let_through_by_its_referer_ends_with_it() -> None:
-    async with house_of(WIDGET) as house:
-        await house.lists(row(1, domain_allowlist=ALLOWED_TWICE))
-        ends = await house.opens(origin=None, referer="https://acme.com/page")
-        stays = await house.opens(origin=None, referer="https://shop.example/page")
-        await house.revokes(row(1, domain_allowlist=["shop.example"]))
+async def test_a_stream_allowed_by_its_referer_ends_with_it() -> None:
+    async with running(WIDGET) as service:
+        await service.lists(row(1, domain_allowlist=ALLOWED_TWICE))
+        ends = await service.opens(origin=None, referer="https://acme.com/page")
+        stays = await service.opens(origin=None, referer="https://shop.example/page")
+        await service.revokes(row(1, domain_allowlist=["shop.example"]))
         assert (ends.pieces, ends.ended) == ([b"first", b""], True)
         assert (stays.pieces, stays.ended) == ([b"first"], False)
 
 
-async def test_what_an_app_sends_after_the_end_is_refused_as_for_a_client_that_has_gone() -> None:
+async def test_sending_on_a_closed_stream_raises_an_os_error() -> None:
     refused: list[OSError] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -275,35 +275,35 @@ async def test_what_an_app_sends_after_the_end_is_refused_as_for_a_client_that_h
                 await send({"type": "http.response.body", "body": b"more", "more_body": True})
             refused.append(error.value)
 
-    async with house_of(app) as house:
-        stream = await house.opens()
-        await house.revokes(row(1, disabled_at="now"))
+    async with running(app) as service:
+        stream = await service.opens()
+        await service.revokes(row(1, disabled_at="now"))
         assert (stream.pieces, stream.ended, stream.error) == ([b"first", b""], True, None)
         assert len(refused) == 2
 
 
-async def test_a_stream_passes_unchanged_as_long_as_its_key_is_good() -> None:
-    async with house_of(bare) as house:
-        stream = await house.opens()
+async def test_a_stream_is_not_changed_while_its_key_is_enabled() -> None:
+    async with running(bare) as service:
+        stream = await service.opens()
         for piece in (b"second", b"third"):
             stream.arrives({"type": "piece", "body": piece})
-            await house.revokes(row(1, name=piece.decode()))
+            await service.revokes(row(1, name=piece.decode()))
         assert stream.pieces == [b"first", b"second", b"third"]
 
 
-async def test_a_key_that_is_revoked_before_the_first_piece_lets_no_piece_out() -> None:
+async def test_a_key_revoked_before_the_first_piece_sends_none() -> None:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send(START)
-        await house.lists(row(1, disabled_at="now"))
+        await service.lists(row(1, disabled_at="now"))
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
 
-    async with house_of(app) as house:
-        stream = await house.opens()
+    async with running(app) as service:
+        stream = await service.opens()
         assert (stream.pieces, stream.ended, stream.error) == ([b""], True, None)
-        assert house.closed == 1
+        assert service.closed == 1
 
 
-async def test_a_websocket_whose_key_was_revoked_while_it_was_decided_is_closed_before_its_app_sees_it() -> None:
+async def test_a_websocket_revoked_during_its_decision_never_reaches_its_app() -> None:
     streams = open_streams(lambda _: Decision(Reason.KEY_DISABLED))
     server = Exchange("websocket")
     stream = WebSocketStream((b"key", b"origin"), server.receive, server.send)
@@ -313,7 +313,7 @@ async def test_a_websocket_whose_key_was_revoked_while_it_was_decided_is_closed_
 
 
 @pytest.mark.parametrize("length", [b"content-length", b"Content-Length"])
-async def test_row_55_a_response_that_has_told_its_length_comes_to_its_end(length: bytes) -> None:
+async def test_a_response_with_a_content_length_is_completed(length: bytes) -> None:
     revoked = anyio.Event()
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -322,47 +322,47 @@ async def test_row_55_a_response_that_has_told_its_length_comes_to_its_end(lengt
         await revoked.wait()
         await send({"type": "http.response.body", "body": b"67890"})
 
-    async with house_of(app) as house:
-        download = await house.opens()
-        await house.revokes(row(1, disabled_at="now"))
+    async with running(app) as service:
+        download = await service.opens()
+        await service.revokes(row(1, disabled_at="now"))
         revoked.set()
         await anyio.wait_all_tasks_blocked()
         assert (download.pieces, download.ended, download.error) == ([b"12345", b"67890"], True, None)
-        assert house.closed == 0
+        assert service.closed == 0
 
 
-async def test_row_55_a_request_that_is_still_read_is_answered() -> None:
+async def test_a_request_whose_body_is_still_read_is_answered() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body", False):
             pass
         await Response("thanks")(scope, receive, send)
 
-    async with house_of(app) as house:
+    async with running(app) as service:
         upload = Exchange()
         upload.inbox[:] = [{"type": "http.request", "body": b"1", "more_body": True}]
-        house._group.start_soon(upload.run, house.app)
+        service._group.start_soon(upload.run, service.app)
         await anyio.wait_all_tasks_blocked()
-        await house.revokes(row(1, disabled_at="now"))
+        await service.revokes(row(1, disabled_at="now"))
         upload.arrives({"type": "http.request", "body": b"2", "more_body": False})
         await anyio.wait_all_tasks_blocked()
         assert upload.pieces == [b"thanks"]
 
 
-async def test_an_answer_that_ends_by_itself_is_not_ended_twice() -> None:
+async def test_a_complete_response_is_not_ended_again() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await bare(scope, receive, send)
         await send(END)
         await anyio.sleep_forever()
 
-    async with house_of(app) as house:
-        stream = await house.opens()
+    async with running(app) as service:
+        stream = await service.opens()
         stream.arrives({"type": "http.disconnect"})
-        await house.revokes(row(1, disabled_at="now"))
+        await service.revokes(row(1, disabled_at="now"))
         assert stream.pieces == [b"first", b""]
-        assert house.closed == 0
+        assert service.closed == 0
 
 
-# OpenStreams and what apps are built of
+# Streams of common kinds of apps
 
 
 class Passing(BaseHTTPMiddleware):
@@ -371,14 +371,14 @@ class Passing(BaseHTTPMiddleware):
 
 
 async def test_a_stream_behind_a_base_http_middleware_ends_too() -> None:
-    async with house_of(Starlette(routes=WIDGET.routes, middleware=[Middleware(Passing)])) as house:
-        stream = await house.opens()
-        await house.revokes(row(1, disabled_at="now"))
+    async with running(Starlette(routes=WIDGET.routes, middleware=[Middleware(Passing)])) as service:
+        stream = await service.opens()
+        await service.revokes(row(1, disabled_at="now"))
         assert (stream.pieces, stream.ended, stream.error) == ([b"first", b""], True, None)
 
 
 @pytest.mark.parametrize("version", ["2.3", "2.4"])
-async def test_a_stream_that_is_never_idle_ends_behind_servers_of_either_version(version: str) -> None:
+async def test_a_busy_stream_ends_on_servers_of_either_asgi_version(version: str) -> None:
     more = anyio.Event()
 
     async def pieces() -> AsyncGenerator[bytes]:
@@ -391,21 +391,21 @@ async def test_a_stream_that_is_never_idle_ends_behind_servers_of_either_version
     async def endpoint(_request: Request) -> StreamingResponse:
         return StreamingResponse(body)
 
-    async with house_of(Starlette(routes=[Route("/", endpoint)])) as house:
+    async with running(Starlette(routes=[Route("/", endpoint)])) as service:
         stream = Exchange()
         stream.scope["asgi"]["spec_version"] = version
-        house._group.start_soon(stream.run, house.app)
+        service._group.start_soon(stream.run, service.app)
         await anyio.wait_all_tasks_blocked()
-        await house.revokes(row(1, disabled_at="now"))
+        await service.revokes(row(1, disabled_at="now"))
         more.set()
         await anyio.wait_all_tasks_blocked()
         await body.aclose()
         assert (stream.pieces, stream.ended, stream.error) == ([b"first", b""], True, None)
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio warns of every generator that is not closed by hand
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio warns about every generator that is not closed explicitly
 @pytest.mark.parametrize("version", ["2.3", "2.4"])
-async def test_a_generator_of_pieces_ends_at_once_although_its_last_piece_was_refused(version: str) -> None:
+async def test_a_generator_ends_immediately_when_its_piece_is_refused(version: str) -> None:
     more, disconnected, ended = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def endpoint(_request: Request) -> StreamingResponse:
@@ -426,12 +426,12 @@ async def test_a_generator_of_pieces_ends_at_once_although_its_last_piece_was_re
                 await disconnected.wait()
             return message
 
-    async with house_of(Starlette(routes=[Route("/", endpoint)])) as house:
+    async with running(Starlette(routes=[Route("/", endpoint)])) as service:
         stream = SlowToTell()
         stream.scope["asgi"]["spec_version"] = version
-        house._group.start_soon(stream.run, house.app)
-        await house.revokes(row(1), row(2))
-        await house.revokes(row(1, disabled_at="now"))
+        service._group.start_soon(stream.run, service.app)
+        await service.revokes(row(1), row(2))
+        await service.revokes(row(1, disabled_at="now"))
         gc.disable()
         try:
             more.set()
@@ -465,23 +465,21 @@ def raising(error: Exception) -> ASGIApp:
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 @pytest.mark.parametrize("error", DISCONNECTS, ids=repr)
-async def test_an_app_that_says_that_its_client_has_gone_is_no_crash_once_its_stream_was_closed(
-    kind: str, error: Exception
-) -> None:
-    async with house_of(raising(error)) as house:
-        closed, gone = await house.opens(kind), await house.opens(kind, 2)
+async def test_a_disconnect_error_on_a_closed_stream_is_swallowed(kind: str, error: Exception) -> None:
+    async with running(raising(error)) as service:
+        closed, gone = await service.opens(kind), await service.opens(kind, 2)
         gone.arrives({"type": f"{kind}.disconnect"})
-        await house.revokes(row(1, disabled_at="now"), row(2))
+        await service.revokes(row(1, disabled_at="now"), row(2))
         assert (closed.ended, closed.error) == (True, None)
         assert (gone.ended, gone.error) == (True, error)
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 @pytest.mark.parametrize("error", CRASHES, ids=repr)
-async def test_an_app_that_crashes_after_its_stream_was_closed_is_not_hushed_up(kind: str, error: Exception) -> None:
-    async with house_of(raising(error)) as house:
-        stream = await house.opens(kind)
-        await house.revokes(row(1, disabled_at="now"))
+async def test_a_crash_on_a_closed_stream_propagates(kind: str, error: Exception) -> None:
+    async with running(raising(error)) as service:
+        stream = await service.opens(kind)
+        await service.revokes(row(1, disabled_at="now"))
         assert (stream.ended, stream.error) == (True, error)
 
 
@@ -489,7 +487,7 @@ async def test_an_app_that_crashes_after_its_stream_was_closed_is_not_hushed_up(
 
 
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
-async def test_p7_a_websocket_is_closed_with_1008_and_the_reason(rows: list[Any], reason: str) -> None:
+async def test_a_revoked_websocket_is_closed_with_1008_and_the_reason(rows: list[Any], reason: str) -> None:
     seen: list[Message] = []
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -499,9 +497,9 @@ async def test_p7_a_websocket_is_closed_with_1008_and_the_reason(rows: list[Any]
         with pytest.raises(OSError, match=f"the stream was closed: {reason}"):
             await send({"type": "websocket.send", "text": "late"})
 
-    async with house_of(app) as house:
-        socket, other_key = await house.opens("websocket"), await house.opens("websocket", 2)
-        await house.revokes(*rows)
+    async with running(app) as service:
+        socket, other_key = await service.opens("websocket"), await service.opens("websocket", 2)
+        await service.revokes(*rows)
         closing = socket.sent[-1]
         assert (closing["type"], closing["code"]) == ("websocket.close", 1008)
         assert closing["reason"].startswith(f"{reason}: ")
@@ -509,26 +507,26 @@ async def test_p7_a_websocket_is_closed_with_1008_and_the_reason(rows: list[Any]
         assert [message["type"] for message in socket.sent] == ["websocket.accept", "websocket.close"]
         assert (socket.ended, socket.error) == (True, None)
         assert ([message["type"] for message in other_key.sent], other_key.ended) == (["websocket.accept"], False)
-        assert house.closed == 1
+        assert service.closed == 1
 
 
-async def test_an_app_that_awaits_a_text_sees_a_disconnect_and_is_no_crash() -> None:
-    async with house_of(WIDGET) as house:
-        socket = await house.opens("websocket")
-        await house.revokes(row(1, disabled_at="now"))
+async def test_an_app_that_waits_for_a_text_gets_a_disconnect() -> None:
+    async with running(WIDGET) as service:
+        socket = await service.opens("websocket")
+        await service.revokes(row(1, disabled_at="now"))
         assert (socket.ended, socket.error) == (True, None)
 
 
-async def test_a_websocket_that_is_not_accepted_yet_is_refused() -> None:
+async def test_a_websocket_revoked_before_it_is_accepted_is_refused() -> None:
     thought = anyio.Event()
 
     async def hesitate(websocket: WebSocket) -> None:
         await thought.wait()
         await websocket.accept()
 
-    async with house_of(Starlette(routes=[WebSocketRoute("/", hesitate)])) as house:
-        socket = await house.opens("websocket")
-        await house.revokes(row(1, disabled_at="now"))
+    async with running(Starlette(routes=[WebSocketRoute("/", hesitate)])) as service:
+        socket = await service.opens("websocket")
+        await service.revokes(row(1, disabled_at="now"))
         assert [message["type"] for message in socket.sent] == ["websocket.close"]
         thought.set()
         await anyio.wait_all_tasks_blocked()
@@ -537,29 +535,29 @@ async def test_a_websocket_that_is_not_accepted_yet_is_refused() -> None:
 
 
 @pytest.mark.parametrize("last", ["websocket.close", "websocket.http.response.start"])
-async def test_a_websocket_that_its_app_has_closed_is_not_closed_again(last: str) -> None:
+async def test_a_websocket_closed_by_its_app_is_not_closed_again(last: str) -> None:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": last})
         await anyio.sleep_forever()
 
-    async with house_of(app) as house:
-        socket = await house.opens("websocket")
-        await house.revokes(row(1, disabled_at="now"))
+    async with running(app) as service:
+        socket = await service.opens("websocket")
+        await service.revokes(row(1, disabled_at="now"))
         assert socket.sent == [{"type": last}]
 
 
-async def test_a_websocket_whose_client_has_gone_is_not_closed_again() -> None:
+async def test_a_websocket_closed_by_its_client_is_not_closed_again() -> None:
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         while (await receive())["type"] != "websocket.disconnect":
             pass
         await anyio.sleep_forever()
 
-    async with house_of(app) as house:
-        socket = await house.opens("websocket")
+    async with running(app) as service:
+        socket = await service.opens("websocket")
         socket.arrives({"type": "websocket.disconnect", "code": 1001})
-        await house.revokes(row(1, disabled_at="now"))
-        assert (socket.sent, house.closed) == ([], 0)
+        await service.revokes(row(1, disabled_at="now"))
+        assert (socket.sent, service.closed) == ([], 0)
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -567,32 +565,32 @@ def test_every_reason_fits_into_a_control_frame(reason: Reason) -> None:
     assert len(closing_message(Decision(reason))["reason"].encode()) <= MAX_CLOSE_REASON
 
 
-# Which lists close, and which do not
+# Lists that close streams, and lists that do not
 
 
-async def test_a_list_that_has_grown_too_old_closes_nothing_until_a_fresh_one_says_what_does() -> None:
+async def test_an_expired_list_closes_no_stream_until_a_fresh_one_does() -> None:
     now = 0.0
-    async with house_of(WIDGET, hard_stale=100, clock=lambda: now) as house:
-        streams = [await house.opens(kind) for kind in ("http", "websocket")]
-        house.gate._sync._shared.generation += 1  # keys have changed, and the list expires before anybody looks
+    async with running(WIDGET, hard_stale=100, clock=lambda: now) as service:
+        streams = [await service.opens(kind) for kind in ("http", "websocket")]
+        service.gate._sync._shared.generation += 1  # keys have changed, and the list expires before the next check
         now = 1000.0
         for _ in range(3):
-            await house.naps.look()
-        assert house.gate.status.state == "expired"
+            await service.naps.look()
+        assert service.gate.status.state == "expired"
         assert not any(stream.ended for stream in streams)
-        await house.revokes(row(1))
+        await service.revokes(row(1))
         assert not any(stream.ended for stream in streams)
-        await house.revokes(row(1, disabled_at="now"))
+        await service.revokes(row(1, disabled_at="now"))
         assert all(stream.ended for stream in streams)
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_the_option_turned_off_leaves_streams_open(kind: str) -> None:
-    async with house_of(WIDGET, close_streams_on_revoke=False) as house:
-        stream = await house.opens(kind)
-        await house.revokes(row(1, disabled_at="now"))
+async def test_with_the_option_off_streams_stay_open(kind: str) -> None:
+    async with running(WIDGET, close_streams_on_revoke=False) as service:
+        stream = await service.opens(kind)
+        await service.revokes(row(1, disabled_at="now"))
         assert not stream.ended
-        assert house.naps.watchers == 0
+        assert service.naps.watchers == 0
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
@@ -607,25 +605,25 @@ async def test_keys_that_never_change_are_not_watched(kind: str) -> None:
         group.cancel_scope.cancel()
 
 
-async def test_nobody_looks_while_nothing_is_open_and_everybody_once_something_is() -> None:
-    async with house_of(WIDGET) as house:
-        assert house.naps.watchers == 0
+async def test_streams_are_checked_only_while_one_is_open() -> None:
+    async with running(WIDGET) as service:
+        assert service.naps.watchers == 0
         for _ in range(2):
-            stream = await house.opens()
-            assert house.naps.watchers == 1
+            stream = await service.opens()
+            assert service.naps.watchers == 1
             stream.arrives({"type": "http.disconnect"})
-            await house.naps.look()
+            await service.naps.look()
             assert stream.ended
-            assert house.naps.watchers == 0
+            assert service.naps.watchers == 0
 
 
-async def test_streams_stay_watched_when_a_gate_is_left_and_entered_again() -> None:
+async def test_streams_stay_watched_when_a_gate_is_restarted() -> None:
     async with anyio.create_task_group() as group:
-        house = House(group, WIDGET)
-        async with house.gate:
-            stream = await house.opens()
-        async with house.gate:
-            await house.revokes(row(1, disabled_at="now"))
+        service = Service(group, WIDGET)
+        async with service.gate:
+            stream = await service.opens()
+        async with service.gate:
+            await service.revokes(row(1, disabled_at="now"))
             assert (stream.pieces, stream.ended) == ([b"first", b""], True)
         group.cancel_scope.cancel()
 
@@ -633,16 +631,16 @@ async def test_streams_stay_watched_when_a_gate_is_left_and_entered_again() -> N
 # Clients that do not read
 
 
-async def test_a_client_that_does_not_read_holds_up_no_other() -> None:
-    async with house_of(WIDGET) as house:
-        streams = [await house.opens(kind) for kind in ("http", "websocket") * 3]
+async def test_a_client_that_does_not_read_delays_no_other() -> None:
+    async with running(WIDGET) as service:
+        streams = [await service.opens(kind) for kind in ("http", "websocket") * 3]
         deaf = streams[:4]
         for stream in deaf:
             stream.blocked = anyio.Event()
-        await house.revokes(row(1, disabled_at="now"), row(2))
+        await service.revokes(row(1, disabled_at="now"), row(2))
         assert all(stream.ended for stream in streams[4:])
-        late = await house.opens(number=2)
-        await house.revokes(row(1, disabled_at="now"), row(2, disabled_at="now"))
+        late = await service.opens(number=2)
+        await service.revokes(row(1, disabled_at="now"), row(2, disabled_at="now"))
         assert late.ended
         for stream in deaf:
             assert stream.blocked is not None
@@ -652,13 +650,13 @@ async def test_a_client_that_does_not_read_holds_up_no_other() -> None:
         assert all(stream.ended for stream in deaf)
 
 
-async def test_a_piece_on_its_way_to_a_client_that_does_not_read_is_the_last_one_before_the_end() -> None:
-    async with house_of(bare) as house:
-        stream = await house.opens()
+async def test_a_piece_that_is_being_sent_is_the_last_one_before_the_end() -> None:
+    async with running(bare) as service:
+        stream = await service.opens()
         stream.blocked = anyio.Event()
         stream.arrives({"type": "piece", "body": b"second"})
         stream.arrives({"type": "piece", "body": b"third"})
-        await house.revokes(row(1, disabled_at="now"))
+        await service.revokes(row(1, disabled_at="now"))
         assert stream.pieces == [b"first"]
         stream.blocked.set()
         await anyio.wait_all_tasks_blocked()
@@ -667,7 +665,7 @@ async def test_a_piece_on_its_way_to_a_client_that_does_not_read_is_the_last_one
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_an_app_lingers_only_so_long_for_a_client_that_does_not_read(kind: str) -> None:
+async def test_an_app_lingers_only_briefly_for_a_client_that_does_not_read(kind: str) -> None:
     async def watch(_stream: Any) -> None:
         pass
 
@@ -688,13 +686,13 @@ async def test_an_app_lingers_only_so_long_for_a_client_that_does_not_read(kind:
         group.cancel_scope.cancel()
 
 
-async def test_a_gate_that_stops_leaves_the_end_to_the_app() -> None:
+async def test_a_stopped_gate_leaves_the_closing_message_to_the_app() -> None:
     async with anyio.create_task_group() as group:
-        house = House(group, bare)
-        async with house.gate:
-            stream = await house.opens()
+        service = Service(group, bare)
+        async with service.gate:
+            stream = await service.opens()
             stream.blocked = anyio.Event()
-            await house.revokes(row(1, disabled_at="now"))
+            await service.revokes(row(1, disabled_at="now"))
         stream.blocked.set()
         stream.arrives({"type": "piece", "body": b"second"})
         await anyio.wait_all_tasks_blocked()
@@ -703,28 +701,28 @@ async def test_a_gate_that_stops_leaves_the_end_to_the_app() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_a_server_that_fails_to_close_one_stream_closes_the_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_to_close_one_stream_does_not_keep_others_open(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "gatekeeper")
 
     async def fails(_message: Message) -> None:
         raise RuntimeError("the response is complete already")
 
-    async with house_of(WIDGET) as house:
-        whole = await house.opens()
-        await house.opens()
-        next(stream for stream in _open(house) if stream._send != whole.send)._send = fails
-        await house.revokes(row(1, disabled_at="now"))
+    async with running(WIDGET) as service:
+        whole = await service.opens()
+        await service.opens()
+        next(stream for stream in _open(service) if stream._send != whole.send)._send = fails
+        await service.revokes(row(1, disabled_at="now"))
         assert whole.ended
         assert "a stream could not be closed, for it was over: RuntimeError" in caplog.text
         assert "closed 2 open streams" in caplog.text
 
 
-# Nothing is left behind
+# Cleaning up
 
 
-def _open(house: House) -> list[Any]:
-    assert house.gate._streams is not None
-    return list(house.gate._streams.here()._open)
+def _open(service: Service) -> list[Any]:
+    assert service.gate._streams is not None
+    return list(service.gate._streams.here()._open)
 
 
 async def _ends(stream: Exchange) -> None:
@@ -736,49 +734,49 @@ ENDINGS: list[tuple[ASGIApp, Callable[[Exchange], Awaitable[None]]]] = [(WIDGET,
 
 @pytest.mark.parametrize(("app", "end"), ENDINGS, ids=["returns", "raises"])
 async def test_a_stream_whose_app_has_ended_is_forgotten(app: ASGIApp, end: Callable[[Exchange], Awaitable[None]]) -> None:
-    async with house_of(app) as house:
-        stream = await house.opens()
-        assert len(_open(house)) == 1
+    async with running(app) as service:
+        stream = await service.opens()
+        assert len(_open(service)) == 1
         await end(stream)
         await anyio.wait_all_tasks_blocked()
         assert stream.ended
-        assert _open(house) == []
+        assert _open(service) == []
 
 
-async def test_nothing_of_the_gate_stays_in_the_event_loop_once_it_has_stopped() -> None:
-    async with house_of(WIDGET) as house:
-        stream = await house.opens()
-        await house.revokes(row(1, disabled_at="now"))
+async def test_a_stopped_gate_leaves_nothing_in_the_event_loop() -> None:
+    async with running(WIDGET) as service:
+        stream = await service.opens()
+        await service.revokes(row(1, disabled_at="now"))
         assert stream.ended
-    assert house.gate._streams is not None
-    assert house.gate._streams._here.get() is None
+    assert service.gate._streams is not None
+    assert service.gate._streams._here.get() is None
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.usefixtures("no_collections")
-async def test_p7_ten_thousand_streams_end_within_two_seconds_and_nothing_is_left_of_them() -> None:
+async def test_ten_thousand_streams_end_within_two_seconds_without_a_leak() -> None:
     count = 10_000
     before = sum(isinstance(thing, Stream) for thing in gc.get_objects())
     async with anyio.create_task_group() as group:
-        house = House(group, WIDGET, sleep=anyio.sleep)
-        async with house.gate:
+        service = Service(group, WIDGET, sleep=anyio.sleep)
+        async with service.gate:
             bystander = Exchange(number=2)
-            group.start_soon(bystander.run, house.app)
+            group.start_soon(bystander.run, service.app)
             await anyio.wait_all_tasks_blocked()
             tasks = len(anyio.get_running_tasks())
             async with anyio.create_task_group() as clients:
                 exchanges = [Exchange("websocket" if number % 2 else "http") for number in range(count)]
                 for exchange in exchanges:
-                    clients.start_soon(exchange.run, house.app)
+                    clients.start_soon(exchange.run, service.app)
                 await anyio.wait_all_tasks_blocked()
-                assert len(_open(house)) == count + 1
-                await house.lists(row(1, disabled_at="now"), row(2))
-                applied = time.thread_time()  # not of the clock on the wall: a machine may have much else to do
+                assert len(_open(service)) == count + 1
+                await service.lists(row(1, disabled_at="now"), row(2))
+                applied = time.thread_time()  # processor time: a busy machine does not count
             took = time.thread_time() - applied
-            assert took < 2 or sys.gettrace() is not None, took  # measuring coverage takes longer than what is measured
+            assert took < 2 or sys.gettrace() is not None, took  # coverage makes it slower
             assert all(exchange.sent[-1]["type"].endswith((".body", ".close")) for exchange in exchanges)
             assert not any(exchange.error for exchange in exchanges)
-            assert house.closed == count
+            assert service.closed == count
             assert len(anyio.get_running_tasks()) == tasks
             assert not bystander.ended
             exchanges.clear()
@@ -788,7 +786,7 @@ async def test_p7_ten_thousand_streams_end_within_two_seconds_and_nothing_is_lef
         group.cancel_scope.cancel()
 
 
-async def test_a_sweep_of_many_streams_lets_others_have_their_turn() -> None:
+async def test_a_sweep_of_many_streams_yields_to_the_event_loop() -> None:
     class Nothing(Stream):
         def _ends(self, message: Message) -> bool:
             return message is END
