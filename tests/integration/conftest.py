@@ -1,4 +1,4 @@
-"""Apps behind a real uvicorn, on a free loopback port, in a thread."""
+"""Apps served by a real uvicorn on loopback, in a thread."""
 
 import json
 import socket
@@ -34,7 +34,7 @@ WebSockets = Literal["none", "websockets-sansio", "wsproto"]
 
 
 class Served:
-    """An app that is being served, and a client that asks it."""
+    """A served app, and a client for it."""
 
     def __init__(self, port: int, client: httpx.Client) -> None:
         self.port = port
@@ -43,7 +43,7 @@ class Served:
         self.request = client.request
 
     def connect(self) -> socket.socket:
-        """Open a connection, for what a client would not send."""
+        """Open a raw connection, for bytes that no client would send."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
 
 
@@ -51,14 +51,14 @@ Serve = Callable[[ASGIApp], Served]
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn that says when it is ready, or has failed to be."""
+    """A uvicorn that signals when it has started, or failed to."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.settled = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start."""
+        """Start, and signal it."""
         try:
             await super().startup(sockets)
         finally:
@@ -87,7 +87,7 @@ def serving(app: ASGIApp, *, http: Http = "httptools", ws: WebSockets = "none") 
 
 @pytest.fixture(scope="module", params=["httptools", "h11"])
 def http(request: pytest.FixtureRequest) -> Http:
-    """Read HTTP in C and in Python: both of uvicorn's ways."""
+    """Both HTTP parsers of uvicorn, in C and in Python."""
     reader: Http = request.param
     return reader
 
@@ -106,12 +106,12 @@ def gate() -> Gatekeeper:
 
 
 def write_rows(path: Path, *rows: dict[str, Any]) -> None:
-    """Put another file with these rows where one may be, in one step."""
+    """Replace a file of rows atomically."""
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(rows))
     fresh.rename(path)
 
 
 def names(value: str) -> set[str]:
-    """Read a header that is a list: order and letter case say nothing."""
+    """Read a list header, ignoring order and letter case."""
     return {name.strip().lower() for name in value.split(",")}

@@ -1,4 +1,4 @@
-"""Every row of the table of decisions, as a client of a real server sees it."""
+"""Every reason for a refusal, as a real client sees it."""
 
 import socket
 from collections.abc import Iterator
@@ -13,8 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, HubSource, Reason, decision_from
-
-from .conftest import ALLOWED, KEY, PAGE, ROW, STRANGE_PAGE, Http, Serve, Served, names, serving, write_rows
+from tests.integration.conftest import ALLOWED, KEY, PAGE, ROW, STRANGE_PAGE, Http, Serve, Served, names, serving, write_rows
 
 DISABLED_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDgone-003"
 EMPTY_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDnone-004"
@@ -31,7 +30,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 async def tell_agent(request: Request) -> JSONResponse:
-    """Say for which agent the request is."""
+    """Answer with the agent of the key."""
     return JSONResponse({"agent": decision_from(request).agent_id})
 
 
@@ -48,7 +47,7 @@ def served(http: Http) -> Iterator[Served]:
 
 
 class Row(NamedTuple):
-    """A row of the table, and a request that it is about."""
+    """A reason, and a request that is refused for it."""
 
     reason: str
     status: int
@@ -77,7 +76,7 @@ TABLE = [
 
 
 def assert_refused(answer: httpx.Response, row: Row) -> None:
-    """Assert that an answer is the refusal of a row, whole."""
+    """Assert that an answer is exactly the expected refusal."""
     assert (answer.status_code, answer.headers["content-type"]) == (row.status, "application/problem+json")
     problem = answer.json()
     assert problem.pop("title")
@@ -96,26 +95,26 @@ def assert_refused(answer: httpx.Response, row: Row) -> None:
     assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_the_table_here_has_every_reason() -> None:
+def test_the_table_covers_every_reason() -> None:
     assert {row.reason for row in TABLE} == set(Reason) - {"allowed", "not_ready", "expired"}
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[row.reason for row in TABLE])
-def test_a_request_is_refused_as_the_table_has_it(served: Served, row: Row) -> None:
+def test_a_request_is_refused_for_its_reason(served: Served, row: Row) -> None:
     for _ in range(2):
         answer = served.get(f"/?{row.query}", headers=row.headers)
         assert_refused(answer, row)
         assert "retry-after" not in answer.headers
 
 
-def test_a_page_that_its_key_allows_is_answered_by_the_app(served: Served) -> None:
+def test_an_allowed_page_is_answered_by_the_app(served: Served) -> None:
     answer = served.get("/", headers=ALLOWED)
     assert (answer.status_code, answer.json()) == (200, {"agent": "agent_7"})
     assert answer.headers["access-control-allow-origin"] == PAGE
     assert names(answer.headers["vary"]) == {"origin", "data-client-key"}
 
 
-def test_a_page_that_only_the_referer_names_is_answered_by_the_app(served: Served) -> None:
+def test_a_page_named_by_its_referer_is_answered_by_the_app(served: Served) -> None:
     answer = served.get(f"/?client_key={KEY}", headers={"Referer": f"{PAGE}/cart?item=1"})
     assert (answer.status_code, answer.json()) == (200, {"agent": "agent_7"})
     assert "access-control-allow-origin" not in answer.headers
@@ -124,7 +123,7 @@ def test_a_page_that_only_the_referer_names_is_answered_by_the_app(served: Serve
 
 def test_a_gate_whose_hub_never_answers_is_not_ready(serve: Serve) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and never listens, so that nobody else does and every connection is refused
+        closed.bind(("127.0.0.1", 0))  # without listening, so that every connection is refused
         hub = HubSource(f"http://127.0.0.1:{closed.getsockname()[1]}", "sk_live_acme_secret")
         gate = Gatekeeper(hub, start_timeout=0.05)
         served = serve(guarded(gate, lifespan=gate.lifespan))
@@ -135,16 +134,16 @@ def test_a_gate_whose_hub_never_answers_is_not_ready(serve: Serve) -> None:
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that moves only when a test says so."""
 
     now = 1000.0
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """The time."""
         return self.now
 
 
-def test_a_gate_whose_list_is_too_old_has_expired(serve: Serve, tmp_path: Path) -> None:
+def test_a_gate_with_a_list_past_hard_stale_has_expired(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     write_rows(path, *ROWS)
     clock = Clock()

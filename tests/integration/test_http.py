@@ -1,4 +1,4 @@
-"""What HTTP itself asks of a guard: methods, preflights, connections that stay open, and bytes of every kind."""
+"""HTTP through the guard: methods, preflights, kept connections, odd bytes."""
 
 import http.client
 import json
@@ -11,12 +11,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gatekeeper import CorsPolicy, Gatekeeper, GatekeeperMiddleware
-
-from .conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, Http, Served, names, serving
+from tests.integration.conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, Http, Served, names, serving
 
 
 async def measure(request: Request) -> JSONResponse:
-    """Say how long the body is."""
+    """Answer with the length of the body."""
     return JSONResponse({"length": len(await request.body())}, headers={"X-Trace": "1"})
 
 
@@ -30,7 +29,7 @@ def served(http: Http) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("page", [PAGE, STRANGE_PAGE])
-def test_head_is_answered_as_get_is_but_without_a_body(served: Served, page: str) -> None:
+def test_head_is_answered_like_get_without_a_body(served: Served, page: str) -> None:
     headers = {**ALLOWED, "Origin": page}
     head, get = (served.request(method, "/", headers=headers) for method in ("HEAD", "GET"))
     assert head.content == b""
@@ -40,7 +39,7 @@ def test_head_is_answered_as_get_is_but_without_a_body(served: Served, page: str
     assert head.headers["access-control-allow-origin"] == page
 
 
-def test_after_a_head_the_connection_is_used_again(served: Served) -> None:
+def test_the_connection_is_reused_after_a_head(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
     connection.request("HEAD", "/", headers={"Origin": PAGE})
     assert connection.getresponse().read() == b""
@@ -53,7 +52,7 @@ def test_after_a_head_the_connection_is_used_again(served: Served) -> None:
 
 @pytest.mark.parametrize("length", [10, 1_000_000])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_after_a_refused_post_the_connection_is_used_again(served: Served, length: int, *, chunked: bool) -> None:
+def test_the_connection_is_reused_after_a_refused_post(served: Served, length: int, *, chunked: bool) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
     body = b"x" * length
     content = iter([body[: length // 2], body[length // 2 :]]) if chunked else body
@@ -68,7 +67,7 @@ def test_after_a_refused_post_the_connection_is_used_again(served: Served, lengt
     connection.close()
 
 
-def test_a_preflight_is_answered_before_the_app_and_the_request_after_it_is_allowed(served: Served) -> None:
+def test_a_preflight_is_answered_and_its_request_is_allowed(served: Served) -> None:
     asked = {
         "Origin": PAGE,
         "Access-Control-Request-Method": "PUT",
@@ -85,7 +84,7 @@ def test_a_preflight_is_answered_before_the_app_and_the_request_after_it_is_allo
     assert answer.headers["access-control-expose-headers"] == "X-Trace"
 
 
-def test_a_preflight_of_no_page_is_refused(served: Served) -> None:
+def test_a_preflight_without_a_page_is_refused(served: Served) -> None:
     asked = {"Origin": "null", "Access-Control-Request-Method": "GET"}
     answer = served.request("OPTIONS", f"/?client_key={KEY}", headers=asked)
     assert (answer.status_code, answer.json()["reason"]) == (403, "origin_null")
@@ -93,7 +92,7 @@ def test_a_preflight_of_no_page_is_refused(served: Served) -> None:
 
 
 def ask_raw(served: Served, *lines: bytes, target: bytes = b"/") -> tuple[int, dict[str, str]]:
-    """Send a request whose header lines no client would send; give the status and the problem."""
+    """Send raw header lines, and read the status and the problem."""
     request = b"\r\n".join([b"GET " + target + b" HTTP/1.1", b"Host: widgets.test", b"Connection: close", *lines])
     with served.connect() as connection:
         connection.sendall(request + b"\r\n\r\n")
@@ -115,6 +114,6 @@ def ask_raw(served: Served, *lines: bytes, target: bytes = b"/") -> tuple[int, d
         ([b"Data-Client-Key: \xe2\x80\xa6", b"Origin: https://shop.acme.com"], "key_conflict"),
     ],
 )
-def test_bytes_that_no_browser_sends_are_refused_with_a_reason(served: Served, lines: list[bytes], reason: str) -> None:
+def test_odd_bytes_are_refused_with_a_reason(served: Served, lines: list[bytes], reason: str) -> None:
     status, problem = ask_raw(served, *lines, target=f"/?client_key={KEY}".encode())
     assert (status, problem["reason"]) == (400, reason)

@@ -1,4 +1,4 @@
-"""A revocation that one event loop applies ends the streams of another, and a client that does not read holds up nobody."""
+"""Revocations end the streams of every event loop, even with slow clients."""
 
 import asyncio
 import time
@@ -13,15 +13,14 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware
-
-from .conftest import DEADLINE, KEY, PAGE, ROW, Serve, write_rows
+from tests.integration.conftest import DEADLINE, KEY, PAGE, ROW, Serve, write_rows
 
 OTHER_PAGE = "https://blog.acme.com"
 QUERY = {"client_key": KEY}
 
 
 async def events(_request: Request) -> StreamingResponse:
-    """Send one event, and no other."""
+    """Send one event, and wait."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"data: first\n\n"
@@ -41,13 +40,13 @@ async def flood(_request: Request) -> StreamingResponse:
 
 
 def guarded(path: Path, *, close_streams_on_revoke: bool = True) -> tuple[Gatekeeper, GatekeeperMiddleware]:
-    """Guard an app by a list that is read at the start, and whenever a test says so."""
+    """Guard an app by a list that only the test refreshes."""
     write_rows(path, {**ROW, "domain_allowlist": [PAGE, OTHER_PAGE]})
     gate = Gatekeeper(FileSource(path), refresh_interval=3600, close_streams_on_revoke=close_streams_on_revoke)
     return gate, GatekeeperMiddleware(Starlette(routes=[Route("/", events), Route("/flood", flood)]), gate)
 
 
-def test_p7_a_list_that_one_event_loop_applies_ends_the_streams_of_every_other(serve: Serve, tmp_path: Path) -> None:
+def test_a_list_applied_in_one_event_loop_ends_the_streams_of_others(serve: Serve, tmp_path: Path) -> None:
     gate, app = guarded(tmp_path / "keys.json")
     first, second = serve(app), serve(app)
     headers = {"Origin": PAGE}
@@ -67,7 +66,7 @@ def test_p7_a_list_that_one_event_loop_applies_ends_the_streams_of_every_other(s
         assert list(streams[2]) == []
 
 
-def test_a_client_that_does_not_read_holds_up_no_other_and_finds_the_end_later(serve: Serve, tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_delays_no_other_client(serve: Serve, tmp_path: Path) -> None:
     gate, app = guarded(tmp_path / "keys.json")
     served = serve(app)
     with served.connect() as deaf:

@@ -1,4 +1,4 @@
-"""Responses that arrive piece by piece still do behind the guard."""
+"""The guard passes on each piece of a response immediately."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -13,22 +13,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware
-
-from .conftest import DEADLINE, KEY, PAGE, Serve
+from tests.integration.conftest import DEADLINE, KEY, PAGE, Serve
 
 
 class Valve:
-    """Holds the second piece of a response back until it is opened."""
+    """Holds back the second piece of a response until it is opened."""
 
     def __init__(self) -> None:
         self._opened = threading.Event()
 
     def open(self) -> None:
-        """Let the second piece go."""
+        """Release the second piece."""
         self._opened.set()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Give the first piece at once, and the second one later."""
+        """Yield the first piece immediately, and the second one later."""
         yield b"data: first\n\n"
         assert await anyio.to_thread.run_sync(self._opened.wait, DEADLINE)
         yield b"data: second\n\n"
@@ -59,25 +58,25 @@ def without_framework(valve: Valve, gate: Gatekeeper) -> ASGIApp:
     return GatekeeperMiddleware(app, gate, frame_ancestors=True)
 
 
-def wrapped_round_starlette(valve: Valve, gate: Gatekeeper) -> ASGIApp:
-    """Guard an app of Starlette from outside."""
+def wrapped_starlette(valve: Valve, gate: Gatekeeper) -> ASGIApp:
+    """Wrap a Starlette app."""
     return GatekeeperMiddleware(Starlette(routes=[Route("/", valve.respond)]), gate)
 
 
 def added_to_fastapi(valve: Valve, gate: Gatekeeper) -> ASGIApp:
-    """Guard an app of FastAPI from inside."""
+    """Add the middleware to a FastAPI app."""
     app = FastAPI(routes=[Route("/", valve.respond)])
     app.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
     return app
 
 
-@pytest.mark.parametrize("make", [without_framework, wrapped_round_starlette, added_to_fastapi])
-def test_the_first_piece_arrives_while_the_app_still_holds_the_second(
+@pytest.mark.parametrize("make", [without_framework, wrapped_starlette, added_to_fastapi])
+def test_the_first_piece_arrives_before_the_second_is_sent(
     serve: Serve, gate: Gatekeeper, make: Callable[[Valve, Gatekeeper], ASGIApp]
 ) -> None:
     valve = Valve()
     served = serve(make(valve, gate))
-    # As an EventSource asks: it cannot set a header, so the key is in the URL.
+    # Like an EventSource, which cannot set a header: the key is in the URL.
     with served.client.stream("GET", f"/?client_key={KEY}", headers={"Origin": PAGE}) as response:
         assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, PAGE)
         pieces = response.iter_raw()

@@ -1,4 +1,4 @@
-"""WebSockets, decided in the handshake, in both of uvicorn's ways to speak them."""
+"""WebSockets, decided in the handshake, with both of uvicorn's implementations."""
 
 import json
 from collections.abc import Iterator
@@ -15,15 +15,14 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, decision_from
-
-from .conftest import DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, Served, WebSockets, serving
+from tests.integration.conftest import DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, Served, WebSockets, serving
 
 TWIN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDtwin-005"
 ROWS = [ROW, {**ROW, "id": "2", "last8": TWIN_KEY[-8:], "disabled_at": "2026-01-02T03:04:05Z"}]
 
 
 async def converse(websocket: WebSocket) -> None:
-    """Say for which agent the connection is, then repeat what is said."""
+    """Send the agent of the key, then echo."""
     await websocket.accept()
     await websocket.send_text(str(decision_from(websocket).agent_id))
     async for text in websocket.iter_text():
@@ -35,14 +34,14 @@ ROUTES = [WebSocketRoute("/ws", converse), WebSocketRoute("/open", converse)]
 
 @pytest.fixture(scope="module", params=["websockets-sansio", "wsproto"])
 def speaks(request: pytest.FixtureRequest) -> WebSockets:
-    """Speak WebSocket in both of uvicorn's ways."""
+    """Both WebSocket implementations of uvicorn."""
     way: WebSockets = request.param
     return way
 
 
 @pytest.fixture(scope="module", params=["wrapped", "listed"])
 def served(request: pytest.FixtureRequest, speaks: WebSockets) -> Iterator[Served]:
-    """Serve an app that is guarded from outside, or from inside, to the tests of this module."""
+    """Serve a wrapped app, or one with the middleware inside."""
     gate = Gatekeeper.from_rows(ROWS)
     if request.param == "wrapped":
         app: GatekeeperMiddleware | Starlette = GatekeeperMiddleware(Starlette(routes=ROUTES), gate)
@@ -63,7 +62,7 @@ def shake_hands(served: Served, query: str, origin: str | None, **headers: str) 
     )
 
 
-def test_a_page_that_its_key_allows_talks_with_the_app(served: Served) -> None:
+def test_an_allowed_page_talks_with_the_app(served: Served) -> None:
     with shake_hands(served, f"client_key={KEY}", PAGE) as connection:
         assert connection.recv(DEADLINE) == "agent_7"
         connection.send("hello")
@@ -84,7 +83,7 @@ def test_a_page_that_its_key_allows_talks_with_the_app(served: Served) -> None:
         (f"client_key={KEY}", STRANGE_PAGE, 403, "origin_not_allowed"),
     ],
 )
-def test_any_other_page_is_refused_by_an_http_answer_that_says_why(
+def test_any_other_page_is_refused_by_an_http_answer_with_the_reason(
     served: Served, query: str, origin: str | None, status: int, reason: str
 ) -> None:
     with pytest.raises(InvalidStatus) as refused, shake_hands(served, query, origin):
@@ -97,13 +96,13 @@ def test_any_other_page_is_refused_by_an_http_answer_that_says_why(
     assert problem["detail"]
 
 
-def test_a_key_in_a_header_does_not_count_for_no_browser_can_set_one(served: Served) -> None:
+def test_a_key_in_a_header_of_the_handshake_is_ignored(served: Served) -> None:
     with pytest.raises(InvalidStatus) as refused, shake_hands(served, "", PAGE, data_client_key=KEY):
         pass
     assert json.loads(refused.value.response.body)["reason"] == "key_missing"
 
 
-def test_a_gate_without_a_list_answers_that_it_is_not_ready(speaks: WebSockets, tmp_path: Path) -> None:
+def test_a_gate_without_a_list_is_not_ready(speaks: WebSockets, tmp_path: Path) -> None:
     gate = Gatekeeper(FileSource(tmp_path / "nothing.json"), start_timeout=0)
     with (
         serving(GatekeeperMiddleware(Starlette(routes=ROUTES), gate), ws=speaks) as served,
@@ -117,7 +116,7 @@ def test_a_gate_without_a_list_answers_that_it_is_not_ready(speaks: WebSockets, 
 
 
 def test_two_origins_never_open_a_websocket(served: Served) -> None:
-    """Some servers refuse them themselves, and the others leave that to the guard."""
+    """Some servers refuse them, and the others leave it to the guard."""
     lines = [
         f"GET /ws?client_key={KEY} HTTP/1.1",
         "Host: widgets.test",

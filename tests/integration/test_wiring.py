@@ -1,4 +1,4 @@
-"""The ways to put the guard before an app, and what each of them covers."""
+"""The ways to guard an app, and what each one covers."""
 
 import asyncio
 import gc
@@ -28,8 +28,7 @@ from gatekeeper import (
     Updates,
     decision_from,
 )
-
-from .conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
+from tests.integration.conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
 
 OTHER_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDblog-002"
 OTHER_ROW = {**ROW, "id": "2", "last8": OTHER_KEY[-8:], "agent_id": "agent_8"}
@@ -37,14 +36,14 @@ OTHER_ALLOWED = {**ALLOWED, "Data-Client-Key": OTHER_KEY}
 
 
 async def tell_agent(request: Request) -> PlainTextResponse:
-    """Say for which agent the request is."""
+    """Answer with the agent of the key."""
     decision: Decision = request.state.gatekeeper
     assert decision is decision_from(request)
     return PlainTextResponse(str(decision.agent_id))
 
 
 async def crash(_request: Request) -> PlainTextResponse:
-    """Fail as apps do."""
+    """Raise an exception."""
     raise ZeroDivisionError
 
 
@@ -52,19 +51,19 @@ ROUTES: list[BaseRoute] = [Route("/agent", tell_agent), Route("/crash", crash)]
 
 
 def listed_in_starlette(gate: Gatekeeper) -> ASGIApp:
-    """Name it when the app is made."""
+    """Pass the middleware to the constructor of the app."""
     return Starlette(routes=ROUTES, middleware=[Middleware(GatekeeperMiddleware, gatekeeper=gate)])
 
 
 def added_to_starlette(gate: Gatekeeper) -> ASGIApp:
-    """Add it to an app that is made already."""
+    """Add the middleware to an existing app."""
     app = Starlette(routes=ROUTES)
     app.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
     return app
 
 
 def added_to_fastapi(gate: Gatekeeper) -> ASGIApp:
-    """Add it to an app of FastAPI."""
+    """Add the middleware to a FastAPI app."""
     app = FastAPI(routes=ROUTES)
     app.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
 
@@ -76,20 +75,20 @@ def added_to_fastapi(gate: Gatekeeper) -> ASGIApp:
     return app
 
 
-def wrapped_round_starlette(gate: Gatekeeper) -> ASGIApp:
-    """Put it round the whole app."""
+def wrapped_starlette(gate: Gatekeeper) -> ASGIApp:
+    """Wrap the whole app."""
     return GatekeeperMiddleware(Starlette(routes=ROUTES), gatekeeper=gate)
 
 
-def wrapped_round_fastapi(gate: Gatekeeper) -> ASGIApp:
-    """Put it round the whole app of FastAPI."""
+def wrapped_fastapi(gate: Gatekeeper) -> ASGIApp:
+    """Wrap a whole FastAPI app."""
     return GatekeeperMiddleware(FastAPI(routes=ROUTES), gatekeeper=gate)
 
 
 INSIDE = [listed_in_starlette, added_to_starlette, added_to_fastapi]
-OUTSIDE = [wrapped_round_starlette, wrapped_round_fastapi]
+OUTSIDE = [wrapped_starlette, wrapped_fastapi]
 
-LAST = {**ALLOWED, "Connection": "close"}  # uvicorn hangs up after a crash
+LAST = {**ALLOWED, "Connection": "close"}  # uvicorn closes the connection after a crash
 
 in_every_way = pytest.mark.parametrize("served", [*INSIDE, *OUTSIDE], indirect=True)
 from_outside = pytest.mark.parametrize("served", OUTSIDE, indirect=True)
@@ -98,14 +97,14 @@ from_inside = pytest.mark.parametrize("served", INSIDE, indirect=True)
 
 @pytest.fixture(scope="module")
 def served(request: pytest.FixtureRequest, http: Http) -> Iterator[Served]:
-    """Serve an app that is guarded in one of these ways to all tests that ask for it."""
+    """Serve an app that is guarded in one of these ways."""
     wiring: Callable[[Gatekeeper], ASGIApp] = request.param
     with serving(wiring(Gatekeeper.from_rows([ROW])), http=http) as served:
         yield served
 
 
 @in_every_way
-def test_every_wiring_guards_the_app_and_hands_it_the_decision(served: Served) -> None:
+def test_every_wiring_guards_the_app_and_passes_on_the_decision(served: Served) -> None:
     allowed = served.get("/agent", headers=ALLOWED)
     assert (allowed.status_code, allowed.text) == (200, "agent_7")
     assert allowed.headers["access-control-allow-origin"] == PAGE
@@ -115,7 +114,7 @@ def test_every_wiring_guards_the_app_and_hands_it_the_decision(served: Served) -
 
 
 @in_every_way
-def test_a_path_that_the_app_lacks_is_a_404_that_the_page_can_read(served: Served) -> None:
+def test_an_unknown_path_is_a_404_that_the_page_can_read(served: Served) -> None:
     answer = served.get("/nowhere", headers=ALLOWED)
     assert answer.status_code == 404
     assert answer.headers["access-control-allow-origin"] == PAGE
@@ -123,7 +122,7 @@ def test_a_path_that_the_app_lacks_is_a_404_that_the_page_can_read(served: Serve
 
 
 @from_outside
-def test_round_the_whole_app_the_page_can_read_that_the_app_crashed(served: Served) -> None:
+def test_with_the_app_wrapped_the_page_can_read_that_it_crashed(served: Served) -> None:
     answer = served.get("/crash", headers=LAST)
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
     assert answer.headers["access-control-allow-origin"] == PAGE
@@ -131,39 +130,39 @@ def test_round_the_whole_app_the_page_can_read_that_the_app_crashed(served: Serv
 
 
 @from_inside
-def test_inside_the_app_the_page_cannot_read_that_the_app_crashed(served: Served) -> None:
-    """Starlette answers what nobody catches in a layer of its own, outside of every middleware that an app is given."""
+def test_with_the_guard_inside_the_page_cannot_read_that_it_crashed(served: Served) -> None:
+    """Starlette answers uncaught exceptions outside of an app's own middlewares."""
     answer = served.get("/crash", headers=LAST)
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
     assert "access-control-allow-origin" not in answer.headers
 
 
 @in_every_way
-def test_a_route_that_crashes_is_not_reached_by_a_page_that_is_not_allowed(served: Served) -> None:
+def test_a_refused_request_never_reaches_a_crashing_route(served: Served) -> None:
     assert served.get("/crash", headers={"Origin": PAGE}).json()["reason"] == "key_missing"
 
 
 @pytest.mark.parametrize("served", [added_to_fastapi], indirect=True)
-def test_a_route_of_fastapi_gets_the_decision(served: Served) -> None:
+def test_a_fastapi_route_gets_the_decision(served: Served) -> None:
     assert served.get("/typed", headers=ALLOWED).json() == {"agent": "agent_7", "matched": PAGE}
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Keep one key in a file."""
+    """A file with one key."""
     path = tmp_path / "rows.json"
     write_rows(path, ROW)
     return path
 
 
 def ask_until(served: Served, headers: dict[str, str], status: int) -> None:
-    """Ask again and again until the answer has a status."""
+    """Repeat a request until its answer has the status."""
     deadline = time.monotonic() + DEADLINE
     while (seen := served.get("/agent", headers=headers).status_code) != status:
         assert time.monotonic() < deadline, f"{seen} and not {status} within {DEADLINE} s"
 
 
-def test_a_mounted_app_whose_lifespan_never_runs_is_guarded_by_a_live_source(serve: Serve, path: Path) -> None:
+def test_a_mounted_app_is_guarded_although_its_lifespan_never_runs(serve: Serve, path: Path) -> None:
     lifespans = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
@@ -181,9 +180,7 @@ def test_a_mounted_app_whose_lifespan_never_runs_is_guarded_by_a_live_source(ser
 
 
 @pytest.mark.parametrize("with_lifespan", [True, False])
-def test_a_key_that_is_disabled_is_refused_when_the_file_has_been_read_again(
-    serve: Serve, path: Path, *, with_lifespan: bool
-) -> None:
+def test_a_disabled_key_is_refused_after_the_next_refresh(serve: Serve, path: Path, *, with_lifespan: bool) -> None:
     gate = Gatekeeper(FileSource(path), refresh_interval=0.1)
     app = Starlette(routes=ROUTES, lifespan=gate.lifespan if with_lifespan else None)
     served = serve(GatekeeperMiddleware(app, gate))
@@ -195,7 +192,7 @@ def test_a_key_that_is_disabled_is_refused_when_the_file_has_been_read_again(
     ask_until(served, ALLOWED, 200)
 
 
-def test_a_file_that_breaks_changes_nothing(serve: Serve, path: Path) -> None:
+def test_a_broken_file_changes_nothing(serve: Serve, path: Path) -> None:
     gate = Gatekeeper(FileSource(path), refresh_interval=0.02)
     served = serve(GatekeeperMiddleware(Starlette(routes=ROUTES, lifespan=gate.lifespan), gate))
     assert served.get("/agent", headers=ALLOWED).text == "agent_7"
@@ -208,7 +205,7 @@ def test_a_file_that_breaks_changes_nothing(serve: Serve, path: Path) -> None:
 
 
 class HeldSource:
-    """A source whose only list comes, and says that nothing has changed, when it is let go."""
+    """A source whose only answer, "unchanged", comes when a test says so."""
 
     account = None
     suffix_field = "last8"
@@ -220,7 +217,7 @@ class HeldSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open nothing."""
+        """Open a connection."""
 
         @asynccontextmanager
         async def updates(_basis: Basis) -> AsyncIterator[Unchanged]:
@@ -231,7 +228,7 @@ class HeldSource:
         yield updates
 
 
-def test_a_gate_that_started_itself_leaves_nothing_behind_when_its_loop_ends() -> None:
+def test_a_gate_started_by_a_request_ends_with_its_event_loop() -> None:
     async def end_as_the_pause_after_a_fetch_begins() -> None:
         source = HeldSource()
         await Gatekeeper(source, start_timeout=0).check(KEY, PAGE)
@@ -245,7 +242,7 @@ def test_a_gate_that_started_itself_leaves_nothing_behind_when_its_loop_ends() -
     assert [str(warning.message) for warning in warned] == []
 
 
-def test_a_key_that_was_minted_a_moment_ago_works_at_its_first_request(serve: Serve, path: Path) -> None:
+def test_a_new_key_works_at_its_first_request(serve: Serve, path: Path) -> None:
     gate = Gatekeeper(FileSource(path), refresh_interval=3600, unknown_key_wait=DEADLINE)
     served = serve(GatekeeperMiddleware(Starlette(routes=ROUTES, lifespan=gate.lifespan), gate))
     assert served.get("/agent", headers=OTHER_ALLOWED).json()["reason"] == "key_unknown"
@@ -255,7 +252,7 @@ def test_a_key_that_was_minted_a_moment_ago_works_at_its_first_request(serve: Se
     assert served.get("/agent", headers={**ALLOWED, "Data-Client-Key": KEY}).text == "agent_7"
 
 
-def test_the_lifespan_of_a_wrapped_app_runs_and_its_state_reaches_requests(serve: Serve, path: Path) -> None:
+def test_the_lifespan_state_of_a_wrapped_app_reaches_requests(serve: Serve, path: Path) -> None:
     gate = Gatekeeper(FileSource(path))
 
     async def tell_state(request: Request) -> PlainTextResponse:
