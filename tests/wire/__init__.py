@@ -1,1 +1,1 @@
-"""Bytes written by hand, sent to real servers: what stands on the wire, and which decision it comes to."""
+"""Handwritten bytes, sent to real servers, and the decisions on them."""

@@ -1,4 +1,4 @@
-"""The guarded app that every server serves. It says what it saw, so that a test knows that nothing else answered."""
+"""The guarded app of every server. Its answers show that the app itself sent them."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 async def seen(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say what was seen, over HTTP or over a WebSocket."""
+    """Answer with what was seen, over HTTP or a WebSocket."""
     if scope["type"] == "lifespan":
         await _live(receive, send)
     elif scope["type"] == "websocket":

@@ -1,9 +1,9 @@
-"""What the tables are made of: a line says what is sent, and what that comes to behind every server."""
+"""The rows of the tables: a request, and its outcomes by server."""
 
 from typing import NamedTuple
 
-from .app import KEY, OTHER_KEY
-from .servers import SERVERS
+from tests.wire.app import KEY, OTHER_KEY
+from tests.wire.servers import SERVERS
 
 __all__ = (
     "BAD",
@@ -32,12 +32,12 @@ QUERY = b"/?client_key=" + KEY.encode()
 CONFLICTING_QUERY = QUERY + b"&client_key=" + OTHER_KEY.encode()
 PREFLIGHT = b"Access-Control-Request-Method: POST"
 
-# A server's own answer to what it does not take for HTTP: neither the gate nor the app hears of it.
+# A server's own answer to invalid HTTP. It reaches neither the gate nor the app.
 BAD = "server 400"
 
 
 class Case(NamedTuple):
-    """A request, and what it comes to behind each server."""
+    """A request, and its outcome on each server."""
 
     name: str
     request: bytes
@@ -45,13 +45,13 @@ class Case(NamedTuple):
 
 
 def case(name: str, request: bytes, expected: str, **elsewhere: str) -> Case:
-    """Write a line of a table.
+    """Make a row of a table.
 
     Args:
         name: what is special about the request.
-        request: its bytes.
-        expected: what it comes to, in the words of `outcome`.
-        elsewhere: the servers behind which it comes to something else.
+        request: the bytes of the request.
+        expected: the outcome, in the words of `outcome`.
+        elsewhere: other outcomes, by server.
     """
     assert set(elsewhere) < set(SERVERS), elsewhere
     assert expected not in elsewhere.values(), elsewhere
@@ -59,10 +59,10 @@ def case(name: str, request: bytes, expected: str, **elsewhere: str) -> Case:
 
 
 def by_h11(outcome: str) -> dict[str, str]:
-    """Name the servers that read HTTP/1 with h11."""
+    """The outcome on the servers that parse HTTP/1 with h11."""
     return {"h11": outcome, "hypercorn": outcome}
 
 
 def by_others(outcome: str) -> dict[str, str]:
-    """Name the servers that do not: httptools reads with llhttp, granian with hyper."""
+    """The outcome on the other servers. httptools uses llhttp, and granian hyper."""
     return {"httptools": outcome, "granian": outcome}

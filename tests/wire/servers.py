@@ -1,4 +1,4 @@
-"""The servers that the guarded app runs behind, each in a process of its own, on a free loopback port."""
+"""The servers of the guarded app, each in its own process."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ APP = "tests.wire.app:app"
 STARTED_WITHIN = 30.0
 STOPPED_WITHIN = 10.0
 
-# uvicorn reads HTTP in two ways and WebSockets in two, and either goes with either.
+# uvicorn has two HTTP parsers and two WebSocket implementations, which can be combined freely.
 UVICORN = ("uvicorn", "{app}", "--host=127.0.0.1", "--port={port}", "--loop=asyncio", "--log-level=error")
 COMMANDS = {
     "httptools": (*UVICORN, "--http=httptools", "--ws=websockets-sansio"),
@@ -26,26 +26,28 @@ COMMANDS = {
 }
 SERVERS = tuple(COMMANDS)
 
-# The gate can raise nothing of its own; a server that has refused a body by itself says this to the gate's answer.
+# The gate itself raises nothing. A server that has already refused a body raises this for the gate's answer.
 GATE = "gatekeeper/web/asgi.py"
 ANSWERED_ALREADY = "h11._util.LocalProtocolError: can't handle event type Response"
 
 
 @contextmanager
 def running(logs: Path, app: str = APP, environment: Mapping[str, str] | None = None) -> Iterator[dict[str, int]]:
-    """Run every server until the end of the block, and see in their logs that the gate has raised nothing.
+    """Run every server while the context is open.
+
+    Their logs are then checked for exceptions of the gate.
 
     Args:
-        logs: a directory for what the servers write.
-        app: where the app is.
-        environment: what it finds in its environment besides what is there.
+        logs: the directory for the servers' logs.
+        app: the import path of the app.
+        environment: additional environment variables for the app.
 
     Yields:
-        Their ports, by their names.
+        The ports, by server.
     """
     ports = dict(zip(SERVERS, _free_ports(len(SERVERS)), strict=True))
     with ExitStack() as stack:
-        # All are started before the first is waited for.
+        # Start all of them before waiting for the first.
         processes = {
             name: stack.enter_context(_process(name, port, logs, app, environment or {})) for name, port in ports.items()
         }

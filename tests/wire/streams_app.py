@@ -1,6 +1,6 @@
-"""A guarded app whose WebSockets and streaming responses last until somebody ends them, and which counts them.
+"""A guarded app with endless WebSockets and streaming responses, which it counts.
 
-The keys are in the file that the environment names, and are read again twenty times a second.
+The keys are in the file named by the environment, and are refreshed twenty times a second.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ async def busy(_request: Request) -> StreamingResponse:
 
 
 class Bare:
-    """An app without a framework, which waits for its client to go."""
+    """An app without a framework, which waits for a disconnect."""
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         with counted("bare"):

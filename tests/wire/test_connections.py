@@ -1,7 +1,7 @@
-"""Several requests on one connection: every one is decided by its own bytes, and none is read out of another's body.
+"""Several requests on one connection, each decided by its own bytes.
 
-A line of the table is what is written, piece by piece, each piece after the first one's answer has come, and every answer.
-The bodies here are requests themselves, of an allowed page with its key, so that whoever loses count answers "/smuggled".
+A row of the table has the pieces to send and all answers. Each piece is sent after the answer to the one before. The bodies
+are themselves requests of an allowed page with its key, so a server that miscounts lengths answers "/smuggled".
 """
 
 import json
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from .cases import EVIL, KEYED, PREFLIGHT, SHOP
-from .servers import SERVERS
-from .wire import Answer, connect, outcome
+from tests.wire.cases import EVIL, KEYED, PREFLIGHT, SHOP
+from tests.wire.servers import SERVERS
+from tests.wire.wire import Answer, connect, outcome
 
 LAST = b"Connection: close"
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -19,9 +19,9 @@ CONTINUE = b"Expect: 100-continue"
 
 
 class Conversation(NamedTuple):
-    """What is written on a connection, and the answers behind each server.
+    """The bytes sent on a connection, and the answers of each server.
 
-    A server that may hang up rather than read a body that nobody wants may leave out answers at the end, but not the first.
+    A server that may disconnect instead of reading an unwanted body may omit the last answers, but never the first.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Conversation(NamedTuple):
 def conversation(
     name: str, pieces: tuple[bytes, ...], *expected: str, may_hang_up: tuple[str, ...] = (), **elsewhere: tuple[str, ...]
 ) -> Conversation:
-    """Write a line of the table; `elsewhere` has the servers that answer otherwise."""
+    """Make a row of the table; `elsewhere` has other answers, by server."""
     assert {*elsewhere, *may_hang_up} < set(SERVERS)
     answers = {server: elsewhere.get(server, expected) for server in SERVERS}
     return Conversation(name, pieces, answers, may_hang_up)
 
 
 def request(method: bytes, path: bytes, *lines: bytes) -> bytes:
-    """Write the head of a request on a connection that stays open."""
+    """Make the head of a request on a connection that stays open."""
     return b"\r\n".join([method + b" " + path + b" HTTP/1.1", b"Host: widgets.test", *lines, b"", b""])
 
 
 def length(count: int) -> bytes:
-    """Write the header that announces a body of so many bytes."""
+    """Make a Content-Length header."""
     return b"Content-Length: %d" % count
 
 
@@ -91,7 +91,7 @@ CONVERSATIONS = [
         "preflight",
         *REFUSED_THEN_NEXT,
     ),
-    # Refused, and the body is there already
+    # Refused with the body already sent
     conversation(
         "chunks of a foreign page, allowed", (FOREIGN_CHUNKED + CHUNKS, NEXT), *REFUSED_THEN_NEXT, may_hang_up=("granian",)
     ),
@@ -119,7 +119,7 @@ CONVERSATIONS = [
         *REFUSED_THEN_NEXT,
         may_hang_up=("granian",),
     ),
-    # Refused before the body comes
+    # Refused before the body is sent
     conversation("late chunks", (FOREIGN_CHUNKED, CHUNKS + NEXT), *REFUSED_THEN_NEXT, may_hang_up=("hypercorn", "granian")),
     conversation(
         "late rest of chunks",
@@ -128,7 +128,7 @@ CONVERSATIONS = [
         may_hang_up=("hypercorn", "granian"),
     ),
     conversation("a late body", (FOREIGN_SIZED, SMUGGLED + NEXT), *REFUSED_THEN_NEXT, may_hang_up=("hypercorn", "granian")),
-    # Asking first; hypercorn says yes before the gate is asked
+    # Expect: 100-continue; hypercorn sends the 100 before it calls the gate
     conversation(
         "an allowed page asks first",
         (request(b"POST", b"/1", KEYED, SHOP, SIZED, CONTINUE), SMUGGLED, NEXT),
@@ -141,7 +141,7 @@ CONVERSATIONS = [
         may_hang_up=("hypercorn", "granian"),
         hypercorn=("server 100", *REFUSED_THEN_NEXT),
     ),
-    # Two lengths, or none that can be told. Transfer-Encoding counts for more (RFC 9112 section 6.3).
+    # Two lengths, or an unknown one. Transfer-Encoding takes precedence (RFC 9112 section 6.3).
     conversation(
         "a length and chunks, the length longer",
         (request(b"POST", b"/1", KEYED, EVIL, length(5 + len(SMUGGLED)), CHUNKED) + b"0\r\n\r\n" + NEXT,),
@@ -184,7 +184,7 @@ CONVERSATIONS = [
 
 
 def said(answer: Answer) -> str:
-    """Say what an answer comes to, and to which request the app gave it."""
+    """The outcome of an answer, and the path that the app answered."""
     came_to = outcome(answer)
     return f"{came_to} {json.loads(answer.body)['path']}" if came_to == "allowed" else came_to
 

@@ -1,13 +1,13 @@
-"""Requests of HTTP/1 as no client writes them, and the decision on each of them behind every server.
+"""Odd HTTP/1 requests, and the decision on each by every server.
 
-One line of the table is a request and what comes of it: a reason of DESIGN.md section 7, "allowed", "preflight", or what the
-server answers by itself ("server 400") before the app sees anything. Where a server differs from the rest, it is named.
+A row of the table is a request and its outcome: the reason of a refusal, "allowed", "preflight", or the server's own answer
+("server 400") that never reaches the app. Servers that differ from the rest are named.
 """
 
 import pytest
 
-from .app import KEY, OTHER_KEY
-from .cases import (
+from tests.wire.app import KEY, OTHER_KEY
+from tests.wire.cases import (
     BAD,
     CONFLICTING_QUERY,
     EVIL,
@@ -23,13 +23,13 @@ from .cases import (
     by_others,
     case,
 )
-from .servers import SERVERS
-from .wire import connect, outcome
+from tests.wire.servers import SERVERS
+from tests.wire.wire import connect, outcome
 
 HALF, OTHER_HALF = KEY[:20].encode(), KEY[20:].encode()
 CHUNKED = b"Transfer-Encoding: chunked"
 
-# Two servers refuse a head of more than 64 KB before it has ended; 8 KB show what the gate says behind them.
+# Two servers refuse a head of more than 64 KB before its end. The cases of 8 KB reach the gate on them, too.
 LIMITED = {"h11": BAD, "hypercorn": "server 431"}
 LONG, HUGE = b"a" * 8_192, b"a" * 65_536
 HELD_BACK = 4
@@ -40,18 +40,18 @@ NOT_ASCII = (0x80, 0x85, 0xA0, 0xFF)
 
 
 def get(*lines: bytes, to: bytes = b"/", version: bytes = b"HTTP/1.1", method: bytes = b"GET", body: bytes = b"") -> bytes:
-    """Write a request with these header lines, which a server answers before it hangs up."""
+    """Make a request with these header lines and `Connection: close`."""
     host = [b"Host: widgets.test"] if version == b"HTTP/1.1" else []
     return b"\r\n".join([b" ".join([method, to, version]), *host, b"Connection: close", *lines, b"", body])
 
 
 def post(*lines: bytes, body: bytes) -> bytes:
-    """Write a request with a body in chunks."""
+    """Make a request with a chunked body."""
     return get(*lines, CHUNKED, method=b"POST", body=body)
 
 
 def without_host(*lines: bytes) -> bytes:
-    """Write a request of HTTP/1.1 that lacks its Host."""
+    """Make an HTTP/1.1 request without a Host header."""
     return b"\r\n".join([b"GET / HTTP/1.1", b"Connection: close", *lines, b"", b""])
 
 
@@ -91,7 +91,7 @@ CASES = [
     case("header and query disagree", get(OTHER_KEYED, SHOP, to=QUERY), "key_conflict"),
     case("query twice, the same", get(SHOP, to=QUERY + b"&client_key=" + KEY.encode()), "allowed"),
     case("query twice, different", get(SHOP, to=CONFLICTING_QUERY), "key_conflict"),
-    # Lines that are continued (obs-fold): a space in the value, or the server's refusal
+    # Continued lines (obs-fold): a space in the value, or refused by the server
     case("origin goes on in the next line", get(KEYED, SHOP, b" .evil.test"), "origin_malformed", **by_others(BAD)),
     case("origin goes on after a tab", get(KEYED, SHOP, b"\t.evil.test"), "origin_malformed", **by_others(BAD)),
     case(
@@ -155,7 +155,7 @@ CASES = [
     case("name in upper case beside the key", get(SHOP, to=QUERY + b"&Client_Key=" + OTHER_KEY.encode()), "allowed"),
     case("value in upper case", get(SHOP, to=b"/?client_key=" + KEY.upper().encode()), "key_malformed"),
     case("name with brackets", get(SHOP, to=b"/?client_key[]=" + KEY.encode()), "key_missing"),
-    # Nothing where something is expected
+    # Empty values
     case("empty key header", get(b"Data-Client-Key:", SHOP), "key_missing"),
     case("empty key header beside the query", get(b"Data-Client-Key:", SHOP, to=QUERY), "allowed"),
     case("empty query", get(SHOP, to=b"/?client_key="), "key_missing"),
@@ -165,7 +165,7 @@ CASES = [
     case("origin of spaces", get(KEYED, b"Origin:   "), "origin_malformed"),
     case("empty origin beside a referer", get(KEYED, b"Origin:", SHOP_REFERER), "origin_malformed"),
     case("empty referer", get(KEYED, b"Referer:"), "origin_malformed"),
-    # Too much of something
+    # Values that are too long
     case("8 KB of key", get(b"Data-Client-Key: " + LONG, SHOP), "key_malformed"),
     case("8 KB of key in the query", get(SHOP, to=b"/?client_key=" + LONG), "key_malformed"),
     case("8 KB of origin", get(KEYED, b"Origin: https://" + LONG), "origin_malformed"),
@@ -192,7 +192,7 @@ CASES = [
     case("a space after a name", get(KEYED, b"Origin : https://shop.acme.com"), BAD),
     case("a NUL after a name", get(KEYED, b"Origin\0: https://shop.acme.com"), BAD),
     case("a Cyrillic O in a name", get(KEYED, "\u041erigin: https://shop.acme.com".encode()), BAD),
-    # White space around values is none of theirs (RFC 9110 section 5.5)
+    # White space around a value is not part of it (RFC 9110 section 5.5)
     case("no space before values", get(KEYED.replace(b" ", b""), SHOP.replace(b" ", b"")), "allowed"),
     case("spaces before values", get(KEYED.replace(b" ", b"   "), SHOP.replace(b" ", b"  ")), "allowed"),
     case("tabs before values", get(KEYED.replace(b" ", b"\t"), SHOP.replace(b" ", b"\t \t")), "allowed"),
@@ -264,7 +264,7 @@ CASES = [
     case("a body in chunks", post(KEYED, SHOP, body=b"3\r\nabc\r\n0\r\n\r\n"), "allowed"),
     case("a body in chunks, a foreign page", post(KEYED, EVIL, body=b"3\r\nabc\r\n0\r\n\r\n"), "origin_not_allowed"),
     case("chunks without a size", post(KEYED, EVIL, body=b"no\r\nabc\r\n0\r\n\r\n"), BAD, granian="origin_not_allowed"),
-    # uvicorn with httptools adds trailers that come along with the head to the headers; RFC 9110 section 6.5.1 forbids it.
+    # uvicorn with httptools merges trailers that arrive with the head into the headers, against RFC 9110 section 6.5.1.
     case(
         "a foreign page in a trailer",
         post(KEYED, SHOP, body=b"0\r\n" + EVIL + b"\r\n\r\n"),
@@ -286,11 +286,11 @@ CASES = [
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_request_comes_to_its_documented_decision(ports: dict[str, int], server: str, case: Case) -> None:
+def test_every_request_has_its_documented_outcome(ports: dict[str, int], server: str, case: Case) -> None:
     expected = case.outcomes[server]
     with connect(ports[server]) as wire:
         if len(case.request) > len(HUGE):
-            # The limit is only for heads that are not yet there as a whole.
+            # The limit applies only to heads that have not arrived completely.
             wire.send(case.request[:-HELD_BACK])
             if server in LIMITED:
                 assert wire.answered_within(5)

@@ -1,6 +1,7 @@
-"""HTTP/2 without TLS on the two servers that speak it: prior knowledge, and on hypercorn the upgrade and WebSockets too.
+"""HTTP/2 without TLS, on the two servers that support it.
 
-The tables read as that of test_http1.py does; where a server refuses a stream or a connection, its error code stands.
+Both support prior knowledge, and hypercorn the upgrade and WebSockets as well. The tables have the format of test_http1.py.
+For a refused stream or connection they have its error code.
 """
 
 from io import BytesIO
@@ -12,9 +13,9 @@ import h2.errors
 import h2.events
 import pytest
 
-from . import cases as http1
-from .app import KEY, OTHER_KEY
-from .wire import Answer, Wire, connect, outcome, talked
+from tests.wire import cases as http1
+from tests.wire.app import KEY, OTHER_KEY
+from tests.wire.wire import Answer, Wire, connect, outcome, talked
 
 Header = tuple[bytes, bytes]
 
@@ -36,7 +37,7 @@ TOO_MUCH = "server ENHANCE_YOUR_CALM"
 
 
 class Case(NamedTuple):
-    """A request, and what it comes to behind either server."""
+    """A request, and its outcome on both servers."""
 
     name: str
     headers: list[Header]
@@ -47,19 +48,19 @@ class Case(NamedTuple):
 def case(
     name: str, headers: list[Header], expected: str, *, trailers: tuple[Header, ...] = (), granian: str | None = None
 ) -> Case:
-    """Write a line of a table; `granian` says what it comes to there, where that is something else."""
+    """Make a row of a table; `granian` is its outcome if different."""
     assert granian != expected
     return Case(name, headers, {HYPERCORN: expected, GRANIAN: granian or expected}, list(trailers))
 
 
 def get(*headers: Header, to: bytes = b"/", method: bytes = b"GET", host: bytes = b"widgets.test") -> list[Header]:
-    """Write the headers of a request."""
+    """Make the headers of a request."""
     start = [(b":method", method), (b":scheme", b"http"), (b":authority", host), (b":path", to)]
     return [*start, *headers]
 
 
 def shake(*headers: Header, to: bytes = QUERY) -> list[Header]:
-    """Write the handshake of a WebSocket (RFC 8441)."""
+    """Make the handshake of a WebSocket (RFC 8441)."""
     start = get(to=to, method=b"CONNECT")
     return [start[0], (b":protocol", b"websocket"), *start[1:], (b"sec-websocket-version", b"13"), *headers]
 
@@ -121,7 +122,7 @@ CASES = [
     case("64 KB of key in the query", get(SHOP, to=b"/?client_key=" + HUGE), TOO_MUCH, granian=BROKEN),
     case("64 KB of origin", get(KEYED, (b"origin", b"https://" + HUGE)), TOO_MUCH, granian="origin_malformed"),
     case("64 KB of referer", get(KEYED, (b"referer", EVIL[1] + b"/" + HUGE)), TOO_MUCH, granian="origin_not_allowed"),
-    # Preflights, and what is none
+    # Preflights, and requests that are not
     case("preflight of a page", get(EVIL, PREFLIGHT, method=b"OPTIONS"), "preflight"),
     case("preflight with two origins", get(SHOP, SHOP, PREFLIGHT, method=b"OPTIONS"), "origin_conflict"),
     case("preflight of an opaque page", get(NULL, PREFLIGHT, method=b"OPTIONS"), "origin_null"),
@@ -131,11 +132,11 @@ CASES = [
         "closed",
         granian="origin_not_allowed",
     ),
-    # Trailers are no headers
+    # Trailers are not headers
     case("the page in a trailer only", get(KEYED, method=b"POST"), "origin_missing", trailers=(SHOP,)),
     case("the key in a trailer only", get(SHOP, method=b"POST"), "key_missing", trailers=(KEYED,)),
     case("a foreign page in a trailer", get(KEYED, SHOP, method=b"POST"), "allowed", trailers=(EVIL,)),
-    # WebSockets, which granian speaks over HTTP/1 only
+    # WebSockets, which granian supports only over HTTP/1
     case("WebSocket of an allowed page", shake(SHOP), "allowed", granian=BROKEN),
     case("WebSocket of a foreign page", shake(EVIL), "origin_not_allowed", granian=BROKEN),
     case("WebSocket of an opaque page", shake(NULL), "origin_null", granian=BROKEN),
@@ -146,7 +147,7 @@ CASES = [
     case("WebSocket with the key in a header only", shake(SHOP, KEYED, to=b"/"), "key_missing", granian=BROKEN),
 ]
 
-# What hypercorn hands on from HTTP/1 when it is asked to go on in HTTP/2.
+# Requests of HTTP/1 that ask hypercorn to upgrade to HTTP/2.
 UPGRADES = [
     ("an allowed page", [http1.KEYED, http1.SHOP], "allowed"),
     ("a foreign page", [http1.KEYED, http1.EVIL], "origin_not_allowed"),
@@ -161,7 +162,7 @@ UPGRADES = [
 
 
 class Http2:
-    """A connection that speaks HTTP/2, without any of the checks that keep a client from sending nonsense."""
+    """An HTTP/2 connection without the checks of a client."""
 
     def __init__(self, wire: Wire) -> None:
         config = h2.config.H2Configuration(
@@ -173,11 +174,11 @@ class Http2:
         self._outcomes: dict[int, str] = {}
 
     def open(self) -> None:
-        """Begin with the preface: the server is known to speak HTTP/2."""
+        """Start with the preface, by prior knowledge."""
         self._connection.initiate_connection()
 
     def upgrade(self, *lines: bytes) -> None:
-        """Begin with a request of HTTP/1.1, which is stream 1 from then on."""
+        """Start with an HTTP/1.1 request, which becomes stream 1."""
         settings = self._connection.initiate_upgrade_connection()
         assert settings is not None
         asking = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: " + settings)
@@ -188,7 +189,7 @@ class Http2:
         self._flush()
 
     def request(self, headers: list[Header], trailers: list[Header]) -> int:
-        """Write a request, and give its stream; it goes out with the next reading."""
+        """Queue a request, and return its stream. The next read sends it."""
         stream = self._connection.get_next_available_stream_id()
         is_tunnel = headers[0][1] == b"CONNECT"
         self._connection.send_headers(stream, headers, end_stream=not trailers and not is_tunnel)
@@ -198,7 +199,7 @@ class Http2:
         return stream
 
     def outcome(self, stream: int) -> str:
-        """Read until a stream has been answered."""
+        """Read until a stream is answered."""
         while stream not in self._outcomes:
             self._flush()
             received = self._wire.receive()
@@ -219,7 +220,7 @@ class Http2:
                 answer = self._answers[of]
                 is_frame = answer.status == 200 and answer.body[:1] != b"{"
                 self._outcomes[of] = talked(BytesIO(answer.body).read) if is_frame else outcome(answer)
-            # RFC 9113 section 8.1: a server may also say so after the whole answer, to get no more of the request.
+            # RFC 9113 section 8.1: a server may also reset a stream after its answer, to stop the request.
             case h2.events.StreamReset(stream_id=int(of), error_code=int(code)):
                 self._outcomes.setdefault(of, f"server {h2.errors.ErrorCodes(code).name}")
             case h2.events.ConnectionTerminated(error_code=int(code)):
@@ -233,7 +234,7 @@ class Http2:
 
 @pytest.mark.parametrize("server", [HYPERCORN, GRANIAN])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_request_comes_to_its_documented_decision(ports: dict[str, int], server: str, case: Case) -> None:
+def test_every_request_has_its_documented_outcome(ports: dict[str, int], server: str, case: Case) -> None:
     with connect(ports[server]) as wire:
         http2 = Http2(wire)
         http2.open()
@@ -261,7 +262,7 @@ def test_every_stream_of_a_connection_is_decided_by_its_own_headers(ports: dict[
 @pytest.mark.parametrize(
     ("lines", "expected"), [upgrade[1:] for upgrade in UPGRADES], ids=[upgrade[0] for upgrade in UPGRADES]
 )
-def test_a_request_that_asks_for_http2_comes_to_its_documented_decision(
+def test_a_request_that_upgrades_to_http2_has_its_documented_outcome(
     ports: dict[str, int], lines: list[bytes], expected: str
 ) -> None:
     with connect(ports[HYPERCORN]) as wire:

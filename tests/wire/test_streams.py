@@ -1,4 +1,4 @@
-"""Open streams end behind every server when their key is revoked, and nothing else does: FAULTS.md P7, row 55."""
+"""On every server, a revocation ends the key's streams and nothing else."""
 
 import json
 import time
@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from .app import KEY, OTHER_KEY, PAGE, ROWS
-from .servers import SERVERS, running
+from tests.wire.app import KEY, OTHER_KEY, PAGE, ROWS
+from tests.wire.servers import SERVERS, running
 
 DEADLINE = 20.0
 OTHER_PAGE = "https://blog.acme.com"
@@ -34,7 +34,7 @@ class Widget:
         self._client = client
 
     def lists(self, rows: list[Any]) -> None:
-        """Put another list where the keys are."""
+        """Replace the list of keys."""
         fresh = self._keys.with_suffix(".new")
         fresh.write_text(json.dumps(rows))
         fresh.rename(self._keys)
@@ -47,7 +47,7 @@ class Widget:
         return response.content
 
     def talk(self, path: str, key: str = KEY, page: str = PAGE) -> tuple[int, str]:
-        """Listen to a WebSocket until it is closed, and say how."""
+        """Read a WebSocket to its end, and return how it was closed."""
         with connect(f"ws://127.0.0.1:{self.port}{path}?client_key={key}", origin=Origin(page), proxy=None) as connection:
             with pytest.raises(ConnectionClosed) as closed:
                 list(connection)
@@ -57,10 +57,10 @@ class Widget:
     def status(self) -> Any:
         return self._client.get("/status").json()
 
-    def becomes(self, is_so: Callable[[Any], bool]) -> Any:
-        """Wait until the app says so of itself."""
+    def wait_for(self, is_met: Callable[[Any], bool]) -> Any:
+        """Wait until the app's status fulfils a condition."""
         deadline = time.monotonic() + DEADLINE
-        while not is_so(status := self.status()):
+        while not is_met(status := self.status()):
             assert time.monotonic() < deadline, status
             time.sleep(0.02)
         return status
@@ -92,7 +92,7 @@ def widget(request: pytest.FixtureRequest, ports: dict[str, int], keys: Path) ->
 
 
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
-def test_p7_row_55_streams_of_a_revoked_key_end_and_all_else_goes_on(widget: Widget, rows: list[Any], reason: str) -> None:
+def test_streams_of_a_revoked_key_end_and_everything_else_continues(widget: Widget, rows: list[Any], reason: str) -> None:
     before = widget.status()
     uploaded = [b"x" * 10] * 30
 
@@ -107,14 +107,14 @@ def test_p7_row_55_streams_of_a_revoked_key_end_and_all_else_goes_on(widget: Wid
         plain = [pool.submit(widget.read, "/download"), pool.submit(widget.read, "/upload", content=slowly())]
         other_stream = pool.submit(widget.read, "/busy", OTHER_KEY, OTHER_PAGE)
         other_socket = pool.submit(widget.talk, "/echo", OTHER_KEY, OTHER_PAGE)
-        widget.becomes(lambda status: len(status["inside"]) == 7)
+        widget.wait_for(lambda status: len(status["inside"]) == 7)
         widget.lists(rows)
         for stream in streams:
             assert stream.result(DEADLINE).startswith(b"data: ")
         for socket in sockets:
             code, why = socket.result(DEADLINE)
             assert (code, why.split(":")[0]) == (1008, reason)
-        status = widget.becomes(lambda status: len(status["inside"]) == 2)
+        status = widget.wait_for(lambda status: len(status["inside"]) == 2)
         assert status["inside"] == ["busy", "echo"]
         assert status["closed"] == before["closed"] + 5
         assert plain[0].result(DEADLINE) == b"0123456789" * 60
@@ -124,4 +124,4 @@ def test_p7_row_55_streams_of_a_revoked_key_end_and_all_else_goes_on(widget: Wid
         widget.lists([])
         assert other_stream.result(DEADLINE).startswith(b"data: next")
         assert other_socket.result(DEADLINE)[0] == 1008
-    widget.becomes(lambda status: not status["inside"])
+    widget.wait_for(lambda status: not status["inside"])

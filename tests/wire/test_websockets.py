@@ -1,12 +1,12 @@
-"""WebSocket handshakes as no browser writes them, and the decision on each of them behind every server.
+"""Odd WebSocket handshakes, and the decision on each by every server.
 
-The table reads as that of test_http1.py does. All of these servers can refuse a handshake with a body, so a reason is there.
+The table has the format of test_http1.py. All of these servers can refuse a handshake with a body, which has the reason.
 """
 
 import pytest
 
-from .app import KEY, OTHER_KEY
-from .cases import (
+from tests.wire.app import KEY, OTHER_KEY
+from tests.wire.cases import (
     BAD,
     CONFLICTING_QUERY,
     EVIL,
@@ -20,8 +20,8 @@ from .cases import (
     by_others,
     case,
 )
-from .servers import SERVERS
-from .wire import connect, outcome, talked
+from tests.wire.servers import SERVERS
+from tests.wire.wire import connect, outcome, talked
 
 UPGRADE = b"Upgrade: websocket"
 CONNECTION = b"Connection: Upgrade"
@@ -42,7 +42,7 @@ def shake(
     version: bytes = VERSION,
     nonce: bytes = NONCE,
 ) -> bytes:
-    """Write the handshake of a WebSocket with these header lines besides."""
+    """Make the handshake of a WebSocket with additional header lines."""
     start = [method + b" " + to + b" HTTP/1.1", b"Host: widgets.test", upgrade, connection, version, nonce]
     return b"\r\n".join([*start, *lines, b"", b""])
 
@@ -66,7 +66,7 @@ CASES = [
     case("origin as a list", shake(SHOP + b", https://evil.test"), "origin_malformed"),
     case("origin goes on in the next line", shake(SHOP, b" .evil.test"), "origin_malformed", **by_others(BAD)),
     case("a second origin in the next line", shake(EVIL, b" https://shop.acme.com"), "origin_malformed", **by_others(BAD)),
-    # The key counts in the query only
+    # The key counts only in the query
     case("no key", shake(SHOP, to=b"/"), "key_missing"),
     case("the key in a header only", shake(SHOP, KEYED, to=b"/"), "key_missing"),
     case("another key in a header", shake(SHOP, OTHER_KEYED), "allowed"),
@@ -83,7 +83,7 @@ CASES = [
     case("a fragment after the key", shake(SHOP, to=QUERY + b"#x"), "key_malformed", granian="allowed"),
     case("absolute form", shake(SHOP, to=b"http://widgets.test" + QUERY), "allowed"),
     case("absolute form, the page's own host", shake(EVIL, to=b"https://shop.acme.com" + QUERY), "origin_not_allowed"),
-    # Odd bytes. websockets, behind httptools, says nothing at all to a line of more than 8 KB, and uvicorn waits on.
+    # Odd bytes. websockets, used with httptools, never answers a line of more than 8 KB, and uvicorn keeps waiting.
     case("name in odd case", shake(b"oRIGIN: https://evil.test"), "origin_not_allowed"),
     case("white space around the origin", shake(b"Origin:\t https://shop.acme.com \t"), "allowed"),
     case("4 KB of origin", shake(b"Origin: https://" + b"a" * 4_096), "origin_malformed"),
@@ -94,7 +94,7 @@ CASES = [
     case("a Cyrillic o inside the origin", shake("Origin: https://sh\u043ep.acme.com".encode()), "origin_malformed"),
     case("NUL after the origin", shake(SHOP + b"\0"), BAD),
     case("01 after the origin", shake(SHOP + b"\x01"), "origin_malformed", **by_others(BAD)),
-    # A handshake that is none is a request like others, whose key may stand in the query too
+    # An invalid handshake is an ordinary request, whose key may also be in the query
     case("upgrade in odd case", shake(EVIL, upgrade=b"uPGRADE: WebSocket"), "origin_not_allowed"),
     case("upgrade twice", shake(EVIL, upgrade=UPGRADE + b"\r\n" + UPGRADE), "origin_not_allowed", httptools="server 426"),
     case("upgrade to one of two", shake(EVIL, upgrade=b"Upgrade: websocket, h2c"), "origin_not_allowed"),
@@ -111,7 +111,7 @@ CASES = [
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_handshake_comes_to_its_documented_decision(ports: dict[str, int], server: str, case: Case) -> None:
+def test_every_handshake_has_its_documented_outcome(ports: dict[str, int], server: str, case: Case) -> None:
     with connect(ports[server]) as wire:
         wire.send(case.request)
         if case.outcomes[server] == SILENCE:
@@ -123,7 +123,7 @@ def test_every_handshake_comes_to_its_documented_decision(ports: dict[str, int],
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_what_follows_a_refused_handshake_is_a_request_of_its_own_or_nothing(ports: dict[str, int], server: str) -> None:
+def test_bytes_after_a_refused_handshake_are_a_request_or_ignored(ports: dict[str, int], server: str) -> None:
     following = b"\r\n".join([b"GET / HTTP/1.1", b"Host: widgets.test", b"Connection: close", EVIL, KEYED, b"", b""])
     expected = {
         "httptools": ["origin_null"],

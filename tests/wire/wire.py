@@ -1,4 +1,4 @@
-"""A connection on which a test writes every byte by hand, and what an answer on it comes to, in one word."""
+"""A raw connection, and the outcome of an answer in one word."""
 
 import json
 import select
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from .app import KEY, PAGE
+from tests.wire.app import KEY, PAGE
 
 __all__ = ("Answer", "Wire", "connect", "outcome", "talked")
 
 DEADLINE = 10.0
 LARGEST_READ = 65_536
 WITHOUT_BODY = frozenset({100, 101, 204, 304})
-TEXT, CLOSE = 0x81, 0x88  # RFC 6455 section 5.2: the first byte of a frame that is a whole message
+TEXT, CLOSE = 0x81, 0x88  # RFC 6455 section 5.2: the first byte of an unfragmented message
 TWO_MORE_BYTES = 126
-NOT_IMPLEMENTED = 501  # RFC 9112 section 6.1: what a server says to a transfer coding that it does not know
+NOT_IMPLEMENTED = 501  # RFC 9112 section 6.1: the answer to an unknown transfer coding
 
-# DESIGN.md section 7, written down once more. The key and the list are there in all of these tests.
+# The documented statuses, repeated here on purpose. All of these tests have a list of keys.
 STATUS = {
     "key_missing": 400,
     "key_malformed": 400,
@@ -32,19 +32,19 @@ STATUS = {
     "origin_missing": 403,
     "origin_not_allowed": 403,
 }
-# Where the page's origin is known, its script may read the reason (section 8).
+# If the page's origin is known, its script may read the reason.
 READABLE = frozenset({"origin_not_allowed", "key_missing", "key_malformed", "key_conflict", "key_unknown"})
 
 
 class Answer(NamedTuple):
-    """A response; the names of its headers are in lower case."""
+    """A response. Its header names are in lower case."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
 
     def values(self, wanted: bytes) -> list[bytes]:
-        """Give what stands in all header lines of one name."""
+        """The values of all header lines with one name."""
         return [value for name, value in self.headers if name == wanted]
 
 
@@ -56,16 +56,16 @@ class Wire:
         self._buffer = b""
 
     def send(self, data: bytes) -> None:
-        """Write, though the server may have hung up already."""
+        """Send data, even if the server has already disconnected."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.sendall(data)
 
     def answered_within(self, seconds: float) -> bool:
-        """Wait for the server to write, or hang up."""
+        """Wait for the server to send something or disconnect."""
         return self._buffer != b"" or select.select([self._connection], [], [], seconds)[0] != []
 
     def receive(self) -> bytes:
-        """Read whatever comes next; nothing once the server has hung up."""
+        """Read the next data; nothing once the server has disconnected."""
         if not self._buffer:
             try:
                 return self._connection.recv(LARGEST_READ)
@@ -75,14 +75,14 @@ class Wire:
         return received
 
     def take(self, length: int) -> bytes:
-        """Read so many bytes."""
+        """Read exactly this many bytes."""
         while len(self._buffer) < length:
             self._read_on()
         taken, self._buffer = self._buffer[:length], self._buffer[length:]
         return taken
 
     def answer(self) -> Answer | None:
-        """Read one response of HTTP/1; None if the server has hung up instead."""
+        """Read one HTTP/1 response; None if the server disconnected instead."""
         self._buffer = self.receive()
         if not self._buffer:
             return None
@@ -102,7 +102,7 @@ class Wire:
         return answer._replace(body=b"".join(self._rest()))
 
     def answers(self) -> Iterator[Answer]:
-        """Read responses until the server hangs up."""
+        """Read responses until the server disconnects."""
         while (answer := self.answer()) is not None:
             yield answer
 
@@ -125,26 +125,26 @@ class Wire:
     def _read_on(self) -> None:
         before = self.receive() if self._buffer else b""
         more = self.receive()
-        assert more, f"the server has hung up in the middle of an answer: {before!r}"
+        assert more, f"the server disconnected in the middle of an answer: {before!r}"
         self._buffer = before + more
 
 
 @contextmanager
 def connect(port: int) -> Iterator[Wire]:
-    """Open a connection until the end of the block."""
+    """Open a connection while the context is open."""
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield Wire(connection)
 
 
 def outcome(answer: Answer | None) -> str:
-    """Say who gave an answer and which, after seeing that it is as DESIGN.md sections 7 and 8 have it.
+    """Check an answer, and name its sender and outcome.
 
     Args:
-        answer: the answer; None where the server hung up without one.
+        answer: the answer; None if the server disconnected without one.
 
     Returns:
-        "allowed" if the app answered; "preflight" or a reason if the gate did; else "server" with the status, or "closed".
+        "allowed" if the app answered; "preflight" or a reason if the gate did; "server" with the status, or "closed".
     """
     if answer is None:
         return "closed"
@@ -171,13 +171,13 @@ def outcome(answer: Answer | None) -> str:
 
 
 def talked(take: Callable[[int], bytes]) -> str:
-    """Say what a WebSocket comes to that the server has opened.
+    """Read an open WebSocket to its end, and check its messages.
 
     Args:
-        take: gives so many bytes of what the server sends on it.
+        take: the function that reads this many bytes.
 
     Returns:
-        "allowed", after reading what the app says there until it closes it.
+        "allowed", once the app has closed the WebSocket.
     """
     first, length = take(2)
     assert first == TEXT
