@@ -1,9 +1,10 @@
-"""Where the time of an allowed request goes: the middleware beside copies of itself, each of which lacks some of its lines.
+"""Where the time of an allowed request goes, line by line.
 
     python -m benchmarks.lines [--rounds 60] [--requests 1000] [--json FILE] [--quick]
 
-What a step costs is what the middleware takes more than the copy without it, for the same requests in the same round. The
-copies are made of the source as it is; where it has changed so that a step is not found any more, this ends with a sentence.
+The middleware is compared with copies of itself that lack some lines. The cost of a step is the time of the middleware minus
+that of the copy without it, for the same requests in the same round. The copies are made from the current source. If a step
+is no longer found in it, the benchmark stops and says so.
 """
 
 import asyncio
@@ -29,9 +30,9 @@ from gatekeeper.web import asgi
 WHOLE = "gatekeeper, all of it"
 LEAST = "gatekeeper, none of these"
 
-# What is left out, by what it is for; each text is replaced by the one after it.
+# The text to replace for each step, and its replacement.
 STEPS: dict[str, tuple[tuple[str, str], ...]] = {
-    "headers that come twice, and a key header by any name": (
+    "repeated headers, and a configurable key header": (
         ("origin = value if origin is None else CONFLICT", "origin = value"),
         ("elif name == key_header and value:", 'elif name == b"data-client-key":'),
         ("key = value if key is None or key == value else CONFLICT", "key = value"),
@@ -65,12 +66,12 @@ class Parameters:
 
 
 def copy_without(*replacements: tuple[str, str]) -> Any:
-    """The middleware's class, made of its source with some of its text replaced."""
+    """Compile the middleware's class from its source, with some text replaced."""
     path = Path(str(asgi.__file__))
     source = path.read_text(encoding="utf-8")
     for before, after in replacements:
         if before not in source:
-            raise SystemExit(f"the middleware has no {before!r} any more: say in benchmarks.lines what stands there now")
+            raise SystemExit(f"the middleware no longer contains {before!r}: update STEPS in benchmarks.lines")
         source = source.replace(before, after)
     module = ModuleType("benchmarks.lines.copy")
     sys.modules[module.__name__] = module
@@ -121,15 +122,15 @@ def _figures(taken: dict[str, list[float]]) -> Figures:
 
 
 def measure(parameters: Parameters) -> Figures:
-    """What the whole adds, and what each step of it costs, in nanoseconds."""
+    """Measure what the middleware adds, and what each step costs, in nanoseconds."""
     return asyncio.run(_measure(parameters))
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables to print."""
     added = figures["added_ns"]
     floor = added["floor"]["median"]
-    for title, by_name in (("added to an allowed request", added), ("of that", figures["steps_ns"])):
+    for title, by_name in (("added to an allowed request", added), ("cost of each step", figures["steps_ns"])):
         yield script.table(
             title,
             ("", "ns (quartiles)", "x floor"),

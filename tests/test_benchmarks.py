@@ -96,7 +96,7 @@ def test_lines_finds_every_step_of_an_allowed_request_in_the_middleware(results:
 
 
 def test_a_step_that_the_middleware_does_not_have_is_said() -> None:
-    with pytest.raises(SystemExit, match="the middleware has no 'what is not there' any more"):
+    with pytest.raises(SystemExit, match="the middleware no longer contains 'what is not there'"):
         lines.copy_without(("what is not there", ""))
 
 
