@@ -1,4 +1,4 @@
-"""Rows in a file, and hubs for the command line."""
+"""Files of rows, and hubs for the command line."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The command line in a process of its own, and rows for it to read."""
+"""The command line, in this process or another, and rows for it."""
 
 import json
 import os
@@ -24,7 +24,7 @@ KEY = "pk_live_acme_0000abcd1234"
 
 
 def gatekeeper(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command, with these variables in its environment and no others of ours."""
+    """Run a command in a process, without other GATEKEEPER_ variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEKEEPER_")}
     return subprocess.run(
         [sys.executable, "-m", "gatekeeper", *arguments],
@@ -38,12 +38,12 @@ def gatekeeper(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 class Invoked(NamedTuple):
-    """How a command ended that ran in this process.
+    """The result of a command that ran in this process.
 
     Attributes:
         code: the exit code.
-        out: what it printed.
-        err: what it printed to standard error.
+        out: its standard output.
+        err: its standard error.
     """
 
     code: int
@@ -52,7 +52,7 @@ class Invoked(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """What it printed, as JSON."""
+        """Its standard output, decoded from JSON."""
         return json.loads(self.out)
 
 
@@ -67,12 +67,12 @@ class Keys:
         self.environment = environment
 
     def __call__(self, *arguments: str, answer: str | None = None) -> Invoked:
-        """Run a command in this process, and answer its question."""
+        """Run a command in this process, with an answer to its question."""
         result = CliRunner().invoke(app, ["keys", *arguments], input=answer, env=self.environment)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return Invoked(result.exit_code, result.stdout, result.stderr)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What the hub lists."""
+        """The rows that the hub lists."""
         rows: list[dict[str, Any]] = self("list", "--json").json
         return rows

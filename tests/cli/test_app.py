@@ -1,4 +1,4 @@
-"""Every command: usage, and what is missing."""
+"""Wrong usage and missing extras of all commands."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
         ("uvicorn", ("hub",), "cli,hub"),
     ],
 )
-def test_a_missing_extra_is_a_sentence_with_the_pip_command(
+def test_a_missing_extra_is_reported_with_the_pip_command(
     tmp_path: Path, missing: str, arguments: tuple[str, ...], extra: str
 ) -> None:
     hide = (

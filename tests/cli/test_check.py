@@ -1,4 +1,4 @@
-"""gatekeeper check, as its users call it: what it prints and how it exits."""
+"""gatekeeper check: its output and exit codes."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-def test_check_of_an_allowed_page_names_the_row_and_the_entry_that_matched(rows: Path) -> None:
+def test_check_of_an_allowed_page_names_the_key_and_the_matched_entry(rows: Path) -> None:
     done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(rows))
     assert done.returncode == 0
     assert "allowed" in done.stdout
@@ -30,7 +30,7 @@ def test_check_of_an_allowed_page_names_the_row_and_the_entry_that_matched(rows:
     assert "matched  *.acme.com" in done.stdout
 
 
-def test_check_of_a_refused_page_names_the_nearest_entries_what_to_add_and_what_is_ignored(rows: Path) -> None:
+def test_check_of_a_refused_page_suggests_an_entry(rows: Path) -> None:
     done = gatekeeper("check", KEY, "https://acme.com", "--file", str(rows))
     assert done.returncode == 1
     assert "refused  origin_not_allowed (403)" in done.stdout
@@ -39,13 +39,13 @@ def test_check_of_a_refused_page_names_the_nearest_entries_what_to_add_and_what_
     assert "'acme.com/x' has a path" in done.stdout
 
 
-def test_check_takes_the_address_of_a_page_for_the_page(rows: Path) -> None:
+def test_check_accepts_the_url_of_a_page(rows: Path) -> None:
     done = gatekeeper("check", KEY, "https://Shop.acme.com/cart?item=7#top", "--file", str(rows))
     assert done.returncode == 0
     assert "https://shop.acme.com" in done.stdout
 
 
-def test_check_of_a_page_without_a_scheme_says_how_to_name_it(rows: Path) -> None:
+def test_check_of_a_page_without_a_scheme_suggests_one(rows: Path) -> None:
     done = gatekeeper("check", KEY, "shop.acme.com", "--file", str(rows))
     assert done.returncode == 1
     assert "origin_malformed" in done.stdout
@@ -61,7 +61,7 @@ def test_check_of_a_page_without_a_scheme_says_how_to_name_it(rows: Path) -> Non
         ("", "key_missing"),
     ],
 )
-def test_check_says_what_is_wrong_with_the_key_and_never_prints_it(rows: Path, key: str, reason: str) -> None:
+def test_check_explains_a_bad_key_without_printing_it(rows: Path, key: str, reason: str) -> None:
     done = gatekeeper("check", key, "https://acme.com", "--file", str(rows))
     assert done.returncode == 1
     assert f"refused  {reason}" in done.stdout
@@ -79,7 +79,7 @@ def test_check_asks_a_hub_with_a_token_from_the_environment(demo: Demo) -> None:
     assert token not in refused.stdout + refused.stderr
 
 
-def test_check_with_a_token_that_the_hub_does_not_know_says_so_and_does_not_print_it(demo: Demo) -> None:
+def test_check_with_an_unknown_token_exits_with_2_without_printing_it(demo: Demo) -> None:
     token = "sk_live_acme_aTokenThatNobodyMinted"
     done = gatekeeper("check", KEY, "https://acme.com", "--hub", demo.hub_url, GATEKEEPER_TOKEN=token)
     assert done.returncode == 2
@@ -87,7 +87,7 @@ def test_check_with_a_token_that_the_hub_does_not_know_says_so_and_does_not_prin
     assert token not in done.stdout + done.stderr
 
 
-def test_check_of_a_hub_that_is_not_there_exits_with_3() -> None:
+def test_check_of_an_unreachable_hub_exits_with_3() -> None:
     done = gatekeeper("check", KEY, "https://acme.com", "--hub", "http://127.0.0.1:1", GATEKEEPER_TOKEN="sk_live_acme_x")
     assert done.returncode == 3
     assert "http://127.0.0.1:1" in done.stderr
@@ -101,7 +101,7 @@ def test_check_of_a_hub_that_is_not_there_exits_with_3() -> None:
         (None, "cannot read"),
     ],
 )
-def test_check_of_a_file_that_is_no_list_of_rows_says_why(tmp_path: Path, content: str | None, said: str) -> None:
+def test_check_of_an_invalid_file_explains_the_error(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "rows.json"
     if content is not None:
         path.write_text(content)
@@ -110,7 +110,7 @@ def test_check_of_a_file_that_is_no_list_of_rows_says_why(tmp_path: Path, conten
     assert said in done.stderr
 
 
-def test_check_says_which_row_of_a_file_is_bad_and_why_and_uses_the_others(tmp_path: Path) -> None:
+def test_check_names_a_bad_row_and_uses_the_others(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"id": "bad", "last8": "short", "domain_allowlist": []}, *ROWS]))
     done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(path))
@@ -119,7 +119,7 @@ def test_check_says_which_row_of_a_file_is_bad_and_why_and_uses_the_others(tmp_p
     assert "'last8'" in done.stderr
 
 
-def test_check_warns_of_a_list_that_a_gate_would_not_trust(tmp_path: Path) -> None:
+def test_check_warns_of_a_list_that_a_gate_would_reject(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([*ROWS, {"id": "bad"}]))
     done = gatekeeper("check", KEY, "https://a.acme.com", "--file", str(path))
@@ -127,7 +127,7 @@ def test_check_warns_of_a_list_that_a_gate_would_not_trust(tmp_path: Path) -> No
     assert "rejects a list with so many bad rows" in done.stderr
 
 
-def test_check_without_a_token_says_where_to_put_it() -> None:
+def test_check_without_a_token_names_its_variable() -> None:
     done = gatekeeper("check", KEY, "https://acme.com", "--hub", "http://127.0.0.1:1")
     assert done.returncode == 2
     assert "GATEKEEPER_TOKEN" in done.stderr

@@ -1,4 +1,4 @@
-"""gatekeeper demo, as its users end it."""
+"""gatekeeper demo, until a signal stops it."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_demo_ends_in_order_and_leaves_nothing_behind(ending: signal.Signals, tmp_path: Path) -> None:
+def test_the_demo_stops_cleanly_and_leaves_nothing_behind(ending: signal.Signals, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     demo = subprocess.Popen(
         [sys.executable, "-m", "gatekeeper", "demo"],

@@ -1,4 +1,4 @@
-"""gatekeeper hub, as its operators run it: processes, signals, files and databases."""
+"""gatekeeper hub: processes, signals, files and databases."""
 
 import json
 import os
@@ -26,12 +26,12 @@ PEPPER = "the pepper of these tests"
 
 
 class Running(NamedTuple):
-    """A hub that serves.
+    """A running hub.
 
     Attributes:
-        url: where it is.
-        process: the process, or the parent of several.
-        logged: what it has logged until it served.
+        url: its URL.
+        process: the process, or the parent of the workers.
+        logged: its log during the start.
     """
 
     url: str
@@ -39,7 +39,7 @@ class Running(NamedTuple):
     logged: str
 
     def end(self, ending: signal.Signals = signal.SIGTERM) -> str:
-        """End it, and say what it has logged since."""
+        """Stop the hub, and return its log since the start."""
         self.process.send_signal(ending)
         _, logged = self.process.communicate(timeout=30)
         return logged
@@ -88,18 +88,18 @@ def mint(database: Path | str, *, account: str = "acme", **environment: str) -> 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    # Beside them runs a process of the standard library that tidies up after them.
-    return [int(child) for child in children if "spawn_main" in shown_to_everybody([int(child)])]
+    # The other child is the resource tracker of multiprocessing.
+    return [int(child) for child in children if "spawn_main" in command_lines([int(child)])]
 
 
-def shown_to_everybody(pids: list[int]) -> str:
+def command_lines(pids: list[int]) -> str:
     return "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids)
 
 
 # Serving
 
 
-def test_a_hub_serves_a_file_ends_in_order_and_goes_on_with_its_keys(tmp_path: Path) -> None:
+def test_a_hub_stops_cleanly_and_keeps_its_keys(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     token = mint(database)
     with running("--database", str(database)) as hub, HubClient(hub.url, token) as client:
@@ -114,7 +114,7 @@ def test_a_hub_serves_a_file_ends_in_order_and_goes_on_with_its_keys(tmp_path: P
         assert hub.process.returncode == 0
 
 
-def test_a_request_that_has_begun_is_answered_before_the_hub_ends(tmp_path: Path) -> None:
+def test_an_open_request_is_answered_before_the_hub_stops(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     token = mint(database)
     body = json.dumps({"name": "shop"}).encode()
@@ -125,7 +125,7 @@ def test_a_request_that_has_begun_is_answered_before_the_hub_ends(tmp_path: Path
     with running("--database", str(database)) as hub:
         with socket.create_connection(("127.0.0.1", httpx.URL(hub.url).port or 0), timeout=20) as connection:
             connection.sendall(head.encode())
-            # The hub asks for the body once the request has begun.
+            # The hub sends 100 Continue once it handles the request.
             assert connection.recv(1000).startswith(b"HTTP/1.1 100")
             hub.process.send_signal(signal.SIGTERM)
             assert hub.process.stderr is not None
@@ -136,25 +136,25 @@ def test_a_request_that_has_begun_is_answered_before_the_hub_ends(tmp_path: Path
         assert hub.process.wait(20) == 0
 
 
-def test_the_pepper_is_in_no_log_and_in_no_list_of_processes(tmp_path: Path) -> None:
+def test_the_pepper_is_not_in_logs_or_process_lists(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     with running("--database", str(database), GATEKEEPER_PEPPER=PEPPER) as hub:
-        assert PEPPER not in shown_to_everybody([hub.process.pid])
+        assert PEPPER not in command_lines([hub.process.pid])
         assert PEPPER not in hub.logged + hub.end()
     assert not (tmp_path / "hub.sqlite.pepper").exists()
 
 
-def test_several_workers_share_a_postgresql_database_and_end_together(postgres: PostgresCluster) -> None:
+def test_several_workers_share_a_postgresql_database_and_stop_together(postgres: PostgresCluster) -> None:
     database = postgres.create_schema()
     environment = {"GATEKEEPER_DATABASE": database, "GATEKEEPER_PEPPER": PEPPER}
     token = mint(database, GATEKEEPER_PEPPER=PEPPER)
     with running("--workers", "2", **environment) as hub:
         workers = workers_of(hub.process)
         assert len(workers) == 2
-        shown = shown_to_everybody([hub.process.pid, *workers])
+        shown = command_lines([hub.process.pid, *workers])
         assert PEPPER not in shown
         assert database not in shown
-        # Every connection may reach another worker.
+        # Each connection may reach a different worker.
         for number in range(8):
             with HubClient(hub.url, token) as client:
                 client.widget_keys.create(f"shop {number}")
@@ -167,14 +167,14 @@ def test_several_workers_share_a_postgresql_database_and_end_together(postgres: 
     assert token not in logged
 
 
-def test_several_workers_on_a_file_are_refused(tmp_path: Path) -> None:
+def test_several_workers_on_a_sqlite_file_are_refused(tmp_path: Path) -> None:
     done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--workers", "2")
     assert done.returncode == 2
     assert "2 workers need a PostgreSQL database" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hub_whose_postgresql_server_is_down_says_so_and_answers_503() -> None:
+def test_a_hub_starts_and_answers_503_if_postgresql_is_down() -> None:
     environment = {
         "GATEKEEPER_DATABASE": f"postgresql://hub:secret@127.0.0.1:{free_port()}/hub",
         "GATEKEEPER_PEPPER": PEPPER,
@@ -189,14 +189,14 @@ def test_a_hub_whose_postgresql_server_is_down_says_so_and_answers_503() -> None
 
 
 @pytest.mark.parametrize("listen", ["", "8700", ":8700", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:8700", "h:p"])
-def test_an_address_is_a_host_and_a_port(tmp_path: Path, listen: str) -> None:
+def test_an_invalid_listen_address_is_refused(tmp_path: Path, listen: str) -> None:
     done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--listen", listen)
     assert done.returncode == 2
     assert "expected host:port" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--listen", address)
@@ -207,7 +207,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 # The database
 
 
-def test_migrate_makes_a_file_and_its_pepper_and_can_be_repeated(tmp_path: Path) -> None:
+def test_migrate_creates_a_file_with_a_pepper_and_is_idempotent(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     for _ in range(2):
         done = gatekeeper("hub", "migrate", "--database", str(database))
@@ -217,7 +217,7 @@ def test_migrate_makes_a_file_and_its_pepper_and_can_be_repeated(tmp_path: Path)
     assert mint(database).startswith("sk_live_acme_")
 
 
-def test_migrate_prepares_a_postgresql_database_without_a_pepper(postgres: PostgresCluster) -> None:
+def test_migrate_needs_no_pepper_for_postgresql(postgres: PostgresCluster) -> None:
     database = postgres.create_schema()
     done = gatekeeper("hub", "migrate", GATEKEEPER_DATABASE=database)
     assert done.returncode == 0, done.stderr
@@ -225,7 +225,7 @@ def test_migrate_prepares_a_postgresql_database_without_a_pepper(postgres: Postg
 
 
 @pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
-def test_what_is_no_database_is_refused_in_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
     database = tmp_path / "hub.sqlite"
     database.write_text("this is a letter, and no database; " * 100)
     done = gatekeeper("hub", *command, GATEKEEPER_DATABASE=str(database), GATEKEEPER_PEPPER=PEPPER)
@@ -237,7 +237,7 @@ def test_what_is_no_database_is_refused_in_a_sentence(tmp_path: Path, command: t
 
 @pytest.mark.parametrize("database", ["mysql://hub@127.0.0.1/hub", ":memory:", ""])
 @pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
-def test_a_database_of_another_kind_is_refused_and_gets_no_pepper(
+def test_an_invalid_database_is_refused_and_gets_no_pepper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, command: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -246,7 +246,7 @@ def test_a_database_of_another_kind_is_refused_and_gets_no_pepper(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_postgresql_server_that_is_not_there_exits_with_3_and_the_password_stays_secret() -> None:
+def test_an_unreachable_postgresql_server_exits_with_3() -> None:
     database = f"postgresql://hub:secret@127.0.0.1:{free_port()}/hub"
     for command in (("migrate",), ("token", "list")):
         done = gatekeeper("hub", *command, GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER)
@@ -258,7 +258,7 @@ def test_a_postgresql_server_that_is_not_there_exits_with_3_and_the_password_sta
 # The pepper
 
 
-def test_a_new_file_gets_a_pepper_beside_it_that_only_its_owner_reads(tmp_path: Path) -> None:
+def test_a_new_file_gets_a_pepper_readable_only_by_the_owner(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     done = gatekeeper("hub", "token", "create", "--account", "acme", "--name", "ci", "--database", str(database))
     pepper = tmp_path / "hub.sqlite.pepper"
@@ -268,7 +268,7 @@ def test_a_new_file_gets_a_pepper_beside_it_that_only_its_owner_reads(tmp_path: 
     assert pepper.read_text().strip() not in done.stdout + done.stderr
 
 
-def test_a_file_whose_pepper_is_lost_is_not_given_another_one(tmp_path: Path) -> None:
+def test_an_existing_file_without_its_pepper_gets_no_new_one(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     mint(database)
     (tmp_path / "hub.sqlite.pepper").unlink()
@@ -278,7 +278,7 @@ def test_a_file_whose_pepper_is_lost_is_not_given_another_one(tmp_path: Path) ->
     assert not (tmp_path / "hub.sqlite.pepper").exists()
 
 
-def test_a_pepper_may_come_from_a_file_or_from_the_environment_and_the_file_goes_first(tmp_path: Path) -> None:
+def test_a_pepper_file_takes_precedence_over_the_environment(tmp_path: Path) -> None:
     database, pepper = tmp_path / "hub.sqlite", tmp_path / "pepper"
     pepper.write_text(f"{PEPPER}\n")
     pepper.chmod(0o600)
@@ -296,7 +296,7 @@ def test_a_pepper_may_come_from_a_file_or_from_the_environment_and_the_file_goes
 @pytest.mark.parametrize(
     ("content", "said"), [(b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "not text"), (None, "cannot read")]
 )
-def test_a_pepper_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_an_unreadable_pepper_is_reported(tmp_path: Path, content: bytes | None, said: str) -> None:
     pepper = tmp_path / "pepper"
     if content is not None:
         pepper.write_bytes(content)
@@ -305,7 +305,7 @@ def test_a_pepper_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | 
     assert said in done.stderr
 
 
-def test_a_pepper_that_others_may_read_is_warned_about(tmp_path: Path) -> None:
+def test_a_pepper_readable_by_others_is_a_warning(tmp_path: Path) -> None:
     pepper = tmp_path / "pepper"
     pepper.write_text(PEPPER)
     pepper.chmod(0o644)
@@ -314,7 +314,7 @@ def test_a_pepper_that_others_may_read_is_warned_about(tmp_path: Path) -> None:
     assert f"chmod 600 {pepper}" in done.stderr
 
 
-def test_a_postgresql_database_needs_a_pepper_of_the_operators_own() -> None:
+def test_a_postgresql_database_needs_a_given_pepper() -> None:
     done = gatekeeper("hub", GATEKEEPER_DATABASE="postgresql://hub@127.0.0.1:1/hub")
     assert done.returncode == 2
     assert "GATEKEEPER_PEPPER" in done.stderr
@@ -341,7 +341,7 @@ def test_tokens_are_listed_without_their_plaintexts(tmp_path: Path) -> None:
     assert not [plaintext for plaintext in plaintexts if plaintext in shown]
 
 
-def test_a_revoked_token_is_unknown_from_the_next_request_on(tmp_path: Path) -> None:
+def test_a_revoked_token_is_refused_at_the_next_request(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     environment = {"GATEKEEPER_DATABASE": str(database)}
     token = mint(database)
@@ -357,7 +357,7 @@ def test_a_revoked_token_is_unknown_from_the_next_request_on(tmp_path: Path) -> 
     assert (again.returncode, "there is no token" in again.stderr) == (1, True)
 
 
-def test_a_token_is_not_revoked_before_somebody_says_yes(tmp_path: Path) -> None:
+def test_revoking_a_token_needs_a_confirmation(tmp_path: Path) -> None:
     environment = {"GATEKEEPER_DATABASE": str(tmp_path / "hub.sqlite")}
     mint(tmp_path / "hub.sqlite")
     (listed,) = tokens(environment)
@@ -366,13 +366,13 @@ def test_a_token_is_not_revoked_before_somebody_says_yes(tmp_path: Path) -> None
     assert tokens(environment) == [listed]
 
 
-def test_an_account_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_account_is_refused(tmp_path: Path) -> None:
     done = gatekeeper("hub", "token", "create", "--account", "Acme!", "--name", "ci", "--database", str(tmp_path / "hub"))
     assert done.returncode == 2
     assert "account 'Acme!'" in done.stderr
 
 
-def test_options_before_the_command_count_unless_the_command_has_its_own(tmp_path: Path) -> None:
+def test_options_of_the_command_override_those_before_it(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     named = ("token", "create", "--account", "acme", "--name", "ci")
     assert gatekeeper("hub", "--database", str(first), *named).returncode == 0

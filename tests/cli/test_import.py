@@ -1,4 +1,4 @@
-"""gatekeeper keys import, against the reference hub over real sockets, and against hubs that misbehave."""
+"""gatekeeper keys import, against the reference hub and a misbehaving one."""
 
 import os
 import resource
@@ -27,7 +27,7 @@ def minted(file: Path) -> list[list[str]]:
     return lines
 
 
-def test_import_mints_a_key_for_each_line_and_writes_them_where_only_the_owner_reads(keys: Keys, tmp_path: Path) -> None:
+def test_import_mints_a_key_per_line_into_a_file_only_for_the_owner(keys: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "Shop,acme.com *.acme.com,agent-7", '"Blog ""x""",blog.acme.com;www.acme.com,', "Bare,,")
     done = keys("import", str(file))
     assert done.code == 0, done.err
@@ -44,7 +44,7 @@ def test_import_mints_a_key_for_each_line_and_writes_them_where_only_the_owner_r
         assert public_key not in done.out + done.err
 
 
-def test_a_bad_line_is_named_and_disturbs_no_other(keys: Keys, tmp_path: Path) -> None:
+def test_a_bad_line_is_named_and_the_others_are_imported(keys: Keys, tmp_path: Path) -> None:
     file = write(
         tmp_path,
         "Shop,acme.com,",
@@ -75,7 +75,7 @@ def test_a_bad_line_is_named_and_disturbs_no_other(keys: Keys, tmp_path: Path) -
     assert "--resume" in done.err
 
 
-def test_an_import_goes_on_where_it_ended(keys: Keys, tmp_path: Path) -> None:
+def test_an_import_can_be_resumed(keys: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "Shop,acme.com,", "Path,acme.com/shop,", "Last,acme.com,")
     assert keys("import", str(file)).code == 1
     write(tmp_path, "Shop,acme.com,", "Path,acme.com,", "Last,acme.com,")
@@ -87,7 +87,7 @@ def test_an_import_goes_on_where_it_ended(keys: Keys, tmp_path: Path) -> None:
     assert len(keys.rows()) == 3
 
 
-def test_an_import_never_writes_over_a_file(keys: Keys, tmp_path: Path) -> None:
+def test_an_import_never_overwrites_a_file(keys: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "Shop,acme.com,")
     target = tmp_path / "rows.keys.csv"
     target.write_text("the only copy")
@@ -100,16 +100,14 @@ def test_an_import_never_writes_over_a_file(keys: Keys, tmp_path: Path) -> None:
     assert target.read_text() == "the only copy"
 
 
-def test_an_import_does_not_follow_a_link_that_lies_in_its_way(keys: Keys, tmp_path: Path) -> None:
+def test_an_import_does_not_follow_a_symlink(keys: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "Shop,acme.com,")
     (tmp_path / "rows.keys.csv").symlink_to(tmp_path / "elsewhere")
     assert keys("import", str(file)).code == 2
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_an_import_that_a_hub_stops_keeps_what_was_minted_and_says_how_to_go_on(
-    fake: FakeHub, at_fake: Keys, tmp_path: Path
-) -> None:
+def test_a_failed_import_keeps_the_minted_keys_and_says_how_to_resume(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     created = json_answer({**row(1), "public_key": "pk_live_acme_00000001"}, 201)
     fake.then(created, Answer(503))
     file = write(tmp_path, "Shop,acme.com,", "Blog,acme.com,", "Last,acme.com,")
@@ -122,7 +120,7 @@ def test_an_import_that_a_hub_stops_keeps_what_was_minted_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 1), (403, 1), (404, 3), (429, 3), (500, 3)])
-def test_an_import_that_cannot_go_on_stops_at_once(
+def test_an_import_stops_at_the_first_failure_of_the_hub(
     fake: FakeHub, at_fake: Keys, tmp_path: Path, status: int, code: int
 ) -> None:
     fake.always(Answer(status))
@@ -130,7 +128,7 @@ def test_an_import_that_cannot_go_on_stops_at_once(
     assert len(fake.requests) == 1
 
 
-def test_each_key_is_on_the_disk_before_the_next_is_minted(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
+def test_each_key_is_written_before_the_next_one_is_minted(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     seen: list[int] = []
 
     def create(_: object) -> Answer:
@@ -142,7 +140,7 @@ def test_each_key_is_on_the_disk_before_the_next_is_minted(fake: FakeHub, at_fak
     assert seen == [1, 2, 3, 4, 5]
 
 
-def test_a_kill_in_the_middle_loses_no_key_that_the_hub_has_told(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
+def test_a_kill_in_the_middle_loses_no_minted_key(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "First,,", "Second,,", "Third,,")
 
     def created(number: int) -> Answer:
@@ -172,28 +170,26 @@ def test_a_file_with_other_columns_is_refused(keys: Keys, tmp_path: Path, header
     assert not (tmp_path / "rows.keys.csv").exists()
 
 
-def test_a_file_with_a_byte_order_mark_and_without_the_last_column_is_fine(keys: Keys, tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_a_missing_last_column_are_accepted(keys: Keys, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_bytes("\ufeffname,domain_allowlist\r\nBücher,bücher.example\r\n".encode())
     assert keys("import", str(file), "--out", str(tmp_path / "keys")).code == 0
     assert [listed["name"] for listed in keys.rows()] == ["Bücher"]
 
 
-def test_a_file_that_is_not_there_exits_with_2(keys: Keys, tmp_path: Path) -> None:
+def test_a_missing_file_exits_with_2(keys: Keys, tmp_path: Path) -> None:
     assert keys("import", str(tmp_path / "nothing.csv")).code == 2
     assert keys("import", str(write(tmp_path, "Shop,,")), "--resume").code == 2
 
 
-def test_a_file_of_keys_that_was_cut_short_is_not_gone_on_with(keys: Keys, tmp_path: Path) -> None:
+def test_a_truncated_file_of_keys_is_not_resumed(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "rows.keys.csv").write_text("line,name,id,public_key\n2,Shop,key-1,pk_live_")
     done = keys("import", str(write(tmp_path, "Shop,,")), "--resume")
     assert (done.code, "cut short" in done.err) == (2, True)
     assert keys.rows() == []
 
 
-def test_a_key_that_cannot_be_written_down_is_named_and_no_other_is_minted(
-    fake: FakeHub, at_fake: Keys, tmp_path: Path
-) -> None:
+def test_a_key_that_cannot_be_saved_is_named_and_stops_the_import(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     fake.always(lambda _: json_answer({**row(1), "public_key": client_key(1)}, 201))
     file = write(tmp_path, "First,,", "Second,,")
 
@@ -216,9 +212,7 @@ def test_a_key_that_cannot_be_written_down_is_named_and_no_other_is_minted(
     assert len(fake.requests) == 1
 
 
-def test_a_place_where_no_file_can_be_made_is_named_before_anything_is_minted(
-    fake: FakeHub, at_fake: Keys, tmp_path: Path
-) -> None:
+def test_a_file_that_cannot_be_created_stops_the_import_first(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "Shop,,")
     done = at_fake("import", str(file), "--out", str(tmp_path / "nowhere" / "keys"))
     assert (done.code, "cannot write" in done.err) == (2, True)
@@ -226,7 +220,7 @@ def test_a_place_where_no_file_can_be_made_is_named_before_anything_is_minted(
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"name,key\n", None])
-def test_what_no_import_has_written_is_not_gone_on_with(
+def test_a_file_of_another_program_is_not_resumed(
     fake: FakeHub, at_fake: Keys, tmp_path: Path, content: bytes | None
 ) -> None:
     target = tmp_path / "rows.keys.csv"

@@ -1,4 +1,4 @@
-"""gatekeeper keys, against the reference hub over real sockets, and against hubs that misbehave."""
+"""gatekeeper keys, against the reference hub and a misbehaving one."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def mint(keys: Keys, *arguments: str) -> dict[str, Any]:
 # What each command does
 
 
-def test_create_prints_the_script_tag_and_says_that_the_key_is_told_once(keys: Keys) -> None:
+def test_create_prints_the_script_tag_and_that_the_key_is_shown_once(keys: Keys) -> None:
     done = keys("create", "Shop", "--allow", "acme.com", "--allow", "*.acme.com", "--agent", "agent-7")
     assert done.code == 0
     (listed,) = keys.rows()
@@ -38,18 +38,18 @@ def test_create_prints_the_script_tag_and_says_that_the_key_is_told_once(keys: K
     assert "will not be shown again" in done.err
 
 
-def test_create_names_the_widget_s_own_script(keys: Keys) -> None:
+def test_create_uses_the_url_of_the_widget(keys: Keys) -> None:
     done = keys("create", "Shop", "--widget-url", "https://w.acme.com/w.js")
     assert '<script src="https://w.acme.com/w.js" data-client-key="pk_live_' in done.out
 
 
-def test_create_with_json_prints_nothing_but_the_row_and_its_plaintext(keys: Keys) -> None:
+def test_create_with_json_prints_only_the_row_with_the_plaintext(keys: Keys) -> None:
     done = keys("create", "Shop", "--json")
     assert done.json["public_key"].endswith(done.json["last8"])
     assert "will not be shown again" in done.err
 
 
-def test_no_other_command_ever_prints_the_plaintext(keys: Keys) -> None:
+def test_no_other_command_prints_the_plaintext(keys: Keys) -> None:
     created = mint(keys, "--allow", "acme.com")
     for arguments in (
         ("list",),
@@ -79,7 +79,7 @@ def test_list_shows_every_key_and_its_state_in_full(keys: Keys) -> None:
     assert "none: blocked" in done.out
 
 
-def test_list_as_json_is_a_list_that_check_reads(keys: Keys, tmp_path: Path) -> None:
+def test_check_reads_the_output_of_list_as_json(keys: Keys, tmp_path: Path) -> None:
     created = mint(keys, "--allow", "acme.com")
     file = tmp_path / "rows.json"
     file.write_text(keys("list", "--json").out)
@@ -92,7 +92,7 @@ def test_list_of_no_keys_is_an_empty_list(keys: Keys) -> None:
     assert keys("list").code == 0
 
 
-def test_show_says_what_the_entries_mean(keys: Keys) -> None:
+def test_show_explains_the_entries(keys: Keys) -> None:
     created = mint(keys, "--allow", "*.acme.com")
     done = keys("show", created["last8"])
     assert created["id"] in done.out
@@ -100,7 +100,7 @@ def test_show_says_what_the_entries_mean(keys: Keys) -> None:
     assert keys("show", created["last8"], "--json").json["id"] == created["id"]
 
 
-def test_allow_adds_what_is_not_there_yet_and_disallow_takes_it_off(keys: Keys) -> None:
+def test_allow_adds_new_entries_and_disallow_removes_them(keys: Keys) -> None:
     created = mint(keys, "--allow", "acme.com")
     assert keys("allow", created["last8"], "*.acme.com", "ACME.com", "https://globex.com").code == 0
     assert keys.rows()[0]["domain_allowlist"] == ["acme.com", "*.acme.com", "https://globex.com"]
@@ -108,14 +108,14 @@ def test_allow_adds_what_is_not_there_yet_and_disallow_takes_it_off(keys: Keys) 
     assert keys.rows()[0]["domain_allowlist"] == ["*.acme.com"]
 
 
-def test_allow_of_what_is_there_already_sends_nothing(fake: FakeHub, at_fake: Keys) -> None:
+def test_allow_of_a_present_entry_sends_nothing(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1))
     assert at_fake("allow", "key-1", "Acme.com").code == 0
     assert {request.method for request in fake.requests} == {"GET"}
 
 
 @pytest.mark.parametrize("command", [("create", "shop", "--allow"), ("allow", "key-1")])
-def test_entries_are_looked_at_before_they_are_sent(fake: FakeHub, at_fake: Keys, command: tuple[str, ...]) -> None:
+def test_entries_are_validated_before_they_are_sent(fake: FakeHub, at_fake: Keys, command: tuple[str, ...]) -> None:
     fake.lists(row(1))
     done = at_fake(*command, "https://acme.com/shop")
     assert done.code == 2
@@ -124,7 +124,7 @@ def test_entries_are_looked_at_before_they_are_sent(fake: FakeHub, at_fake: Keys
     assert {request.method for request in fake.requests} <= {"GET"}
 
 
-def test_warnings_and_tips_are_shown_and_change_nothing(keys: Keys) -> None:
+def test_warnings_and_tips_are_printed_and_change_nothing(keys: Keys) -> None:
     created = mint(keys)
     done = keys("allow", created["id"], "*.acme.com", "shop.example")
     assert done.code == 0
@@ -133,7 +133,7 @@ def test_warnings_and_tips_are_shown_and_change_nothing(keys: Keys) -> None:
     assert keys.rows()[0]["domain_allowlist"] == ["*.acme.com", "shop.example"]
 
 
-def test_disallow_of_an_entry_that_is_not_there_names_those_that_are(keys: Keys) -> None:
+def test_disallow_of_an_absent_entry_lists_the_present_ones(keys: Keys) -> None:
     created = mint(keys, "--allow", "acme.com")
     done = keys("disallow", created["id"], "globex.com", "--yes")
     assert done.code == 2
@@ -152,14 +152,14 @@ def test_disable_and_enable(keys: Keys) -> None:
     assert keys("enable", created["id"], "--json").json["disabled_at"] is None
 
 
-def test_delete_of_a_key_that_was_never_used_removes_it(keys: Keys) -> None:
+def test_delete_removes_a_key_that_was_never_used(keys: Keys) -> None:
     created = mint(keys)
     done = keys("delete", created["last8"], "--yes")
     assert (done.code, "is deleted" in done.out) == (0, True)
     assert keys.rows() == []
 
 
-def test_delete_of_a_key_that_was_used_says_that_it_stays(fake: FakeHub, at_fake: Keys) -> None:
+def test_delete_says_that_a_used_key_stays(fake: FakeHub, at_fake: Keys) -> None:
     fake.then(json_answer([row(1)]), json_answer(row(1, disabled_at="2026-02-02T00:00:00Z")))
     done = at_fake("delete", "key-1", "--yes")
     assert (done.code, "its row stays" in done.out) == (0, True)
@@ -189,21 +189,21 @@ def test_events_of_the_reference_hub_name_the_token_and_the_change(keys: Keys) -
     assert keys("events", created["id"], "--json").json[-1]["action"] == "deleted"
 
 
-def test_events_of_a_key_that_is_gone_are_asked_for_by_its_id(fake: FakeHub, at_fake: Keys) -> None:
+def test_events_of_a_deleted_key_are_read_by_its_id(fake: FakeHub, at_fake: Keys) -> None:
     assert at_fake("events", "key-9", "--json").json == []
     assert fake.requests[1].target.endswith("/key-9/events")
 
 
-# Which key is meant
+# Which key a command finds
 
 
-def test_a_key_can_be_named_as_it_is_shown(fake: FakeHub, at_fake: Keys) -> None:
+def test_a_key_can_be_given_by_id_or_last_8_characters(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1), row(2))
     for named in ("key-2", "00000002", "…00000002"):
         assert at_fake("show", named, "--json").json["id"] == "key-2"
 
 
-def test_the_last_8_characters_of_two_keys_name_neither(fake: FakeHub, at_fake: Keys) -> None:
+def test_ambiguous_last_8_characters_are_refused(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1), row(2, last8="00000001"))
     done = at_fake("disable", "00000001", "--yes")
     assert done.code == 2
@@ -211,20 +211,20 @@ def test_the_last_8_characters_of_two_keys_name_neither(fake: FakeHub, at_fake: 
     assert {request.method for request in fake.requests} == {"GET"}
 
 
-def test_an_id_goes_before_the_last_8_characters_of_another_key(fake: FakeHub, at_fake: Keys) -> None:
+def test_an_id_takes_precedence_over_last_8_characters(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1), row(2, id="00000001"))
     assert at_fake("show", "00000001", "--json").json["last8"] == "00000002"
 
 
 @pytest.mark.parametrize("command", ["show", "enable", "unpin", "delete"])
-def test_a_key_that_is_not_there_is_refused(fake: FakeHub, at_fake: Keys, command: str) -> None:
+def test_an_unknown_key_is_refused(fake: FakeHub, at_fake: Keys, command: str) -> None:
     fake.lists(row(1))
     done = at_fake(command, "nothing!")
     assert done.code == 1
     assert "no key with the id or the last 8 characters 'nothing!'" in done.err
 
 
-def test_a_bad_row_is_named_and_hides_no_other(fake: FakeHub, at_fake: Keys) -> None:
+def test_a_bad_row_is_named_and_the_others_are_listed(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1), {"id": "key-2"})
     done = at_fake("list", "--json")
     assert [listed["id"] for listed in done.json] == ["key-1"]
@@ -238,7 +238,7 @@ def test_a_bad_row_is_named_and_hides_no_other(fake: FakeHub, at_fake: Keys) -> 
 @pytest.mark.parametrize(
     ("answer", "code", "said"), [("n\n", 1, "nothing was changed"), ("\n", 1, "nothing was changed"), ("", 2, "add --yes")]
 )
-def test_what_takes_something_away_asks_first(
+def test_destructive_commands_ask_first(
     fake: FakeHub, at_fake: Keys, command: tuple[str, ...], answer: str, code: int, said: str
 ) -> None:
     fake.lists(row(1))
@@ -250,18 +250,18 @@ def test_what_takes_something_away_asks_first(
     assert {request.method for request in fake.requests} == {"GET"}
 
 
-def test_who_answers_yes_is_obeyed(keys: Keys) -> None:
+def test_a_confirmed_command_runs(keys: Keys) -> None:
     created = mint(keys)
     assert keys("delete", created["id"], answer="y\n").code == 0
     assert keys.rows() == []
 
 
-def test_who_takes_the_last_entry_off_is_told_what_that_means(fake: FakeHub, at_fake: Keys) -> None:
+def test_removing_the_last_entry_warns_that_it_blocks_the_key(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1))
     assert "No entry is left, which blocks the key." in at_fake("disallow", "key-1", "acme.com", answer="n\n").err
 
 
-# How a command ends
+# Exit codes, errors and options
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_who_takes_the_last_entry_off_is_told_what_that_means(fake: FakeHub, at_
         (Answer(200, b"<html>"), 2),
     ],
 )
-def test_the_exit_code_says_whether_it_was_refused_or_could_not_be_asked(
+def test_the_exit_code_tells_refusals_from_failures_of_the_hub(
     fake: FakeHub, at_fake: Keys, answer: Answer, code: int
 ) -> None:
     fake.always(answer)
@@ -286,13 +286,13 @@ def test_the_exit_code_says_whether_it_was_refused_or_could_not_be_asked(
     assert fake.url in done.err or "JSON array" in done.err
 
 
-def test_a_hub_that_is_not_there_exits_with_3_and_says_where_it_was_looked_for() -> None:
+def test_an_unreachable_hub_exits_with_3_and_its_url() -> None:
     done = Keys(UNREACHABLE)("create", "shop")
     assert done.code == 3
     assert "http://127.0.0.1:1" in done.err
 
 
-def test_the_hubs_own_list_of_errors_is_shown(fake: FakeHub, at_fake: Keys) -> None:
+def test_the_errors_of_the_hub_are_printed(fake: FakeHub, at_fake: Keys) -> None:
     problem = {"detail": "1 entry is wrong", "errors": [{"entry": "acme.com", "reason": "shared", "hint": "\x1b[2Jno"}]}
     fake.always(json_answer(problem, 400))
     done = at_fake("create", "shop", "--allow", "acme.com")
@@ -310,7 +310,7 @@ def test_the_hubs_own_list_of_errors_is_shown(fake: FakeHub, at_fake: Keys) -> N
         ({"GATEKEEPER_HUB": "hub.example", "GATEKEEPER_TOKEN": TOKEN}, "base_url"),
     ],
 )
-def test_without_a_hub_or_a_token_it_says_where_to_put_them(environment: dict[str, str], said: str) -> None:
+def test_a_missing_hub_or_token_is_reported_with_its_variable(environment: dict[str, str], said: str) -> None:
     done = Keys(environment)("list")
     assert done.code == 2
     assert said in done.err
@@ -323,7 +323,7 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     assert Keys(UNREACHABLE)(*arguments).code == 2
 
 
-def test_options_go_before_the_environment(fake: FakeHub) -> None:
+def test_options_take_precedence_over_the_environment(fake: FakeHub) -> None:
     assert Keys(UNREACHABLE)("list", "--json", "--hub", fake.url, "--token", "other", "--account", "globex").json == []
     headers = fake.requests[0].headers
     assert (headers["authorization"], headers["x-account-id"]) == ("Bearer other", "globex")
@@ -335,7 +335,7 @@ def test_the_token_is_never_printed(fake: FakeHub, at_fake: Keys) -> None:
     assert TOKEN not in done.out + done.err
 
 
-def test_names_play_no_tricks_on_the_terminal(fake: FakeHub, at_fake: Keys) -> None:
+def test_control_characters_are_not_printed(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1, name="\x1b[31m[red]shop[/]\r\nkey", agent_id="\x1b[2J", domain_allowlist=["\x1b[2J"]))
     for arguments in (("list",), ("show", "key-1"), ("disable", "key-1")):
         done = at_fake(*arguments, answer="n\n")
@@ -343,7 +343,7 @@ def test_names_play_no_tricks_on_the_terminal(fake: FakeHub, at_fake: Keys) -> N
         assert "[red]shop[/]" in done.out + done.err
 
 
-def test_the_command_runs_as_a_process_of_its_own(served: Served) -> None:
+def test_the_commands_run_as_a_process(served: Served) -> None:
     environment = {"GATEKEEPER_HUB": served.url, "GATEKEEPER_TOKEN": served.token}
     created = gatekeeper("keys", "create", "Shop", "--allow", "acme.com", "--json", **environment)
     assert created.returncode == 0, created.stderr
