@@ -1,4 +1,4 @@
-"""Benchmarks of gatekeeper beside what is used or written in its place; README.md here says how to run and read them."""
+"""Benchmarks of gatekeeper beside its alternatives. See README.md here."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""Runs the benchmarks one after another, shows how far they are, keeps their JSON and draws the README's charts.
+"""Run the benchmarks, keep their JSON and draw the README's charts.
 
 python -m benchmarks [--full | --quick] [--only overhead,load] [--results DIR] [--charts .github] [--redraw]
 """
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from benchmarks import charts
 from benchmarks.script import ROOT
 
-# The short set: enough rounds for figures that hold, sizes that are over in minutes.
+# The short set: enough rounds for stable figures, and sizes that take minutes.
 SHORT = {
     "overhead": ("--rounds=15", "--keys=1000,100000"),
     "lines": ("--rounds=20",),
@@ -31,7 +31,7 @@ SHORT = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what was asked for; 1 if a benchmark fails."""
+    """Run the chosen benchmarks; return 1 if one fails."""
     options = _options(argv)
     console = Console()
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,12 +71,16 @@ def _run(options: argparse.Namespace, results: Path, console: Console) -> list[s
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="the parameters that each script has by default")
-    size.add_argument("--quick", action="store_true", help="small parameters: to see that they run, not to believe")
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(SHORT), help="some of " + ",".join(SHORT))
-    parser.add_argument("--results", type=Path, help="keep the JSON there")
-    parser.add_argument("--charts", type=Path, default=ROOT / ".github", help="draw the charts there")
-    parser.add_argument("--redraw", action="store_true", help="measure nothing; draw the charts of --results")
+    size.add_argument("--full", action="store_true", help="use the default parameters of each script")
+    size.add_argument(
+        "--quick", action="store_true", help="use small parameters, to see that they run; the figures mean nothing"
+    )
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=list(SHORT), help="run only these of " + ",".join(SHORT)
+    )
+    parser.add_argument("--results", type=Path, help="directory for the JSON")
+    parser.add_argument("--charts", type=Path, default=ROOT / ".github", help="directory for the charts")
+    parser.add_argument("--redraw", action="store_true", help="only draw the charts from the JSON in --results")
     options = parser.parse_args(argv)
     if unknown := set(options.only) - set(SHORT):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: expected some of {', '.join(SHORT)}")

@@ -1,4 +1,4 @@
-"""Requests as a server hands them to an app, without the server: what the benchmarks in process send."""
+"""ASGI requests as a server makes them, for the benchmarks in process."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ __all__ = (
 )
 
 PATH = "/api/v1/widget/config"
-BATCH = 50  # requests made ahead of a timed run: few enough to stay in the processor's cache, as a server's do
+BATCH = 50  # requests made before each timed run: few enough to stay in the processor's cache, as with a server
 
-# A GET with one header of its own by Chromium 156, in its order; the key, the origin and the referer come with a request.
+# A cross-origin GET with one custom header by Chromium 156, in its order. Each request sets key, origin and referer.
 HEADERS = (
     (b"host", b"widgets.example"),
     (b"connection", b"keep-alive"),
@@ -51,7 +51,7 @@ HEADERS = (
 def get(
     *, key: bytes | None = None, origin: bytes | None = None, referer: bytes | None = None, query: bytes = b""
 ) -> dict[str, Any]:
-    """The scope of a GET, all of its bytes made anew, because servers make them anew."""
+    """The scope of a GET. Like a server, it makes new bytes each time."""
     own = {b"data-client-key": key, b"origin": origin, b"referer": referer}
     headers = [(name, own.get(name, value)) for name, value in HEADERS]
     return _scope("GET", query, [(name, value) for name, value in headers if value is not None])
@@ -69,12 +69,12 @@ def preflight(origin: bytes) -> dict[str, Any]:
 
 
 def widget_app(lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-    """The app that all benchmarks guard: one route that answers a little JSON."""
+    """The guarded app: one route with a small JSON answer."""
     return Starlette(routes=[Route(PATH, _config)], lifespan=lifespan)
 
 
 async def mere_app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - as ASGI has it
-    """An app that takes next to no time, so that what is added to it shows."""
+    """An app that takes almost no time."""
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"x-request-id", b"7f3c2d")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"{}"})
@@ -87,12 +87,12 @@ async def headerless_app(scope: Scope, receive: Receive, send: Send) -> None:  #
 
 
 async def receive() -> Message:
-    """The body of a request that has none."""
+    """Receive the empty body of a request."""
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def send(message: Message) -> None:
-    """Send into the void."""
+    """Discard a message."""
 
 
 async def answer(app: ASGIApp, scope: Scope) -> tuple[int, dict[bytes, bytes]]:

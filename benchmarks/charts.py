@@ -1,4 +1,4 @@
-"""The README's charts, drawn from the JSON of the benchmarks; readable on a light page and on a dark one."""
+"""The README's charts, readable on light and dark pages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ from benchmarks.script import Figures
 __all__ = ("CHARTS", "draw")
 
 OURS = "#2f81f7"
-INK = "#7d8590"  # grey enough for either background
+INK = "#7d8590"  # a grey that is readable on either background
 OTHERS = ("#8b949e", "#b08800", "#bf5af2", "#3fb950", "#db6d28")
-CLIPPED_AT = 3.0  # times CORSMiddleware: whatever is longer would make the rest unreadable
+CLIPPED_AT = 3.0  # times CORSMiddleware: longer bars would make the rest unreadable
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "gatekeeper",
     "svg.fonttype": "none",
@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
 
 
 def overhead(figures: Figures, path: Path) -> None:
-    """What is added to an allowed request: a bar for each contender."""
+    """The time added to an allowed request: a bar for each contender."""
     added = {name: each["added_ns"] for name, each in figures["allowed"]["header key"].items()}
     clip = CLIPPED_AT * added["CORSMiddleware"]["median"]
     with _axes(path, (7.2, 3.0)) as axes:
@@ -53,7 +53,7 @@ def overhead(figures: Figures, path: Path) -> None:
 
 
 def keys(figures: Figures, path: Path) -> None:
-    """What an allowed request costs, by the number of keys."""
+    """The time of an allowed request by the number of keys."""
     by_keys = figures["flat"]["keys"]
     sizes = [int(size) for size in by_keys]
     first = figures["first_sight_us"]
@@ -104,7 +104,7 @@ def load(figures: Figures, path: Path) -> None:
 
 
 def matching(figures: Figures, path: Path) -> None:
-    """What deciding on an origin costs, by the number of entries."""
+    """The time of a decision by the number of entries."""
     with _axes(path, (7.2, 3.6)) as axes:
         colours = iter(OTHERS)
         for name, by_size in figures["curve_us"].items():
@@ -124,7 +124,7 @@ def matching(figures: Figures, path: Path) -> None:
 
 
 def lag(figures: Figures, path: Path) -> None:
-    """How late the event loop is while the largest list is refreshed, the worst of each kind of refresh."""
+    """The maximum lag of the event loop during each kind of refresh."""
     size, by_contender = max(figures.items(), key=lambda item: int(item[0]))
     with _axes(path, (7.2, 3.2)) as axes:
         for number, (contender, each) in enumerate(by_contender.items()):
@@ -158,12 +158,12 @@ def draw(benchmark: str, figures: Figures, directory: Path) -> list[Path]:
     """Draw the charts of a benchmark.
 
     Args:
-        benchmark: its name.
-        figures: what its JSON says.
-        directory: where the charts go.
+        benchmark: the name of the benchmark.
+        figures: the figures of its JSON.
+        directory: the directory for the charts.
 
     Returns:
-        What was drawn.
+        The files of the charts.
     """
     drawn = []
     for chart, name in CHARTS.get(benchmark, ()):

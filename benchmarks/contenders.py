@@ -1,4 +1,4 @@
-"""Who is asked by `benchmarks.overhead`, and what: each contender by the kind of request and its name."""
+"""The contenders of `benchmarks.overhead`, by kind of request and name."""
 
 import itertools
 import random
@@ -22,23 +22,23 @@ KEY = keys.client_key(0).encode()
 ORIGIN = keys.origin(0).encode()
 FOREIGN = b"https://shop.evil.example"
 REFERER = ORIGIN + b"/"
-IN_ROTATION = 500  # keys that take turns where keys are many: as many at every size, and fewer than the gate remembers
-EMPTY, TWIN, MANY = 1_000_001, 1_000_002, 1_000_003  # keys with no entries, with a last 8 that two have, with many entries
+IN_ROTATION = 500  # keys in rotation: the same number at every size, and fewer than the gate remembers
+EMPTY, TWIN, MANY = 1_000_001, 1_000_002, 1_000_003  # keys without entries, with an ambiguous last 8, with many entries
 KINDS = ("header key", "query key", "Referer", "no app headers")
 KNOWN: dict[tuple[bytes | None, bytes | None], object] = {(KEY, ORIGIN): object()}
 
-Name = tuple[str, str]  # the kind of a request, and who is asked
+Name = tuple[str, str]  # the kind of the request and the name of the contender
 
 
 class Contender(NamedTuple):
-    """An app, and the request of each number that it is asked."""
+    """An app, and a function that makes its request of each number."""
 
     app: ASGIApp
     request: Callable[[int], dict[str, Any]]
 
 
 class Floor:
-    """A bare loop over the headers, one dictionary hit and a wrapped send: what any guard has to do."""
+    """The minimum of any guard: a header loop, a lookup, a send."""
 
     def __init__(self, app: ASGIApp, known: Mapping[tuple[bytes | None, bytes | None], object] = KNOWN) -> None:
         self.app = app
@@ -62,7 +62,7 @@ class Floor:
 
 
 class Lookup(BaseHTTPMiddleware):
-    """What the floor does, written on Starlette's base class, as many are."""
+    """The floor as a BaseHTTPMiddleware, as many guards are written."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         origin = request.headers.get("origin", "")
@@ -73,7 +73,7 @@ class Lookup(BaseHTTPMiddleware):
 
 
 def allowed(gate: Gatekeeper, cors_origins: int) -> Iterator[tuple[Name, Contender]]:
-    """By the kind of allowed request and who is asked."""
+    """The contenders for allowed requests."""
     app = widget_app().build_middleware_stack()
     listed = [f"https://listed-{number}.example.com" for number in range(cors_origins - 1)] + [ORIGIN.decode()]
     requests: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -103,7 +103,7 @@ def allowed(gate: Gatekeeper, cors_origins: int) -> Iterator[tuple[Name, Contend
 
 
 def answered(gates: dict[str, Gatekeeper]) -> Iterator[tuple[Name, Contender]]:
-    """By what is answered in the app's place and who is asked."""
+    """The contenders for preflights and refusals, which the app does not answer."""
     app = widget_app().build_middleware_stack()
     cors = CORSMiddleware(app, allow_origins=[ORIGIN.decode()], allow_headers=["data-client-key"])
     guarded = {name: GatekeeperMiddleware(app, gate) for name, gate in gates.items()}
@@ -145,7 +145,7 @@ def answered(gates: dict[str, Gatekeeper]) -> Iterator[tuple[Name, Contender]]:
 
 
 def flat(by_keys: dict[int, Gatekeeper], by_entries: dict[int, Gatekeeper]) -> Iterator[tuple[Name, Contender]]:
-    """Allowed requests by the number of keys, which take turns, and by the number of the key's entries."""
+    """Allowed requests by the number of keys, and of the key's entries."""
     dice = random.Random(1)
     for size, gate in by_keys.items():
         chosen = dice.sample(keys.enabled(size), min(IN_ROTATION, len(keys.enabled(size))))

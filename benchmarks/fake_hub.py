@@ -1,6 +1,6 @@
-"""A hub for benchmarks, in a process of its own: it sends a list as fast as it can, and misbehaves on demand.
+"""A fast hub in another process, which misbehaves on demand.
 
-`python -m benchmarks.fake_hub LIST` prints two ports: of the list, and of commands, a line of JSON each.
+`python -m benchmarks.fake_hub LIST` prints two ports: one for the list, one for commands (a line of JSON each).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from benchmarks.script import ROOT
 __all__ = ("Hub", "Mode", "running")
 
 Mode = Literal["well", "down", "error", "garbage", "silent"]
-SLICE = 1 << 18  # bytes handed to the socket at once
+SLICE = 1 << 18  # bytes per write to the socket
 ERROR = b'HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\n"no"'
 GARBAGE = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\r\n<h1>Log in</h1>"
 
@@ -33,11 +33,11 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Hub:
-    """The other end of a hub in its own process.
+    """The control connection to a hub in its own process.
 
     Attributes:
-        url: what a HubSource takes.
-        ports: what another process makes its own Hub of.
+        url: the URL for a HubSource.
+        ports: the arguments for a Hub in another process.
     """
 
     def __init__(self, port: int, control: int) -> None:
@@ -48,32 +48,32 @@ class Hub:
         self._turn = threading.Lock()
 
     def serve(self, path: Path, *, etag: bool = True) -> None:
-        """Serve another list, with an ETag or without one."""
+        """Serve another list, with or without an ETag."""
         self._say(serve=str(path), etag=etag)
 
     def disable(self, last8: str) -> float:
-        """Revoke a key; its revocation is in every list that is asked for from the moment returned on."""
+        """Revoke a key, and return the time from which lists show it."""
         return float(self._say(disable=last8)["at"])
 
     def become(self, mode: Mode) -> None:
-        """Be well, down (connections are refused), failing (503), talking nonsense, or silent."""
+        """Be well, down (connection refused), failing (503), sending garbage, or silent."""
         self._say(mode=mode)
 
     def asked(self) -> list[float]:
-        """When the list was asked for, by the monotonic clock that all processes share."""
+        """The monotonic times of all requests for the list."""
         return list(self._say(asked=True)["asked"])
 
     def looked_up(self) -> int:
-        """How many single keys were asked for."""
+        """The number of lookups of single keys."""
         return int(self._say()["looked_up"])
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._answers.close()
         self._connection.close()
 
     def _say(self, **command: Any) -> dict[str, Any]:
-        # Keys are revoked from several threads, and each has to get its own answer.
+        # Several threads revoke keys, and each has to read its own answer.
         with self._turn:
             self._connection.sendall(json.dumps(command).encode() + b"\n")
             answer: dict[str, Any] = json.loads(self._answers.readline())
@@ -85,8 +85,8 @@ def running(path: Path, *, processor: int | None = None) -> Iterator[Hub]:
     """Run a hub that serves a list.
 
     Args:
-        path: the file with the list.
-        processor: the one that the hub keeps to.
+        path: the file of the list.
+        processor: the processor to which the hub is pinned.
     """
     command = [sys.executable, "-m", "benchmarks.fake_hub", str(path)]
     pipe = subprocess.PIPE
@@ -131,7 +131,7 @@ class _Server:
 
         commands = await asyncio.start_server(control, "127.0.0.1", 0)
         print(json.dumps([self._port, commands.sockets[0].getsockname()[1]]), flush=True)
-        # Whoever runs the hub holds the other end, so that it ends with them however they end.
+        # The parent process holds the other end: when it exits, for whatever reason, the hub exits too.
         await asyncio.to_thread(sys.stdin.read)
 
     async def _listen(self) -> None:
@@ -180,7 +180,7 @@ class _Server:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
-                    if length := _LENGTH.search(head):  # a report on usage, which it takes and forgets
+                    if length := _LENGTH.search(head):  # a usage report, which is read and dropped
                         await reader.readexactly(int(length[1]))
                         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
                     else:

@@ -1,14 +1,16 @@
-"""What strangers can cost: floods of unknown keys, of odd origins and of monstrous keys, and how valid traffic fares.
+"""The cost of hostile floods, also for valid traffic.
 
     python -m benchmarks.floods [--requests 1000000] [--rounds 5] [--seconds 4] [--json FILE] [--quick]
 
-Memory: every flood runs in a process of its own, with a hub in another. Its requests, no two alike, go through the guard in
-process; memory is that of the process after the flood less before it, the time of a request is the processor's, and the
-hub's requests are those that the flood has caused. Beside gatekeeper stands what is written without it: a dict of what the
-hub said in front of the hub itself, flooded with a hundredth of the requests, as it is that much slower.
+The floods consist of unknown keys, foreign origins, allowed subdomains, or malformed keys of 8 KB.
 
-Valid traffic: uvicorn serves the guarded app; in every round valid requests come at a steady rate, first with as many other
-valid requests beside them as a flood has, then with each flood, and the p99 of their latencies is taken.
+Memory: each flood runs in a process of its own, with a hub in another. Its requests, all different, go through the guard in
+process. Memory is the growth of the process during the flood, the time of a request is processor time, and the hub's
+requests are those that the flood caused. The alternative is a dict of the hub's answers in front of the hub. It gets a
+hundredth of the requests, because it is that much slower.
+
+Valid traffic: uvicorn serves the guarded app. In each round, valid requests are sent at a steady rate, once beside as many
+other valid requests as a flood has, then beside each flood. The figure is the p99 of their latencies.
 """
 
 import asyncio
@@ -33,12 +35,12 @@ from benchmarks.asgi import answer, get, receive, send, widget_app
 from benchmarks.script import Figures, parameter
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource
 
-VALID = 100  # keys of valid requests, in turn
+VALID = 100  # keys of valid requests, in rotation
 CALM = "other valid requests"
 CONNECTIONS = 10  # of valid traffic, and as many of the flood
-BREATH = 50  # requests in process before the event loop gets its turn
-WINDOW = 5.0  # seconds in which the hub may be asked once
-FEWER = 100  # times fewer requests for who asks the hub at each
+BREATH = 50  # requests in process before a yield to the event loop
+WINDOW = 5.0  # seconds in which the hub may get one request
+FEWER = 100  # times fewer requests for the contender that asks the hub each time
 KEYS = 1000
 MONSTROUS = b"x" * 8192
 LET_IN = (CALM, "subdomains that a key allows")
@@ -47,12 +49,12 @@ CONTENDERS = ("gatekeeper", "dict in front of the hub")
 
 @dataclass(frozen=True)
 class Parameters:
-    requests: int = parameter(1_000_000, 20_000, "requests of a flood in process, no two alike")
-    contenders: tuple[str, ...] = parameter(CONTENDERS, CONTENDERS, "who is flooded in process")
+    requests: int = parameter(1_000_000, 20_000, "requests of a flood in process, all different")
+    contenders: tuple[str, ...] = parameter(CONTENDERS, CONTENDERS, "contenders in process")
     rounds: int = parameter(5, 1, "rounds of valid traffic, each with every flood")
     seconds: float = parameter(4.0, 0.5, "seconds of a flood in a round")
-    valid_per_s: int = parameter(1_000, 1_000, "valid requests a second that are timed")
-    flood_per_s: int = parameter(2_000, 2_000, "requests of a flood a second beside them")
+    valid_per_s: int = parameter(1_000, 1_000, "timed valid requests per second")
+    flood_per_s: int = parameter(2_000, 2_000, "requests of a flood per second beside them")
 
 
 def _unknown(number: int) -> dict[str, bytes]:
@@ -81,7 +83,7 @@ FLOODS: dict[str, Callable[[int], dict[str, bytes]]] = {
 
 
 class Remembering:
-    """A guard as it is written without gatekeeper: what the hub says of a key, and what comes of a page, is remembered."""
+    """An alternative guard that remembers the hub's rows and its own decisions."""
 
     def __init__(self, app: ASGIApp, url: str) -> None:
         self.app = app
@@ -106,7 +108,7 @@ class Remembering:
 
 
 def measure(parameters: Parameters) -> Figures:
-    """What floods cost, by flood and contender, and the p99 of valid traffic meanwhile."""
+    """The cost of floods by contender, and the p99 of valid traffic."""
     kept_on, rest_on = script.processors()
     figures: Figures = {"floods": {}}
     with tempfile.TemporaryDirectory() as directory:
@@ -127,7 +129,7 @@ def measure(parameters: Parameters) -> Figures:
 
 
 async def process(flood: str, contender: str, requests: int, ports: tuple[int, int]) -> Figures:
-    """Be flooded, and say what that cost."""
+    """Flood a contender in this process, and measure the cost."""
     there = fake_hub.Hub(*ports)
     app = widget_app().build_middleware_stack()
     async with AsyncExitStack() as stack:
@@ -181,7 +183,7 @@ async def _latencies(parameters: Parameters, port: int) -> Figures:
 
 
 async def _pace(port: int, flood: str, per_s: int, numbers: Iterator[int], until: float, taken: list[float]) -> None:
-    """Send a share of so many requests a second, whatever becomes of the ones before."""
+    """Send a connection's share of the requests at a steady rate."""
     step = CONNECTIONS / per_s
     due = time.perf_counter() + random.random() * step
     async with wire.Connection(port) as connection:
@@ -199,7 +201,7 @@ async def _pace(port: int, flood: str, per_s: int, numbers: Iterator[int], until
 
 def _valid_request(number: int) -> dict[str, bytes]:
     chosen = number % VALID
-    chosen += chosen % 10 == 9  # noqa: PLR2004 - of ten keys the last is disabled
+    chosen += chosen % 10 == 9  # noqa: PLR2004 - the last of ten keys is disabled
     return {"key": keys.client_key(chosen).encode(), "origin": keys.origin(chosen).encode()}
 
 
@@ -212,7 +214,7 @@ def _most_within(window: float, moments: list[float]) -> int:
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     yield script.table(
         "floods, in process",
         ("flood", "", "requests", "µs each", "memory KB", "hub requests", "lists in 5 s"),

@@ -1,18 +1,18 @@
-"""How soon a revoked key is refused, and what customers notice while the hub is down, or flaps.
+"""The time from a revocation to its refusal, and decisions during outages.
 
     python -m benchmarks.freshness [--trials 200] [--window 120] [--soak 600] [--json FILE] [--quick]
 
 Revocations: uvicorn serves the guarded app with several workers, each of which polls the hub at the default interval (10 s
-± 20 %). Keys are revoked at random moments of a window, and every worker is asked with every revoked key every 50 ms until
-it refuses; what it takes is from the hub's having disabled the row to the refusal's having arrived. Keys that were refused,
-and keys that were not revoked, are asked about as well: an answer that is not due is a wrong decision.
+± 20 %). Keys are revoked at random times within a window, and each worker gets a request with each revoked key every 50 ms
+until it refuses. The time is from the change of the row at the hub to the arrival of the refusal. Keys that were already
+refused and keys that were not revoked are requested as well, and an unexpected answer is a wrong decision.
 
-A day without the hub: the gate's clock and sleep are simulated, its connections refused by a real port; at every step of the
-clock an allowed page, a foreign page, a disabled and an unknown key are decided on. Then the hub comes back.
+A day without the hub: the gate's clock and sleep are simulated, and a real port refuses its connections. At each step of the
+clock, the gate decides on an allowed page, a foreign page, a disabled key and an unknown key. Then the hub comes back.
 
-The soak: wrk loads one worker for so many seconds, beside a page that sends every kind of request, while the hub turns down,
-failing, silent, talkative nonsense and well again at random, and its list changes. The memory's slope is that of a line
-through the least of each twentieth in the second half, because a refresh takes memory and gives it back. Needs wrk.
+The soak: wrk loads one worker, beside a client that sends every kind of request. Meanwhile the hub's list changes, and the
+hub is down, failing, silent, sending garbage or well at random. Each refresh allocates and frees memory, so the slope of the
+memory is that of a line through the minimum of each twentieth in the second half. Needs wrk.
 """
 
 import asyncio
@@ -28,24 +28,24 @@ from pathlib import Path
 from benchmarks import fake_hub, keys, outages, script, servers, wire
 from benchmarks.script import Figures, parameter
 
-TICK = 0.05  # seconds between two questions about a revoked key
-CONNECTED_WITHIN = 60.0  # seconds in which every worker has to have answered
-OVERDUE = 60.0  # seconds after which a revocation counts as never noticed
+TICK = 0.05  # seconds between two requests with a revoked key
+CONNECTED_WITHIN = 60.0  # seconds within which each worker has to answer
+OVERDUE = 60.0  # seconds after which a revocation counts as missed
 
 
 @dataclass(frozen=True)
 class Parameters:
     trials: int = parameter(200, 10, "keys revoked")
-    window: float = parameter(120.0, 2.0, "seconds in which they are")
+    window: float = parameter(120.0, 2.0, "seconds in which they are revoked")
     workers: int = parameter(4, 2, "workers of uvicorn")
     interval: float = parameter(10.0, 1.0, "seconds between two polls of the hub")
     keys: int = parameter(10_000, 1_000, "keys of the account")
     day: float = parameter(86_340.0, 600.0, "simulated seconds without the hub, 0 for none; after 86,400 its list expires")
-    soak: int = parameter(600, 3, "whole seconds of the soak; 0 for none")
+    soak: int = parameter(600, 3, "seconds of the soak, a whole number; 0 for none")
 
 
 class Revocation:
-    """A key that is revoked, and when which worker refused it."""
+    """A revoked key, and the time until each worker refused it."""
 
     def __init__(self, number: int) -> None:
         self.head = _request(number)
@@ -55,7 +55,7 @@ class Revocation:
 
 
 def measure(parameters: Parameters) -> Figures:
-    """Times to refusal; a day without the hub; the soak."""
+    """The times to refusal, the day without the hub and the soak."""
     _, rest_on = script.processors()
     with tempfile.TemporaryDirectory() as directory:
         rows = Path(directory) / "rows"
@@ -97,7 +97,7 @@ async def _revocations(parameters: Parameters, there: fake_hub.Hub, port: int) -
 
 
 async def _connect(stack: AsyncExitStack, port: int, count: int) -> dict[int, wire.Connection]:
-    """A connection to each of the workers, by their process ids; some begin to answer later than others."""
+    """Connect to each worker, by process id; some start later than others."""
     workers: dict[int, wire.Connection] = {}
     deadline = time.monotonic() + CONNECTED_WITHIN
     while len(workers) < count:
@@ -110,14 +110,14 @@ async def _connect(stack: AsyncExitStack, port: int, count: int) -> dict[int, wi
             if process not in workers:
                 workers[process] = connection
                 await stack.enter_async_context(own.pop_all())
-        for connection in workers.values():  # or the server would close them as idle
+        for connection in workers.values():  # otherwise the server would close them as idle
             await connection.ask(_request(0))
         await asyncio.sleep(TICK)
     return workers
 
 
 async def _watch(worker: int, connection: wire.Connection, revocations: list[Revocation]) -> int:
-    """Ask a worker until it has refused every key that is revoked, and count its wrong decisions."""
+    """Poll a worker until it refuses all revoked keys; count wrong decisions."""
     wrong = 0
     dice = random.Random(worker)
     while not all(worker in revocation.refused for revocation in revocations):
@@ -128,7 +128,7 @@ async def _watch(worker: int, connection: wire.Connection, revocations: list[Rev
                 if status == HTTPStatus.FORBIDDEN:
                     revocation.refused[worker] = taken
                 elif status != HTTPStatus.OK or taken > OVERDUE:
-                    raise SystemExit(f"{taken:.0f} s after it was revoked a key is answered with {status}")
+                    raise SystemExit(f"a worker answers {status} for a key that was revoked {taken:.0f} s ago")
         refused = [revocation for revocation in revocations if worker in revocation.refused]
         if refused:
             wrong += (await connection.ask(dice.choice(refused).head)).status != HTTPStatus.FORBIDDEN
@@ -142,7 +142,7 @@ def _request(number: int) -> bytes:
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     yield script.table(
         f"time to refusal, {figures['revocations']} revocations, {figures['workers']} workers",
         ("", "p50 s", "p99 s", "max s"),

@@ -1,9 +1,9 @@
-"""Fails when gatekeeper has become much slower: the ratios of `overhead` and `matching`, not their times, against limits.
+"""Check the ratios of `overhead` and `matching` against limits.
 
     python -m benchmarks.guard [--json FILE]
 
-Each limit is half as much again as the goal, or as what was last measured where that is more, so that a busy machine breaks
-none. A ratio that is broken all the same is measured a second time before it counts.
+Ratios are compared, not times. Each limit is 1.5 times the goal, or 1.5 times the last measurement if that was higher, so
+that a busy machine does not exceed it. A ratio above its limit is measured a second time before it counts.
 """
 
 import argparse
@@ -20,13 +20,13 @@ SLACK = 1.5
 
 
 class Limit(NamedTuple):
-    """What a ratio may be.
+    """The limit of a ratio.
 
     Attributes:
-        what: the ratio, in words.
-        benchmark: the one that measures it.
-        read: finds it in the benchmark's figures.
-        due: the goal, or what was last measured.
+        what: the ratio in words.
+        benchmark: the benchmark that measures it.
+        read: a function that reads it from the figures of the benchmark.
+        due: the goal, or the last measurement.
     """
 
     what: str
@@ -36,7 +36,7 @@ class Limit(NamedTuple):
 
     @property
     def most(self) -> float:
-        """What it may be."""
+        """The highest ratio that passes."""
         return self.due * SLACK
 
 
@@ -84,7 +84,7 @@ LIMITS = (
 
 
 def measure(benchmarks: set[str]) -> dict[str, Figures]:
-    """The figures of some benchmarks, with small parameters."""
+    """The figures of benchmarks, with small parameters."""
     figures = {}
     if "overhead" in benchmarks:
         figures["overhead"] = overhead.measure(script.quick(overhead.Parameters, rounds=9, requests=1000))
@@ -94,15 +94,15 @@ def measure(benchmarks: set[str]) -> dict[str, Figures]:
 
 
 def broken(limits: tuple[Limit, ...], figures: dict[str, Figures]) -> dict[Limit, float]:
-    """The limits that are broken, and by which ratios."""
+    """The exceeded limits, with the measured ratios."""
     ratios = {limit: limit.read(figures[limit.benchmark]) for limit in limits}
     return {limit: ratio for limit, ratio in ratios.items() if not ratio <= limit.most}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; 1 if a limit is broken twice."""
+    """Measure, and return 1 if a limit is exceeded twice."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios and their limits there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios and limits to FILE")
     options = parser.parse_args(argv)
     figures = measure({limit.benchmark for limit in LIMITS})
     failed = broken(LIMITS, figures)
@@ -118,8 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     for limit, ratio in failed.items():
         print(
-            f"gatekeeper has become slower: {limit.what} is {ratio:.3g} x, where {limit.due:.3g} x is due and "
-            f"noise explains {limit.most:.3g} x at most; run python -m benchmarks.{limit.benchmark} on a quiet machine",
+            f"gatekeeper has become slower: {limit.what} is {ratio:.3g} x, expected {limit.due:.3g} x and at most "
+            f"{limit.most:.3g} x with noise; run python -m benchmarks.{limit.benchmark} on a quiet machine",
             file=sys.stderr,
         )
     return 1 if failed else 0

@@ -1,10 +1,10 @@
-"""What the reference hub takes: the list of 100,000 keys, the answer that nothing has changed, creates.
+"""The time of lists, 304 answers and creates of the reference hub.
 
     python -m benchmarks.hub [--rows 100000] [--rounds 7] [--creates 100] [--json]
 
-A hub with one uvicorn worker runs in a process of its own, over a SQLite file and, where PostgreSQL is installed, over a
-server that is started with its defaults (so that commits are synced). It is asked over loopback by http.client, which
-leaves the bodies as they come. Figures are medians, with the quartiles.
+A hub with one uvicorn worker runs in a process of its own, over a SQLite file and, if PostgreSQL is installed, over a server
+with default settings (so commits are synced). The client is http.client over loopback, which does not decode bodies.
+Figures are medians with quartiles.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from tests.support.postgres import PostgresCluster, find_postgres
 
 PEPPER = "the pepper of this benchmark"
 PATH = "/api/v1/widget-keys"
-UNCHANGED = 100  # questions in a round
+UNCHANGED = 100  # conditional requests in a round
 CONNECTIONS = 8
-SLICE = 5000  # rows that are inserted at a time
+SLICE = 5000  # rows per insert
 WORKER = """
 import socket, sys, uvicorn
 from gatekeeper.hub import create_hub
@@ -46,7 +46,7 @@ uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="error")).run([socke
 
 
 class Served(NamedTuple):
-    """A hub that is running."""
+    """A running hub."""
 
     process: int
     port: int
@@ -54,7 +54,7 @@ class Served(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A list as it came."""
+    """A received list: seconds to first byte and end, bytes, ETag."""
 
     first_byte: float
     whole: float
@@ -63,7 +63,7 @@ class Listed(NamedTuple):
 
 
 async def fill(database: str | Path, rows: int) -> str:
-    """Make a hub's database with many keys of one account; give a token of the account."""
+    """Fill a database with keys of one account, and return a token."""
     app = create_hub(database, pepper=PEPPER)
     now = datetime.now(UTC)
     async with app.router.lifespan_context(app):
@@ -86,7 +86,7 @@ def _row(number: int, now: datetime) -> dict[str, object]:
         "created_at": now,
         "updated_at": now,
         "last_used_at": now,
-        # Digests do not compress; these neither.
+        # Like real digests, these do not compress.
         "key_sha256": f"{hash((number, 1)) & (2**64 - 1):016x}{hash((number, 2)) & (2**64 - 1):016x}" * 2,
         "keyed_hash": f"{number:064x}",
         "use_count": number,
@@ -109,7 +109,7 @@ def serving(database: str | Path, rows: int) -> Iterator[Served]:
 
 
 def ask(connection: HTTPConnection, served: Served, **headers: str) -> HTTPResponse:
-    """Ask for the list."""
+    """Request the list."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request("GET", PATH, headers=served.headers | named)
     return connection.getresponse()
@@ -126,7 +126,7 @@ def measure_list(connection: HTTPConnection, served: Served, encoding: str) -> L
 
 
 def measure_unchanged(connection: HTTPConnection, served: Served, etag: str) -> float:
-    """Seconds to learn that the list has not changed."""
+    """The seconds until a 304 for the list."""
     begun = time.perf_counter()
     for _ in range(UNCHANGED):
         answer = ask(connection, served, If_None_Match=etag)
@@ -137,7 +137,7 @@ def measure_unchanged(connection: HTTPConnection, served: Served, etag: str) -> 
 
 
 def measure_creates(served: Served, creates: int) -> float:
-    """Creates in a second, over several connections at once."""
+    """The creates per second, over several connections."""
 
     def create_many(number: int) -> None:
         connection = HTTPConnection("127.0.0.1", served.port)
@@ -157,19 +157,19 @@ def measure_creates(served: Served, creates: int) -> float:
 
 
 def peak_memory(process: int) -> float:
-    """The most memory that a process has ever had, in MiB."""
+    """The peak memory of a process, in MiB."""
     status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def processor_time(process: int) -> float:
-    """Seconds of a processor that a process has taken, which other programs of the machine do not change much."""
+    """The processor seconds of a process, little affected by other programs."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(database: str | Path, rows: int, rounds: int, creates: int) -> dict[str, list[float]]:
-    """Every figure, once a round; creates last, because they change the list."""
+    """Measure each figure once a round. Creates come last: they change the list."""
     figures: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -196,7 +196,7 @@ def measure(database: str | Path, rows: int, rounds: int, creates: int) -> dict[
 
 
 def summary(figures: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Medians and quartiles."""
+    """The medians and quartiles."""
     summed = {}
     for name, values in figures.items():
         low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
@@ -206,7 +206,7 @@ def summary(figures: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def databases() -> Iterator[dict[str, str | Path]]:
-    """Have an empty database of each kind that there is."""
+    """Make an empty database of each available kind."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         found: dict[str, str | Path] = {"SQLite": Path(directory) / "hub.db"}
@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None, print_line: Callable[[str], None] = prin
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--creates", type=int, default=100, help="creates of each of the connections in a round")
+    parser.add_argument("--creates", type=int, default=100, help="creates per connection in a round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     with databases() as found:

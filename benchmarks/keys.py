@@ -1,4 +1,4 @@
-"""Accounts of any size: their client keys, their rows, and the lists that a hub would send of them.
+"""Accounts of any size: client keys, rows and lists.
 
 A key has 1 to 3 entries, 2 on average; one in ten is disabled. Rows have no `key_sha256`.
 """
@@ -13,12 +13,12 @@ import msgspec
 __all__ = ("ACCOUNT", "TOKEN", "client_key", "enabled", "last8", "origin", "row", "write_list")
 
 ACCOUNT = "acme"
-TOKEN = "sk_live_acme_benchmark"  # noqa: S105 - of no hub but the benchmark's own
-GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads the ids of neighbours over all of them
+TOKEN = "sk_live_acme_benchmark"  # noqa: S105 - valid only for the hub of the benchmark
+GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads neighbouring numbers over all ids
 
 
 def client_key(number: int) -> str:
-    """The client key of a row, of the length that the hub mints."""
+    """The client key of a row, as long as a real one."""
     return f"pk_live_{ACCOUNT}_4fJq8ZtR2mXw9LbN6cVh1KsD{last8(number)}"
 
 
@@ -28,7 +28,7 @@ def last8(number: int) -> str:
 
 
 def origin(number: int) -> str:
-    """A page that may use the key."""
+    """A page on which the key is allowed."""
     return f"https://shop-{number}.example.com"
 
 
@@ -38,7 +38,7 @@ def enabled(keys: int) -> list[int]:
 
 
 def row(number: int, *entries: str) -> dict[str, Any]:
-    """The row of a key, with entries beside its own."""
+    """The row of a key, with additional entries."""
     host = f"shop-{number}.example.com"
     return {
         "id": str(uuid.UUID(int=(number + 1) * GOLDEN % 2**128)),
@@ -54,7 +54,7 @@ def row(number: int, *entries: str) -> dict[str, Any]:
 
 
 def write_list(path: Path, keys: int, changed: Callable[[int], bool] = lambda _: False, mark: str = "") -> None:
-    """Write the list of an account, in which some keys have one more entry than they would have."""
+    """Write the list of an account, with another entry for changed keys."""
     encode = msgspec.json.Encoder().encode
     with path.open("wb") as file:
         for number in range(keys):

@@ -1,15 +1,14 @@
-"""What a guard costs behind a real server: requests/s and latencies, gatekeeper beside what is used and written instead.
+"""The cost of a guard behind a real server: requests/s and latencies.
 
     python -m benchmarks.load [--servers uvicorn,granian,hypercorn] [--rounds 5] [--seconds 3] [--json FILE] [--quick]
 
-One worker of the server keeps to one processor; wrk, Redis and the hub keep to another. Every round starts the servers anew,
-for two processes that run the same code may differ by some percent, and loads every guard once, in an order that changes.
-"allowed": one key and one page. The mixes: so many keys, asked for by Zipf's law (the keys by rank, 1/rank), with foreign
-origins, unknown keys and preflights among them; CORSMiddleware, which knows no keys, has one regex that fits all origins of
-customers, and an origin that fits it not is answered by the app all the same. The floor is what any guard has to do, and
-decides nothing (benchmarks/README.md). "Redis GET" and "hub by httpx" ask for the row of the key at every request, over
-loopback. Beside requests/s stands the processor's time that the server took for a request, which other programs on the
-machine disturb less. Needs wrk and redis-server.
+One worker of the server is pinned to one processor; wrk, Redis and the hub to another. Each round restarts the servers,
+because two processes with the same code may differ by some percent, and loads each guard once, in changing order.
+"allowed" has one key and one page. The mixes have many keys, chosen by Zipf's law (1/rank), with foreign origins, unknown
+keys and preflights. CORSMiddleware knows no keys: it has one regex for all origins of customers, and passes other origins to
+the app all the same. The floor is the minimum of any guard and decides nothing (benchmarks/README.md). "Redis GET" and "hub
+by httpx" fetch the row of the key for each request, over loopback. The processor time of the server per request is less
+affected by other programs than requests/s. Needs wrk and redis-server.
 """
 
 import itertools
@@ -30,27 +29,27 @@ from benchmarks.script import Figures, parameter
 from benchmarks.served import GUARDS
 from benchmarks.servers import SERVERS, Load, Served
 
-WARM_UP = 2  # seconds, in which a tape is played to its end
+WARM_UP = 2  # seconds, enough to play a tape to its end
 FOREIGN = "https://shop.evil.example"
-MOST_REFUSED_AMISS = 0.02  # of all requests: a tape is not played to its end
+MOST_REFUSED_AMISS = 0.02  # difference of shares; a tape may stop at any point
 
 
 @dataclass(frozen=True)
 class Parameters:
     servers: tuple[str, ...] = parameter(tuple(SERVERS), ("uvicorn",), "servers")
     guards: tuple[str, ...] = parameter(GUARDS, GUARDS, "guards")
-    rounds: int = parameter(5, 2, "rounds, in each of which every guard is loaded once")
-    seconds: int = parameter(3, 1, "whole seconds that a guard is loaded in a round")
+    rounds: int = parameter(5, 2, "rounds; each loads every guard once")
+    seconds: int = parameter(3, 1, "seconds per guard in a round, a whole number")
     connections: int = parameter(32, 32, "connections of wrk")
     mixes: tuple[int, ...] = parameter((1_000, 100_000), (1_000,), "numbers of keys of the mixes")
     foreign: float = parameter(0.05, 0.05, "share of foreign origins in a mix")
     unknown: float = parameter(0.01, 0.01, "share of unknown keys in a mix")
     preflights: float = parameter(0.10, 0.10, "share of preflights in a mix")
-    tape: int = parameter(20_000, 2_000, "requests of a mix, played again and again")
+    tape: int = parameter(20_000, 2_000, "requests of a mix, played in a loop")
 
 
 def measure(parameters: Parameters) -> Figures:
-    """Requests/s and latencies by server, workload and guard."""
+    """The requests/s and latencies by server, workload and guard."""
     script.need("wrk", "wrk")
     served_on, loaded_from = script.processors()
     figures: Figures = {}
@@ -75,7 +74,7 @@ def measure(parameters: Parameters) -> Figures:
 
 
 class Seen(NamedTuple):
-    """What a guard came to in a round, and the server's own time for a request, in microseconds."""
+    """The load of a guard, and the server's microseconds per request."""
 
     load: Load
     server_us: float
@@ -93,7 +92,7 @@ def _load(parameters: Parameters, server: str, options: Figures, tape: Path, on:
                 guard: stack.enter_context(servers.serve(server, {"guard": guard, **options}, processor=on[0]))
                 for guard in parameters.guards
             }
-            for served in running.values():  # connections are made and decisions remembered before it counts
+            for served in running.values():  # open connections and fill memos before measuring
                 played(served, WARM_UP)
             for guard in script.interleaved(running, 1, seed=number):
                 before = script.processor_time(running[guard].process)
@@ -110,7 +109,7 @@ def _figures(parameters: Parameters, seen: dict[str, list[Seen]], *, mixed: bool
         due = parameters.foreign + parameters.unknown if mixed else 0.0
         refused = statistics.mean(load.refused for load in loads)
         if any(load.errors for load in loads) or (guard == "gatekeeper" and abs(refused - due) > MOST_REFUSED_AMISS):
-            raise SystemExit(f"{guard} refuses {refused:.1%} where {due:.1%} are due, or fails: {loads}")
+            raise SystemExit(f"{guard} refuses {refused:.1%}, expected {due:.1%}, or has errors: {loads}")
         figures[guard] = {
             name: script.spread([getattr(load, name) for load in loads])
             for name in ("requests_per_s", "p50_ms", "p99_ms", "p999_ms", "refused")
@@ -127,7 +126,7 @@ def _figures(parameters: Parameters, seen: dict[str, list[Seen]], *, mixed: bool
 
 
 def _ratio(loads: list[Load], others: list[Load]) -> float:
-    """The median of what the rounds make of it, each of which had both of them within seconds."""
+    """The median of the ratios within each round."""
     return statistics.median(load.requests_per_s / other.requests_per_s for load, other in zip(loads, others, strict=True))
 
 
@@ -164,7 +163,7 @@ def _fill(port: int, rows: Path) -> None:
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     for server, by_workload in figures.items():
         for workload, by_guard in by_workload.items():
             yield script.table(

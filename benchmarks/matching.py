@@ -1,11 +1,10 @@
-"""Matching an origin against an allowlist: gatekeeper beside what others do, from 1 to 10,000 entries.
+"""The time of matching an origin against 1 to 10,000 entries.
 
     python -m benchmarks.matching [--rounds 15] [--sizes 1,10,100,10000] [--json FILE] [--quick]
 
-Nothing is remembered between two decisions. Each contender decides on an origin that its last entry allows and on one that
-no entry allows; a round times every contender once, in an order that changes, and the medians of the rounds are shown. Then:
-what a decision costs for a host of 253 bytes and a key of 100 entries, what compiling an entry costs, and the bytes of a
-compiled allowlist.
+No contender remembers decisions. Each one decides on an origin that its last entry allows, and on one that no entry allows.
+A round times each contender once, in changing order, and the tables show the medians of the rounds. Then come a decision on
+a host of 253 bytes with 100 entries, the time of compiling an entry, and the bytes of a compiled allowlist.
 """
 
 import fnmatch
@@ -21,13 +20,13 @@ from benchmarks.script import Figures, parameter
 from gatekeeper import Allowlist
 
 HIT, MISS = "https://a.last.example.com", "https://shop.evil.test"
-KEYS = 5_000  # allowlists whose memory is measured together
-AT_ONCE_NS = 2_000_000  # what is timed at once, so that the clock's own time is nothing beside it
+KEYS = 5_000  # allowlists in the measurement of memory
+TIMED_NS = 2_000_000  # duration of a timed run, so long that the clock's own time does not matter
 
 
 @dataclass(frozen=True)
 class Parameters:
-    rounds: int = parameter(15, 3, "rounds, in each of which every contender runs once")
+    rounds: int = parameter(15, 3, "rounds; each runs every contender once")
     sizes: tuple[int, ...] = parameter((1, 10, 100, 10_000), (1, 100, 10_000), "numbers of entries")
 
 
@@ -36,18 +35,18 @@ Decide = Callable[[str], bool]
 
 def gatekeeper(hosts: list[str]) -> Decide:
     entries = [f"*.{host}" for host in hosts]
-    # Built from the entries themselves, because a key has at most 100.
+    # Not parsed, because an allowlist has at most 100 entries.
     return Allowlist({entry: entry for entry in entries}, (), hosts, https_only=False).allows
 
 
 def starlette_list(hosts: list[str]) -> Decide:
-    """Starlette's allow_origins, which has no wildcards: one exact origin in place of each."""
+    """Starlette's allow_origins: exact origins, as it has no wildcards."""
     origins = [f"https://a.{host}" for host in hosts]
     return lambda origin: origin in origins
 
 
 def starlette_regex(hosts: list[str]) -> Decide:
-    """Starlette's allow_origin_regex: one alternative for each host."""
+    """Starlette's allow_origin_regex: one alternative per host."""
     compiled = re.compile("|".join(rf"https://[^/]+\.{re.escape(host)}" for host in hosts))
     return lambda origin: compiled.fullmatch(origin) is not None
 
@@ -59,7 +58,7 @@ def asgi_cors_globs(hosts: list[str]) -> Decide:
 
 
 def naive_scan(hosts: list[str]) -> Decide:
-    """The end of the host compared with each entry."""
+    """Compare the end of the host with each entry."""
 
     def decide(origin: str) -> bool:
         scheme, _, host = origin.partition("://")
@@ -78,7 +77,7 @@ CONTENDERS = {
 
 
 def measure(parameters: Parameters) -> Figures:
-    """Microseconds for a decision, by contender and number of entries; the worst cases."""
+    """The microseconds of a decision by contender and size, and worst cases."""
     curve: Figures = {name: {} for name in CONTENDERS}
     for size in parameters.sizes:
         hosts = [f"h{number}.example.com" for number in range(size - 1)] + ["last.example.com"]
@@ -95,7 +94,7 @@ def measure(parameters: Parameters) -> Figures:
 
 
 def _extremes(rounds: int) -> dict[str, dict[str, float]]:
-    """What the design promises of the worst cases."""
+    """The worst cases of decisions and compilation."""
     bases = [".".join(["a"] * labels) + ".zz" for labels in range(1, 51)]
     entries = [f"*.{base}" for base in bases] + [f"shop-{number}.example.com" for number in range(50)]
     deep = Allowlist.parse(entries)
@@ -110,7 +109,7 @@ def _extremes(rounds: int) -> dict[str, dict[str, float]]:
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     curve = figures["curve_us"]
     yield script.table(
         "µs for a decision: allowed by the last entry / allowed by none",
@@ -139,7 +138,7 @@ def _microseconds(action: Callable[[], object]) -> float:
     begun = time.perf_counter_ns()
     action()
     once = max(time.perf_counter_ns() - begun, 200)
-    repeats = max(1, min(2_000, AT_ONCE_NS // once))
+    repeats = max(1, min(2_000, TIMED_NS // once))
     begun = time.perf_counter_ns()
     for _ in range(repeats):
         action()
@@ -160,13 +159,13 @@ def _compile(entries: list[str]) -> float:
 def _bytes_of_an_allowlist() -> float:
     rows = [(f"shop-{number}.com", f"*.shop-{number}.com", "localhost:*") for number in range(KEYS)]
     for row in rows:
-        Allowlist.parse(row)  # what is memoised of public suffixes is not theirs
+        Allowlist.parse(row)  # the memo of public suffixes does not count
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     kept = [Allowlist.parse(row) for row in rows]
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # The list that keeps them is not theirs.
+    # The list itself does not count.
     return (after - before - kept.__sizeof__()) / KEYS
 
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.freshness` does to a hub: a day without it, by a simulated clock, and a soak while it flaps."""
+"""The outages of `benchmarks.freshness`: a simulated day, and a soak."""
 
 import asyncio
 import logging
@@ -17,20 +17,20 @@ from gatekeeper import Gatekeeper, HubSource, Reason
 
 __all__ = ("SimulatedTime", "day", "soak")
 
-STEP = 0.0005  # real seconds that a simulated sleep takes at least, for what is really under way
-PATIENCE = 600.0  # real seconds
+STEP = 0.0005  # real seconds per step of the clock, so that real IO can make progress
+PATIENCE = 600.0  # real seconds before giving up
 SOAKED_KEYS = 1000
 TROUBLES: tuple[fake_hub.Mode, ...] = ("down", "error", "garbage", "silent")
-WELL, TROUBLED = (1.0, 6.0), (0.5, 4.0)  # seconds that a hub stays so
-SHOWN = 30  # samples of the memory that are kept, from first to last
+WELL, TROUBLED = (1.0, 6.0), (0.5, 4.0)  # seconds in each state, from and to
+SHOWN = 30  # samples of the memory that are kept
 SOAK_INTERVAL = 1.0  # seconds between two polls, so that a soak has many
 
 
 class SimulatedTime:
-    """A clock that moves when all who sleep by it have slept, and no faster than what they wait for in between.
+    """A clock that jumps to the next deadline of its sleepers.
 
     Args:
-        on_step: called whenever it has moved.
+        on_step: a function that is called after each step.
     """
 
     def __init__(self, on_step: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class SimulatedTime:
         self._deadlines: list[float] = []
 
     def clock(self) -> float:
-        """Tell the time."""
+        """Return the simulated time."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:
@@ -56,10 +56,10 @@ class SimulatedTime:
 
 
 async def day(there: fake_hub.Hub, seconds: float) -> Figures:
-    """Let the hub be down for so many simulated seconds.
+    """Take the hub down for a number of simulated seconds.
 
     Returns:
-        How many decisions were wrong, how memory grew, how soon the list was fresh again.
+        The wrong decisions, the growth of memory, and the time until the list was fresh again.
     """
     due = {
         (keys.client_key(0), keys.origin(0)): Reason.ALLOWED,
@@ -79,7 +79,7 @@ async def day(there: fake_hub.Hub, seconds: float) -> Figures:
             decisions += 1
             wrong += decided is not reason
 
-    logging.getLogger("gatekeeper").setLevel(logging.ERROR)  # that the hub is down is known here
+    logging.getLogger("gatekeeper").setLevel(logging.ERROR)  # the outage is intended
     simulated = SimulatedTime(check)
     gate = Gatekeeper(HubSource(there.url, keys.TOKEN), clock=simulated.clock, sleep=simulated.sleep)
     async with gate:
@@ -116,15 +116,15 @@ async def _until(is_so: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not is_so():
         if time.monotonic() > deadline:
-            raise SystemExit(f"it does not come to pass that {what}")
+            raise SystemExit(f"within {PATIENCE:g} s this did not happen: {what}")
         await asyncio.sleep(STEP)
 
 
 def soak(rows: Path, count: int, seconds: int) -> Figures:
-    """Load a worker for so many seconds while the hub flaps.
+    """Load a worker for a number of seconds while the hub flaps.
 
     Returns:
-        How many requests there were, how many answers were wrong, and what became of the memory.
+        The number of requests, the wrong answers, and the memory over time.
     """
     served_on, loaded_from = script.processors()
     script.need("wrk", "wrk")
@@ -167,7 +167,8 @@ def soak(rows: Path, count: int, seconds: int) -> Figures:
 
 
 def _slope(sampled: list[tuple[float, int]]) -> float:
-    """Bytes a second in the second half, of a line through the least of each twentieth of the soak."""
+    """The slope of the second half, in bytes per second."""
+    # A line through the minimum of each twentieth, because a refresh allocates memory and frees it again.
     part = max(1, len(sampled) // 20)
     parts = [sampled[first : first + part] for first in range(len(sampled) // 2, len(sampled), part)]
     least = [min(each, key=lambda sample: sample[1]) for each in parts]
@@ -175,7 +176,7 @@ def _slope(sampled: list[tuple[float, int]]) -> float:
 
 
 def _flap(there: fake_hub.Hub, lists: tuple[Path, Path], flaps: list[fake_hub.Mode], over: threading.Event) -> None:
-    """Let the hub be well, with one list or the other, and then in some trouble, again and again."""
+    """Alternate between one of the lists and a random kind of trouble."""
     dice = random.Random(1)
     while not over.is_set():
         there.become("well")

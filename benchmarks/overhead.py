@@ -1,13 +1,13 @@
-"""What a guard adds to a request, in process: gatekeeper beside a floor for any guard and beside CORS middlewares.
+"""The time that a guard adds to a request, in process.
 
     python -m benchmarks.overhead [--rounds 30] [--requests 2000] [--keys 1000,100000,1000000] [--json FILE] [--quick]
 
-Every round runs every contender once, in an order that changes from round to round, on requests with the 15 headers of a
-Chromium fetch, made anew because servers make them anew. What a contender takes in a round is the median over batches, so
-that being preempted counts for nothing; what it adds is the median, over the rounds, of that less what the bare app takes
-for the same requests in the same round; the ratios are those of the medians. The app is Starlette's, with one route that
-answers a little JSON; where keys and entries are many, it is one that takes next to no time. The gate reads its keys from a
-file and is kept fresh, as in service, but its clock stands still, so that nothing is fetched meanwhile.
+It compares gatekeeper with a floor for any guard and with CORS middlewares. Each round runs each contender once, in changing
+order. Requests have the 15 headers of a Chromium fetch and new bytes, as from a server. The time of a contender in a round
+is the median over batches, so that preemption does not count. Its added time is the median over the rounds of that time less
+the time of the bare app, for the same requests in the same round. Ratios are those of the medians. The app is Starlette's,
+with one route and a small JSON answer; the comparisons by keys and entries use an app that takes almost no time. The gate
+reads its keys from a file and is kept fresh, as in production, but its clock stands still, so it fetches nothing meanwhile.
 """
 
 import asyncio
@@ -31,29 +31,32 @@ from benchmarks.script import Figures, parameter
 from gatekeeper import FileSource, Gatekeeper, Reason
 from gatekeeper.index.key_index import MAX_COMPILED
 
-SMALL = 1000  # keys of the account in all cases but those about the number of keys
-KNOWN = MAX_COMPILED // 2  # keys seen for the first time, all of which are still compiled when another page asks for them
+SMALL = 1000  # keys of the account, except in the comparison by the number of keys
+KNOWN = MAX_COMPILED // 2  # keys of first sights; all are still known when another page uses them
 
-Taken = dict[Name, list[float]]  # nanoseconds of a request in every round, by its kind and who was asked
+Taken = dict[Name, list[float]]  # nanoseconds per request in each round, by kind and contender
 
 
 @dataclass(frozen=True)
 class Parameters:
-    rounds: int = parameter(30, 5, "rounds, in each of which every contender runs once")
-    requests: int = parameter(2000, 500, "requests of a contender in a round")
+    rounds: int = parameter(30, 5, "rounds; each runs every contender once")
+    requests: int = parameter(2000, 500, "requests per contender in a round")
     keys: tuple[int, ...] = parameter((1_000, 100_000, 1_000_000), (1_000, 10_000), "numbers of keys to compare")
     entries: tuple[int, ...] = parameter((1, 100), (1, 100), "numbers of entries of a key to compare")
     cors_origins: int = parameter(10_000, 1_000, "origins in CORSMiddleware's list; the request's own is the last")
 
 
 def standing_clock() -> float:
-    """A clock that costs what a clock costs and stands still, so that strangers' fetches are used up once and for all."""
+    """A clock that stands still, but costs as much as any.
+
+    Without progress of time, the budget of fetches for unknown keys is not refilled.
+    """
     time.monotonic()
     return 1000.0
 
 
 async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStack) -> dict[str, dict[Any, Gatekeeper]]:
-    """Start a gate for every number of keys, of entries, and for every state."""
+    """Start a gate for each number of keys or entries and state."""
 
     async def started(rows: Path, **options: Any) -> Gatekeeper:
         gate = Gatekeeper(
@@ -71,7 +74,7 @@ async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStac
 
     odd = [keys.row(EMPTY) | {"domain_allowlist": []}, keys.row(TWIN), keys.row(TWIN) | {"id": "another"}]
     ready = await started(written("ready", [*map(keys.row, range(SMALL)), *odd]))
-    for number in range(4):  # what strangers can cause to be fetched, they have caused
+    for number in range(4):  # use up the fetches for unknown keys
         await ready.check(keys.client_key(90_000_000 + number), ORIGIN)
     states = {
         "ready": ready,
@@ -92,7 +95,7 @@ async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStac
 
 
 async def check_answers(asked: dict[Name, Contender]) -> None:
-    """Refuse to measure what does not answer as it should."""
+    """Exit if a contender does not answer as expected."""
     for (kind, name), (app, request) in asked.items():
         status, headers = await answer(app, request(0))
         due = 200
@@ -104,7 +107,7 @@ async def check_answers(asked: dict[Name, Contender]) -> None:
 
 
 async def _measure(parameters: Parameters) -> Figures:
-    logging.getLogger("gatekeeper").disabled = True  # of the gate that never gets a list
+    logging.getLogger("gatekeeper").disabled = True  # one gate never gets a list
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         gates = await gates_of(parameters, directory, stack)
@@ -126,12 +129,12 @@ async def _measure(parameters: Parameters) -> Figures:
 
 
 def measure(parameters: Parameters) -> Figures:
-    """What every contender adds, in nanoseconds, and how that compares."""
+    """The nanoseconds that each contender adds, with ratios."""
     return asyncio.run(_measure(parameters))
 
 
 async def time_of(contender: Contender, requests: int) -> float:
-    """Nanoseconds of a request: the median over batches."""
+    """The nanoseconds per request: the median over batches."""
     app, request = contender
     means = []
     for first in range(0, requests, BATCH):
@@ -144,7 +147,7 @@ async def time_of(contender: Contender, requests: int) -> float:
 
 
 def _first_sights(size: int, gate: Gatekeeper) -> dict[str, dict[str, float]]:
-    """Microseconds for a pair that was never asked about: of a key never seen, and of one that was seen elsewhere."""
+    """The microseconds of first sights: of new keys, and of new pages."""
     chosen = random.Random(2).sample(keys.enabled(size), min(KNOWN, len(keys.enabled(size))))
     of_key = [(keys.client_key(number), keys.origin(number)) for number in chosen]
     # Two in three keys have a wildcard.
@@ -204,7 +207,7 @@ def _added(taken: Taken, kind: str, name: str, bare: str) -> dict[str, float]:
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     for kind, by_name in figures["allowed"].items():
         yield script.table(
             f"added to an allowed request: {kind}",

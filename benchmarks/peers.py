@@ -1,11 +1,11 @@
-"""Who lets what in: gatekeeper and four CORS middlewares, with the same allowlist entries, asked about the same origins.
+"""Which origins gatekeeper and four CORS middlewares let in.
 
     python -m benchmarks.peers
 
-Every cell is an answer: a small app behind that middleware is asked in process, with the Origin of the row. A middleware
-has let it in if its `Access-Control-Allow-Origin` names that origin; gatekeeper, which answers in the app's place, has let
-it in if the app was reached; and so has everybody where it is a WebSocket, for CORS does not cover those.
-What is printed is a section of the README.
+All have the same allowlist entries. Each cell is an answer in process, of a small app behind the middleware, to a request
+with the Origin of the row. A middleware lets the origin in if `Access-Control-Allow-Origin` names it. gatekeeper answers
+refused requests itself, so it lets an origin in if the app was reached. The same holds for all of them on WebSockets, which
+CORS does not cover. The output is a section of the README.
 """
 
 import asyncio
@@ -64,16 +64,16 @@ Bold: in, but should not be. A dash: no such form, or no WebSockets. The regexes
 
 
 class Row(NamedTuple):
-    """One origin, and who is asked to let it in by what.
+    """An origin, and the entry that each middleware has for it.
 
     Attributes:
         entry: the entry of the gate's key; None for an empty allowlist.
-        origin: the Origin header; None for none.
+        origin: the Origin header; None for no header.
         due: whether it should be let in.
-        regex: what is written for the peers that have regexes, and
-        wildcard: for the one that has wildcards; without either, all have the entry in a list of origins.
+        regex: the equivalent for peers with regexes.
+        wildcard: the equivalent for the peer with wildcards; without either, all have the entry in a list of origins.
         note: the mark of a note on the origin.
-        websocket: whether the request is the handshake of one.
+        websocket: whether the request is a WebSocket handshake.
     """
 
     entry: str | None
@@ -86,7 +86,7 @@ class Row(NamedTuple):
 
     @property
     def is_listed(self) -> bool:
-        """Whether a list of origins says it."""
+        """Whether the entry is written in a list of origins."""
         return self.regex is None and self.wildcard is None
 
     @property
@@ -122,11 +122,11 @@ ROWS = (
 
 
 class Answer(NamedTuple):
-    """What came of a request.
+    """The result of a request.
 
     Attributes:
         reached: whether the app was reached.
-        allowed: the answer's Access-Control-Allow-Origin.
+        allowed: the Access-Control-Allow-Origin of the answer.
     """
 
     reached: bool
@@ -174,7 +174,7 @@ def django(row: Row) -> str:
 
 
 def flask(row: Row) -> str:
-    """Ask flask-cors, by origins, which takes a string with a regex's characters for one."""
+    """Ask flask-cors, by origins. It treats strings that look like a regex as one."""
     if row.websocket or (not row.is_listed and row.regex is None):
         return "-"
     app = Flask(__name__)
@@ -193,7 +193,7 @@ ASKED: dict[str, Callable[[Row], str]] = {
 
 
 def answers(row: Row) -> dict[str, str]:
-    """What each one says to a row: in or out, or - where it has no such form; perhaps with the mark of a note."""
+    """The answers for a row: in, out, or - for no answer."""
     return {name: ask(row) for name, ask in ASKED.items()}
 
 

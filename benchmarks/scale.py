@@ -1,12 +1,11 @@
-"""What 1,000 to 1,000,000 keys cost: time to ready, memory, refreshes, and the event loop's lag while they run.
+"""The cost of 1,000 to 1,000,000 keys: start, memory, refreshes and lag.
 
     python -m benchmarks.scale [--keys 1000,10000,100000,1000000] [--rounds 3] [--json FILE] [--quick]
 
-Every size runs in a process of its own, which keeps to one processor; the list comes over loopback from a hub that keeps to
-another, uncompressed. Beside gatekeeper stands what is written without it: `json.loads` in a thread, a dict of the rows, a
-new dict in place of the old one. Memory is what the process has in memory less what it had before it began, when all was
-imported; the peak is the kernel's own (VmHWM). While a refresh runs, and for as long before, requests are guarded at a
-steady rate, and a probe asks to be woken every millisecond and notes how much later than that it was.
+Each size runs in a process pinned to one processor. The list comes uncompressed over loopback from a hub on another. The
+alternative to gatekeeper is `json.loads` in a thread and a dict of the rows, which replaces the old dict. Memory is the
+resident memory of the process less that after its imports; the peak is the kernel's (VmHWM). Before and during a refresh,
+requests are guarded at a steady rate, and a probe measures how late the event loop wakes a sleep of one millisecond.
 """
 
 import asyncio
@@ -31,32 +30,32 @@ from gatekeeper import Allowlist, Gatekeeper, GatekeeperMiddleware, HubSource
 CONTENDERS = ("gatekeeper", "json.loads in a thread")
 REFRESHES = ("unchanged, ETag", "unchanged, no ETag", "0.1 % changed", "1 % changed", "100 % changed")
 PROBE = 0.001  # seconds
-BURST = 10  # guarded requests a probe: 10,000/s
-LONG = 600.0  # seconds that nothing here reaches
+BURST = 10  # guarded requests per probe: 10,000/s
+LONG = 600.0  # seconds, longer than anything here takes
 
 
 @dataclass(frozen=True)
 class Parameters:
     keys: tuple[int, ...] = parameter((1_000, 10_000, 100_000, 1_000_000), (1_000, 5_000), "numbers of keys")
     rounds: int = parameter(3, 1, "processes of each size and contender")
-    contenders: tuple[str, ...] = parameter(CONTENDERS, CONTENDERS, "who keeps the keys")
+    contenders: tuple[str, ...] = parameter(CONTENDERS, CONTENDERS, "contenders")
     settle: float = parameter(1.0, 0.3, "seconds after which memory counts as steady")
 
 
 class Keeper(Protocol):
-    """Whoever keeps the keys."""
+    """A contender."""
 
     async def load(self) -> None: ...
 
     async def refresh(self) -> int:
-        """Ask for the list again; how many keys it changed."""
+        """Refresh the list, and return the number of changed keys."""
         ...
 
     async def request(self, number: int) -> None: ...
 
 
 class Gate:
-    """gatekeeper, as it is mounted."""
+    """gatekeeper."""
 
     def __init__(self, url: str, stack: AsyncExitStack) -> None:
         self._gate = Gatekeeper(
@@ -81,7 +80,7 @@ class Gate:
 
 
 class Plain:
-    """What is written without gatekeeper; it knows ETags, too."""
+    """The alternative without gatekeeper, with ETags as well."""
 
     def __init__(self, url: str, stack: AsyncExitStack) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=LONG)
@@ -110,7 +109,7 @@ class Plain:
 
 
 class Lags:
-    """How late the event loop was, in milliseconds, while requests were guarded."""
+    """The lag of the event loop in milliseconds, under guarded requests."""
 
     def __init__(self, keeper: Keeper, count: int) -> None:
         self.seen: list[float] = []
@@ -133,7 +132,7 @@ class Lags:
 
 
 class Collections:
-    """The full passes of the garbage collector, and the longest of them in milliseconds."""
+    """The number of full garbage collections, and the longest in milliseconds."""
 
     def __init__(self) -> None:
         self.full = 0
@@ -152,7 +151,7 @@ class Collections:
 
 
 def measure(parameters: Parameters) -> Figures:
-    """By number of keys and contender: the medians of what the processes say."""
+    """The spreads over the processes, by number of keys and contender."""
     kept_on, rest_on = script.processors()
     figures: Figures = {}
     for count in parameters.keys:
@@ -181,14 +180,14 @@ def _write_lists(directory: Path, count: int) -> dict[str, str]:
 
 
 async def process(contender: str, count: int, ports: tuple[int, int], lists: dict[str, str], settle: float) -> Figures:
-    """Keep so many keys, and say what that costs."""
+    """Keep a number of keys in this process, and measure the cost."""
     there = fake_hub.Hub(*ports)
     collections = Collections()
     async with AsyncExitStack() as stack:
         stack.callback(there.close)
         keeper: Keeper = Gate(there.url, stack) if contender == "gatekeeper" else Plain(there.url, stack)
-        Allowlist.parse(("*.example.com",))  # the list of public suffixes is no key's,
-        await httpx.AsyncClient().aclose()  # and that OpenSSL begins is no list's
+        Allowlist.parse(("*.example.com",))  # load the list of public suffixes
+        await httpx.AsyncClient().aclose()  # and OpenSSL before measuring
         gc.collect()
         before = script.memory()
         begun = time.perf_counter()
@@ -207,7 +206,7 @@ async def process(contender: str, count: int, ports: tuple[int, int], lists: dic
         async with anyio.create_task_group() as group:
             group.start_soon(lags.watch)
             await asyncio.sleep(settle)
-            lags.taken()  # of keys seen for the first time
+            lags.taken()  # drop the first sights of keys
             await asyncio.sleep(settle)
             figures["lag_ms"] = lags.taken()
             for name in REFRESHES:
@@ -237,7 +236,7 @@ async def _refresh(keeper: Keeper, lags: Lags, collections: Collections) -> Figu
 
 
 def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew from here (proc(5))
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak (proc(5))
 
 
 def _peak() -> int:
@@ -250,7 +249,7 @@ def _request(number: int) -> dict[str, Any]:
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     yield script.table(
         "the first list",
         ("keys", "", "ready s (quartiles)", "bytes a key", "full collections"),

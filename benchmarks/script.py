@@ -1,4 +1,4 @@
-"""What the benchmarks share: how parameters are given, rounds that interleave, medians with their spread, JSON and tables.
+"""Shared code of the benchmarks: parameters, rounds, spreads, JSON and tables.
 
 A benchmark is a module with `Parameters`, a `measure` that turns them into figures, and a `tables` that shows figures.
 """
@@ -51,18 +51,24 @@ Name = TypeVar("Name")
 PACKAGES = ("starlette", "httpx", "msgspec", "uvicorn", "uvloop", "httptools", "granian", "hypercorn", "asgi-cors", "redis")
 ROOT = Path(__file__).parents[1]
 PROCESS = "--process"
-WIDTH = 140  # characters of a line that goes into a file
+WIDTH = 140  # characters per line of output to a file
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def parameter(full: Any, in_brief: Any, meaning: str) -> Any:
-    """A field of a benchmark's `Parameters`: its value in a full run, in a quick one, and what it means."""
+    """Make a field of `Parameters`.
+
+    Args:
+        full: the value in a full run.
+        in_brief: the value in a quick run.
+        meaning: the help text.
+    """
     return dataclasses.field(default=full, metadata={"quick": in_brief, "help": meaning})
 
 
 def quick(parameters: type[P], **values: Any) -> P:
-    """The parameters of a quick run, but for the values given."""
+    """The parameters of a quick run, with some values replaced."""
     fields = dataclasses.fields(parameters)
     return parameters(**{field.name: field.metadata["quick"] for field in fields} | values)
 
@@ -75,14 +81,14 @@ def run(
     *,
     process: Callable[..., Coroutine[Any, Any, Figures]] | None = None,
 ) -> None:
-    """Be a script: take parameters from the command line, measure, show the figures and write them where asked to.
+    """Run a benchmark as a script.
 
     Args:
         parameters: a dataclass of `parameter` fields.
-        measure: turns parameters into figures.
-        tables: turns figures into what people read.
-        argv: the command line, by default the process's own.
-        process: what the processes do that `in_process` starts.
+        measure: a function from parameters to figures.
+        tables: a function from figures to tables.
+        argv: the command line, by default that of the process.
+        process: the coroutine function that `in_process` runs in other processes.
     """
     argv = sys.argv[1:] if argv is None else argv
     if process is not None and argv[:1] == [PROCESS]:
@@ -91,8 +97,10 @@ def run(
     module = sys.modules[measure.__module__]
     name = module.__spec__.name if module.__spec__ is not None else module.__name__
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=(module.__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small parameters: to see that it runs, not to believe")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write parameters, machine and figures there")
+    parser.add_argument(
+        "--quick", action="store_true", help="use small parameters, to see that it runs; the figures mean nothing"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write parameters, machine and figures to FILE")
     types = get_type_hints(parameters)
     for field in dataclasses.fields(parameters):
         said = f"{field.metadata['help']} (full: {_text(field.default)}, quick: {_text(field.metadata['quick'])})"
@@ -118,12 +126,12 @@ def in_process(module: str, task: Figures, processor: int) -> Figures:
     """Run a benchmark's `process` in a process of its own.
 
     Args:
-        module: the benchmark's name.
+        module: the name of the benchmark.
         task: the arguments of its `process`.
-        processor: the one that it keeps to.
+        processor: the processor to which it is pinned.
 
     Returns:
-        The figures that the process came to.
+        The figures of the process.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", PROCESS, json.dumps(task)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as running:
@@ -136,13 +144,16 @@ def in_process(module: str, task: Figures, processor: int) -> Figures:
 
 
 def processors() -> tuple[int, int]:
-    """One processor for what is measured and one for the rest; the same where there is only one."""
+    """A processor for the measured process, and one for the rest.
+
+    They are the same if there is only one.
+    """
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine and the installed packages."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -156,7 +167,10 @@ def machine() -> dict[str, Any]:
 
 
 def interleaved(names: Iterable[Name], rounds: int, *, seed: int = 1) -> Iterator[Name]:
-    """Every name once a round, in an order that changes from round to round, so that a disturbance hits them all alike."""
+    """Yield each name once per round, in changing order.
+
+    A disturbance of the machine then affects all of them alike.
+    """
     order = list(names)
     shuffle = random.Random(seed).shuffle
     for _ in range(rounds):
@@ -173,7 +187,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def spreads(figures: Sequence[Figures]) -> Figures:
-    """Figures of several rounds, nested alike, as one: the spread of each."""
+    """The spread of each figure over several rounds of nested figures."""
     return {
         name: spreads([each[name] for each in figures])
         if isinstance(value, dict)
@@ -183,7 +197,7 @@ def spreads(figures: Sequence[Figures]) -> Figures:
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
-    """p50, p99 and the greatest of many observations; each is one of them."""
+    """The p50, p99 and maximum, each of which is an observed value."""
     ordered = sorted(values)
     if not ordered:
         return dict.fromkeys(("p50", "p99", "max"), math.nan)
@@ -195,13 +209,13 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
 
 
 def memory(process: int | str = "self") -> int:
-    """Bytes of a process that are in memory."""
+    """The resident bytes of a process."""
     return int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * PAGE
 
 
 def processor_time(process: int) -> float:
-    """Seconds that a process and the processes below it have run, on whichever processors."""
-    # After the name, which may hold anything: 14th and 15th of all, in ticks (proc(5)).
+    """The processor seconds of a process and its descendants."""
+    # Skip the name, which may contain anything: these are the 14th and 15th fields, in ticks (proc(5)).
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     children = [
         int(child)
@@ -212,15 +226,15 @@ def processor_time(process: int) -> float:
 
 
 def need(program: str, package: str) -> str:
-    """The path of a program, or the end with a sentence that says how to get it."""
+    """Find the path of a program, or exit with its apt-get command."""
     found = shutil.which(program)
     if found is None:
-        raise SystemExit(f"{program} is not installed, and this benchmark needs it: apt-get install {package}")
+        raise SystemExit(f"this benchmark needs {program}, which is not installed: apt-get install {package}")
     return found
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose first column says what the others are about."""
+    """Make a table whose first column labels the rows."""
     shown = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         shown.add_column(column, justify="right" if number else "left", no_wrap=True)

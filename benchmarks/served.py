@@ -1,4 +1,4 @@
-"""The app of the benchmarks over real sockets, behind the guard that the environment names."""
+"""The served app, with a guard chosen by the environment."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ GUARDS = ("bare", "floor", "CORSMiddleware", "gatekeeper", "Redis GET", "hub by 
 
 
 class ServedFloor(Floor):
-    """The floor, for a server that also tells of the app's life."""
+    """The floor for a server, which also sends lifespan events."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -33,7 +33,7 @@ class ServedFloor(Floor):
 
 
 class LookedUp:
-    """What is written where nothing keeps an index: the row of the key is asked for at every request."""
+    """An alternative guard that looks up the key each time."""
 
     def __init__(self, app: ASGIApp, look_up: Callable[[str], Awaitable[bytes | str | None]]) -> None:
         self.app = app
@@ -66,7 +66,7 @@ class LookedUp:
 
 
 class Stamped:
-    """Says in every answer which process it comes from."""
+    """Add the process id to each answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -83,15 +83,15 @@ class Stamped:
 def create(
     guard: str, *, hub: str = "", redis: int = 0, cors: str = "", stamped: bool = False, interval: float = 10.0
 ) -> ASGIApp:
-    """The app behind a guard.
+    """Make the app behind a guard.
 
     Args:
         guard: one of GUARDS.
-        hub: where the hub is.
+        hub: the URL of the hub.
         redis: the port of Redis.
-        cors: the regex of the origins that CORSMiddleware allows, or one origin.
-        stamped: whether answers say which process they come from.
-        interval: seconds between two fetches of the list.
+        cors: the regex or the one origin that CORSMiddleware allows.
+        stamped: whether answers contain their process id.
+        interval: the seconds between two fetches of the list.
     """
     if guard == "gatekeeper":
         gate = Gatekeeper(HubSource(hub, keys.TOKEN), start_timeout=60.0, refresh_interval=interval)
@@ -121,5 +121,5 @@ async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -
 
 
 if VARIABLE in os.environ:
-    logging.getLogger("gatekeeper").setLevel(logging.ERROR)  # that a hub flaps is known where it is made to
+    logging.getLogger("gatekeeper").setLevel(logging.ERROR)  # the outages of the hub are intended
     app = create(**json.loads(os.environ[VARIABLE]))

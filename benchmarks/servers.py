@@ -1,4 +1,4 @@
-"""Programs that benchmarks run beside themselves: ASGI servers, Redis and wrk, each kept to one processor."""
+"""Processes for the benchmarks, pinned to processors: servers, Redis, wrk."""
 
 import contextlib
 import http.client
@@ -28,14 +28,24 @@ SERVERS = {
 
 
 class Served(NamedTuple):
-    """An app that is being served."""
+    """A served app."""
 
     port: int
     process: int
 
 
 class Load(NamedTuple):
-    """What wrk saw: requests/s, latencies in milliseconds, the share of answers of 400 and more, and what went wrong."""
+    """The results of wrk.
+
+    Attributes:
+        requests: the number of requests.
+        requests_per_s: requests per second.
+        p50_ms: the median latency in milliseconds.
+        p99_ms: the 99th percentile in milliseconds.
+        p999_ms: the 99.9th percentile in milliseconds.
+        refused: the share of answers with a status of 400 or more.
+        errors: the number of failed requests.
+    """
 
     requests: int
     requests_per_s: float
@@ -48,13 +58,13 @@ class Load(NamedTuple):
 
 @contextlib.contextmanager
 def serve(server: str, guarded: dict[str, Any], *, processor: int | None = None, workers: int = 1) -> Iterator[Served]:
-    """Serve an app in processes of its own.
+    """Serve an app in other processes.
 
     Args:
         server: one of SERVERS.
         guarded: the arguments of `benchmarks.served.create`.
-        processor: the one that all workers keep to.
-        workers: how many there are.
+        processor: the processor to which all workers are pinned.
+        workers: the number of workers.
     """
     port = _free_port()
     bind = (f"--bind=127.0.0.1:{port}",) if server == "hypercorn" else (f"--port={port}",)
@@ -73,7 +83,7 @@ def serve(server: str, guarded: dict[str, Any], *, processor: int | None = None,
 
 @contextlib.contextmanager
 def redis(processor: int) -> Iterator[int]:
-    """Run Redis, without a disk, and yield its port."""
+    """Run Redis without persistence, and yield its port."""
     port = _free_port()
     command = [script.need("redis-server", "redis-server"), "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -86,7 +96,7 @@ def redis(processor: int) -> Iterator[int]:
 
 
 def wrk(port: int, tape: Path, *, seconds: int, connections: int, processor: int) -> Load:
-    """Send the requests of a tape, again and again, as fast as they are answered."""
+    """Load an app with the requests of a tape, in a loop."""
     command = [script.need("wrk", "wrk"), "--threads=1", f"--connections={connections}", f"--duration={seconds}s"]
     command += [f"--script={script.ROOT / 'benchmarks/tape.lua'}", f"http://127.0.0.1:{port}{PATH}", "--", str(tape)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -110,7 +120,7 @@ def _wait_for(process: subprocess.Popen[Any], port: int, what: str, is_ready: An
     while not is_ready(port):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{what} did not start")
-        time.sleep(0.05)  # another program is being started, and tells nobody
+        time.sleep(0.05)  # no event tells when another program is ready
 
 
 def _accepts(port: int) -> bool:

@@ -1,11 +1,11 @@
-"""What importing gatekeeper costs, and what it does not do: time in fresh interpreters, modules, and IO at import.
+"""The cost of importing gatekeeper: time, modules and IO.
 
     python -m benchmarks.start [--rounds 20] [--json FILE] [--quick]
 
-Every round imports each contender once, in a fresh interpreter and in an order that changes; the time is that of the import
-statement alone. An audit hook notes every file and socket opened by `import gatekeeper` that is not the import system's own,
-once starlette and httpx are there. `-X importtime` names every module, so that tldextract and its list of public suffixes
-show where they are loaded: not at import, not for an entry without a wildcard, but for the first one with it.
+Each round imports each contender once, in a fresh interpreter and in changing order; the time is that of the import
+statement alone. An audit hook records the files and sockets that `import gatekeeper` opens, apart from the import system's
+own and after the import of starlette and httpx. `-X importtime` lists all modules. It shows that tldextract and its list of
+public suffixes are loaded for the first entry with a wildcard: not at import, and not for an entry without one.
 """
 
 import json
@@ -55,15 +55,15 @@ DEAREST = 8
 
 @dataclass(frozen=True)
 class Parameters:
-    rounds: int = parameter(20, 2, "fresh interpreters of each contender")
+    rounds: int = parameter(20, 2, "fresh interpreters per contender")
 
 
 def measure(parameters: Parameters) -> Figures:
-    """Milliseconds of each import; what else is imported, opened and connected."""
+    """The milliseconds of each import, with modules, files and connections."""
     installed = {name: code for name, code in CONTENDERS.items() if _is_there(code)}
     taken: dict[str, list[float]] = {name: [] for name in installed}
     for code in installed.values():
-        _python(code)  # so that no round has to compile
+        _python(code)  # compile now, so that no round does
     for name in script.interleaved(installed, parameters.rounds):
         taken[name].append(float(_python(TIMED.format(installed[name])).stdout) * 1000)
     spreads = {name: script.spread(times) for name, times in taken.items()}
@@ -80,7 +80,7 @@ def measure(parameters: Parameters) -> Figures:
 
 
 def _imports(code: str) -> dict[str, float]:
-    """Every module that is imported, with the milliseconds that it takes with all that it imports."""
+    """The imported modules, with cumulative milliseconds."""
     modules = {}
     for line in _python(code, "-X", "importtime").stderr.splitlines():
         _, cumulative, module = line.removeprefix("import time:").split("|")
@@ -100,7 +100,7 @@ def _python(code: str, *options: str, check: bool = True) -> subprocess.Complete
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
-    """What people read."""
+    """The tables of the figures."""
     together = figures["import_ms"][TOGETHER]["median"]
     yield script.table(
         "import",

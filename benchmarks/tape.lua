@@ -1,4 +1,4 @@
--- Plays a tape of requests, a line each: method, client key, origin, between tabs. Prints what wrk saw as JSON.
+-- Plays a tape of requests, one per line: method, client key and origin, separated by tabs. Prints the results as JSON.
 
 local browser = {
   ["sec-ch-ua-platform"] = '"Linux"',

@@ -1,4 +1,4 @@
-"""A connection over which one page's requests are sent and timed, with less effort than the server's."""
+"""A minimal HTTP connection, which costs less than the server."""
 
 import asyncio
 from types import TracebackType
@@ -8,18 +8,18 @@ from benchmarks.asgi import HEADERS, PATH
 
 __all__ = ("Answer", "Connection", "request")
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 30.0  # seconds for an answer
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """The status of an answer, and the process it came from."""
 
     status: int
     process: int | None
 
 
 def request(key: bytes, origin: bytes) -> bytes:
-    """The bytes of a GET by a browser."""
+    """The bytes of a browser's GET."""
     own = {b"data-client-key": key, b"origin": origin, b"referer": origin + b"/"}
     lines = [b"%b: %b\r\n" % (name, own.get(name, value)) for name, value in HEADERS]
     return b"GET %b HTTP/1.1\r\n%b\r\n" % (PATH.encode(), b"".join(lines))
@@ -29,7 +29,7 @@ class Connection:
     """A keep-alive connection to a server on this machine.
 
     Args:
-        port: the server's.
+        port: the port of the server.
     """
 
     def __init__(self, port: int) -> None:
@@ -45,7 +45,7 @@ class Connection:
         self._writer.close()
 
     async def ask(self, head: bytes) -> Answer:
-        """Send a request and read the whole of its answer."""
+        """Send a request, and read its answer to the end."""
         self._writer.write(head)
         async with asyncio.timeout(PATIENCE):
             answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
