@@ -53,7 +53,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "streams that can be closed": (
         ('elif "more_body" in message:', "elif False:"),
         ("            nonlocal send\n", ""),
-        ("send = self._streaming(asked, send, message, headers)", "pass"),
+        ("send = self._streaming(identity, send, message, headers)", "pass"),
         ("if send is not given:", "if False:"),
     ),
 }

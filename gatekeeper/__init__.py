@@ -1,4 +1,4 @@
-"""gatekeeper: may this page use this client key? An ASGI middleware, and what keeps it fresh."""
+"""gatekeeper: ASGI middleware that guards an embeddable widget."""
 
 from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient, KeyUsage, Listing
 from gatekeeper.errors import (

@@ -6,7 +6,7 @@ __all__ = ("main",)
 
 
 def main() -> None:
-    """Run the command line; say in a sentence what to install where something is missing."""
+    """Run the command line, or say what to install."""
     try:
         from gatekeeper.cli import app  # noqa: PLC0415 - so that a missing extra can be caught
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Decides whether a page may use a key, and remembers what it decided. No HTTP.
+"""Decides whether a page may use a key, and remembers that. No HTTP.
 
 It may import errors, matching, keys, index and sync.
 """

@@ -1,4 +1,4 @@
-"""Decider: the answer for one key and one page, from what is in memory. No IO, no memory of its own."""
+"""Decider: the decision for one key and one page, from the index. No IO, no memory."""
 
 from collections.abc import Callable
 
@@ -19,12 +19,12 @@ _UNRESOLVED = {"unknown": Reason.KEY_UNKNOWN, "ambiguous": Reason.KEY_AMBIGUOUS}
 
 
 class Decider:
-    """Checks the reasons in their order; the first that applies is the answer.
+    """Checks the reasons in order; the first that applies decides.
 
     Args:
         index: the keys.
         state: tells how fresh they are.
-        key_prefix: what every client key begins with.
+        key_prefix: the beginning of every client key.
     """
 
     def __init__(self, index: KeyIndex, state: Callable[[], State], key_prefix: str) -> None:
@@ -63,7 +63,7 @@ class Decider:
     def may_become_known(self, key: bytes | Conflict | None) -> bool:
         """Whether a fresher list can have an unknown key.
 
-        No list has another account's key, so such keys cannot use up the fetches that minted keys need.
+        No list has another account's key, so such keys must not use up the fetches that new keys need.
 
         Args:
             key: a key that was found to be unknown.

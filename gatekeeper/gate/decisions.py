@@ -1,7 +1,7 @@
-"""Reason, Decision: the answer to "may this page use this key?", for programs and for people."""
+"""Reason, Decision: may this page use this key, and why."""
 
 from enum import Enum, StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,7 @@ CONFLICT: Literal[Conflict.CONFLICT] = Conflict.CONFLICT
 
 
 class Reason(StrEnum):
-    """Why a request is allowed or refused, in the order in which they are checked."""
+    """Why a request is allowed or refused, in the order of checks."""
 
     NOT_READY = "not_ready"
     EXPIRED = "expired"
@@ -41,8 +41,8 @@ class Reason(StrEnum):
 
     @property
     def status(self) -> int:
-        """The status code of the answer; 200 for `allowed`, where the app's own counts."""
-        return _STATUS.get(self, 403)
+        """The status code of the answer; 200 for `allowed`."""
+        return _TEXTS[self].status
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -75,13 +75,13 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def status(self) -> int:
-        """The status code of the answer; 200 where the page is allowed and the app's own counts."""
+        """The status code of the answer; 200 if the page is allowed."""
         return self.reason.status
 
     @property
     def title(self) -> str:
         """What happened, in a few words."""
-        return _TITLES[self.reason]
+        return _TEXTS[self.reason].title
 
     @property
     def agent_id(self) -> str | None:
@@ -90,11 +90,11 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def detail(self) -> str:
-        """What was seen and what to do about it, as a sentence or two."""
+        """What was seen and what to do, in a sentence or two."""
         mend = f"add {'its domain' if self.add is None else repr(self.add)} to the key's allowed domains"
         if self.add is None and self.origin not in (None, "null"):
             mend = "serve it from a domain over https"
-        return _DETAILS[self.reason].format(
+        return _TEXTS[self.reason].detail.format(
             key="" if self.last8 is None else f" {mask(self.last8)}",
             origin="this page" if self.origin is None else self.origin,
             mend=mend,
@@ -117,77 +117,95 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-_STATUS = {
-    Reason.NOT_READY: 503,
-    Reason.EXPIRED: 503,
-    Reason.KEY_MISSING: 400,
-    Reason.KEY_MALFORMED: 400,
-    Reason.KEY_CONFLICT: 400,
-    Reason.ORIGIN_CONFLICT: 400,
-    Reason.ORIGIN_MALFORMED: 400,
-    Reason.ALLOWED: 200,
-}
+class _Text(NamedTuple):
+    """The status code of a reason, and its text."""
 
-_TITLES = {
-    Reason.NOT_READY: "Not ready yet",
-    Reason.EXPIRED: "The list of keys is too old",
-    Reason.KEY_MISSING: "No client key",
-    Reason.KEY_MALFORMED: "Not a client key",
-    Reason.KEY_CONFLICT: "Two different client keys",
-    Reason.KEY_UNKNOWN: "Unknown client key",
-    Reason.KEY_AMBIGUOUS: "Ambiguous client key",
-    Reason.KEY_DISABLED: "Disabled client key",
-    Reason.ALLOWLIST_EMPTY: "No domain is allowed",
-    Reason.ORIGIN_CONFLICT: "Two origins",
-    Reason.ORIGIN_MALFORMED: "Not an origin",
-    Reason.ORIGIN_NULL: "The page hides its origin",
-    Reason.ORIGIN_MISSING: "No origin",
-    Reason.ORIGIN_NOT_ALLOWED: "This page is not allowed",
-    Reason.ALLOWED: "Allowed",
-}
+    status: int
+    title: str
+    detail: str
 
-_DETAILS = {
-    Reason.NOT_READY: "The list of widget keys has not been loaded yet. Try again {retry_after}.",
-    Reason.EXPIRED: (
+
+_TEXTS = {
+    Reason.NOT_READY: _Text(
+        503,
+        "Not ready yet",
+        "The list of widget keys has not been loaded yet. Try again {retry_after}.",
+    ),
+    Reason.EXPIRED: _Text(
+        503,
+        "The list of keys is too old",
         "The list of widget keys could not be renewed for too long, so no key is trusted any more. "
-        "The operator of the widget has to look at its connection to the hub. Try again {retry_after}."
+        "The operator of the widget has to look at its connection to the hub. Try again {retry_after}.",
     ),
-    Reason.KEY_MISSING: (
+    Reason.KEY_MISSING: _Text(
+        400,
+        "No client key",
         'The request names no client key. Put data-client-key="…" on the script tag that loads the widget, '
-        "with the key that was shown when it was created."
+        "with the key that was shown when it was created.",
     ),
-    Reason.KEY_MALFORMED: (
-        "What the request sends as its client key is not one{problem}. "
-        "Copy the whole key from where it was shown when it was created."
+    Reason.KEY_MALFORMED: _Text(
+        400,
+        "Not a client key",
+        "The request sends a malformed client key{problem}. Copy the whole key from where it was shown when it was created.",
     ),
-    Reason.KEY_CONFLICT: "The request names two different client keys. Send one, in the header or in the query.",
-    Reason.KEY_UNKNOWN: (
+    Reason.KEY_CONFLICT: _Text(
+        400,
+        "Two different client keys",
+        "The request names two different client keys. Send one, in the header or in the query.",
+    ),
+    Reason.KEY_UNKNOWN: _Text(
+        403,
+        "Unknown client key",
         "There is no widget key{key}. It may have been deleted, belong to another account, or be mistyped: "
-        "compare its last 8 characters with the list of keys."
+        "compare its last 8 characters with the list of keys.",
     ),
-    Reason.KEY_AMBIGUOUS: (
+    Reason.KEY_AMBIGUOUS: _Text(
+        403,
+        "Ambiguous client key",
         "Several widget keys end with{key}, so this one cannot be told from them. "
-        "Create a new key, put it on the page, and disable the old ones."
+        "Create a new key, put it on the page, and disable the old ones.",
     ),
-    Reason.KEY_DISABLED: "The widget key{key} is disabled. Enable it again, or put another key on the page.",
-    Reason.ALLOWLIST_EMPTY: (
-        "The widget key{key} allows no domain at all, so {origin} cannot use it. If the page is yours, {mend}."
+    Reason.KEY_DISABLED: _Text(
+        403,
+        "Disabled client key",
+        "The widget key{key} is disabled. Enable it again, or put another key on the page.",
     ),
-    Reason.ORIGIN_CONFLICT: "The request names its page twice. Something between the browser and here repeats headers.",
-    Reason.ORIGIN_MALFORMED: (
-        "What the request sends as the origin of its page is not one{problem}. "
-        "Browsers send a scheme, a host and maybe a port, such as https://shop.acme.com."
+    Reason.ALLOWLIST_EMPTY: _Text(
+        403,
+        "No domain is allowed",
+        "The widget key{key} allows no domain at all, so {origin} cannot use it. If the page is yours, {mend}.",
     ),
-    Reason.ORIGIN_NULL: (
+    Reason.ORIGIN_CONFLICT: _Text(
+        400,
+        "Two origins",
+        "The request names its page twice. Something between the browser and here repeats headers.",
+    ),
+    Reason.ORIGIN_MALFORMED: _Text(
+        400,
+        "Not an origin",
+        "The request sends a malformed origin{problem}. "
+        "Browsers send a scheme, a host and maybe a port, such as https://shop.acme.com.",
+    ),
+    Reason.ORIGIN_NULL: _Text(
+        403,
+        "The page hides its origin",
         "The page hides its origin, as sandboxed iframes, local files and some redirects do. "
-        "Serve it from a domain, and give a sandboxed iframe allow-same-origin."
+        "Serve it from a domain, and give a sandboxed iframe allow-same-origin.",
     ),
-    Reason.ORIGIN_MISSING: (
+    Reason.ORIGIN_MISSING: _Text(
+        403,
+        "No origin",
         "The request does not say which page it comes from: it has neither an Origin nor a Referer header. "
-        "Use the widget on a web page, and let the page send its referrer."
+        "Use the widget on a web page, and let the page send its referrer.",
     ),
-    Reason.ORIGIN_NOT_ALLOWED: (
-        "{origin} is not among the allowed domains of the widget key{key}. If the page is yours, {mend}."
+    Reason.ORIGIN_NOT_ALLOWED: _Text(
+        403,
+        "This page is not allowed",
+        "{origin} is not among the allowed domains of the widget key{key}. If the page is yours, {mend}.",
     ),
-    Reason.ALLOWED: "{origin} may use the widget key{key}.",
+    Reason.ALLOWED: _Text(
+        200,
+        "Allowed",
+        "{origin} may use the widget key{key}.",
+    ),
 }

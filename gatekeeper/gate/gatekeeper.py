@@ -1,4 +1,4 @@
-"""Gatekeeper: the public face of a gate, over what decides and what keeps the list fresh."""
+"""Gatekeeper: the public face of a gate. Decider, Memos and ListSync do the work."""
 
 import random
 import time
@@ -14,7 +14,7 @@ from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.memo import Memos, Remembered, memo_key
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
-from gatekeeper.gate.page import Asked, read_page
+from gatekeeper.gate.page import RequestIdentity, read_page
 from gatekeeper.index.enabled_origins import EnabledOrigins
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
@@ -30,22 +30,21 @@ __all__ = ("Gatekeeper",)
 
 
 class Gatekeeper:
-    """Decides which pages may use which client keys, without any IO while a request waits.
+    """Decides which pages may use which client keys, without IO.
 
     Use it as an async context manager, give its `lifespan` to Starlette or FastAPI, or leave it to its first request.
 
     Args:
         source: where the list of widget keys comes from.
         refresh_interval: seconds between two fetches of the list, ± 20 %.
-        snapshot_path: the file that keeps the list for the next start; several processes may share it. Nothing is kept
-            without.
+        snapshot_path: a file that keeps the list for the next start; several processes may share it. None keeps nothing.
         https_only: allow no page over http, except on loopback names.
-        account: the account that client keys have to name; by default the one that the source knows.
-        key_prefix: what every client key begins with.
+        account: the account that client keys have to name; by default the source's.
+        key_prefix: the beginning of every client key.
         unknown_key_wait: seconds that a request with an unknown key waits for a fresher list; 0 for not at all.
         start_timeout: seconds from the start in which requests wait for the first list.
         soft_stale: seconds after which the list counts as degraded; it still decides.
-        hard_stale: seconds after which the list decides nothing any more; 0 for never.
+        hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
         usage_interval: seconds between two reports to the hub on which keys were used, at least; 0 for none.
@@ -56,10 +55,10 @@ class Gatekeeper:
 
     Attributes:
         https_only, clock: as given.
-        memos: what was decided since keys last changed, by what the request sent.
+        memos: the decisions since keys last changed.
 
     Raises:
-        ConfigError: listing everything that is wrong with the arguments.
+        ConfigError: with one sentence for each wrong argument.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class Gatekeeper:
         account: str | None = None,
         key_prefix: str = "pk_live_",
     ) -> Self:
-        """A gate for rows that never change: for tests and tools.
+        """Make a gate for rows that never change, for tests and tools.
 
         Args:
             rows: widget keys, or mappings with the fields that the hub's JSON has.
@@ -142,10 +141,10 @@ class Gatekeeper:
             key_prefix: as for the class.
 
         Returns:
-            The gate, ready to decide; it needs no starting.
+            The gate, which needs no start.
 
         Raises:
-            ConfigError: listing every row that is not a widget key, and why.
+            ConfigError: with one sentence for each row that is not a widget key.
         """
         return cls(StaticSource(rows, account=account), https_only=https_only, key_prefix=key_prefix)
 
@@ -164,7 +163,7 @@ class Gatekeeper:
             referer: the value of its Referer header, which counts only where there is no Origin.
 
         Returns:
-            The decision, whatever was given; nothing raises.
+            The decision. Nothing is raised, whatever the arguments are.
         """
         return self.memos.use(self._remembered(_bytes(client_key), _bytes(origin), _bytes(referer)))
 
@@ -175,10 +174,10 @@ class Gatekeeper:
         *,
         referer: str | bytes | Conflict | None = None,
     ) -> Decision:
-        """Decide as `decide` does; start if need be, and wait for a fresher list where that can matter.
+        """Decide as `decide` does, after waiting for a fresher list if needed.
 
-        A request waits for the first list, with an unknown key, and where the refresher is overdue because the process or
-        its event loop was frozen.
+        A request starts the gate if it does not run. It waits for the first list, with an unknown key, and where the
+        refresher is overdue because the process or its event loop was frozen.
 
         Args:
             client_key: as for `decide`.
@@ -186,7 +185,7 @@ class Gatekeeper:
             referer: as for `decide`.
 
         Returns:
-            The decision, whatever was given.
+            The decision.
         """
         refresher = await self._started()
         if refresher is not None and self._sync.is_overdue:
@@ -204,43 +203,43 @@ class Gatekeeper:
         return self.memos.use(remembered)
 
     async def start(self) -> None:
-        """Start to fetch the list, unless that runs, and wait for the first one, within `start_timeout`.
+        """Start the gate, and wait for the first list.
 
-        Under trio a gate is started by `async with` only, and this waits for nothing before.
+        It waits for `start_timeout` at most. Under trio only `async with gate` starts a gate.
         """
         await self._started()
 
     async def refresh(self) -> RefreshReport:
-        """Fetch the list once more, beginning after this call; start if need be.
+        """Fetch the list once more, beginning after this call.
 
         Returns:
-            What it came to.
+            The outcome.
         """
         refresher = await self._started()
         return RefreshReport("unchanged") if refresher is None else await refresher.refresh()
 
     @property
     def decisions(self) -> Counter[Reason]:
-        """How many requests were decided for which reason, since the start."""
+        """Requests by the reason of their decision, since the start."""
         return self.memos.reasons
 
     @property
     def closes_streams(self) -> bool:
-        """Whether keys can change, and streams are closed then."""
+        """Whether streams are closed when keys change."""
         return self._streams is not None
 
     async def watch(self, stream: OpenStream) -> None:
-        """Close a stream once its request is no longer allowed; start if need be.
+        """Close a stream once its request is no longer allowed.
 
         Args:
-            stream: what has just been opened, in this event loop.
+            stream: a stream that has just been opened in this event loop.
         """
         if self._streams is not None and await self._started() is not None:
             await self._streams.here().add(stream)
 
     @property
     def status(self) -> Status:
-        """How fresh the list is, and what has happened to it."""
+        """The freshness of the list, and counts of events."""
         return self._sync.status
 
     def allowlist(self, key: WidgetKey) -> Allowlist | None:
@@ -249,12 +248,12 @@ class Gatekeeper:
         return None if known is None else known.allowlist
 
     def enabled_origins(self) -> EnabledOrigins:
-        """What the enabled keys allow between them, now and after every later change."""
+        """The origins that any enabled key allows, kept up to date."""
         return self._index.enabled_origins()
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - it is called with the app
-        """Run for as long as an app does: `Starlette(lifespan=gate.lifespan)`, `FastAPI(lifespan=gate.lifespan)`."""
+        """Run as long as an app does: `FastAPI(lifespan=gate.lifespan)`, `Starlette(lifespan=gate.lifespan)`."""
         async with self:
             yield
 
@@ -268,7 +267,7 @@ class Gatekeeper:
         await self._lifecycle.leave()
 
     async def _started(self) -> Refresher | None:
-        """The refresher of this event loop, started if need be; None where there is none."""
+        """The refresher of this event loop, started if it does not run."""
         return await self._lifecycle.started(wait=not self._sync.freshness.has_list)
 
     def _remembered(
@@ -280,7 +279,7 @@ class Gatekeeper:
         if what is not None and (remembered := memo.find(what)) is not None:
             return remembered
         remembered = Remembered(self._decider.decide(key, read_page(origin, referer)))
-        # Unknown keys could fill the memo, so only decisions about known ones are remembered.
+        # Remember only decisions about known keys: unknown ones could fill the memo.
         if what is not None and remembered.decision.key is not None:
             memo.remember(what, remembered)
         return remembered
@@ -296,9 +295,9 @@ class Gatekeeper:
             sleep=self._sleep,
         )
 
-    def _decide_again(self, asked: Asked) -> Decision:
-        """Decide without the memo, which another event loop may be about to drop."""
-        key, origin, *referer = asked
+    def _decide_again(self, identity: RequestIdentity) -> Decision:
+        """Decide without the memo, which another event loop may be dropping."""
+        key, origin, *referer = identity
         return self._decider.decide(key, read_page(origin, *(referer or (None,))))
 
     async def _watch_streams(self) -> None:

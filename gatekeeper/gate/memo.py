@@ -1,4 +1,4 @@
-"""Memo: what was decided since keys last changed, by what the request sent, and how often it came."""
+"""Memo: the decisions since keys last changed, and their counts."""
 
 import math
 from collections import Counter
@@ -10,11 +10,11 @@ from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 
 __all__ = ("Memo", "MemoKey", "Memos", "Remembered", "Tally", "memo_key")
 
-# An entry takes about 0.5 KB, and strangers can fill the memo: 5 MB is what it may grow by (benchmarks.floods). Pages that
-# are let in are apart from those that are not, so that a flood of foreign pages takes no room from them.
+# An entry takes about 0.5 KB, and any client can fill the memo, so it grows by 5 MB at most (benchmarks.floods). Allowed and
+# refused decisions are kept apart, so that a flood of foreign pages evicts no allowed one.
 MOST_ALLOWED = 7_000
 MOST_REFUSED = 2_000
-# Decisions that go at once: a dict passes over all that went before its first item each time that it is asked for it.
+# Decisions that are evicted together: a dict skips all deleted entries each time that its first item is asked for.
 ROOM = 64
 
 # (client key, origin), or (client key, None, referer)
@@ -22,12 +22,12 @@ MemoKey = tuple[bytes | Conflict | None, bytes | Conflict | None] | tuple[bytes,
 
 
 class Remembered:
-    """A decision, and how many requests it was good for since somebody last counted them.
+    """A decision, and the number of requests that it has answered.
 
     Attributes:
         decision: the decision.
-        uses: the requests.
-        is_kept: whether a memo keeps it, and will have its uses counted.
+        uses: the requests that are not counted in a tally yet.
+        is_kept: whether a memo holds it, and counts its uses later.
     """
 
     __slots__ = ("decision", "is_kept", "uses")
@@ -39,7 +39,7 @@ class Remembered:
 
 
 class Tally:
-    """How many requests were decided how, and which keys they used.
+    """Counts requests by the reason of their decision, and uses by key.
 
     Attributes:
         reasons: requests by the reason of their decision, since the start.
@@ -51,7 +51,7 @@ class Tally:
         self.keys: Counter[str] = Counter()
 
     def add(self, remembered: Remembered) -> None:
-        """Count the uses of a decision, which count for nothing afterwards."""
+        """Count the uses of a decision, and reset them."""
         uses, remembered.uses = remembered.uses, 0
         if uses:
             decision = remembered.decision
@@ -60,13 +60,13 @@ class Tally:
                 self.keys[decision.key.id] += uses
 
     def take_keys(self) -> Counter[str]:
-        """The allowed requests by key, which begin anew."""
+        """The allowed requests by key since the last call."""
         taken, self.keys = self.keys, Counter()
         return taken
 
 
 class Memo:
-    """Decisions by what the request sent; the oldest ones make room for a new one.
+    """Decisions by the identity of the request, the oldest evicted first.
 
     Args:
         tally: where the uses of a decision are counted when it is forgotten.
@@ -75,9 +75,9 @@ class Memo:
         room: how many decisions make room for a new one.
 
     Attributes:
-        deadline: the moment from which on nothing here counts without another look, in seconds by the gate's clock.
-        allowed: those that let a request in. A dict, for nearly every request is one hit in it, and a first sight one more
-            item: a FIFOCache of cachetools takes 50 ns and 1.2 µs longer.
+        deadline: the moment, by the gate's clock, from which on each decision here has to be made again.
+        allowed: those that let a request in. A dict, because nearly every request is one hit in it: cachetools' FIFOCache
+            takes 50 ns longer for a hit, and 1.2 µs longer for a first sight.
         refused: those that do not.
     """
 
@@ -103,15 +103,15 @@ class Memo:
         return len(self.allowed) + len(self.refused)
 
     def find(self, key: MemoKey) -> Remembered | None:
-        """What was decided about such a request; None if that is not known."""
+        """The decision about such a request; None if there is none."""
         return self.allowed.get(key) or self.refused.get(key)
 
     def remember(self, key: MemoKey, remembered: Remembered) -> None:
-        """Keep a decision, if nobody else is at it."""
+        """Keep a decision: best effort."""
         is_allowed = remembered.decision.allowed
         kept, most = (self.allowed, self._most_allowed) if is_allowed else (self.refused, self._most_refused)
-        # Tools decide in threads, and to make room is not atomic. Whoever would have to wait does without: a fork may have
-        # left the lock taken for ever.
+        # Tools decide in threads, and eviction is not atomic. Never block here: if the lock is held (a fork can leave it
+        # held for good), skip remembering.
         if self._lock.acquire(blocking=False):
             try:
                 if len(kept) >= most:
@@ -124,19 +124,19 @@ class Memo:
 
     def count(self) -> None:
         """Count the uses of every decision in the tally."""
-        # Whoever wants to remember something meanwhile, in another thread, does without.
+        # Another thread that wants to remember a decision meanwhile skips it.
         with self._lock:
             for remembered in chain(self.allowed.values(), self.refused.values()):
                 self._tally.add(remembered)
 
 
 class Memos:
-    """What was decided since keys last changed, and how often since the start.
+    """The current memo, and the counts since the start.
 
-    A decision in the making remembers into the memo that it began with, so one that is overtaken by a change is forgotten.
+    A decision is remembered in the memo that was current when it began, so one that races with a change is dropped.
 
     Attributes:
-        current: a new memo whenever keys have changed.
+        current: the memo; a new one whenever keys have changed.
     """
 
     def __init__(self) -> None:
@@ -162,22 +162,18 @@ class Memos:
         return remembered.decision
 
     def renew(self, deadline: float) -> None:
-        """Let what is remembered count up to another moment.
-
-        Args:
-            deadline: the moment, by the gate's clock.
-        """
+        """Set the deadline of the current memo, by the gate's clock."""
         self.current.deadline = deadline
         if deadline == -math.inf:  # no refresher runs
             self.forget()
 
     def forget(self) -> None:
-        """Drop the memo, because what was decided may not hold any more."""
+        """Drop the memo, because keys have changed."""
         forgotten, self.current = self.current, Memo(self._tally, self.current.deadline)
         forgotten.count()
 
     def after_fork(self) -> None:
-        """Begin anew: the parent's counts are the parent's to report, and one of its threads may hold the memo's lock."""
+        """Start afresh: a thread of the parent may hold the lock."""
         self._tally = Tally()
         self.current = Memo(self._tally, -math.inf)
 
@@ -185,7 +181,7 @@ class Memos:
 def memo_key(
     key: bytes | Conflict | None, origin: bytes | Conflict | None, referer: bytes | Conflict | None
 ) -> MemoKey | None:
-    """What to remember a decision by; None for what is too long, or too odd, to be worth it."""
+    """The key of a decision; None for an odd request."""
     if not isinstance(key, bytes):
         return None
     if isinstance(origin, bytes):

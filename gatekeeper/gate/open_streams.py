@@ -1,8 +1,7 @@
-"""OpenStreams: what is open in an event loop, and decided again whenever keys have changed.
+"""OpenStreams: the open streams of an event loop.
 
-A stream was decided when it began, and may live for hours. So every open stream is decided again by what its request sent,
-whenever keys have changed and when the deadline of its decision has passed, and closed unless that is still allowed. A list
-that has grown too old closes none.
+A stream is decided when it opens, and may live for hours. So each open stream is decided again when keys have changed, and
+when the deadline of its decision has passed. It is closed unless it is still allowed. An expired list closes none.
 """
 
 import logging
@@ -15,36 +14,36 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from gatekeeper.gate.decisions import Decision, Reason
-from gatekeeper.gate.page import Asked
+from gatekeeper.gate.page import RequestIdentity
 
 __all__ = ("OpenStream", "OpenStreams")
 
-POLL = 0.25  # seconds between two looks at whether keys have changed: a quarter of what a closing may take
-LAPSED = 5.0  # seconds between two looks at the streams while the deadline lies in the past
-SLICE = 64  # streams decided before the event loop gets its turn: about 1 ms of work
+POLL = 0.25  # seconds between two checks for changed keys: a quarter of the second that a closing may take
+LAPSED = 5.0  # seconds between two sweeps while the deadline lies in the past
+SLICE = 64  # streams decided before yielding to the event loop: about 1 ms of work
 
-_TOO_OLD_TO_SAY = (Reason.NOT_READY, Reason.EXPIRED)
+_UNDECIDED = (Reason.NOT_READY, Reason.EXPIRED)
 
 logger = logging.getLogger("gatekeeper")
 
 
 class OpenStream(Protocol):
-    """Something open that can be closed.
+    """A stream, as far as it can be closed.
 
     Attributes:
-        asked: what its request sent.
+        identity: what its request sent.
         refusal: why it was closed; None as long as it was not.
-        is_over: whether nothing is left to close.
-        forget: called once when it is over.
+        is_over: whether it has ended.
+        forget: called once when it has ended.
     """
 
-    asked: Asked
+    identity: RequestIdentity
     refusal: Decision | None
     is_over: bool
     forget: "Callable[[OpenStream], None] | None"
 
     async def close(self, refusal: Decision) -> None:
-        """Let no further message of the app pass, and send the last one."""
+        """Send the last message, and let no other one pass."""
         ...
 
 
@@ -54,7 +53,7 @@ class OpenStreams:
     Args:
         decide: decides on what a request sent, by the keys as they are now.
         generation: tells how often keys have changed.
-        deadline: tells the moment up to which a decision counts without another look.
+        deadline: tells the moment up to which a decision holds.
         counters: where closings are counted.
         clock: gives seconds.
         sleep: waits for seconds.
@@ -62,7 +61,7 @@ class OpenStreams:
 
     def __init__(
         self,
-        decide: Callable[[Asked], Decision],
+        decide: Callable[[RequestIdentity], Decision],
         *,
         generation: Callable[[], int],
         deadline: Callable[[], float],
@@ -85,26 +84,26 @@ class OpenStreams:
         return len(self._open)
 
     async def add(self, stream: OpenStream) -> None:
-        """Watch one more stream; close it at once if it is refused by now.
+        """Watch one more stream; close it if it is refused by now.
 
         Args:
-            stream: what has just been opened.
+            stream: a stream that has just been opened.
         """
         self._open.add(stream)
         stream.forget = self._open.discard
         self._opened.set()
-        # Keys may have changed since it was let through, in a sweep that did not see it.
-        decision = self._decide(stream.asked)
+        # Keys may have changed since it was allowed, in a sweep before this.
+        decision = self._decide(stream.identity)
         if _closes(decision):
             await self._close(stream, decision)
 
     async def watch(self) -> None:
-        """Close what has to be closed, until cancelled."""
+        """Close streams that are refused, until cancelled."""
         while True:
             if not self._open:
                 self._opened = anyio.Event()
                 await self._opened.wait()
-            # A client that takes nothing in holds up its own closing and no other.
+            # A client that reads nothing delays its own closing and no other.
             async with anyio.create_task_group() as closing:
                 while self._open:
                     await self._sleep(POLL)
@@ -114,18 +113,18 @@ class OpenStreams:
 
     async def _sweep(self, closing: TaskGroup) -> None:
         generation = self._generation()
-        decisions: dict[Asked, Decision] = {}
+        decisions: dict[RequestIdentity, Decision] = {}
         closed = 0
         for number, stream in enumerate(tuple(self._open)):
             if number % SLICE == SLICE - 1:
                 await anyio.lowlevel.checkpoint()
             if stream.is_over or stream.refusal is not None:
                 continue
-            decision = decisions.get(stream.asked)
+            decision = decisions.get(stream.identity)
             if decision is None:
-                decision = decisions[stream.asked] = self._decide(stream.asked)
-            if decision.reason in _TOO_OLD_TO_SAY:
-                generation = self._swept  # once more, when a fresh list says which streams stay
+                decision = decisions[stream.identity] = self._decide(stream.identity)
+            if decision.reason in _UNDECIDED:
+                generation = self._swept  # sweep again once a fresh list tells which streams stay
                 break
             if _closes(decision):
                 closed += 1
@@ -144,4 +143,4 @@ class OpenStreams:
 
 
 def _closes(decision: Decision) -> bool:
-    return not decision.allowed and decision.reason not in _TOO_OLD_TO_SAY
+    return not decision.allowed and decision.reason not in _UNDECIDED

@@ -1,4 +1,4 @@
-"""Page: what a request says about the page it comes from."""
+"""Page: the page of a request. RequestIdentity: what decides it."""
 
 import msgspec
 
@@ -6,14 +6,14 @@ from gatekeeper.errors import InvalidOrigin
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Reason
 from gatekeeper.matching.origins import Origin
 
-__all__ = ("Asked", "Page", "read_page")
+__all__ = ("Page", "RequestIdentity", "read_page")
 
-# What a request sent: its client key, its origin, and its referer where that counts.
-Asked = tuple[bytes | Conflict | None, ...]
+# Client key and origin of a request; or client key, None and referer, where there is no Origin.
+RequestIdentity = tuple[bytes | Conflict | None, ...]
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
-    """What a request says about its page: an origin, or the reason why there is none."""
+    """The page of a request: an origin, or why there is none."""
 
     origin: Origin | None
     seen: str | None
@@ -22,14 +22,14 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_page(origin: bytes | Conflict | None, referer: bytes | Conflict | None) -> Page:
-    """What a request's headers say about its page.
+    """Read the page that a request's headers name.
 
     Args:
         origin: the value of its Origin header; None where there is none.
         referer: the value of its Referer header, which counts only where there is no Origin.
 
     Returns:
-        The page, whatever was given.
+        The page; nothing is raised.
     """
     if origin is CONFLICT or referer is CONFLICT:
         return Page(None, None, Reason.ORIGIN_CONFLICT)

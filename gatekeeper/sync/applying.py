@@ -1,8 +1,8 @@
-"""Applier: changes the index by a list that was read, across the event loops that share it.
+"""Applier: applies a list to the index that event loops share.
 
-A list is applied in place, in steps, and whoever began it ends it, even when cancelled. A list that lacks more than half of
-10 keys or more may be a mistake: its removals are held until two more lists lack as much, or for 60 s, and the rest of it is
-applied at once. A revocation is undone only by a list that was asked for after the list that brought it.
+A list is applied in place, in steps. The task that begins it finishes it, even when cancelled. A list that lacks more than
+half of 10 keys or more may be a mistake: its removals are held until two more lists lack as many, or for 60 s. The rest of
+it is applied immediately. A list undoes a revocation only if it was asked for after the list that brought it.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -28,7 +28,7 @@ HELD_FOR = 60.0  # seconds
 
 
 class OvertakenError(Exception):
-    """Another event loop's refresher has changed the index since a list was read."""
+    """The refresher of another event loop has changed the index meanwhile."""
 
 
 class SharedList:
@@ -51,12 +51,12 @@ class SharedList:
         self._lock = Lock()
 
     def is_overtaken(self, generation: int) -> bool:
-        """Whether a list has been applied since this generation, or is about to be."""
+        """Whether another list was applied since this generation."""
         return self._is_applying or self.generation != generation
 
     @contextmanager
     def applying(self, generation: int) -> Iterator[None]:
-        """Exclude the refreshers of other event loops; raise OvertakenError if one was faster."""
+        """Exclude other event loops; raise OvertakenError if one was faster."""
         with self._lock:
             if self.is_overtaken(generation):
                 raise OvertakenError
@@ -68,7 +68,7 @@ class SharedList:
                 self._is_applying = False
 
     def begin(self, held: int) -> None:
-        """Forget the last list, because the index is about to differ from it."""
+        """Forget the last list, because the index is about to change."""
         self.held = held
         # A child that is forked before the end has to ask for the whole list.
         self.basis = ListBasis(dated_at=self.basis.dated_at)
@@ -93,7 +93,7 @@ class SharedList:
         self.basis = msgspec.structs.replace(self.basis, validator=None)
 
     def expired_ids(self, before: float) -> Collection[str]:
-        """The ids of keys that have been retained for rows that cannot be read since this moment, or longer."""
+        """The ids of keys retained for unreadable rows since this moment."""
         return frozenset(row_id for row_id, since in self._retained_since.items() if since <= before)
 
     def after_fork(self) -> None:
@@ -139,7 +139,7 @@ class Applier:
     on_change: Callable[[], None]  # called after decisions may have changed
 
     async def apply(self, loaded: Loaded, changes: ChangeSet, asked_at: float, generation: int) -> RefreshReport:
-        """Apply a list that was compared with the index of a generation; raise OvertakenError if that is gone."""
+        """Apply a list; raise OvertakenError if the index has changed."""
         rejected = sum(loaded.rejected_reasons.values())
         with self.shared.applying(generation):
             if self.freshness.is_superseded(asked_at):

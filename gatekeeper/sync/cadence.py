@@ -1,4 +1,4 @@
-"""When to ask for the list next, and how often unknown keys may cause a fetch. Pure: no IO, no waits."""
+"""Cadence, UnknownKeyBudget: when to fetch the list. Pure: no IO, no waits."""
 
 from collections.abc import Callable
 

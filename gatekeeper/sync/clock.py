@@ -1,4 +1,4 @@
-"""Clocks: one that counts a suspended machine's sleep, and waits that end by it."""
+"""A clock that counts suspended time, and waits by it."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -62,7 +62,7 @@ class Alarm:
 
     @property
     def lag(self) -> float:
-        """Seconds that a wait ended too late, the worst of this minute and the one before it."""
+        """The worst lag of a wait in this minute and the last."""
         self._turn_minute()
         return max(self._lag, self._lag_before)
 

@@ -9,7 +9,7 @@ __all__ = ("Freshness",)
 
 
 class Freshness:
-    """The age of a list, shared by the refreshers of all event loops.
+    """The age of the list, for the refreshers of all event loops.
 
     A list is `never_loaded` until the first one was accepted, then `fresh`. It is `degraded` once the last accepted list
     is older than `soft_stale`, and while it comes from the snapshot on disk: every decision still stands. It is `expired`
@@ -44,7 +44,7 @@ class Freshness:
 
     @property
     def age(self) -> float | None:
-        """Seconds since the last accepted list was asked for; None before the first."""
+        """Seconds since the last list was asked for; None without one."""
         return None if self._accepted_at is None else max(0.0, self._clock() - self._accepted_at)
 
     @property
@@ -59,29 +59,29 @@ class Freshness:
 
     @property
     def degrades_at(self) -> float | None:
-        """The moment at which the list is degraded; None if it already is, or if there is none."""
+        """The moment at which a fresh list is degraded, else None."""
         return None if self._accepted_at is None or self.state != "fresh" else self._accepted_at + self._soft_stale
 
     @property
     def expires_at(self) -> float:
-        """The moment at which the list expires, which may be past; infinite where it never does, or there is none."""
+        """The moment at which the list expires; infinite if it never does."""
         return math.inf if self._accepted_at is None or not self.hard_stale else self._accepted_at + self.hard_stale
 
     def is_superseded(self, asked_at: float) -> bool:
-        """Whether a list that was asked for later has been accepted, by the refresher of another event loop."""
+        """Whether another event loop has accepted a list asked for later."""
         return self._accepted_at is not None and asked_at < self._accepted_at
 
     def record_applied(self, asked_at: float) -> None:
-        """Note that a list was applied: none that was asked for earlier may follow."""
+        """Note that a list was applied, so that no earlier one follows."""
         if not self.is_superseded(asked_at):
             self._accepted_at = asked_at
 
     def record_success(self, asked_at: float) -> None:
-        """Note that a list was accepted from the source, or that it has not changed."""
+        """Note that a list was accepted, or has not changed."""
         self.record_applied(asked_at)
         self.from_snapshot = False
 
     def record_restored(self, age: float) -> None:
-        """Note that the list comes from the disk, and was asked for so many seconds ago."""
+        """Note that the list comes from the disk, with its age."""
         self._accepted_at = self._clock() - age
         self.from_snapshot = True

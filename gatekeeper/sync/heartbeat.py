@@ -1,4 +1,4 @@
-"""Heartbeat: until when the refreshers of a process promise to look after the list."""
+"""Heartbeat: the moment at which the refreshers of a process are overdue."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Heartbeat:
         self._on_beat()
 
     def end(self) -> None:
-        """Note that a refresher has ended; the last one takes the promise back."""
+        """Note that a refresher has ended; the last one withdraws the promise."""
         self._running -= 1
         if self._running <= 0:
             self.stop()

@@ -1,4 +1,4 @@
-"""Lifecycle: what runs in the background of each event loop: started, restarted, ended, and started anew after a fork."""
+"""Lifecycle: starts, restarts and ends the background tasks of each event loop."""
 
 import asyncio
 import contextvars
@@ -20,7 +20,7 @@ Companion = Callable[[], Coroutine[Any, Any, None]]
 Thing = TypeVar("Thing")
 
 RESTART_DELAY = 0.5  # seconds
-FLUSH_TIMEOUT = 0.5  # seconds that are left for what is to be done at the end
+FLUSH_TIMEOUT = 0.5  # seconds for the last report when a gate stops
 
 
 class Lifecycle:
@@ -67,7 +67,7 @@ class Lifecycle:
         return refresher
 
     async def enter(self) -> None:
-        """Start a refresher in this event loop, unless it has one, and wait for its first list; `leave` ends it."""
+        """Start a refresher in this event loop, and wait for its list."""
         running = self._here.get() or await self._begin(in_background=False)
         if running is None:
             raise RuntimeError("no event loop runs here")
@@ -92,11 +92,11 @@ class Lifecycle:
                 await self._sync.flush()
 
     def _running_here(self) -> Refresher | None:
-        """The refresher of this event loop, if it is the one started last, and runs: the common case, without a wait."""
+        """The refresher of this event loop, if it was started last."""
         running = self._latest()
         if running is None:
             return None
-        # A loop has its own variables, which take 2 µs to ask.
+        # Reading a variable of the event loop takes 2 µs.
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -153,10 +153,10 @@ class NoLifecycle:
 
 
 class PerLoop(Generic[Thing]):
-    """One thing for each event loop, made when it is first asked for.
+    """One object for each event loop, made on first use.
 
     Args:
-        name: what it is.
+        name: a name for it.
         make: makes one.
     """
 
@@ -165,7 +165,7 @@ class PerLoop(Generic[Thing]):
         self._here: RunVar[Thing | None] = RunVar(name, None)
 
     def here(self) -> Thing:
-        """That of this event loop."""
+        """The object of this event loop."""
         thing = self._here.get()
         if thing is None:
             thing = self._make()
@@ -173,7 +173,7 @@ class PerLoop(Generic[Thing]):
         return thing
 
     def forget(self) -> None:
-        """Let another one be made in this event loop, when it is asked for."""
+        """Drop the object of this event loop; the next use makes another."""
         self._here.set(None)
 
 
@@ -182,7 +182,7 @@ def _none() -> None:
 
 
 class _Running(ABC):
-    """A refresher that runs in this event loop, and how many users have entered it."""
+    """A refresher that runs in this event loop, and its users."""
 
     def __init__(self, sync: ListSync, companion: Companion | None) -> None:
         self.refresher = sync.new_refresher()
@@ -204,7 +204,7 @@ class _Running(ABC):
 
 
 class _InTask(_Running):
-    """In a task of its own, which may be ended from any other, and is restarted if it crashes."""
+    """Runs in a task of asyncio, and restarts after a crash."""
 
     def __init__(
         self, sync: ListSync, companion: Companion | None, loop: asyncio.AbstractEventLoop, restart_delay: float
@@ -270,7 +270,7 @@ class _InTask(_Running):
 
 
 class _InTaskGroup(_Running):
-    """Under trio, where the task that starts another one has to end it."""
+    """Runs under trio, where the task that starts another ends it."""
 
     def __init__(self, sync: ListSync, companion: Companion | None, group: anyio.abc.TaskGroup) -> None:
         super().__init__(sync, companion)
@@ -287,7 +287,7 @@ class _InTaskGroup(_Running):
         return cls(sync, companion, group)
 
     async def revive(self) -> None:
-        """Leave it to the task that entered: its task group has raised the crash there."""
+        """Do nothing: the task group has raised the crash already."""
 
     async def stop(self) -> None:
         self._group.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""ListSync: the parts that keep the list of one source in an index, put together."""
+"""ListSync: the parts that keep the list of one source fresh."""
 
 import logging
 import math
@@ -120,7 +120,7 @@ class ListSync:
 
     @property
     def deadline(self) -> float:
-        """The moment up to which decisions may be remembered, by the clock: the list expires, or no refresher runs."""
+        """The moment up to which decisions may be remembered, by the clock."""
         return math.inf if self.is_static else min(self.freshness.expires_at, self._heartbeat.overdue_at)
 
     @property
@@ -174,7 +174,7 @@ class ListSync:
             await self._reporter.report()
 
     def after_fork(self) -> None:
-        """Forget what belongs to the parent process: its refreshers, its locks, its usage."""
+        """Forget the refreshers, the locks and the usage of the parent."""
         self._shared.after_fork()
         self._heartbeat.stop()
         if self._reporter is not None:

@@ -1,4 +1,4 @@
-"""ListLoader: reads a list to its end and compares it with the index, changing nothing.
+"""ListLoader: reads a list and compares it with the index.
 
 - A list is read in slices as it arrives, and the loader yields to the event loop after each. A slice that the last list
   had, byte for byte, is not read again.
@@ -98,7 +98,7 @@ class ListLoader:
     async def load(
         self, updates: Updates, basis: ListBasis, expired_ids: Collection[str], *, has_list: bool
     ) -> Loaded | None:
-        """Ask for the list, read it to its end, and work out what it changes; None if the source calls it unchanged.
+        """Read the list; None if the source calls it unchanged.
 
         Args:
             updates: asks the source.
@@ -171,7 +171,7 @@ class ListLoader:
             await anyio.lowlevel.checkpoint()  # a chunk without a complete row yields no slice
 
     def _require_no_old_copy(self, listing: Listing, basis: ListBasis) -> None:
-        """Refuse a list from before the last one, as a cache on the way may give it."""
+        """Refuse a list older than the last one, from a cache."""
         if listing.dated_at is None or basis.dated_at is None:
             return
         behind = basis.dated_at - listing.dated_at
@@ -197,7 +197,7 @@ def _require_trustworthy(diff: ListDiff) -> None:
 
 
 async def _in_turns(steps: Generator[None, None, Value]) -> Value:
-    """Take all steps, yielding to the event loop after each, and give the generator's value."""
+    """Take all steps, and yield to the event loop after each."""
     while True:
         try:
             next(steps)

@@ -1,4 +1,4 @@
-"""RefreshLog: what happened to the list, for the log, the status and the metrics.
+"""RefreshLog: events of the list, for log, status and metrics.
 
 The log has one line for each change of the list's state, at the moment it comes. Repeated failures are logged once. After
 six successes in a row the recovery is logged, and the next failure is logged again.
@@ -48,7 +48,7 @@ class RefreshLog:
         self._successes = 0
 
     def failure(self, report: RefreshReport, bug: Exception | None) -> None:
-        """Record a fetch that failed; `bug` is the exception, where nothing should have raised it."""
+        """Record a failed fetch; `bug` is an exception that nothing expects."""
         self.counters["refresh_failed"] += 1
         self.last_error = report.error
         self._successes = 0
@@ -58,7 +58,7 @@ class RefreshLog:
         self._logged_error = report.error
 
     def success(self, report: RefreshReport) -> None:
-        """Record a fetch that brought a list, or the news that it has not changed."""
+        """Record a fetch that brought a list, or found it unchanged."""
         self.counters[f"refresh_{report.outcome}"] += 1
         self.last_error = None
         self._successes += 1
@@ -67,7 +67,7 @@ class RefreshLog:
             self._logger.info("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
 
     def state(self, state: State, age: float | None, keys: int) -> None:
-        """Record the state of the list, and log it where it has changed."""
+        """Record the state of the list, and log a change."""
         before, self._logged_state = self._logged_state, state
         if state == before:
             return
@@ -91,7 +91,7 @@ class RefreshLog:
         self._logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", keys, age)
 
     def removals_held(self, missing: int, total: int, *, is_first: bool) -> None:
-        """Record that most of the keys are missing and stay for now; the first of several such lists is logged."""
+        """Record that removals are held; log the first of several lists."""
         self.counters["removals_held"] += 1
         if is_first:
             self._logger.error(
@@ -124,7 +124,7 @@ class RefreshLog:
             self.revocation_lag = max(0.0, *lags)
 
     def crash(self, error: BaseException | None) -> None:
-        """Record that a refresher has ended although it was not stopped, and is restarted."""
+        """Record that a refresher has crashed and is restarted."""
         self.counters["refresher_restarts"] += 1
         text = "gatekeeper: the refresher of the list of widget keys died and is brought back"
         self._logger.error(text, exc_info=error)
@@ -139,7 +139,7 @@ class RefreshLog:
 
 
 def _seconds(disabled_at: object) -> float | None:
-    """What a row says about when its key was revoked, in seconds since 1970; None where that is no time."""
+    """A time of revocation, in seconds since 1970, if it is one."""
     try:
         at = datetime.fromisoformat(disabled_at) if isinstance(disabled_at, str) else None
     except ValueError:

@@ -44,11 +44,11 @@ class Refresher:
     patience: float  # seconds of the pause that `after_list` may take
 
     async def refresh(self) -> RefreshReport:
-        """Fetch the list once more, beginning after this call; the outcome is "failed" if the refresher is stopped."""
+        """Fetch the list once more, beginning after this call."""
         return await self.schedule.next_fetch()
 
     async def refresh_for_unknown_key(self, wait: float) -> bool:
-        """Refresh for at most `wait` seconds, if the budget for unknown keys allows it; whether it does."""
+        """Refresh within `wait` seconds; whether the budget for unknown keys allows it."""
         if not self.schedule.is_wanted and not self.budget.take(self.updater.last_duration):
             return False
         with anyio.move_on_after(wait):
@@ -94,7 +94,7 @@ class Refresher:
         return self.cadence.delay(report, failures=updater.failures, work=updater.work, has_live_list=has_live_list)
 
     async def _pause_until(self, end: float) -> None:
-        """Wait for the next fetch, and log when the list is degraded or expires meanwhile."""
+        """Wait for the next fetch, and log changes of state meanwhile."""
         self.schedule.plan(end)
         now = self.clock()
         for moment in sorted(filter(None, (self.freshness.degrades_at, self.freshness.expires_at))):

@@ -1,4 +1,4 @@
-"""Schedule: the fetches of one event loop, and the requests that wait for one.
+"""Schedule: the fetches of one event loop, and their waiters.
 
 The refresher renews its heartbeat while it keeps to its schedule. Once it is overdue, because the process was frozen or its
 event loop stopped, only a fetch that has ended renews it, or a request that has waited for one in vain.
@@ -31,7 +31,7 @@ class _FetchCycle:
 
 
 class Schedule:
-    """The fetches of one event loop: the current one, the next one, and the pause between them."""
+    """The current fetch, the next one, and the pause between them."""
 
     def __init__(self, heartbeat: Heartbeat, alarm: Alarm, clock: Clock) -> None:
         self.has_ended = False
@@ -74,7 +74,7 @@ class Schedule:
         self._next.done.set()
 
     def note_restored(self) -> None:
-        """Note that there is a list from the disk, which decides while the first fetch is made."""
+        """Note that a list from the disk decides until the first fetch."""
         self._loaded.set()
         self._heartbeat.renew()
 
@@ -88,14 +88,14 @@ class Schedule:
         return awaited.report
 
     async def first_list(self, within: float) -> None:
-        """Wait until there is a list, for so many seconds since the start at most."""
+        """Wait for a list, up to `within` seconds after the start."""
         left = self._made_at + within - self._clock()
         if left > 0:
             with anyio.move_on_after(left):
                 await self._loaded.wait()
 
     async def catch_up(self, wait: float) -> None:
-        """Wait for a fetch of this moment, unless the refresher keeps to its schedule."""
+        """Wait for a fetch if the refresher is behind its schedule."""
         if self.beat():
             return
         if wait:
@@ -107,7 +107,7 @@ class Schedule:
         self._heartbeat.renew()  # so that the next requests do not wait as well, if the hub is down
 
     def beat(self) -> bool:
-        """Renew the heartbeat if the refresher keeps to its schedule; whether it does."""
+        """Renew the heartbeat if, as returned, the refresher is on schedule."""
         keeps = not self.has_ended and (not self._heartbeat.is_overdue or self._clock() < self._pause_ends_at)
         if keeps:
             self._heartbeat.renew()
@@ -119,17 +119,17 @@ class Schedule:
         self._heartbeat.renew()
 
     async def keep_beating(self, nap: Sleep = anyio.sleep) -> None:
-        """Beat while the event loop runs, until cancelled; `nap` sleeps by the event loop's own clock."""
+        """Beat until cancelled; `nap` sleeps by the event loop's clock."""
         while True:
             await nap(self._heartbeat.ahead / 2)
             self.beat()
 
     async def wait_until(self, moment: float) -> bool:
-        """Wait until a moment, or until a fetch is wanted; whether one is."""
+        """Wait until a moment; whether a fetch is wanted before."""
         return await self.unless_wanted(lambda: self._alarm.wait_until(moment))
 
     async def unless_wanted(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
-        """Do something until a fetch is wanted, or so many seconds have passed; whether one is wanted."""
+        """Await `do` until a fetch is wanted; whether one is."""
         if not self.is_wanted:
             with anyio.move_on_after(within) as self._pause:
                 await do()

@@ -1,8 +1,8 @@
-"""Snapshot: the last known good list on disk, so that a start without the hub serves what the last process served.
+"""Snapshot: the last known good list, on disk.
 
 The file is a line that names the format, a header that says whose list it is, the packed rows of the index in frames, and
-a checksum over all of it. It is written to a file of its own and then put in the place of the last one, so that a reader
-finds the old list or the new one, whatever happens in between.
+a checksum over all of it. It is written to a temporary file and then renamed, so that a reader finds the old list or the
+new one, even after a crash.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ from gatekeeper.errors import SnapshotError
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
 
-if sys.platform != "win32":  # which has no such lock; two processes may then put their lists in place in any order
+if sys.platform != "win32":  # has no such lock: two processes may replace the file in any order
     import fcntl
 
 __all__ = ("Snapshot",)
 
-# The number goes up when the meaning of a field changes; which fields there are stands in the header.
+# Increment the number when a field changes its type or meaning. The header names the fields.
 FORMAT = b"gatekeeper snapshot 2\n"
 MODE = 0o600
-MAX_SIZE = 2 * 1024**3  # bytes: four times what two million keys take
+MAX_SIZE = 2 * 1024**3  # bytes: four times the size of two million keys
 CHECKSUM = 32  # bytes
 LENGTH = 4  # bytes that say how long a frame is
 CHUNK = 1024 * 1024  # bytes that are read or written at once, in a thread
 PATIENCE = 5.0  # seconds
 FIELDS = WidgetKey.__struct_fields__
-LEFT_BEHIND = 600.0  # seconds after which a file that a killed process was writing is removed
+LEFT_BEHIND = 600.0  # seconds after which the temporary file of a killed process is removed
 
 
 class _Header(msgspec.Struct):
@@ -54,12 +54,12 @@ class Snapshot:
 
     Args:
         path: the file; several processes may share it.
-        account: the account whose keys these are.
-        fingerprint: tells what the source's lists have in common, as `Source.fingerprint`.
+        account: the account of the keys.
+        fingerprint: gives the fingerprint of the source; see `Source`.
         wall_clock: seconds since 1970.
 
     Attributes:
-        saved_at: when the list on disk was asked for, in seconds since 1970, as far as this process has written it.
+        saved_at: when the list on disk was asked for, in seconds since 1970, if this process has read or written it.
     """
 
     def __init__(
@@ -72,18 +72,17 @@ class Snapshot:
         self._wall_clock = wall_clock
 
     async def load(self, index: KeyIndex, *, max_age: float) -> float | None:
-        """Put the list on disk into an empty index.
+        """Load the list into an empty index.
 
         Args:
-            index: what it is put into; it stays empty if that fails.
+            index: the index; it stays empty if that fails.
             max_age: seconds since the list was asked for, at most; 0 for any.
 
         Returns:
             The seconds since the list was asked for; None if there is no file.
 
         Raises:
-            SnapshotError: if there is one that cannot be used, and why. One that is damaged, or somebody else's, is set
-                aside with `.bad` at the end of its name.
+            SnapshotError: if the file cannot be used. A damaged or foreign file is set aside with the suffix `.bad`.
         """
         try:
             file = await anyio.to_thread.run_sync(self._open)
@@ -135,7 +134,7 @@ class Snapshot:
         return f"the snapshot {str(self.path)!r}"
 
     def _open(self) -> BinaryIO:
-        # A symbolic link may lead anywhere, and to open a pipe would wait for whoever writes to it.
+        # A symbolic link may lead anywhere, and opening a pipe would block until it has a writer.
         descriptor = os.open(self.path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT)
         try:
             return os.fdopen(descriptor, "rb")
@@ -144,7 +143,7 @@ class Snapshot:
             raise
 
     async def _verified(self, file: BinaryIO) -> _Header:
-        """The header of a file that is ours to the last byte."""
+        """The header of a file, once the whole file is verified."""
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise self._set_aside("is no file")
@@ -160,7 +159,7 @@ class Snapshot:
         except msgspec.MsgspecError as error:
             raise self._set_aside(f"is of another format ({error})") from error
         if header.fields != FIELDS:
-            # Rows are packed by position, and decoded when a page asks for a key.
+            # Rows are packed by position, and decoded at requests.
             raise self._set_aside(f"has rows with the fields {', '.join(header.fields)}: expected {', '.join(FIELDS)}")
         if (header.account, header.fingerprint) != (self._account, self._fingerprint()):
             raise self._set_aside("is of another account, hub or credential")
@@ -193,7 +192,7 @@ class Snapshot:
 
     def _put_in_place(self, new: Path, asked_at: float) -> None:
         with self._locked():
-            # Of two processes that write one after the other, the one with the newer list has the last word.
+            # Processes race for the file: the newer list wins.
             if not self._has_newer(asked_at):
                 new.replace(self.path)
         folder = os.open(self.path.parent, os.O_RDONLY)
@@ -208,7 +207,7 @@ class Snapshot:
             if file.read(len(FORMAT)) == FORMAT:
                 header = msgspec.msgpack.decode(_frame(file), type=_Header)
                 ours = (header.account, header.fingerprint) == (self._account, self._fingerprint())
-                # What is from the future would never be replaced.
+                # A file from the future would never be replaced.
                 return ours and asked_at < header.asked_at <= self._wall_clock()
         return False
 
@@ -223,7 +222,7 @@ class Snapshot:
             os.close(lock)
 
     def _sweep(self) -> None:
-        """Remove what killed processes have left behind."""
+        """Remove the temporary files of killed processes."""
         ours = re.compile(rf"\.{re.escape(self.path.name)}\.\d+\.[0-9a-f]{{8}}\.new")
         for path in self.path.parent.iterdir():
             with suppress(OSError):

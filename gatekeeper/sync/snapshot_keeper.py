@@ -1,4 +1,4 @@
-"""SnapshotKeeper: when the list is read from disk, and when it is written there."""
+"""SnapshotKeeper: when the snapshot is read and written."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class SnapshotKeeper:
     _not_before: float = -math.inf
 
     async def restore(self) -> bool:
-        """Serve what the last process served, until the source gives a list; whether there was something."""
+        """Serve the list of the last process, if there is one."""
         if self.freshness.has_list:
             return False
         try:
@@ -52,7 +52,7 @@ class SnapshotKeeper:
         return True
 
     async def save_if_due(self) -> None:
-        """Write the list to disk if it has changed, or if what is there is getting old."""
+        """Write the list if it has changed, or the file is old."""
         age, now = self.freshness.age, self.clock()
         if age is None or self.freshness.from_snapshot or now < self._not_before:
             return

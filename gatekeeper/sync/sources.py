@@ -31,10 +31,10 @@ __all__ = (
 
 
 class Basis(msgspec.Struct, frozen=True):
-    """What the gate has already, as far as a source needs to know.
+    """The list that the gate has already.
 
     Attributes:
-        validator: that of the last list; None asks for the whole list in any case.
+        validator: the validator of that list; None asks for the whole list in any case.
     """
 
     validator: str | None = None
@@ -44,7 +44,7 @@ class FullList(msgspec.Struct, frozen=True):
     """The whole list, whether or not it has changed.
 
     Attributes:
-        listing: its bytes as they arrive, and what is known about them.
+        listing: its bytes as they arrive, with its validator and its date.
     """
 
     listing: Listing
@@ -55,11 +55,11 @@ class Unchanged(msgspec.Struct, frozen=True):
 
 
 Updates = Callable[[Basis], AbstractAsyncContextManager[FullList | Unchanged]]
-"""Asks for the list. Opening the context, and reading in it, raise SourceError or TimeoutError for what fails."""
+"""Asks for the list. A failure raises SourceError or TimeoutError, when the context is opened or read."""
 
 
 class Source(Protocol):
-    """Where a list of widget keys comes from, again and again.
+    """Where the list of widget keys comes from.
 
     A source of one's own needs no base class:
 
@@ -78,10 +78,9 @@ class Source(Protocol):
                 yield Unchanged() if etag == basis.validator else FullList(Listing.whole(body, etag))
 
     Attributes:
-        account: the account whose keys these are; None where it is not known.
+        account: the account of the keys; None if it is not known.
         suffix_field: the field of a row that holds the last 8 characters of its key.
-        fingerprint: text that tells this source's lists from any other's, and from those for another credential, without
-            giving it away; a snapshot on disk carries it.
+        fingerprint: a text that differs for each source and credential, and reveals neither; snapshots carry it.
     """
 
     @property
@@ -100,7 +99,7 @@ class Source(Protocol):
         ...
 
     def connect(self) -> AbstractAsyncContextManager[Updates]:
-        """Open what one event loop needs; nothing of it is shared with another loop or process.
+        """Open what one event loop needs, shared with no other.
 
         Returns:
             A context manager that gives `updates(basis)`, itself a context manager of FullList or Unchanged.
@@ -110,7 +109,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class NeverChanges(Protocol):
-    """A source whose list is known from the start, so that a gate decides without being started.
+    """A source with a fixed list; its gate needs no start.
 
     Attributes:
         never_changes: True.
@@ -123,13 +122,13 @@ class NeverChanges(Protocol):
 
 @runtime_checkable
 class ReportsUsage(Protocol):
-    """A source that wants to know which keys are used."""
+    """A source that takes reports on used keys."""
 
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
-        """Report which keys were used.
+        """Report used keys.
 
         Args:
-            usage: what is new since the last report, by the row's id.
+            usage: the uses since the last report, by key id.
 
         Raises:
             SourceError: if that fails; the report is repeated later.
@@ -141,17 +140,17 @@ class HubSource:
     """The hub's list endpoint.
 
     Args:
-        base_url: where the hub is, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
-        token: a bearer token, `sk_live_<account>_…`, or what returns it whenever the list is fetched, so that it can be
-            replaced without a restart.
-        account: the account, where the token does not carry one.
-        timeout: seconds that connecting, and every wait for bytes, may take.
+        base_url: the address of the hub, such as "https://hub.example"; it may end in "/api" or "/api/v1".
+        token: a bearer token, `sk_live_<account>_…`; or a function that returns it, called at each fetch, so that the
+            token can be replaced without a restart.
+        account: the account, if the token does not carry one.
+        timeout: seconds that connecting, and each wait for bytes, may take.
         suffix_field: the field of a row that holds the last 8 characters of its key.
-        max_list: bytes that the list may have, unzipped.
-        http: makes the httpx client of an event loop, with proxies, certificates, a transport; closed with it.
+        max_list: bytes that the decompressed list may have.
+        http: makes the httpx client of an event loop, with proxies, certificates or a transport; it is closed with the loop.
 
     Raises:
-        ConfigError: listing everything that is wrong with the arguments.
+        ConfigError: with one sentence for each wrong argument.
     """
 
     def __init__(
@@ -193,20 +192,20 @@ class HubSource:
             yield updates
 
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
-        """Tell the hub which keys were used.
+        """Report used keys to the hub.
 
         Args:
-            usage: what is new since the last report, by the row's id.
+            usage: the uses since the last report, by key id.
 
         Raises:
-            HubError: of the kind that fits; its `status` is 404 or 405 where the hub has no place for reports.
+            HubError: if that fails; its `status` is 404 or 405 if the hub has no such endpoint.
         """
         async with self._connected() as client:
             await client().widget_keys.report_usage(usage)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Callable[[], AsyncHubClient]]:
-        """What makes clients over one pool of connections, each with the token of its moment."""
+        """A function that makes clients with the current token."""
         async with aclosing(self._make_http()) as http:
 
             def client() -> AsyncHubClient:
@@ -219,11 +218,11 @@ class HubSource:
 
 
 class FileSource:
-    """A file with a JSON array of rows, read again when it changes.
+    """A JSON file with an array of rows, followed for changes.
 
     Args:
         path: the file.
-        account: the account that client keys have to name; None to take them as they are.
+        account: the account that client keys have to name; None for any.
         suffix_field: the field of a row that holds the last 8 characters of its key.
     """
 
@@ -249,20 +248,20 @@ class FileSource:
         yield Unchanged() if read is None else FullList(Listing.whole(*read))
 
     def read(self, validator: str | None = None) -> tuple[bytes, str] | None:
-        """Read the file, if it is another one than the validator names.
+        """Read the file if it has changed.
 
         Args:
-            validator: that of the reading that is known; None to read in any case.
+            validator: the validator of the last reading; None to read in any case.
 
         Returns:
-            What the file holds, and its validator; None if the file has not changed since.
+            The content of the file and its validator; None if the file has not changed.
 
         Raises:
             SourceError: if the file cannot be read.
         """
         try:
             with self.path.open("rb") as file:
-                # Taken before the bytes, of the very file that is open: a write or a swap in between is seen next time.
+                # Stat the open file before reading it, so that the next call notices a write or a replacement in between.
                 stat = os.fstat(file.fileno())
                 current = f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
                 return None if current == validator else (file.read(), current)
@@ -272,17 +271,17 @@ class FileSource:
 
 
 class StaticSource:
-    """Rows that are given once and never change: for tests and tools.
+    """Rows that never change, for tests and tools.
 
     Args:
         rows: widget keys, or mappings with the fields that the hub's JSON has.
-        account: the account that client keys have to name; None to take them as they are.
+        account: the account that client keys have to name; None for any.
 
     Attributes:
         rows: the widget keys.
 
     Raises:
-        ConfigError: listing every row that is not a widget key, and why.
+        ConfigError: with one sentence for each row that is not a widget key.
     """
 
     never_changes: Literal[True] = True
@@ -309,7 +308,7 @@ class StaticSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Keep nothing open: the rows are there."""
+        """Keep nothing open: the rows are in memory."""
         yield self._updates
 
     @asynccontextmanager

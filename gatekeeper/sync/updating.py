@@ -63,7 +63,7 @@ class ListUpdater:
         return report
 
     def record_failure(self, report: RefreshReport, bug: Exception | None) -> None:
-        """Record a fetch that failed, or a source that could not be opened."""
+        """Record a failed fetch, or a source that cannot be opened."""
         self.failures += 1
         self.log.failure(report, bug)
 

@@ -1,4 +1,4 @@
-"""UsageReporter: tells the hub which keys were used, now and then and never while a request waits."""
+"""UsageReporter: reports used keys to the hub in the background."""
 
 import logging
 from collections import Counter
@@ -23,15 +23,15 @@ logger = logging.getLogger("gatekeeper")
 
 
 class UsageReporter:
-    """Reports which keys were used, in batches, each key once in a batch.
+    """Reports used keys in batches, each key once in a batch.
 
     Args:
         report: sends a batch; raises SourceError.
         take: gives the allowed requests by key id since it was last called.
-        interval: seconds between two batches, at least.
+        interval: seconds between two reports, at least.
         clock: seconds; see `boot_clock`.
         wall_clock: seconds since 1970.
-        counters: where batches are counted.
+        counters: counts of batches.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class UsageReporter:
         self._last_at = clock()
 
     async def report_if_due(self) -> None:
-        """Report, if the last batch was long enough ago."""
+        """Report if the interval has passed."""
         if self._clock() - self._last_at >= self._interval:
             await self.report()
 
     async def report(self) -> None:
-        """Report what was used since the last batch, if the hub wants to know and anything was."""
+        """Report the keys used since the last report."""
         self._last_at = self._clock()
         used = self._take()
         if not self._is_wanted:
@@ -81,16 +81,16 @@ class UsageReporter:
             if isinstance(error, HubError) and error.status in _NO_SUCH_ENDPOINT:
                 self._is_wanted = False
                 unreported.clear()
-                logger.info("gatekeeper: the hub takes no reports on which keys are used, so none are sent")
+                logger.info("gatekeeper: the hub takes no reports on used keys, so none are sent")
             else:
                 bug = None if isinstance(error, SourceError) else error
-                logger.debug("gatekeeper: the keys that were used could not be reported: %s", error, exc_info=bug)
+                logger.debug("gatekeeper: used keys could not be reported: %s", error, exc_info=bug)
         finally:
-            # To count twice what the hub may have taken is better than to lose it: a key that nobody uses can be deleted.
+            # Rather count a use twice than lose it: an owner may delete a key that looks unused.
             _add(kept, unreported)
 
     def forget(self) -> None:
-        """Keep nothing of what could not be reported, because somebody else will report it."""
+        """Drop unreported uses, because the parent process reports them."""
         self._kept = {}
 
 

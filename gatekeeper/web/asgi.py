@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.gate.page import Asked, read_page
+from gatekeeper.gate.page import RequestIdentity, read_page
 from gatekeeper.web.answers import Answer, problem, refusal
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token
 from gatekeeper.web.request import ExemptPaths, Header, exempt_problems, has_header, key_in_query, single_header
@@ -100,17 +100,17 @@ class GatekeeperMiddleware:
             return
         if scope["query_string"]:
             key = key_in_query(scope["query_string"], self._key_query, key)
-        asked: Any = (key, origin) if origin is not None else (key, None, single_header(scope["headers"], b"referer"))
+        identity: Any = (key, origin) if origin is not None else (key, None, single_header(scope["headers"], b"referer"))
         memo = self._memos.current
         try:
-            remembered = memo.allowed[asked]
+            remembered = memo.allowed[identity]
         except KeyError:
             remembered = None
         if remembered is not None and self._clock() < memo.deadline:
             remembered.uses += 1
             decision = remembered.decision
         else:
-            decision = await self._gate.check(key, origin, referer=None if origin is not None else asked[2])
+            decision = await self._gate.check(key, origin, referer=None if origin is not None else identity[2])
             if not decision.allowed:
                 await self._refuse(send, decision, origin)
                 return
@@ -138,7 +138,7 @@ class GatekeeperMiddleware:
                 message = message.copy()
                 message["headers"] = headers
             elif "more_body" in message:
-                send = self._streaming(asked, send, message, headers)
+                send = self._streaming(identity, send, message, headers)
             return send(message)
 
         try:
@@ -149,13 +149,13 @@ class GatekeeperMiddleware:
         if send is not given:
             await cast("ResponseStream", send).leave(None)  # only a ResponseStream ever replaces the given send
 
-    def _streaming(self, asked: Asked, send: Send, piece: Message, headers: list[Header]) -> Send:
+    def _streaming(self, identity: RequestIdentity, send: Send, piece: Message, headers: list[Header]) -> Send:
         """The `send` for this piece and the rest. A response with a Content-Length is never cut short."""
         if not piece["more_body"] or not self._gate.closes_streams or isinstance(send, ResponseStream):
             return send
         if any(name.lower() == b"content-length" for name, _ in headers):
             return send
-        return ResponseStream(asked, send, self._gate.watch)
+        return ResponseStream(identity, send, self._gate.watch)
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
@@ -181,12 +181,12 @@ class GatekeeperMiddleware:
             await self.app(scope, receive, send)
             return
         key = key_in_query(scope.get("query_string", b""), self._key_query)
-        asked = key, single_header(scope["headers"], b"origin")
-        decision = await self._gate.check(*asked)
+        identity = key, single_header(scope["headers"], b"origin")
+        decision = await self._gate.check(*identity)
         if decision.allowed:
             scope.setdefault("state", {})[STATE_KEY] = decision
             if self._gate.closes_streams:
-                await self._converse(scope, WebSocketStream(asked, receive, send))
+                await self._converse(scope, WebSocketStream(identity, receive, send))
             else:
                 await self.app(scope, receive, send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):

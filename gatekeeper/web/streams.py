@@ -17,7 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.open_streams import OpenStream
-from gatekeeper.gate.page import Asked
+from gatekeeper.gate.page import RequestIdentity
 
 __all__ = ("ResponseStream", "Stream", "WebSocketStream", "closing_message")
 
@@ -32,19 +32,19 @@ class Stream(ABC):
     """An open connection, as its app sees it.
 
     Args:
-        asked: what the request sent.
+        identity: what the request sent.
         send: the server's `send`.
         linger: seconds that a finished app waits for its client to read the closing message.
 
     Attributes:
-        asked: as given.
+        identity: as given.
         refusal: the decision that closed the stream; None while it is open.
         is_over: whether nothing is left to close.
         forget: called once when the stream is over, if it is being watched.
     """
 
-    def __init__(self, asked: Asked, send: Send, *, linger: float = LINGER) -> None:
-        self.asked = asked
+    def __init__(self, identity: RequestIdentity, send: Send, *, linger: float = LINGER) -> None:
+        self.identity = identity
         self.refusal: Decision | None = None
         self.is_over = False
         self.forget: Callable[[OpenStream], None] | None = None
@@ -122,16 +122,21 @@ class ResponseStream(Stream):
     """A streaming response of unknown length.
 
     Args:
-        asked: what the request sent.
+        identity: what the request sent.
         send: the server's `send`.
         watch: the function that registers the stream, to be closed when its key is revoked.
         linger: as for `Stream`.
     """
 
     def __init__(
-        self, asked: Asked, send: Send, watch: Callable[[OpenStream], Awaitable[None]], *, linger: float = LINGER
+        self,
+        identity: RequestIdentity,
+        send: Send,
+        watch: Callable[[OpenStream], Awaitable[None]],
+        *,
+        linger: float = LINGER,
     ) -> None:
-        super().__init__(asked, send, linger=linger)
+        super().__init__(identity, send, linger=linger)
         self._watch: Callable[[OpenStream], Awaitable[None]] | None = watch
 
     async def __call__(self, message: Message) -> None:
@@ -159,14 +164,14 @@ class WebSocketStream(Stream):
     """A WebSocket, accepted or not yet.
 
     Args:
-        asked: what the handshake sent.
+        identity: what the handshake sent.
         receive: the server's `receive`.
         send: the server's `send`.
         linger: as for `Stream`.
     """
 
-    def __init__(self, asked: Asked, receive: Receive, send: Send, *, linger: float = LINGER) -> None:
-        super().__init__(asked, send, linger=linger)
+    def __init__(self, identity: RequestIdentity, receive: Receive, send: Send, *, linger: float = LINGER) -> None:
+        super().__init__(identity, send, linger=linger)
         self._receive = receive
         self._has_connected = False
         self._receiving: set[anyio.CancelScope] = set()

@@ -106,7 +106,7 @@ def test_every_sentence_is_whole_whatever_is_known(reason: Reason) -> None:
         ("not_ready", "Try again in 2 s."),
         ("expired", "Try again in 2 s."),
         ("key_missing", 'Put data-client-key="…" on the script tag'),
-        ("key_malformed", "is not one: it does not begin with 'pk_live_'. Copy the whole key"),
+        ("key_malformed", "malformed client key: it does not begin with 'pk_live_'. Copy the whole key"),
         ("key_conflict", "Send one"),
         ("key_unknown", f"no widget key …{LAST8}."),
         ("key_ambiguous", f"end with …{LAST8}, so"),
@@ -117,7 +117,7 @@ def test_every_sentence_is_whole_whatever_is_known(reason: Reason) -> None:
             f"so {ORIGIN} cannot use it. If the page is yours, add '{ORIGIN}' to the key's allowed domains.",
         ),
         ("origin_conflict", "names its page twice"),
-        ("origin_malformed", "is not one: it does not begin with 'pk_live_'. Browsers send a scheme"),
+        ("origin_malformed", "malformed origin: it does not begin with 'pk_live_'. Browsers send a scheme"),
         ("origin_null", "Serve it from a domain"),
         ("origin_missing", "neither an Origin nor a Referer"),
         ("origin_not_allowed", f"{ORIGIN} is not among the allowed domains of the widget key …{LAST8}."),
@@ -136,10 +136,10 @@ def test_a_sentence_says_what_was_seen_and_what_to_do(reason: str, said: str) ->
     [
         ("not_ready", "Try again soon."),
         ("expired", "Try again soon."),
-        ("key_malformed", "What the request sends as its client key is not one. Copy"),
+        ("key_malformed", "The request sends a malformed client key. Copy"),
         ("key_unknown", "There is no widget key. It"),
         ("allowlist_empty", "so this page cannot use it. If the page is yours, add its domain to"),
-        ("origin_malformed", "What the request sends as the origin of its page is not one. Browsers"),
+        ("origin_malformed", "The request sends a malformed origin. Browsers"),
         ("origin_not_allowed", "add its domain to the key's allowed domains."),
     ],
 )
@@ -260,7 +260,7 @@ def test_nothing_that_is_shown_of_a_decision_holds_the_whole_key(decision: Decis
             "key_malformed",
             "Not a client key",
             (
-                "What the request sends as its client key is not one: it is bad. "
+                "The request sends a malformed client key: it is bad. "
                 "Copy the whole key from where it was shown when it was created."
             ),
         ),
@@ -307,7 +307,7 @@ def test_nothing_that_is_shown_of_a_decision_holds_the_whole_key(decision: Decis
             "origin_malformed",
             "Not an origin",
             (
-                "What the request sends as the origin of its page is not one: it is bad. "
+                "The request sends a malformed origin: it is bad. "
                 "Browsers send a scheme, a host and maybe a port, such as https://shop.acme.com."
             ),
         ),
