@@ -1,4 +1,4 @@
-"""What a key is: the plaintext that a page sends, a row of the list, and how rows are read.
+"""What a key is: its plaintext, its row in the list, and how rows are read.
 
-It may import errors and matching.
+The package may import errors and matching.
 """

@@ -1,6 +1,6 @@
 """ClientKey: the key that a widget sends.
 
-The hub never lists a client key, only its last 8 characters, so the two meet in the index.
+The hub lists only the last 8 characters of a client key. The index matches the two.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ _CLIENT_KEY_CHARACTERS = (string.ascii_letters + string.digits + "_-").encode()
 
 
 class ClientKey(msgspec.Struct, frozen=True, gc=False):
-    """The key that a page carries, such as pk_live_acme_Zb3….
+    """The key in a page's HTML, such as pk_live_acme_Zb3….
 
     Attributes:
         value: the whole key.
-        account: what stands between the prefix and the last underscore.
+        account: the part between the prefix and the last underscore.
     """
 
     value: str
@@ -32,26 +32,26 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, value: str | bytes, *, prefix: str = "pk_live_") -> Self:
-        """Read a client key.
+        """Parse a client key.
 
         Args:
-            value: the key; bytes as they came.
-            prefix: what every client key of this hub begins with.
+            value: the key, as text or as raw bytes.
+            prefix: the prefix of every client key of this hub.
 
         Returns:
-            The key and the account that it names.
+            The key and its account.
 
         Raises:
-            InvalidClientKey: saying what is wrong, without the key.
+            InvalidClientKey: with a message that does not show the key.
         """
-        # The length comes first, so that a long key costs no more than a short one.
+        # Check the length first, so that a long key costs no more than a short one.
         if len(value) > MAX_CLIENT_KEY_LENGTH:
-            raise InvalidClientKey(f"it has {len(value)} characters, and a client key at most {MAX_CLIENT_KEY_LENGTH}")
+            raise InvalidClientKey(f"it has {len(value)} characters; a client key has at most {MAX_CLIENT_KEY_LENGTH}")
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not text.startswith(prefix):
             raise InvalidClientKey(f"it does not begin with {prefix!r}")
         if not text.isascii() or text.encode().translate(None, _CLIENT_KEY_CHARACTERS):
-            raise InvalidClientKey("it holds characters other than letters, digits, '_' and '-'")
+            raise InvalidClientKey("it has characters other than letters, digits, '_' and '-'")
         account, _, random = text[len(prefix) :].rpartition("_")
         if not account or not random or len(text) < SUFFIX_LENGTH:
             raise InvalidClientKey(f"it is not of the form {prefix}<account>_<random>")
@@ -59,7 +59,7 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def last8(self) -> str:
-        """The last 8 characters, by which the hub lists the key."""
+        """The last 8 characters, which the hub lists."""
         return self.value[-SUFFIX_LENGTH:]
 
     def sha256(self) -> str:
@@ -70,10 +70,10 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
         return f"ClientKey({mask(self.last8)!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As `repr`, for tracebacks by rich: msgspec would show every field."""
+        """The fields for rich's tracebacks. msgspec would show the whole key."""
         return [("last8", mask(self.last8))]
 
 
 def mask(last8: str) -> str:
-    """A client key as people may see it: "…" and its last 8 characters."""
+    """Format a client key for logs and messages: "…" and its last 8 characters."""
     return f"…{last8}"

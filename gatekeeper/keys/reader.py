@@ -1,4 +1,4 @@
-"""RowReader: the hub's JSON to widget keys, one row at a time or many at once."""
+"""RowReader: decodes rows of the hub's list, one by one or in bulk."""
 
 import re
 import types
@@ -21,17 +21,17 @@ _EXPECTED_TEXT = {
     "key_sha256": f"Expected {DIGEST_LENGTH} hexadecimal digits in lower case",
     "id": "Expected at least 1 character",
 }
-_EXPECTED_UNICODE = "Expected text, got half a surrogate pair in what decides"
+_EXPECTED_UNICODE = "Expected Unicode text, got a lone surrogate in a field that decisions need"
 
 
 class RowReader:
-    """Reads rows of the hub's list, one by one or many at once.
+    """Decodes rows of the hub's list, one by one or in bulk.
 
     Args:
-        suffix_field: the field that holds the last 8 characters of a key; the hub's documentation does not name it.
+        suffix_field: the name of the field with the last 8 characters of a key. The hub's documentation does not give it.
 
     Raises:
-        ConfigError: if another field of a row has that name.
+        ConfigError: if the name is empty or belongs to another field.
     """
 
     def __init__(self, suffix_field: str = "last8") -> None:
@@ -51,17 +51,17 @@ class RowReader:
         self._raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
     def read(self, index: int, raw: msgspec.Raw | bytes) -> WidgetKey:
-        """Read one row of a list.
+        """Decode one row of a list.
 
         Args:
-            index: the row's place in the list, from 0, for the message.
-            raw: the row's own bytes.
+            index: the row's index in the list, from 0, for the message.
+            raw: the row's bytes.
 
         Returns:
             The row.
 
         Raises:
-            InvalidRow: saying which row, which field and why.
+            InvalidRow: with the row's index, the field and the problem.
         """
         try:
             return as_widget_key(self._decoder.decode(raw))
@@ -77,17 +77,17 @@ class RowReader:
             return self.convert(index, row)
 
     def convert(self, index: int, row: WidgetKey | Mapping[str, Any]) -> WidgetKey:
-        """Read one row that is a Python object already.
+        """Validate one row that is a Python object already.
 
         Args:
-            index: the row's place among its neighbours, from 0, for the message.
-            row: the row, or a mapping with the fields that the hub's JSON has.
+            index: the row's index in its list, from 0, for the message.
+            row: the row, or a mapping with the fields of the hub's JSON.
 
         Returns:
             The row.
 
         Raises:
-            InvalidRow: saying which row, which field and why.
+            InvalidRow: with the row's index, the field and the problem.
         """
         fields = dict(zip(self._names, msgspec.structs.astuple(row), strict=True)) if isinstance(row, WidgetKey) else row
         try:
@@ -101,13 +101,15 @@ class RowReader:
         return row if isinstance(row, WidgetKey) and row == key else key
 
     def tidy(self, array: bytes) -> list[Any] | None:
-        """Read an array of rows, by far the fastest way, if each of them has nothing but what it should.
+        """Decode an array of rows in one step, if all of them are well formed.
+
+        This is by far the fastest way.
 
         Args:
             array: JSON in UTF-8.
 
         Returns:
-            Rows with the attributes of a WidgetKey in its order; None if there is anything out of the ordinary.
+            Rows with the attributes of a WidgetKey, in its order; None if some row is not well formed.
         """
         try:
             rows: list[Any] = self._list_decoder.decode(array)
@@ -118,13 +120,13 @@ class RowReader:
         return rows if _SUFFIXES.fullmatch(suffixes) and _DIGESTS.fullmatch(digests) else None
 
     def split(self, array: bytes) -> list[msgspec.Raw] | None:
-        """Tell apart the elements of an array without reading them.
+        """Split an array into its elements without decoding them.
 
         Args:
             array: JSON in UTF-8.
 
         Returns:
-            Each one's bytes; None if this is not JSON.
+            The bytes of each element; None if this is not valid JSON.
         """
         try:
             return self._raw_decoder.decode(array)
@@ -132,7 +134,7 @@ class RowReader:
             return None
 
     def _can_decide(self, row: Mapping[str, Any]) -> bool:
-        """What people read may be garbled; what the gate decides by may not."""
+        """Whether the fields that decisions need are valid Unicode. Others may be garbled."""
         return all(is_encodable(row.get(name)) for name in self._deciding)
 
     def _invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
@@ -158,18 +160,19 @@ class RowReader:
     def _problem(self, row: Mapping[str, Any], fields: tuple[str, ...], error: str) -> str:
         if self._suffix_field not in fields:
             return (
-                f"there is no field {self._suffix_field!r}, only {', '.join(map(repr, fields)) or 'none at all'}; "
-                "name the one with the key's last 8 characters by suffix_field="
+                f"expected the key's last 8 characters in {self._suffix_field!r}, got "
+                f"{'only the fields ' + ', '.join(map(repr, fields)) if fields else 'no fields'}; "
+                "if another field has them, pass its name as suffix_field="
             )
         expected, field = _split_error(error)
         value = row.get(field)
         if isinstance(value, str) and field in {self._suffix_field, "key_sha256", "id"}:
-            # Never the value itself: a secret may stand in the wrong field.
+            # Never show the value itself: a secret may be in the wrong field.
             return f"{_EXPECTED_TEXT.get(field, _EXPECTED_SUFFIX)} in {field!r}, got text of {len(value)} characters"
         return f"{expected} in {field!r}" if field else error
 
 
-# What the gate decides by is typed, and a row that has it otherwise is refused; the rest is for people to read.
+# The types of the fields that decisions need. A row with other types is refused. The remaining fields are informative.
 _DECIDING = {
     "id": Annotated[str, msgspec.Meta(min_length=1)],
     "last8": Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}\Z")],
@@ -177,7 +180,7 @@ _DECIDING = {
     "agent_id": str | None,
     "key_sha256": Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{DIGEST_LENGTH}}}\Z")] | None,
 }
-# The same, but for the characters of suffixes and digests: to match a pattern in each row would double the time of a list.
+# The same without the patterns of suffixes and digests: matching a pattern in each row would double the time of a list.
 _TIDY = _DECIDING | {
     "last8": Annotated[str, msgspec.Meta(min_length=SUFFIX_LENGTH, max_length=SUFFIX_LENGTH)],
     "key_sha256": Annotated[str, msgspec.Meta(min_length=DIGEST_LENGTH, max_length=DIGEST_LENGTH)] | None,
@@ -195,14 +198,19 @@ _REASONS: dict[str, RowReason] = {
 
 
 def _fields(readable: Any, deciding: Mapping[str, Any]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
-    """The fields of a row in the order of WidgetKey, of the types given for those that people read and the others."""
-    # Whatever stands in disabled_at, its presence decides.
+    """Define the fields of a row, in the order of WidgetKey.
+
+    Args:
+        readable: the type of the informative fields.
+        deciding: the types of the fields that decisions need.
+    """
+    # A disabled_at of any type disables the key.
     types = {**dict.fromkeys(WidgetKey.__struct_fields__, readable), "disabled_at": Any, **deciding}
     return [(field, types[field]) if field in _REQUIRED else (field, types[field], None) for field in types]
 
 
 def as_widget_key(row: Any) -> WidgetKey:
-    """A row as it was decoded, with what only people read left out unless it is text."""
+    """Convert a decoded row. Informative fields that are not text become None."""
     return WidgetKey(
         row.id,
         _text(row.name),
@@ -222,6 +230,6 @@ def _text(value: object) -> str | None:
 
 
 def _split_error(error: str) -> tuple[str, str]:
-    """What msgspec expected, and in which field of a row; "" where it names none."""
+    """Split a message of msgspec into what it expected and the field, "" for no field."""
     expected, _, path = error.partition(" - at `$.")
     return expected, path.rstrip("`").partition("[")[0]

@@ -1,4 +1,4 @@
-"""What a row that cannot be read still says: whose row it is, and whether its key is disabled."""
+"""Salvage from unreadable rows: which key it is, and whether it is disabled."""
 
 import json
 import re
@@ -8,13 +8,20 @@ import msgspec
 
 __all__ = ("STRUCTURE", "decode_leniently", "is_encodable", "outline", "replace_surrogates")
 
-# Strings whole, since they may hold what looks like structure. A quotation mark alone begins one that has not arrived yet.
+# Strings are matched whole, because they may contain brackets and commas. A lone quotation mark begins an incomplete string.
 STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
-_TOLD = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*"|[^ \t\r\n",:]+)', re.DOTALL)
+_VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*"|[^ \t\r\n",:]+)', re.DOTALL)
 
 
 def outline(raw: bytes) -> dict[str, Any]:
-    """Whose row it is, and whether it says that the key is disabled, where the row as a whole cannot be read."""
+    """Find the id and `disabled_at` in a row that is not valid JSON.
+
+    Args:
+        raw: the row's bytes.
+
+    Returns:
+        The arguments `row_id` and `disabled_at` of InvalidRow, as far as they were found.
+    """
     found: dict[str, Any] = {}
     depth = 0
     for token in STRUCTURE.finditer(raw):
@@ -23,7 +30,7 @@ def outline(raw: bytes) -> dict[str, Any]:
             depth += 1
         elif mark in b"]}":
             depth -= 1
-        elif depth == 1 and (value := _TOLD.match(raw, token.end())):
+        elif depth == 1 and (value := _VALUE.match(raw, token.end())):
             text = decode_leniently(value.group(1))
             if mark == b'"id"' and isinstance(text, str):
                 found["row_id"] = text
@@ -33,7 +40,14 @@ def outline(raw: bytes) -> dict[str, Any]:
 
 
 def decode_leniently(text: bytes) -> object:
-    """What the standard library reads, which takes more for JSON than msgspec does; None where not even that can."""
+    """Decode JSON with the standard library, which accepts more than msgspec.
+
+    Args:
+        text: JSON, in which bytes that are not UTF-8 become lone surrogates.
+
+    Returns:
+        The value; None if it cannot be decoded.
+    """
     try:
         return json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -41,7 +55,7 @@ def decode_leniently(text: bytes) -> object:
 
 
 def is_encodable(value: object) -> bool:
-    """Whether a value can be written as JSON: half a surrogate pair cannot, nor can what is nested too deep."""
+    """Whether a value can be encoded: no lone surrogates, not nested too deep."""
     try:
         msgspec.json.encode(value)
     except (UnicodeEncodeError, RecursionError):
@@ -50,7 +64,7 @@ def is_encodable(value: object) -> bool:
 
 
 def replace_surrogates(value: object) -> object:
-    """Text with "?" for each half of a surrogate pair; any other value unchanged."""
+    """Replace lone surrogates in a text by "?". Other values are returned unchanged."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 

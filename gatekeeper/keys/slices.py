@@ -1,6 +1,7 @@
-"""ListReader: the hub's list as it arrives, in slices of whole rows, so that nobody has to hold it whole.
+"""ListReader: reads the hub's list in slices, while it arrives.
 
-A bad row never disturbs its neighbours; a list that is not a JSON array to its last byte is refused as a whole.
+The list is never in memory as a whole. A bad row does not affect other rows. A list that is not a JSON array to its last
+byte is refused as a whole.
 """
 
 import hashlib
@@ -17,13 +18,13 @@ from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("SLICE", "ListReader", "Slice", "read_list")
 
-# Bytes of JSON that are decoded at once: about 500 rows, and 1 ms.
+# Bytes of JSON that are decoded in one step: about 500 rows, which take 1 ms.
 SLICE = 128 * 1024
-# Bytes in which a row has to end. One of over 64 KB is refused; one that never ends would fill the memory.
+# Maximum bytes of a row while it arrives. Rows of over 64 KB are refused later; a row without an end would fill the memory.
 MAX_ROW = 8 * 1024 * 1024
 
-# Where a slice ends inside a row, so many places before its end are tried, which is eight times as fast as to go through
-# all of it: enough for rows with a few objects in them.
+# A slice may end inside a row. Then this many cuts near its end are tried, enough for rows with a few nested objects. That
+# is eight times as fast as scanning the whole slice.
 _ENDS = 8
 _TAIL = 4096  # bytes
 
@@ -45,14 +46,14 @@ _KINDS = {
 
 
 def read_list(rows: RowReader, body: bytes) -> tuple[list[WidgetKey], list[InvalidRow]]:
-    """Read a whole list at once.
+    """Read a whole list.
 
     Args:
-        rows: reads the rows.
+        rows: the decoder of rows.
         body: JSON in UTF-8.
 
     Returns:
-        The rows, and what is wrong with those that are none.
+        The good rows, and an error for each bad one.
 
     Raises:
         InvalidList: if the body is not a JSON array.
@@ -75,33 +76,35 @@ def read_list(rows: RowReader, body: bytes) -> tuple[list[WidgetKey], list[Inval
 
 
 class Slice(NamedTuple):
-    """Some rows of a list, one after another.
+    """Consecutive rows of a list.
 
     Attributes:
-        raw: their bytes, without the list's brackets; at the end there may be part of a row.
-        rest_at: where the reader has what follows; None for a list's last slice.
+        raw: the bytes of the rows, without the list's brackets. They may end with part of a row.
+        rest_at: the position in the reader's buffer of the bytes that follow; None for the last slice of a list.
     """
 
     raw: bytes
     rest_at: int | None
 
     def digest(self) -> bytes:
-        """What tells these bytes from any others."""
+        """A 16-byte digest of `raw`, to recognise a slice."""
         return hashlib.blake2b(self.raw, digest_size=16).digest()
 
 
 class ListReader:
-    """Cuts a list into slices of whole rows while it arrives. Feed it, and see what it has; end it, and do so once more.
+    """Cuts a list into slices of whole rows while it arrives.
 
-    A slice ends where "},{" looks like the end of a row. Where that stood inside a string or a nested value, which shows
-    when the slice is read, the part of a row at its end comes again with the next slice.
+    Feed it and iterate over it, as often as bytes arrive. Then end it and iterate once more.
+
+    A slice ends where "},{" looks like the end of a row. If that was inside a string or a nested value, reading the slice
+    shows it, and the part of a row at its end comes again with the next slice.
 
     Args:
-        rows: reads the rows.
-        slice_size: about how many bytes a slice has.
+        rows: the decoder of rows.
+        slice_size: the approximate size of a slice in bytes.
 
     Attributes:
-        count: how many rows have been read or skipped.
+        count: the number of rows read or skipped.
     """
 
     def __init__(self, rows: RowReader, slice_size: int = SLICE) -> None:
@@ -115,18 +118,20 @@ class ListReader:
         self.count = 0
 
     def feed(self, data: bytes) -> None:
-        """Add what has arrived."""
+        """Add bytes that have arrived."""
         self._buffer += data
 
     def end(self) -> None:
-        """Note that nothing more will come."""
+        """Mark the end of the list."""
         self._has_ended = True
 
     def __iter__(self) -> Iterator[Slice]:
-        """The slices that can be told so far; each has to be read or passed over before the next one is asked for.
+        """Iterate over the slices that have arrived.
+
+        Each must be passed to `read` or `advance` before the next step.
 
         Raises:
-            InvalidList: if what has arrived is not a JSON array.
+            InvalidList: if the bytes so far are not the start of a JSON array.
         """
         if not self._is_open and not self._open():
             return
@@ -134,17 +139,16 @@ class ListReader:
             yield piece
 
     def read(self, piece: Slice) -> tuple[list[Any], int]:
-        """Read the rows of a slice, and go on behind them.
+        """Decode the rows of a slice, and advance past them.
 
         Args:
-            piece: the last slice that was given.
+            piece: the current slice.
 
         Returns:
-            For each row an object with the attributes of a WidgetKey in its order, or an InvalidRow; and how many bytes of
-            the slice they take.
+            The rows, each with the attributes of a WidgetKey in its order or an InvalidRow; and their size in bytes.
 
         Raises:
-            InvalidList: if no list can have such a slice.
+            InvalidList: if the slice cannot be part of a JSON array.
         """
         rows, size = self._rows.tidy(b"[%b]" % piece.raw), len(piece.raw)
         if rows is None:
@@ -154,15 +158,15 @@ class ListReader:
         return rows, size
 
     def advance(self, piece: Slice, count: int, size: int) -> None:
-        """Go on behind the rows of a slice, which is what is left to do where they are known already.
+        """Advance past the rows of a slice. Call it alone to skip known rows.
 
         Args:
-            piece: the last slice that was given.
-            count: how many rows it has.
-            size: how many bytes they take; what follows them is part of a row.
+            piece: the current slice.
+            count: the number of its whole rows.
+            size: the size of those rows in bytes. The bytes behind them are part of a row.
 
         Raises:
-            InvalidList: if there are none, and nothing more comes.
+            InvalidList: if the slice has no whole row and the list ends or the row is too long.
         """
         self.count += count
         if size < len(piece.raw):
@@ -176,16 +180,16 @@ class ListReader:
             self._is_closed = True
         else:
             del self._buffer[: piece.rest_at]
-        # A row that is longer than a slice is looked at again when there is twice as much of it.
+        # A row that is longer than a slice is tried again when twice as many bytes have arrived.
         self._cut_from = self._wanted = self._slice_size if size else 2 * len(piece.raw)
 
     def _open(self) -> bool:
-        """Find the bracket that begins the list; False if it has not arrived yet."""
+        """Find the opening bracket; False if it has not arrived yet."""
         if len(self._buffer) < len(_BOM) and not self._has_ended:
             return False
         begins = bytes(self._buffer).removeprefix(_BOM).lstrip(_SPACE)
         if not begins and not self._has_ended:
-            # However much space comes, it is looked at once.
+            # Drop the white space, so that it is scanned only once.
             self._buffer = bytearray(len(_BOM) * b" ")
             return False
         if not begins.startswith(b"["):
@@ -203,7 +207,7 @@ class ListReader:
             return self._last()
         if len(self._buffer) > MAX_ROW:
             raise InvalidList(f"{_EXPECTED_ARRAY}, got one with more than {MAX_ROW} bytes in row {self.count}, or no rows")
-        # Twice as much has to arrive before it is worth another look, so that no byte is looked at again and again.
+        # Wait for twice as many bytes before the next search, so that the total work stays linear.
         self._wanted = 2 * len(self._buffer)
         return None
 
@@ -218,7 +222,7 @@ class ListReader:
         return None
 
     def _split(self, raw: bytes) -> tuple[Sequence[msgspec.Raw | bytes], int]:
-        """The elements, and how many bytes they take."""
+        """Split a slice into its elements, and return their size in bytes."""
         ends = [(len(raw), len(raw))]
         last = list(_BETWEEN_ROWS.finditer(raw, max(0, len(raw) - _TAIL)))[-_ENDS:]
         ends += [(between.start() + 1, between.end() - 1) for between in reversed(last)]
@@ -233,13 +237,13 @@ def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | 
     try:
         return rows.read(index, raw)
     except InvalidRow as error:
-        # What led to it would keep 1.6 KB a row in memory.
+        # The causes and the traceback would keep 1.6 KB a row in memory.
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
 
 
 def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
-    """The whole rows of a slice, also where they are no JSON, and how many bytes they take."""
+    """Split a slice that is not valid JSON, and return the size of its whole rows."""
     elements: list[bytes] = []
     start = depth = 0
     for token in STRUCTURE.finditer(raw):
@@ -254,7 +258,9 @@ def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
             elements.append(_element(raw[start : token.start()], count + len(elements)))
             start = token.end()
         elif not depth and mark in b"]}":
-            raise InvalidList(f"{_EXPECTED_ARRAY}, got one that something follows, after {count + len(elements) + 1} rows")
+            raise InvalidList(
+                f"{_EXPECTED_ARRAY}, got one with more data after its end, after {count + len(elements) + 1} rows"
+            )
     if depth:
         return elements, start
     elements.append(_element(raw[start:], count + len(elements)))
@@ -264,12 +270,12 @@ def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
 def _element(raw: bytes, count: int) -> bytes:
     element = raw.strip(_SPACE)
     if not element:
-        raise InvalidList(f"{_EXPECTED_ARRAY}, got one with nothing beside a comma, after {count} rows")
+        raise InvalidList(f"{_EXPECTED_ARRAY}, got one with an empty element, after {count} rows")
     return element
 
 
 def _kind(text: bytes) -> str:
-    """What a text is instead of an array, as far as its beginning tells."""
+    """Describe a text that is not an array, by its first bytes."""
     first = text[:1]
     if not first:
         return "nothing at all"

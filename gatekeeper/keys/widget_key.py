@@ -11,14 +11,14 @@ class WidgetKey(msgspec.Struct, frozen=True):
     """A widget key as the hub lists it.
 
     Attributes:
-        id: the hub's name for the row.
-        name: what its owner calls it.
+        id: the hub's id of the row.
+        name: the name that the owner gave the key.
         last8: the last 8 characters of the client key.
-        domain_allowlist: the entries as written; without any, no page may use the key.
-        agent_id: the agent that the key is pinned to; it overrides the one that the page names.
-        disabled_at: when the key was revoked. Whatever stands here but None means that it is.
-        created_at, updated_at, last_used_at: ISO 8601, as the hub has them.
-        key_sha256: the hexadecimal SHA-256 of the whole client key, where the hub tells it.
+        domain_allowlist: the entries as written. Without entries no page may use the key.
+        agent_id: the agent that the key is pinned to. It overrides the agent in the page.
+        disabled_at: the time of the revocation. Any value but None means that the key is revoked.
+        created_at, updated_at, last_used_at: ISO 8601 times, as the hub sends them.
+        key_sha256: the hexadecimal SHA-256 of the whole client key, if the hub sends it.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Rows of a list, read and rejected among others."""
+"""Lists of a few rows, read in every way."""
 
 import json
 
@@ -10,12 +10,12 @@ ROW = {"id": "wk_1", "last8": "UVwXyZ-_"}
 
 
 def body(*rows: object) -> bytes:
-    """Write a list as the hub does."""
+    """Encode a list as the hub does."""
     return json.dumps(rows, ensure_ascii=False).encode()
 
 
 def read_one(row: object) -> WidgetKey:
-    """Read a list of one good row, in all three ways, which agree."""
+    """Read one good row, by itself and in a list. Both must agree."""
     reader = RowReader()
     (key,), rejected = read_list(reader, body(row))
     assert rejected == []
@@ -24,7 +24,7 @@ def read_one(row: object) -> WidgetKey:
 
 
 def reject_one(row: object) -> InvalidRow:
-    """Read a list with one bad row among two good ones, which live."""
+    """Read a bad row between two good ones, which must stay."""
     first, last = {**ROW, "id": "first"}, {**ROW, "id": "last"}
     keys, (rejected,) = read_list(RowReader(), body(first, row, last))
     assert [key.id for key in keys] == ["first", "last"]

@@ -72,7 +72,7 @@ def test_a_client_key_names_its_account_up_to_the_last_underscore(value: str, ac
     ],
     ids=lambda value: ascii(value[:40]),
 )
-def test_what_is_no_client_key_is_refused_and_the_message_does_not_show_it(value: str, said: str) -> None:
+def test_a_malformed_client_key_is_refused_and_not_shown(value: str, said: str) -> None:
     for given_value in (value, value.encode("utf-8", "surrogatepass")):
         with pytest.raises(InvalidClientKey) as refused:
             ClientKey.parse(given_value)
@@ -82,7 +82,7 @@ def test_what_is_no_client_key_is_refused_and_the_message_does_not_show_it(value
 
 
 @pytest.mark.parametrize("value", [b"pk_live_acme_\xff123456789", b"pk_live_acme_\xe9123456789", b"\xff" * 128])
-def test_bytes_that_are_no_text_are_no_client_key(value: bytes) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(value: bytes) -> None:
     with pytest.raises(InvalidClientKey):
         ClientKey.parse(value)
 
@@ -91,17 +91,17 @@ def test_bytes_that_are_no_text_are_no_client_key(value: bytes) -> None:
     "value",
     [
         pytest.param("pk_live_acme_" + "x" * 116, id="129 characters"),
-        pytest.param("pk_live_acme_" + "x" * 1_000_000, id="a good one but for its length"),
+        pytest.param("pk_live_acme_" + "x" * 1_000_000, id="good except for its length"),
         pytest.param("\u0130" * 1_000_000, id="characters that grow in lower case"),
         pytest.param(b"\xff" * 1_000_000, id="bytes"),
     ],
 )
-def test_the_length_of_a_client_key_comes_before_anything_else(value: str | bytes) -> None:
-    with pytest.raises(InvalidClientKey, match=f"it has {len(value)} characters, and a client key at most 128"):
+def test_the_length_of_a_client_key_is_checked_first(value: str | bytes) -> None:
+    with pytest.raises(InvalidClientKey, match=f"it has {len(value)} characters; a client key has at most 128"):
         ClientKey.parse(value)
 
 
-def test_the_prefix_is_the_hubs_own() -> None:
+def test_the_prefix_is_configurable() -> None:
     assert ClientKey.parse("wk-acme_0123456789", prefix="wk-").account == "acme"
     assert ClientKey.parse("acme_0123456789", prefix="").account == "acme"
     with pytest.raises(InvalidClientKey, match="does not begin with 'wk-'"):
@@ -110,7 +110,7 @@ def test_the_prefix_is_the_hubs_own() -> None:
         ClientKey.parse("wk-acme-0123456789", prefix="wk-")
 
 
-def test_a_client_key_shorter_than_what_the_hub_lists_of_it_is_none() -> None:
+def test_a_client_key_shorter_than_its_listed_suffix_is_refused() -> None:
     assert ClientKey.parse("k_abc_de", prefix="k_").last8 == "k_abc_de"
     with pytest.raises(InvalidClientKey, match="k_<account>_<random>"):
         ClientKey.parse("k_ab_de", prefix="k_")
@@ -125,7 +125,7 @@ def test_a_client_key_is_never_shown_whole(show: Callable[[object], str]) -> Non
         assert KEY[-8:] in shown
 
 
-def test_a_masked_key_is_an_ellipsis_and_its_last_8_characters() -> None:
+def test_a_masked_key_shows_its_last_8_characters() -> None:
     assert mask("UVwXyZ-_") == "…UVwXyZ-_"
     assert repr(ClientKey.parse(KEY)) == f"ClientKey('…{KEY[-8:]}')"
     assert pretty_repr(ClientKey.parse(KEY)) == f"ClientKey(last8='…{KEY[-8:]}')"
@@ -136,7 +136,7 @@ def test_a_masked_key_is_an_ellipsis_and_its_last_8_characters() -> None:
     st.text("abcXYZ019_-", min_size=1, max_size=59),
     st.text("abcXYZ019-", min_size=1, max_size=59),
 )
-def test_every_account_and_random_part_come_back(account: str, random: str) -> None:
+def test_any_account_and_random_part_are_parsed(account: str, random: str) -> None:
     key = ClientKey.parse(f"pk_live_{account}_{random}")
     assert (key.account, key.value) == (account, f"pk_live_{account}_{random}")
 
@@ -154,20 +154,20 @@ def test_arbitrary_client_keys_raise_nothing_but_invalid_client_key(value: str |
         assert len(key.last8) == 8
 
 
-def test_client_keys_are_values() -> None:
+def test_client_keys_are_hashable() -> None:
     assert len({ClientKey.parse(KEY), ClientKey.parse(KEY.encode())}) == 1
 
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("x" * 129, "it has 129 characters, and a client key at most 128"),
+        ("x" * 129, "it has 129 characters; a client key has at most 128"),
         ("sk_live_", "it does not begin with 'pk_live_'"),
-        ("pk_live_a.b_c", "it holds characters other than letters, digits, '_' and '-'"),
+        ("pk_live_a.b_c", "it has characters other than letters, digits, '_' and '-'"),
         ("pk_live_a", "it is not of the form pk_live_<account>_<random>"),
     ],
 )
-def test_a_refused_client_key_is_explained_in_these_words(value: str, sentence: str) -> None:
+def test_the_wording_for_a_refused_client_key(value: str, sentence: str) -> None:
     with pytest.raises(InvalidClientKey) as refused:
         ClientKey.parse(value)
     assert str(refused.value) == sentence

@@ -1,4 +1,4 @@
-"""RowReader: what becomes of the rows of the hub's list, each by itself and all at once."""
+"""RowReader: good and bad rows, as JSON and as Python objects."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def test_a_full_row_is_read_field_by_field() -> None:
     assert not key.disabled
 
 
-def test_a_row_needs_an_id_and_a_suffix_only() -> None:
+def test_a_row_needs_only_an_id_and_a_suffix() -> None:
     key = read_one(ROW)
     assert key == WidgetKey("wk_1", None, "UVwXyZ-_", ())
     assert not key.disabled
@@ -78,7 +78,7 @@ def test_a_row_whose_disabled_at_is_absent_or_null_is_enabled(extra: dict[str, o
     ],
     ids=repr,
 )
-def test_a_row_with_anything_else_in_disabled_at_is_disabled(disabled_at: object) -> None:
+def test_a_row_with_any_other_disabled_at_is_disabled(disabled_at: object) -> None:
     assert read_one(ROW | {"disabled_at": disabled_at}).disabled
     assert RowReader().convert(0, ROW | {"disabled_at": disabled_at}).disabled
     assert WidgetKey("wk_1", None, "UVwXyZ-_", (), disabled_at=disabled_at).disabled
@@ -86,7 +86,7 @@ def test_a_row_with_anything_else_in_disabled_at_is_disabled(disabled_at: object
 
 @pytest.mark.parametrize("field", ["name", "created_at", "updated_at", "last_used_at"])
 @pytest.mark.parametrize("value", [None, 7, 1.5, True, [], {}, ["x"], {"en": "Shop"}], ids=repr)
-def test_what_only_people_read_may_be_anything_and_is_none_unless_text(field: str, value: object) -> None:
+def test_an_informative_field_is_none_unless_it_is_text(field: str, value: object) -> None:
     assert getattr(read_one(ROW | {field: value}), field) is None
     assert getattr(read_one(ROW | {field: "as written ü\n"}), field) == "as written ü\n"
 
@@ -98,7 +98,7 @@ def test_an_allowlist_that_is_absent_null_or_empty_has_no_entries(extra: dict[st
     assert read_one(ROW | extra).domain_allowlist == ()
 
 
-def test_the_entries_of_a_row_are_kept_as_written_good_or_bad() -> None:
+def test_the_entries_of_a_row_are_kept_as_written() -> None:
     entries = ["", "*", " acme.com ", "ACME.com", "acme.com", "http://[", "é" * 2000]
     assert read_one(ROW | {"domain_allowlist": entries}).domain_allowlist == tuple(entries)
 
@@ -113,7 +113,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert read_one(row) == read_one(ROW)
 
 
-# Rows that are none.
+# Rows that are not widget keys.
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,7 @@ def test_unknown_fields_are_ignored() -> None:
     ],
     ids=repr,
 )
-def test_a_row_whose_decisive_fields_are_otherwise_is_rejected_and_its_neighbours_live(
-    extra: dict[str, object], field: str
-) -> None:
+def test_a_row_with_a_bad_deciding_field_is_rejected_alone(extra: dict[str, object], field: str) -> None:
     rejected = reject_one(ROW | extra)
     assert f"'{field}'" in rejected.problem
     assert field == "id" or str(rejected).startswith("row 1 (id 'wk_1'): ")
@@ -175,7 +173,7 @@ def test_a_row_whose_decisive_fields_are_otherwise_is_rejected_and_its_neighbour
 @pytest.mark.parametrize(
     ("row", "row_id", "said"),
     [
-        ({}, None, "no field 'last8'"),
+        ({}, None, "characters in 'last8', got no fields"),
         ({"last8": "abcdefgh"}, None, "`id`"),
         (None, None, "got `null`"),
         (7, None, "got `int`"),
@@ -186,7 +184,7 @@ def test_a_row_whose_decisive_fields_are_otherwise_is_rejected_and_its_neighbour
         ({"id": "wk_1", "last8": 7}, "wk_1", "'last8'"),
     ],
 )
-def test_a_row_that_is_none_is_named_by_its_place_and_its_id(row: object, row_id: str | None, said: str) -> None:
+def test_a_rejected_row_is_named_by_its_index_and_id(row: object, row_id: str | None, said: str) -> None:
     rejected = reject_one(row)
     assert said in rejected.problem
     assert rejected.row_id == row_id
@@ -194,13 +192,13 @@ def test_a_row_that_is_none_is_named_by_its_place_and_its_id(row: object, row_id
 
 
 @pytest.mark.parametrize("field", ["last8", "key_sha256", "domain_allowlist"])
-def test_a_value_in_the_wrong_field_is_not_shown_for_it_may_be_a_secret(field: str) -> None:
+def test_a_value_that_may_be_a_secret_is_not_shown(field: str) -> None:
     rejected = reject_one(ROW | {field: "sk_live_acme_0123456789"})
     assert "0123" not in str(rejected)
     assert f"'{field}'" in rejected.problem
 
 
-def test_what_was_expected_of_a_suffix_and_of_a_digest_is_said_in_words() -> None:
+def test_the_expected_suffix_and_digest_are_described_in_words() -> None:
     assert (
         "8 characters of a-z, A-Z, 0-9, '_' and '-' in 'last8', got text of 5"
         in reject_one(ROW | {"last8": "short"}).problem
@@ -210,16 +208,16 @@ def test_what_was_expected_of_a_suffix_and_of_a_digest_is_said_in_words() -> Non
         assert not {"Expected 8", "Expected 6"} & {reject_one(ROW | extra).problem[:10]}
 
 
-def test_a_row_that_is_no_json_is_rejected() -> None:
+def test_a_row_that_is_not_json_is_rejected() -> None:
     for raw in (b"", b"{", b"NaN", b'{"id": "wk_1", "last8"'):
         with pytest.raises(InvalidRow, match=r"^row 3( \(id 'wk_1'\))?: "):
             RowReader().read(3, raw)
 
 
-# Another name for the field with the last 8 characters.
+# Another name for the suffix field.
 
 
-def test_the_field_with_the_last_8_characters_may_have_another_name() -> None:
+def test_the_suffix_field_may_have_another_name() -> None:
     reader = RowReader("key_suffix")
     row = {"id": "wk_1", "key_suffix": "UVwXyZ-_", "last8": "ignored!"}
     (key,), rejected = read_list(reader, body(row))
@@ -228,24 +226,24 @@ def test_the_field_with_the_last_8_characters_may_have_another_name() -> None:
     assert reader.convert(0, row) == key
 
 
-def test_half_a_surrogate_pair_is_refused_in_the_suffix_whatever_its_field_is_called() -> None:
-    with pytest.raises(InvalidRow, match="half a surrogate pair"):
+def test_a_lone_surrogate_in_a_renamed_suffix_field_is_refused() -> None:
+    with pytest.raises(InvalidRow, match="a lone surrogate"):
         RowReader("ending").convert(0, {"id": "wk_1", "ending": "abcdefg\ud800"})
 
 
-def test_a_row_without_the_suffix_is_rejected_with_the_names_of_its_fields() -> None:
+def test_a_row_without_a_suffix_is_rejected_with_its_field_names() -> None:
     row = {"id": "wk_1", "name": "Shop", "suffix": "UVwXyZ-_"}
     rejected = reject_one(row)
     assert rejected.problem == (
-        "there is no field 'last8', only 'id', 'name', 'suffix'; "
-        "name the one with the key's last 8 characters by suffix_field="
+        "expected the key's last 8 characters in 'last8', got only the fields 'id', 'name', 'suffix'; "
+        "if another field has them, pass its name as suffix_field="
     )
     assert rejected.fields == ("id", "name", "suffix")
-    with pytest.raises(InvalidRow, match="there is no field 'key_suffix', only 'id', 'name', 'suffix'"):
+    with pytest.raises(InvalidRow, match="last 8 characters in 'key_suffix', got only the fields 'id', 'name', 'suffix'"):
         RowReader("key_suffix").convert(0, row)
 
 
-def test_a_row_that_has_the_suffix_is_not_told_to_rename_it() -> None:
+def test_a_row_with_a_suffix_gets_no_hint_about_suffix_field() -> None:
     assert "suffix_field" not in reject_one(ROW | {"id": 7}).problem
     assert "suffix_field" not in reject_one(ROW | {"last8": "short"}).problem
 
@@ -253,19 +251,19 @@ def test_a_row_that_has_the_suffix_is_not_told_to_rename_it() -> None:
 # Rows that are Python objects already.
 
 
-def test_a_widget_key_is_taken_as_it_is() -> None:
+def test_a_valid_widget_key_is_returned_as_is() -> None:
     key = WidgetKey("wk_1", "Shop", "UVwXyZ-_", ("acme.com",))
     assert RowReader().convert(0, key) is key
 
 
 @pytest.mark.parametrize("make", [dict, MappingProxyType])
-def test_any_mapping_is_read_as_the_same_row_of_json(make: Callable[[dict[str, object]], Any]) -> None:
+def test_a_mapping_is_read_like_the_same_row_in_json(make: Callable[[dict[str, object]], Any]) -> None:
     row: dict[str, object] = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": False, "name": 7, "more": object()}
     assert RowReader().convert(0, make(row)) == read_one({name: value for name, value in row.items() if name != "more"})
 
 
 @pytest.mark.parametrize("entries", [("acme.com",), ["acme.com"], {"acme.com"}, frozenset({"acme.com"})])
-def test_entries_in_python_may_stand_in_any_collection_but_a_string(entries: object) -> None:
+def test_entries_in_python_may_be_any_collection_but_a_string(entries: object) -> None:
     assert RowReader().convert(0, ROW | {"domain_allowlist": entries}).domain_allowlist == ("acme.com",)
 
 
@@ -273,7 +271,7 @@ NO_ROWS: list[object] = [None, 7, "wk_1", [], [ROW], b"{}", object(), {}, {1: 2}
 
 
 @pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: type(row).__name__)
-def test_what_is_no_row_is_rejected_in_python_too(row: Any) -> None:
+def test_an_object_that_is_not_a_row_is_rejected(row: Any) -> None:
     with pytest.raises(InvalidRow) as refused:
         RowReader().convert(5, row)
     assert refused.value.index == 5
@@ -282,7 +280,7 @@ def test_what_is_no_row_is_rejected_in_python_too(row: Any) -> None:
 @pytest.mark.parametrize(
     "fields", [{"id": 7}, {"id": ""}, {"last8": "short"}, {"domain_allowlist": "acme.com"}, {"key_sha256": "0"}], ids=repr
 )
-def test_a_widget_key_with_what_no_row_may_have_is_rejected(fields: dict[str, Any]) -> None:
+def test_a_widget_key_with_a_bad_field_is_rejected(fields: dict[str, Any]) -> None:
     key = msgspec.structs.replace(WidgetKey("wk_1", None, "UVwXyZ-_", ("acme.com",)), **fields)
     with pytest.raises(InvalidRow, match=f"'{next(iter(fields))}'"):
         RowReader().convert(0, key)
@@ -292,7 +290,7 @@ def test_a_widget_key_with_what_no_row_may_have_is_rejected(fields: dict[str, An
 @given(
     st.lists(st.one_of(FIELD_VALUES, st.dictionaries(st.sampled_from([*WidgetKey.__struct_fields__, "x"]), FIELD_VALUES)))
 )
-def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[Any]) -> None:
+def test_every_row_of_any_shape_is_read_or_rejected(rows: list[Any]) -> None:
     reader = RowReader()
     keys, rejected = read_list(reader, body(*rows))
     assert len(keys) + len(rejected) == len(rows)
@@ -307,7 +305,7 @@ def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[A
             assert number not in bad
 
 
-# Every sentence, as people read it.
+# Wording.
 
 
 @pytest.mark.parametrize(
@@ -317,8 +315,8 @@ def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[A
         (
             {},
             (
-                "row 1: there is no field 'last8', only none at all; "
-                "name the one with the key's last 8 characters by suffix_field="
+                "row 1: expected the key's last 8 characters in 'last8', got no fields; "
+                "if another field has them, pass its name as suffix_field="
             ),
         ),
         ({"last8": "UVwXyZ-_"}, "row 1: Object missing required field `id`"),
@@ -339,11 +337,11 @@ def test_rows_of_any_shape_are_read_or_rejected_and_none_disappears(rows: list[A
         ),
     ],
 )
-def test_a_rejected_row_is_explained_in_these_words(row: object, sentence: str) -> None:
+def test_the_wording_for_a_rejected_row(row: object, sentence: str) -> None:
     assert str(reject_one(row)) == sentence
 
 
-def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> None:
+def test_the_wording_for_a_suffix_field_that_is_taken() -> None:
     with pytest.raises(ConfigError) as refused:
         RowReader("id")
     assert refused.value.problems == (
@@ -354,18 +352,18 @@ def test_a_suffix_field_that_another_field_has_is_explained_in_these_words() -> 
     )
 
 
-def test_a_rejected_row_that_is_a_python_object_is_explained_in_these_words() -> None:
+def test_the_wording_for_a_rejected_python_object() -> None:
     with pytest.raises(InvalidRow) as refused:
         RowReader().convert(3, {"id": "wk_1", "last8": 7})
     assert str(refused.value) == "row 3 (id 'wk_1'): Expected `str`, got `int` in 'last8'"
 
 
-def test_a_suffix_field_is_named_whole_whatever_it_ends_with() -> None:
+def test_the_whole_name_of_a_suffix_field_is_shown() -> None:
     with pytest.raises(InvalidRow, match=r"characters of .* in 'suffixX', got text of 5 characters"):
         RowReader("suffixX").read(0, json.dumps({"id": "wk_1", "suffixX": "short"}).encode())
 
 
-def test_an_id_of_one_character_is_an_id() -> None:
+def test_an_id_may_have_one_character() -> None:
     assert read_one(ROW | {"id": "7"}).id == "7"
 
 
@@ -386,7 +384,7 @@ def test_an_id_of_one_character_is_an_id() -> None:
     ],
 )
 @pytest.mark.parametrize("suffix_field", ["last8", "ends_with"])
-def test_what_is_wrong_with_a_row_is_a_word_of_a_closed_set(row: Any, reason: str, suffix_field: str) -> None:
+def test_a_rejected_row_has_a_reason_from_a_closed_set(row: Any, reason: str, suffix_field: str) -> None:
     if isinstance(row, dict):
         row = {suffix_field if name == "last8" else name: value for name, value in row.items()}
     with pytest.raises(InvalidRow) as caught:

@@ -1,4 +1,4 @@
-"""Rows that are garbled or no JSON: what is read all the same, and what a rejection knows about its row."""
+"""Rows that are garbled or not JSON: what is read, and what a rejection says."""
 
 import json
 from collections.abc import Callable
@@ -27,14 +27,14 @@ from tests.keys.rows import ROW, read_one
         (b"", {}),
     ],
 )
-def test_a_row_that_is_no_json_tells_its_id_and_whether_it_is_disabled(raw: bytes, told: dict[str, object]) -> None:
+def test_the_id_and_disabled_at_of_invalid_json_are_found(raw: bytes, told: dict[str, object]) -> None:
     assert outline(raw) == told
 
 
 @pytest.mark.parametrize("field", ["id", "last8", "name", "disabled_at", "unknown"])
 @pytest.mark.parametrize("text", ["\\ud83d", "caf\\u00e9 \\udc4dx"])
-def test_half_an_emoji_in_a_row_does_not_disturb_its_neighbours(field: str, text: str) -> None:
-    """JavaScript cuts text between the halves of a surrogate pair, and JSON.stringify writes the half as an escape."""
+def test_a_lone_surrogate_in_a_row_does_not_affect_other_rows(field: str, text: str) -> None:
+    """JavaScript can cut a surrogate pair in two, and JSON.stringify escapes the half."""
     good = json.dumps(ROW | {"id": "good"})
     bad = json.dumps(ROW | {"id": "bad", field: "HERE"}).replace("HERE", text)
     keys, rejected = read_list(RowReader(), f"[{good},{bad},{good}]".encode())
@@ -45,7 +45,7 @@ def test_half_an_emoji_in_a_row_does_not_disturb_its_neighbours(field: str, text
 
 
 @pytest.mark.parametrize("field", ["id", "last8", "name", "agent_id", "disabled_at", "domain_allowlist"])
-def test_bytes_that_are_no_utf_8_spoil_their_row_only(field: str) -> None:
+def test_bytes_that_are_not_utf_8_affect_their_own_row_only(field: str) -> None:
     good = json.dumps({**ROW, "id": "good"}).encode()
     value: object = ["HERE"] if field == "domain_allowlist" else "HERE"
     bad = json.dumps({**ROW, "id": "bad", field: value}).encode().replace(b"HERE", b"\xff\xfe")
@@ -57,7 +57,7 @@ def test_bytes_that_are_no_utf_8_spoil_their_row_only(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["unknown", "disabled_at", "name", "domain_allowlist"])
-def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field: str) -> None:
+def test_a_row_nested_too_deep_is_rejected_without_a_recursion_error(field: str) -> None:
     row = json.dumps(ROW)[:-1].encode() + f', "{field}": '.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(InvalidRow, match=r"^row 0( \(id 'wk_1'\))?: "):
         RowReader().read(0, row)
@@ -67,7 +67,7 @@ def test_a_row_nested_too_deep_is_rejected_and_no_recursion_error_escapes(field:
 
 
 @pytest.mark.parametrize("make", [dict, lambda fields: WidgetKey(**fields)], ids=["a mapping", "a widget key"])
-def test_half_a_surrogate_pair_in_python_is_replaced_where_people_read_and_refused_where_the_gate_decides(
+def test_lone_surrogates_are_replaced_unless_a_decision_needs_the_field(
     make: Callable[[dict[str, Any]], Any],
 ) -> None:
     fields: dict[str, Any] = ROW | {"name": "Shop", "domain_allowlist": ("acme.com",)}
@@ -81,32 +81,30 @@ def test_half_a_surrogate_pair_in_python_is_replaced_where_people_read_and_refus
         "key_sha256": "\ud800" * 64,
     }
     for field, value in garbled.items():
-        with pytest.raises(InvalidRow, match="half a surrogate pair"):
+        with pytest.raises(InvalidRow, match="a lone surrogate"):
             RowReader().convert(0, make(fields | {field: value}))
 
 
-def test_half_an_emoji_or_a_stray_byte_in_a_name_is_replaced_and_the_row_lives() -> None:
+def test_a_lone_surrogate_or_a_bad_byte_in_a_name_is_replaced() -> None:
     for raw in (json.dumps(ROW | {"name": "caf\ud83d!"}).encode(), json.dumps(ROW | {"name": "caf?!"}).encode("latin-1")):
         key = RowReader().read(0, raw.replace(b"caf?", b"caf\xff"))
         assert key == msgspec.structs.replace(read_one(ROW), name="caf?!")
 
 
-def test_what_is_no_text_is_left_alone_where_a_name_is_replaced() -> None:
+def test_other_fields_stay_unchanged_when_a_name_is_replaced() -> None:
     row = ROW | {"domain_allowlist": ["acme.com"], "disabled_at": None, "agent_id": None}
     key = RowReader().read(0, json.dumps(row | {"name": "caf\ud83d!"}).encode())
     assert key == msgspec.structs.replace(read_one(row), name="caf?!")
 
 
 @pytest.mark.parametrize("disabled_at", ["2026\ud83d", ["\ud83d"], {"by": "\ud83d"}], ids=ascii)
-def test_a_revocation_that_is_garbled_is_one(disabled_at: object) -> None:
+def test_a_garbled_disabled_at_disables_the_key(disabled_at: object) -> None:
     assert RowReader().read(0, json.dumps(ROW | {"disabled_at": disabled_at}).encode()).disabled
 
 
 @pytest.mark.parametrize("disabled_at", [None, "2026-11-22", "", 0, False, {"by": "the owner"}])
 @pytest.mark.parametrize("spoiled", [{"last8": "short"}, {"agent_id": 7}, {"last8": "\ud83d"}], ids=ascii)
-def test_a_rejected_row_tells_whether_it_says_that_its_key_is_revoked(
-    spoiled: dict[str, object], disabled_at: object
-) -> None:
+def test_a_rejected_row_keeps_its_id_and_disabled_at(spoiled: dict[str, object], disabled_at: object) -> None:
     row = ROW | spoiled | {"disabled_at": disabled_at}
     with pytest.raises(InvalidRow) as refused:
         RowReader().read(0, json.dumps(row).encode())
@@ -121,6 +119,6 @@ def test_a_rejected_row_tells_whether_it_says_that_its_key_is_revoked(
         ({"name": "\ud83d", "last8": "short"}, r"Expected 8 characters of .* in 'last8', got text of 5 characters$"),
     ],
 )
-def test_a_rejected_row_with_half_an_emoji_is_named_and_explained(extra: dict[str, object], problem: str) -> None:
+def test_a_rejected_row_with_a_lone_surrogate_is_explained(extra: dict[str, object], problem: str) -> None:
     with pytest.raises(InvalidRow, match=rf"^row 3 \(id 'wk_1'\): {problem}"):
         RowReader().read(3, json.dumps(extra | ROW | extra).encode())

@@ -23,12 +23,12 @@ Outcome = WidgetKey | tuple[int, str, str | None, object]
 
 
 def row_bytes(row_id: str = "wk_1", **fields: object) -> bytes:
-    """Make a row of a list."""
+    """Encode a row of a list."""
     return json.dumps({"id": row_id, "last8": "UVwXyZ-_", "domain_allowlist": ["acme.com"]} | fields).encode()
 
 
 def outcome(row: Any) -> Outcome:
-    """Tell what was made of a row."""
+    """Return a comparable form of a row or an error."""
     if isinstance(row, InvalidRow):
         return row.index, row.problem, row.row_id, row.disabled_at
     fields = [getattr(row, name) for name in WidgetKey.__struct_fields__]
@@ -36,7 +36,7 @@ def outcome(row: Any) -> Outcome:
 
 
 class Fields(msgspec.Struct, array_like=True):
-    """The attributes of a row in the order of a WidgetKey, of whatever class it is."""
+    """The fields of a row of any class, in the order of a WidgetKey."""
 
     id: str
     name: str | None
@@ -55,7 +55,7 @@ class Fields(msgspec.Struct, array_like=True):
 
 
 def one_by_one(raws: Iterable[bytes]) -> list[Outcome]:
-    """Tell what RowReader makes of rows, each by itself."""
+    """Read each row by itself."""
     outcomes: list[Outcome] = []
     for index, raw in enumerate(raws):
         try:
@@ -66,12 +66,12 @@ def one_by_one(raws: Iterable[bytes]) -> list[Outcome]:
 
 
 def pieces(text: bytes, size: int) -> Iterator[bytes]:
-    """Cut a text into pieces of some bytes."""
+    """Cut a text into pieces of a size."""
     return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def slices(arriving: Iterable[bytes], reader: ListReader) -> Iterator[Slice]:
-    """Feed a reader, and yield what it has after each piece."""
+    """Feed a reader, and yield its slices after each piece."""
     for piece in arriving:
         reader.feed(piece)
         yield from reader
@@ -80,7 +80,7 @@ def slices(arriving: Iterable[bytes], reader: ListReader) -> Iterator[Slice]:
 
 
 def read(arriving: Iterable[bytes], *, slice_size: int = SLICE) -> list[Outcome]:
-    """Read a list as it arrives, in slices of some bytes."""
+    """Read a list as it arrives, in slices of a size."""
     reader = ListReader(RowReader(), slice_size)
     outcomes = [outcome(row) for piece in slices(arriving, reader) for row in reader.read(piece)[0]]
     assert reader.count == len(outcomes)
@@ -123,11 +123,11 @@ SEPARATORS = (b",", b" , ", b",\n  ", b"\n,", b"\r\n,\t \n")
 
 
 def listed(raws: Iterable[bytes], separator: bytes = b",", around: bytes = b"") -> bytes:
-    """Make a list of rows."""
+    """Encode a list of rows."""
     return b"[" + around + separator.join(raws) + around + b"]"
 
 
-# A list is its rows.
+# Good and bad rows.
 
 
 @MANY
@@ -140,7 +140,7 @@ def listed(raws: Iterable[bytes], separator: bytes = b",", around: bytes = b"") 
     piece_size=st.integers(1, 300),
     slice_size=st.integers(1, 300),
 )
-def test_a_list_is_read_as_its_rows_are_one_by_one_however_it_arrives(
+def test_a_list_is_read_like_its_rows_one_by_one_however_it_arrives(
     *, raws: list[bytes], separator: bytes, around: bytes, begins: bytes, ends: bytes, piece_size: int, slice_size: int
 ) -> None:
     text = begins + listed(raws, separator, around) + ends
@@ -175,7 +175,7 @@ def test_rows_are_the_same_wherever_a_slice_ends(raws: list[bytes], separator: b
     piece_size=st.integers(1, 100),
     slice_size=st.integers(1, 100),
 )
-def test_any_json_is_read_as_the_standard_library_reads_it(
+def test_any_json_is_read_like_the_standard_library_does(
     *, rows: list[dict[str, Any]], indent: int | str | None, ensure_ascii: bool, piece_size: int, slice_size: int
 ) -> None:
     text = json.dumps(rows, indent=indent, ensure_ascii=ensure_ascii).encode()
@@ -183,7 +183,7 @@ def test_any_json_is_read_as_the_standard_library_reads_it(
     assert read(pieces(text, piece_size), slice_size=slice_size) == expected
 
 
-def test_space_between_what_looks_like_rows_inside_a_string_stays() -> None:
+def test_a_string_that_looks_like_two_rows_is_unchanged() -> None:
     (key,) = read([listed([row_bytes(name="a} , {b", last8="UVwXyZ-_")])], slice_size=1)
     assert isinstance(key, WidgetKey)
     assert key.name == "a} , {b"
@@ -199,23 +199,23 @@ def test_space_between_what_looks_like_rows_inside_a_string_stays() -> None:
     ],
     ids=lambda bad: repr(bad[:40]),
 )
-def test_a_bad_row_disturbs_no_neighbour(bad: bytes) -> None:
+def test_a_bad_row_does_not_affect_other_rows(bad: bytes) -> None:
     raws = [row_bytes(str(number)) for number in range(20)]
     expected = one_by_one([*raws, bad, *raws])
     for slice_size in (1, 500, SLICE):
         assert read(pieces(listed([*raws, bad, *raws]), PIECE), slice_size=slice_size) == expected
 
 
-def test_a_row_of_a_megabyte_is_a_row() -> None:
+def test_a_row_of_a_megabyte_is_read() -> None:
     raws = [row_bytes("first"), row_bytes("large", name="},{" * 350_000), row_bytes("last")]
     assert read(pieces(listed(raws), PIECE)) == one_by_one(raws)
 
 
-# What is no list.
+# Refused lists.
 
 
 def refused(arriving: Iterable[bytes], *, slice_size: int) -> str | None:
-    """Tell why a list is refused; None if it is not."""
+    """Return the reason why a list is refused; None if it is not."""
     try:
         read(arriving, slice_size=slice_size)
     except InvalidList as error:
@@ -233,7 +233,7 @@ def test_a_list_that_breaks_off_anywhere_is_refused(separator: bytes, slice_size
 
 
 @pytest.mark.parametrize("slice_size", [1, 100])
-def test_a_list_that_breaks_off_anywhere_is_refused_also_if_it_came_byte_by_byte(slice_size: int) -> None:
+def test_a_list_that_breaks_off_is_refused_when_fed_byte_by_byte(slice_size: int) -> None:
     text = listed(GOOD[10:])
     assert [end for end in range(len(text)) if not refused(pieces(text[:end], 1), slice_size=slice_size)] == []
 
@@ -244,25 +244,25 @@ def test_a_list_that_breaks_off_anywhere_is_refused_also_if_it_came_byte_by_byte
     rest=st.binary(min_size=1, max_size=8) | st.sampled_from([b"]", b",]", b",{}]", b"[]", b"{},{}]", b'"]', b"\x00", *BAD]),
     slice_size=st.integers(1, 200),
 )
-def test_a_list_that_something_follows_is_refused(raws: list[bytes], rest: bytes, slice_size: int) -> None:
+def test_a_list_with_more_data_after_its_end_is_refused(raws: list[bytes], rest: bytes, slice_size: int) -> None:
     is_space = not rest.strip(b" \t\r\n")
     assert (refused([listed(raws) + rest], slice_size=slice_size) is None) == is_space
 
 
 @pytest.mark.parametrize("text", [b"[,]", b"[{},]", b"[,{}]", b"[{},,{}]", b"[{}, ,{}]", b"[{}]]", b"[{}],[{}]", b"[{}},{]"])
-def test_commas_and_brackets_too_many_are_refused(text: bytes) -> None:
+def test_extra_commas_and_brackets_are_refused(text: bytes) -> None:
     for slice_size in range(1, 9):
         for piece_size in range(1, 9):
             assert refused(pieces(text, piece_size), slice_size=slice_size)
 
 
-def test_why_a_list_is_refused_is_said_with_the_row() -> None:
+def test_a_refused_list_is_explained_with_the_number_of_the_row() -> None:
     raws = [row_bytes(str(number)) for number in range(10)]
     text = listed(raws)
     array = "expected a JSON array of rows, got one "
     for slice_size in (1, 150, SLICE):
-        assert refused([text + b"]"], slice_size=slice_size) == array + "that something follows, after 10 rows"
-        assert refused([text[:-1] + b",]"], slice_size=slice_size) == array + "with nothing beside a comma, after 10 rows"
+        assert refused([text + b"]"], slice_size=slice_size) == array + "with more data after its end, after 10 rows"
+        assert refused([text[:-1] + b",]"], slice_size=slice_size) == array + "with an empty element, after 10 rows"
         assert refused([text[:-3] + b"]"], slice_size=slice_size) == array + "that breaks off inside row 9"
         assert refused([text[:-3]], slice_size=1) == array + "that breaks off after 9 rows"
 
@@ -278,9 +278,7 @@ FRAGMENTS = st.lists(
     piece_size=st.integers(1, 20),
     slice_size=st.integers(1, 50),
 )
-def test_arbitrary_bytes_raise_nothing_but_invalid_list_and_are_read_alike_however_they_arrive(
-    *, text: bytes, piece_size: int, slice_size: int
-) -> None:
+def test_arbitrary_bytes_are_read_the_same_however_they_arrive(*, text: bytes, piece_size: int, slice_size: int) -> None:
     def attempt(arriving: Iterable[bytes], size: int) -> list[Outcome] | None:
         try:
             return read(arriving, slice_size=size)
@@ -290,7 +288,7 @@ def test_arbitrary_bytes_raise_nothing_but_invalid_list_and_are_read_alike_howev
     assert attempt(pieces(text, piece_size), slice_size) == attempt([text], SLICE)
 
 
-# Slices that are known.
+# Known slices.
 
 
 @MANY
@@ -299,7 +297,7 @@ def test_arbitrary_bytes_raise_nothing_but_invalid_list_and_are_read_alike_howev
     piece_size=st.integers(1, 300),
     slice_size=st.integers(1, 300),
 )
-def test_a_slice_that_was_read_before_can_be_skipped(*, lists: list[list[bytes]], piece_size: int, slice_size: int) -> None:
+def test_a_known_slice_can_be_skipped(*, lists: list[list[bytes]], piece_size: int, slice_size: int) -> None:
     known: dict[bytes, tuple[list[Any], int]] = {}
     for raws in [each for each in lists for _ in range(2)]:
         reader, found = ListReader(RowReader(), slice_size), []
@@ -316,12 +314,12 @@ def test_a_slice_that_was_read_before_can_be_skipped(*, lists: list[list[bytes]]
 
 
 def without_place(row: Any) -> object:
-    """Tell what was made of a row, wherever it stands."""
+    """Return a comparable form without the index."""
     made = row if isinstance(row, WidgetKey | tuple) else outcome(row)
     return made[1:] if isinstance(made, tuple) else made
 
 
-def test_a_list_may_not_end_with_a_slice_that_is_known_to_end_inside_a_row() -> None:
+def test_a_list_cannot_end_with_a_known_slice_that_ends_inside_a_row() -> None:
     raw = row_bytes()[:-1] + b',"more":[{},{'
     reader = ListReader(RowReader())
     reader.feed(b"[" + raw + b"]")
@@ -331,17 +329,17 @@ def test_a_list_may_not_end_with_a_slice_that_is_known_to_end_inside_a_row() -> 
         reader.advance(piece, 0, 0)
 
 
-def test_a_digest_tells_slices_apart() -> None:
+def test_different_slices_have_different_digests() -> None:
     digests = {Slice(raw, None).digest() for raw in (*GOOD, *BAD, *GOOD)}
     assert len(digests) == len({*GOOD, *BAD})
     assert {len(digest) for digest in digests} == {16}
 
 
-# What it costs.
+# Cost.
 
 
 class Work(RowReader):
-    """Counts the bytes that are looked at, by whatever looks at many."""
+    """Counts the bytes that a list reader scans."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -361,7 +359,7 @@ class Work(RowReader):
 
 
 class CountingPattern:
-    """A pattern that counts the bytes that it is looked for in, as far as it looks."""
+    """A pattern that counts the bytes that it scans."""
 
     def __init__(self, pattern: re.Pattern[bytes], work: Work) -> None:
         self._pattern = pattern
@@ -382,10 +380,10 @@ class CountingPattern:
 MEGABYTE = 1024 * 1024
 MANY_TIMES = 300_000
 LARGE = {
-    "one string full of what looks like rows": [row_bytes(name="},{" * MEGABYTE)],
+    "one string that looks like rows": [row_bytes(name="},{" * MEGABYTE)],
     "one string": [row_bytes(name="x" * 3 * MEGABYTE)],
     "one string of escapes": [row_bytes(name='"' * MANY_TIMES)],
-    "rows around one string full of what looks like rows": [*GOOD, row_bytes(name="},{" * MEGABYTE), *GOOD],
+    "rows around one string that looks like rows": [*GOOD, row_bytes(name="},{" * MEGABYTE), *GOOD],
     "one nested value": [row_bytes(more=[{}] * MANY_TIMES)],
     "rows of nested values": [row_bytes(more=[{}] * 100)] * 2000,
     "rows with nested values of a slice each": [row_bytes(more=[{}] * 30_000)] * 10,
@@ -397,7 +395,7 @@ LARGE = {
 
 @pytest.mark.parametrize("piece_size", [1000, PIECE, 10 * MEGABYTE], ids=["in small pieces", "in large pieces", "whole"])
 @pytest.mark.parametrize("raws", LARGE.values(), ids=LARGE)
-def test_no_list_makes_a_reader_look_at_its_bytes_more_than_a_few_times(
+def test_no_list_makes_a_reader_scan_its_bytes_many_times(
     raws: list[bytes], piece_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = listed(raws)
@@ -409,7 +407,7 @@ def test_no_list_makes_a_reader_look_at_its_bytes_more_than_a_few_times(
     assert work.bytes < 30 * len(text)
 
 
-def test_rows_that_are_as_they_should_be_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_well_formed_rows_are_scanned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = listed(row_bytes(str(number)) for number in range(40_000))
     work = Work(monkeypatch)
     reader = ListReader(work)
@@ -419,7 +417,7 @@ def test_rows_that_are_as_they_should_be_are_looked_at_once(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("row_size", [100, MEGABYTE])
-def test_a_reader_holds_little_more_than_a_slice_and_a_row(row_size: int) -> None:
+def test_a_reader_buffers_little_more_than_a_slice_and_a_row(row_size: int) -> None:
     text = listed(row_bytes(name="},{" * (row_size // 3)) for _ in range(8 * MEGABYTE // row_size))
     reader = ListReader(RowReader())
     held = []
@@ -431,7 +429,7 @@ def test_a_reader_holds_little_more_than_a_slice_and_a_row(row_size: int) -> Non
     assert max(held) <= 2 * (SLICE + PIECE) + 4 * row_size
 
 
-def test_space_before_a_list_is_not_kept() -> None:
+def test_white_space_before_a_list_is_not_buffered() -> None:
     reader = ListReader(RowReader())
     for _ in range(100):
         reader.feed(b" \n" * 1000)
@@ -454,7 +452,7 @@ def test_slices_come_while_the_list_arrives() -> None:
     assert reader.count > 15_000
 
 
-# Whole lists at once.
+# Whole lists.
 
 
 @pytest.mark.parametrize("text", [b"[]", b" [ ] \n", b"\xef\xbb\xbf[]"])
@@ -462,7 +460,7 @@ def test_an_empty_list_has_no_rows(text: bytes) -> None:
     assert read_list(RowReader(), text) == ([], [])
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_a_byte_order_mark_is_skipped() -> None:
     (key,), rejected = read_list(RowReader(), b"\xef\xbb\xbf" + body(ROW))
     assert (key.id, rejected) == ("wk_1", [])
 
@@ -481,8 +479,8 @@ def test_a_byte_order_mark_is_passed_over() -> None:
         pytest.param(b"[", "breaks off after 0 rows", id="cut after the bracket"),
         pytest.param(body(ROW)[:-1], "breaks off after 0 rows", id="cut after a row"),
         pytest.param(body(ROW)[:-9], "breaks off after 0 rows", id="cut in a string"),
-        pytest.param(body(ROW)[:-1] + b",]", "nothing beside a comma", id="a trailing comma"),
-        pytest.param(body(ROW) * 2, "something follows, after 1 rows", id="two lists"),
+        pytest.param(body(ROW)[:-1] + b",]", "an empty element", id="a trailing comma"),
+        pytest.param(body(ROW) * 2, "more data after its end, after 1 rows", id="two lists"),
         pytest.param(body(ROW) + b"\x00", "breaks off after 0 rows", id="a NUL after it"),
         pytest.param(b"NaN", "not JSON", id="NaN"),
         pytest.param(b"<!doctype html><title>Log in</title>", "HTML", id="a web page"),
@@ -492,11 +490,11 @@ def test_a_byte_order_mark_is_passed_over() -> None:
         pytest.param(b"\x1f\x8b\x08", "gzip", id="gzip"),
         pytest.param(b"[" * 100_000, "breaks off", id="100,000 brackets"),
         pytest.param(b"[" * 100_001 + b"]" * 100_000, "breaks off inside row 0", id="100,000 pairs of brackets and one"),
-        pytest.param(b"[{}]]", "something follows", id="a bracket too many"),
-        pytest.param(b"[,{}]", "nothing beside a comma", id="a leading comma"),
+        pytest.param(b"[{}]]", "more data after its end", id="a bracket too many"),
+        pytest.param(b"[,{}]", "an empty element", id="a leading comma"),
     ],
 )
-def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> None:
+def test_a_body_that_is_not_an_array_is_an_invalid_list(text: bytes, said: str) -> None:
     with pytest.raises(InvalidList) as refused:
         read_list(RowReader(), text)
     assert "expected a JSON array of rows" in str(refused.value)
@@ -504,7 +502,7 @@ def test_a_body_that_is_no_array_is_an_invalid_list(text: bytes, said: str) -> N
     assert not refused.value.lasting
 
 
-def test_every_bad_row_is_reported_in_its_order() -> None:
+def test_bad_rows_are_reported_in_their_order() -> None:
     keys, rejected = read_list(RowReader(), body(None, ROW, {"id": "wk_2"}, 7, ROW))
     assert len(keys) == 2
     assert [error.index for error in rejected] == [0, 2, 3]
@@ -529,7 +527,7 @@ def test_arbitrary_bodies_raise_nothing_but_invalid_list(text: bytes) -> None:
         (b"x", "expected a JSON array of rows, got something that is not JSON"),
     ],
 )
-def test_an_invalid_list_is_explained_in_these_words(text: bytes, sentence: str) -> None:
+def test_the_wording_for_an_invalid_list(text: bytes, sentence: str) -> None:
     with pytest.raises(InvalidList) as refused:
         read_list(RowReader(), text)
     assert str(refused.value) == sentence

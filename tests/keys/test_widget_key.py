@@ -5,7 +5,7 @@ import pytest
 from gatekeeper import WidgetKey
 
 
-def test_widget_keys_are_values() -> None:
+def test_widget_keys_are_hashable() -> None:
     assert len({WidgetKey("wk_1", None, "UVwXyZ-_", ()), WidgetKey("wk_1", None, "UVwXyZ-_", ())}) == 1
 
 
