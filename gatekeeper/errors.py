@@ -1,25 +1,25 @@
-"""Every error that gatekeeper raises, in one tree.
+"""Every exception that gatekeeper raises, in one tree.
 
-GatekeeperError                  the root: catch this to catch them all
-├── ConfigError                  options are wrong; lists every mistake found at construction
-├── DecisionMissing              a request that the middleware has not decided was asked for its decision
+GatekeeperError                  the base class: catch it to catch all of them
+├── ConfigError                  the options are wrong; the message lists every mistake
+├── DecisionMissing              the request has no decision: the middleware did not see it
 ├── InvalidOrigin                a header is not the serialised origin of a web page
-├── InvalidEntry                 an allowlist entry is not one of the forms that the grammar has
-├── InvalidClientKey             a client key does not have the form <prefix><account>_<random>
-├── InvalidRow                   one row of the hub's list is not a widget key
+├── InvalidEntry                 an allowlist entry breaks the grammar
+├── InvalidClientKey             a client key is not of the form <prefix><account>_<random>
+├── InvalidRow                   a row of the hub's list is not a widget key
 ├── DatabaseDown                 the database of a reference hub does not answer
-├── SnapshotError                the list on disk cannot be used, or not be written
-└── SourceError                  the list of widget keys could not be had
-    ├── InvalidList              it came, and is not a JSON array of rows
-    └── HubError                 the hub did not do what it was asked for
-        ├── HubTransportError        no answer came: refused, unreachable, timed out, TLS
-        ├── HubProtocolError         an answer came that a hub does not give
+├── SnapshotError                the snapshot on disk cannot be read or written
+└── SourceError                  the list of widget keys could not be loaded
+    ├── InvalidList              the list is not a JSON array of rows
+    └── HubError                 a request to the hub failed
+        ├── HubTransportError        no response: refused, unreachable, timed out, TLS
+        ├── HubProtocolError         the response is not what a hub sends
         ├── HubAuthenticationError   401: the token is missing, unknown or revoked
-        ├── HubPermissionError       403: the token may not do this
+        ├── HubPermissionError       403: the token lacks the permission
         ├── HubNotFoundError         404: no such key, or no such path
-        ├── HubInvalidRequestError   400, 409, 413, 415, 422: the hub refuses what it was sent
-        ├── HubRateLimitedError      429: too many requests; says when to come back
-        └── HubServerError           5xx: the hub itself failed
+        ├── HubInvalidRequestError   400, 409, 413, 415, 422: the hub refuses the request
+        ├── HubRateLimitedError      429: too many requests; has the time to retry after
+        └── HubServerError           5xx: the hub failed
 """
 
 from collections.abc import Iterable
@@ -85,14 +85,14 @@ RowReason = Literal["not_an_object", "id", "suffix", "allowlist", "agent", "dige
 
 
 class GatekeeperError(Exception):
-    """The root of the tree."""
+    """The base class of all exceptions of gatekeeper."""
 
 
 class ConfigError(GatekeeperError, ValueError):
-    """Options are wrong.
+    """The options are wrong.
 
     Args:
-        problems: one sentence for every mistake; all of them are reported together.
+        problems: a sentence for each mistake. All mistakes are reported together.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -101,15 +101,15 @@ class ConfigError(GatekeeperError, ValueError):
 
 
 class DecisionMissing(GatekeeperError, LookupError):
-    """A request that GatekeeperMiddleware has not decided was asked for its decision."""
+    """The request has no decision, because GatekeeperMiddleware did not see it."""
 
 
 class InvalidOrigin(GatekeeperError, ValueError):
     """A header is not the serialised origin of a web page.
 
     Args:
-        reason: what is wrong with it, as a word that programs can compare.
-        detail: the same as a sentence.
+        reason: the problem, as a word for programs.
+        detail: the problem, as a sentence.
     """
 
     def __init__(self, reason: OriginReason, detail: str) -> None:
@@ -118,11 +118,11 @@ class InvalidOrigin(GatekeeperError, ValueError):
 
 
 class InvalidEntry(GatekeeperError, ValueError):
-    """An allowlist entry is not one of the forms that the grammar has.
+    """An allowlist entry breaks the grammar.
 
     Args:
-        reason: what is wrong with it, as a word that programs can compare.
-        hint: what is wrong and how to mend it, as a sentence.
+        reason: the problem, as a word for programs.
+        hint: the problem and its fix, as a sentence.
     """
 
     def __init__(self, reason: EntryReason, hint: str) -> None:
@@ -132,19 +132,22 @@ class InvalidEntry(GatekeeperError, ValueError):
 
 
 class InvalidClientKey(GatekeeperError, ValueError):
-    """A client key does not have the form <prefix><account>_<random>. The message never holds the key."""
+    """A client key is not of the form <prefix><account>_<random>.
+
+    The message never shows the key.
+    """
 
 
 class InvalidRow(GatekeeperError, ValueError):
-    """One row of the hub's list is not a widget key.
+    """A row of the hub's list is not a widget key.
 
     Args:
-        index: the row's place in the list, from 0.
+        index: the row's index in the list, from 0.
         problem: what was seen and what was expected, as a sentence.
-        row_id: the row's id, where it has one.
-        fields: the names of the fields that the row has.
-        disabled_at: what the row says about its being disabled, where that can be read.
-        reason: what is wrong with it, as a word that programs can compare.
+        row_id: the row's id, if it is known.
+        fields: the names of the row's fields.
+        disabled_at: the row's `disabled_at`, if it is known.
+        reason: the problem, as a word for programs.
     """
 
     def __init__(
@@ -168,23 +171,28 @@ class InvalidRow(GatekeeperError, ValueError):
 
 
 class DatabaseDown(GatekeeperError):
-    """The database of a reference hub does not answer. The hub's log says why; asking again later may help."""
+    """The database of a reference hub does not answer.
+
+    The hub's log has the cause. A retry may succeed.
+    """
 
     def __init__(self) -> None:
         super().__init__("gatekeeper: the hub's database does not answer; try again")
 
 
 class SnapshotError(GatekeeperError):
-    """The list on disk cannot be used, or not be written; the gate goes on without it."""
+    """The snapshot on disk cannot be read or written. The gate works without it."""
 
 
 class SourceError(GatekeeperError):
-    """The list of widget keys could not be had.
+    """The list of widget keys could not be loaded.
 
     Args:
         problem: what was seen, what was expected and what to do, as a sentence without secrets.
-        retry_after: seconds after which the other side wants to be asked again, where it said so.
-        lasting: True where only a person can mend it (credentials, path), so that asking often is no use.
+        retry_after: the seconds to wait before a retry, if the source gave them.
+
+    Attributes:
+        lasting: True if the cause needs a person (credentials, path), so that frequent retries are useless.
     """
 
     lasting = False
@@ -195,17 +203,17 @@ class SourceError(GatekeeperError):
 
 
 class InvalidList(SourceError):
-    """The list came, and is not a JSON array of rows."""
+    """The list is not a JSON array of rows."""
 
 
 class HubError(SourceError):
-    """The hub did not do what it was asked for.
+    """A request to the hub failed.
 
     Args:
         problem: what was seen, what was expected and what to do, as a sentence without secrets.
-        status: the status code of the hub's answer, where one came.
-        errors: the hub's own list of what is wrong with a request, where it sent one.
-        retry_after: seconds after which the hub wants to be asked again, where it said so.
+        status: the status code of the hub's response, if there was one.
+        errors: the hub's list of errors in the request, if it sent one.
+        retry_after: the seconds to wait before a retry, if the hub gave them.
     """
 
     def __init__(
@@ -222,11 +230,11 @@ class HubError(SourceError):
 
 
 class HubTransportError(HubError):
-    """No answer came: the connection was refused, timed out, or was not trusted."""
+    """There was no response: refused, timed out, or not trusted."""
 
 
 class HubProtocolError(HubError):
-    """An answer came that a hub does not give: a redirect, HTML, a body of the wrong shape."""
+    """The response is not what a hub sends: a redirect, HTML, an unexpected body."""
 
 
 class HubAuthenticationError(HubError):
@@ -236,7 +244,7 @@ class HubAuthenticationError(HubError):
 
 
 class HubPermissionError(HubError):
-    """403: the token may not do this."""
+    """403: the token lacks the permission."""
 
     lasting = True
 
@@ -248,7 +256,7 @@ class HubNotFoundError(HubError):
 
 
 class HubInvalidRequestError(HubError):
-    """400, 409, 413, 415, 422: the hub refuses what it was sent."""
+    """400, 409, 413, 415, 422: the hub refuses the request."""
 
 
 class HubRateLimitedError(HubError):
@@ -256,4 +264,4 @@ class HubRateLimitedError(HubError):
 
 
 class HubServerError(HubError):
-    """5xx: the hub itself failed."""
+    """5xx: the hub failed."""
