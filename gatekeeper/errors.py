@@ -234,7 +234,10 @@ class HubTransportError(HubError):
 
 
 class HubProtocolError(HubError):
-    """The response is not what a hub sends: a redirect, HTML, an unexpected body."""
+    """The response is not what a hub sends.
+
+    It is a redirect, HTML, or a body of the wrong shape.
+    """
 
 
 class HubAuthenticationError(HubError):

@@ -1,4 +1,4 @@
-"""What a key is: its plaintext, its row in the list, and how rows are read.
+"""Keys: the plaintext, the row, and the reading of rows.
 
 The package may import errors and matching.
 """

@@ -75,5 +75,5 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
 
 
 def mask(last8: str) -> str:
-    """Format a client key for logs and messages: "…" and its last 8 characters."""
+    """Format a key for messages: "…" and its last 8 characters."""
     return f"…{last8}"

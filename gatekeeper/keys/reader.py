@@ -1,4 +1,4 @@
-"""RowReader: decodes rows of the hub's list, one by one or in bulk."""
+"""RowReader: decodes the rows of the hub's list."""
 
 import re
 import types
@@ -101,7 +101,7 @@ class RowReader:
         return row if isinstance(row, WidgetKey) and row == key else key
 
     def tidy(self, array: bytes) -> list[Any] | None:
-        """Decode an array of rows in one step, if all of them are well formed.
+        """Decode an array of well-formed rows in one step.
 
         This is by far the fastest way.
 
@@ -197,15 +197,10 @@ _REASONS: dict[str, RowReason] = {
 }
 
 
-def _fields(readable: Any, deciding: Mapping[str, Any]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
-    """Define the fields of a row, in the order of WidgetKey.
-
-    Args:
-        readable: the type of the informative fields.
-        deciding: the types of the fields that decisions need.
-    """
+def _fields(informative: Any, deciding: Mapping[str, Any]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
+    """Define the fields of a row, in the order of WidgetKey."""
     # A disabled_at of any type disables the key.
-    types = {**dict.fromkeys(WidgetKey.__struct_fields__, readable), "disabled_at": Any, **deciding}
+    types = {**dict.fromkeys(WidgetKey.__struct_fields__, informative), "disabled_at": Any, **deciding}
     return [(field, types[field]) if field in _REQUIRED else (field, types[field], None) for field in types]
 
 
@@ -230,6 +225,6 @@ def _text(value: object) -> str | None:
 
 
 def _split_error(error: str) -> tuple[str, str]:
-    """Split a message of msgspec into what it expected and the field, "" for no field."""
+    """Split a message of msgspec into its expectation and its field."""
     expected, _, path = error.partition(" - at `$.")
     return expected, path.rstrip("`").partition("[")[0]

@@ -1,4 +1,4 @@
-"""Salvage from unreadable rows: which key it is, and whether it is disabled."""
+"""Salvage from unreadable rows: the key's id, and whether it is disabled."""
 
 import json
 import re
@@ -14,14 +14,7 @@ _VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*"|[^ \t\r\n"
 
 
 def outline(raw: bytes) -> dict[str, Any]:
-    """Find the id and `disabled_at` in a row that is not valid JSON.
-
-    Args:
-        raw: the row's bytes.
-
-    Returns:
-        The arguments `row_id` and `disabled_at` of InvalidRow, as far as they were found.
-    """
+    """Find the `row_id` and `disabled_at` of an InvalidRow in invalid JSON."""
     found: dict[str, Any] = {}
     depth = 0
     for token in STRUCTURE.finditer(raw):
@@ -42,11 +35,7 @@ def outline(raw: bytes) -> dict[str, Any]:
 def decode_leniently(text: bytes) -> object:
     """Decode JSON with the standard library, which accepts more than msgspec.
 
-    Args:
-        text: JSON, in which bytes that are not UTF-8 become lone surrogates.
-
-    Returns:
-        The value; None if it cannot be decoded.
+    None if it cannot be decoded. Bytes that are not UTF-8 become lone surrogates.
     """
     try:
         return json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=_refuse_constant)
@@ -55,7 +44,7 @@ def decode_leniently(text: bytes) -> object:
 
 
 def is_encodable(value: object) -> bool:
-    """Whether a value can be encoded: no lone surrogates, not nested too deep."""
+    """Whether msgspec can encode a value: no lone surrogates, limited nesting."""
     try:
         msgspec.json.encode(value)
     except (UnicodeEncodeError, RecursionError):

@@ -243,7 +243,7 @@ def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | 
 
 
 def _elements(raw: bytes, count: int) -> tuple[list[bytes], int]:
-    """Split a slice that is not valid JSON, and return the size of its whole rows."""
+    """Split a slice of invalid JSON, and return its whole rows' size."""
     elements: list[bytes] = []
     start = depth = 0
     for token in STRUCTURE.finditer(raw):

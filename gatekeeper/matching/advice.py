@@ -24,7 +24,8 @@ __all__ = (
     "warnings",
 )
 
-Allows = Callable[[Origin], bool]
+Entries = Mapping[str, str]  # from normalised entries to the entries as written
+Allows = Callable[[Origin], bool]  # whether the entries allow an origin
 WarningReason = Literal["apex_not_listed", "shared_host", "http", "any_port"]
 SuggestionReason = Literal["www_only", "no_subdomains", "default_port"]
 
@@ -71,17 +72,8 @@ class EntrySuggestion(msgspec.Struct, frozen=True):
     hint: str
 
 
-def warnings(entries: Mapping[str, str], allows: Allows, *, https_only: bool) -> tuple[EntryWarning, ...]:
-    """Find entries that may not do what their author expects.
-
-    Args:
-        entries: normalised entries, mapped to the entries as written.
-        allows: a function that tells whether the entries allow an origin.
-        https_only: True if pages over http are refused, except on loopback names.
-
-    Returns:
-        The warnings, in the order of the entries.
-    """
+def warnings(entries: Entries, allows: Allows, *, https_only: bool) -> tuple[EntryWarning, ...]:
+    """Find entries that may not do what their author expects."""
     return tuple(
         warning
         for normal, entry in entries.items()
@@ -89,16 +81,8 @@ def warnings(entries: Mapping[str, str], allows: Allows, *, https_only: bool) ->
     )
 
 
-def suggestions(entries: Mapping[str, str], allows: Allows) -> tuple[EntrySuggestion, ...]:
-    """Find entries that are often forgotten beside the given ones.
-
-    Args:
-        entries: normalised entries, mapped to the entries as written.
-        allows: a function that tells whether the entries allow an origin.
-
-    Returns:
-        The suggestions, in the order of the entries.
-    """
+def suggestions(entries: Entries, allows: Allows) -> tuple[EntrySuggestion, ...]:
+    """Find entries that are often forgotten beside these."""
     patterns = {Pattern.parse(normal): entry for normal, entry in entries.items()}
     bases = {pattern.host for pattern in patterns if pattern.wildcard}
     return tuple(
@@ -106,17 +90,8 @@ def suggestions(entries: Mapping[str, str], allows: Allows) -> tuple[EntrySugges
     )
 
 
-def nearest(entries: Mapping[str, str], origin: Origin, limit: int) -> tuple[str, ...]:
-    """Find the entries that are most similar to an origin.
-
-    Args:
-        entries: normalised entries, mapped to the entries as written.
-        origin: an origin that none of them allows.
-        limit: the largest number of entries to return.
-
-    Returns:
-        Entries as written, best first: those of the same host, of its parent domains, of hosts with a similar spelling.
-    """
+def nearest(entries: Entries, origin: Origin, limit: int) -> tuple[str, ...]:
+    """Find the entries most similar to a refused origin, best first."""
     hosts: dict[str, list[str]] = {}
     for normal, entry in entries.items():
         hosts.setdefault(Pattern.parse(normal).host, []).append(entry)

@@ -13,7 +13,7 @@ JOINERS = "\u200c\u200d"  # the zero-width non-joiner and joiner
 
 
 def to_a_labels(host: str) -> str:
-    """Convert a host to what browsers send (URL standard 3.3, "domain to ASCII").
+    """Convert a host as browsers do (URL standard 3.3, "domain to ASCII").
 
     Args:
         host: at most 253 characters, because IDNA is slow on hostile hosts (CVE-2024-3651, CVE-2026-45409).

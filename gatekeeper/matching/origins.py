@@ -1,4 +1,4 @@
-"""Origin: the page that a browser names in its Origin or Referer header.
+"""Origin: the page that an Origin or Referer header names.
 
 Browsers send a serialised origin (URL standard 4.5 https://url.spec.whatwg.org/#origin, RFC 6454 section 6.2) and nothing
 else. A header that differs from its own serialisation by one byte was not written by a browser, and is refused. Requests

@@ -104,7 +104,7 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
 
 
 def _plain_host(entry: object) -> str | None:
-    """Return the host of an entry in the common form; None for any other entry.
+    """Return the host of an entry in the common form, or None.
 
     The common form is a normal host without a scheme, with `:*` or no port. Most entries have it, and a request waits: this
     check takes a third of the time of parsing step by step.
@@ -248,6 +248,6 @@ def _require_wildcard_base(base: str) -> None:
 
 
 def _shown(text: str) -> str:
-    """Quote part of an entry for a message: escaped if not printable, and shortened."""
+    """Quote part of an entry for a message, escaped and shortened."""
     cut = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
     return ascii(cut) if not cut.isprintable() else repr(cut)

@@ -88,7 +88,7 @@ def _ancestors_of_suffixes() -> frozenset[str]:
 
 
 def is_public_suffix(host: str) -> bool:
-    """Whether a host is a public suffix, by an ICANN or a private rule.
+    """Whether a host is a public suffix, ICANN or private.
 
     Args:
         host: a lower-case host name in A-labels that the grammar of entries accepts.

@@ -1,4 +1,4 @@
-"""Rows that are garbled or not JSON: what is read, and what a rejection says."""
+"""Rows that are garbled or not JSON."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def test_the_id_and_disabled_at_of_invalid_json_are_found(raw: bytes, told: dict
 @pytest.mark.parametrize("field", ["id", "last8", "name", "disabled_at", "unknown"])
 @pytest.mark.parametrize("text", ["\\ud83d", "caf\\u00e9 \\udc4dx"])
 def test_a_lone_surrogate_in_a_row_does_not_affect_other_rows(field: str, text: str) -> None:
-    """JavaScript can cut a surrogate pair in two, and JSON.stringify escapes the half."""
+    """JavaScript can cut a surrogate pair, and JSON.stringify escapes the half."""
     good = json.dumps(ROW | {"id": "good"})
     bad = json.dumps(ROW | {"id": "bad", field: "HERE"}).replace("HERE", text)
     keys, rejected = read_list(RowReader(), f"[{good},{bad},{good}]".encode())

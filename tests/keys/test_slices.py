@@ -36,7 +36,7 @@ def outcome(row: Any) -> Outcome:
 
 
 class Fields(msgspec.Struct, array_like=True):
-    """The fields of a row of any class, in the order of a WidgetKey."""
+    """The fields of a row, in the order of a WidgetKey."""
 
     id: str
     name: str | None
@@ -215,7 +215,7 @@ def test_a_row_of_a_megabyte_is_read() -> None:
 
 
 def refused(arriving: Iterable[bytes], *, slice_size: int) -> str | None:
-    """Return the reason why a list is refused; None if it is not."""
+    """Return the message that refuses a list, or None."""
     try:
         read(arriving, slice_size=slice_size)
     except InvalidList as error:

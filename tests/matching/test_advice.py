@@ -1,4 +1,4 @@
-"""Advice on entries: warnings, suggestions, the nearest entries and the one to add."""
+"""Warnings, suggestions, the nearest entries and the entry to add."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Pattern: the forms that an entry may have, and those that it may not."""
+"""Pattern: valid and invalid entries."""
 
 from typing import Any, get_args
 

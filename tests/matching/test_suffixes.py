@@ -40,7 +40,7 @@ print(allowlist.patterns, [rejected.reason for rejected in allowlist.rejected], 
 
 
 def run(code: str, directory: Path) -> str:
-    """Run code in a new interpreter with this home, working and temporary directory."""
+    """Run code in a new interpreter, in a directory of its own."""
     places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR", "TEMP", "TMP"), str(directory))
     environment = os.environ | places | {"PYTHONPATH": str(Path(gatekeeper.__file__).parents[1])}
     environment.pop("TLDEXTRACT_CACHE", None)
