@@ -5,7 +5,7 @@
 All have the same allowlist entries. Each cell is an answer in process, of a small app behind the middleware, to a request
 with the Origin of the row. A middleware lets the origin in if `Access-Control-Allow-Origin` names it. gatekeeper answers
 refused requests itself, so it lets an origin in if the app was reached. The same holds for all of them on WebSockets, which
-CORS does not cover. The output is a section of the README.
+CORS does not cover. The output is a section of gatekeeper/matching/README.md.
 """
 
 import asyncio
@@ -198,7 +198,7 @@ def answers(row: Row) -> dict[str, str]:
 
 
 def section() -> str:
-    """The README's section, without its heading."""
+    """The section of gatekeeper/matching/README.md, without its heading."""
     named = ", ".join(f"{name} {version(package)}" for name, package in PEERS.items())
     return SECTION.format(named=named, table="\n".join(_table()), notes="\\\n".join(NOTES))
 

@@ -1,4 +1,4 @@
-"""The README's table of who lets what in is what its script prints, and gatekeeper lets in what it should and no more."""
+"""The table of who lets what in is what its script prints, and gatekeeper lets in what it should and no more."""
 
 import re
 from importlib.metadata import version
@@ -12,7 +12,7 @@ pytest.importorskip("flask_cors", reason="flask-cors is not installed: pip insta
 
 from benchmarks import peers
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent / "gatekeeper/matching/README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Who lets what in\n")[2].partition("\n## ")[0].strip()
 
 
@@ -21,7 +21,7 @@ def test_the_section_is_what_the_script_prints_with_the_versions_that_it_names()
     assert all(len(versions) == 1 for versions in named.values()), named
     installed = {name: [version(package)] for name, package in peers.PEERS.items()}
     if named != installed:
-        pytest.skip(f"the README's table was made with {named}, and there are {installed}")
+        pytest.skip(f"the table was made with {named}, and there are {installed}")
     printed: list[str] = []
     peers.main(printed.append)
     assert "\n".join(printed) == SECTION
