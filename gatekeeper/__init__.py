@@ -90,5 +90,8 @@ __all__ = (
     "Unchanged",
     "Updates",
     "WidgetKey",
+    "__version__",
     "decision_from",
 )
+
+__version__ = "0.1.0"

@@ -27,7 +27,7 @@ from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, TOKEN, bad_row, client_key, row
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
 CLOSED_SETS: dict[str, set[str]] = {
     "gatekeeper_decisions": {reason.value for reason in Reason},
     "gatekeeper_refreshes": {"changed", "unchanged", "failed"},

@@ -332,7 +332,7 @@ class Bucket:
 
 @pytest.mark.anyio
 async def test_the_readmes_source_of_ones_own_keeps_a_gate_fresh() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
     (example,) = (each for each in re.findall(r"```python\n(.+?)```", readme, flags=re.DOTALL) if "BucketSource" in each)
     names: dict[str, Any] = {}
     exec(example, names)
