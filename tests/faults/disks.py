@@ -1,4 +1,4 @@
-"""A gate whose snapshot lies on a disk that is full, or that turns read-only. Runs in namespaces of its own."""
+"""A gate whose snapshot is on a full or read-only disk. Runs in namespaces of its own."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ PATIENCE = 15.0
 
 
 async def main(fault: str, directory: Path) -> None:
-    """Write a snapshot, break the disk, see what is left, mend the disk."""
+    """Write a snapshot, break the disk, check what is left, repair the disk."""
     disk = directory / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=256k", "none", disk)
@@ -43,32 +43,32 @@ async def main(fault: str, directory: Path) -> None:
                 await it.refresh()
             await it.time.advance(70)
             await written(path, before)
-    print("well")  # noqa: T201 - what the test reads
+    print("well")  # noqa: T201 - the test reads it
 
 
 async def written(path: Path, before: bytes) -> bytes:
-    """Wait for a snapshot that is another one than before."""
+    """Wait for a snapshot that differs from `before`."""
     async with asyncio.timeout(PATIENCE):
-        while not path.exists() or path.read_bytes() == before:  # noqa: ASYNC110, ASYNC240 - nobody tells; a small disk in memory
+        while not path.exists() or path.read_bytes() == before:  # noqa: ASYNC110, ASYNC240 - nothing signals it; a small disk in memory
             await asyncio.sleep(0.01)
     return path.read_bytes()  # noqa: ASYNC240 - as above
 
 
 async def settle(it: Guarded) -> None:
-    """Let the gate try to write, by its clock and by the real one."""
+    """Give the gate time to write, by its clock and by the real one."""
     await asyncio.sleep(0.5)
     await it.time.advance(5)
     await asyncio.sleep(0.5)
 
 
 def fill(filler: Path) -> None:
-    """Take what there is of the disk."""
+    """Fill the disk."""
     with filler.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(b"x" * 1024)
         except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017 - this is no test
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - not a test
 
 
 if __name__ == "__main__":

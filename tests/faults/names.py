@@ -1,4 +1,4 @@
-"""A gate whose hub is known by a name, with a resolver that answers as it is told. Runs in namespaces of its own."""
+"""A gate whose hub has a name, with a resolver of its own. Runs in namespaces of its own."""
 
 import asyncio
 import socket
@@ -28,9 +28,9 @@ class Resolver:
     """A name server on port 53 that knows one name.
 
     Attributes:
-        addresses: what that name has; none of them means that there is no such name.
-        is_silent: never answer.
-        asked: how often it was asked.
+        addresses: of that name; none if there is no such name.
+        is_silent: whether it does not answer.
+        asked: number of queries.
     """
 
     def __init__(self, *addresses: str) -> None:
@@ -55,13 +55,13 @@ class Resolver:
         packed = [ip_address(text).packed for text in self.addresses if ip_address(text).version == wanted]
         code = 0 if self.addresses else NXDOMAIN
         head = query[:2] + struct.pack("!HHHHH", 0x8580 | code, 1, len(packed), 0, 0)
-        # Each names the question's name by its place (RFC 1035 section 4.1.4), and may be remembered for no time at all.
+        # Each record points to the name in the question (RFC 1035 section 4.1.4), with a time to live of 0.
         records = [struct.pack("!HHHIH", 0xC00C, kind, 1, 0, len(data)) + data for data in packed]
         return head + query[12:end] + b"".join(records)
 
 
 async def unknown() -> None:
-    """There is no such name, any more."""
+    """The name no longer exists."""
     resolver = Resolver("127.0.0.1")
     with FakeHub() as hub, FaultProxy(hub.url) as proxy:
         hub.lists(row(1))
@@ -78,7 +78,7 @@ async def unknown() -> None:
 
 
 async def silent() -> None:
-    """The resolver does not answer, and the event loop does not wait for it."""
+    """The resolver does not answer, and the event loop is not blocked."""
     resolver = Resolver("127.0.0.1")
     with FakeHub() as hub, FaultProxy(hub.url) as proxy:
         hub.lists(row(1))
@@ -109,7 +109,7 @@ async def silent() -> None:
 
 
 async def moved() -> None:
-    """The name has another address, and nothing answers at the old one."""
+    """The name has a new address, and nothing answers at the old one."""
     resolver = Resolver("127.0.0.1")
     with FakeHub() as old, FaultProxy(old.url) as proxy:
         old.lists(row(1))
@@ -126,7 +126,7 @@ async def moved() -> None:
 
 
 async def ipv6_only() -> None:
-    """The name has an address of IPv6 alone."""
+    """The name has an IPv6 address only."""
     Resolver("::1")
     with FakeHub(address=("::1", 8080)) as hub:
         hub.lists(row(1))
@@ -135,7 +135,7 @@ async def ipv6_only() -> None:
 
 
 async def never_there() -> None:
-    """There never was such a name."""
+    """The name has never existed."""
     Resolver()
     async with guarded(f"http://{NAME}") as it:
         assert it.reason(1) is Reason.NOT_READY
@@ -149,4 +149,4 @@ if __name__ == "__main__":
         configuration.write_text("nameserver 127.0.0.1\noptions timeout:2 attempts:2\n", encoding="ascii")
         mount("--bind", configuration, "/etc/resolv.conf")
         asyncio.run({f.__name__: f for f in (unknown, silent, moved, ipv6_only, never_there)}[sys.argv[1]]())
-    print("well")  # noqa: T201 - what the test reads
+    print("well")  # noqa: T201 - the test reads it

@@ -1,4 +1,4 @@
-"""The guarded app that servers with several processes serve. It says who answered, and what that process thinks of key 2."""
+"""A guarded app for servers with several processes; it answers with its process id and its decision about key 2."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ gate = Gatekeeper(
 
 
 async def whoami(_: Request) -> JSONResponse:
-    """Say it."""
+    """Answer with the process id, the decision about key 2 and the status."""
     status = gate.status
     reason = gate.decide(client_key(2), ORIGIN).reason.value
     return JSONResponse({"pid": os.getpid(), "reason": reason, "age": status.age, "error": status.last_error})
 
 
 async def load() -> None:
-    """Use the gate before anything is forked, as a program might that warms itself up."""
+    """Use the gate before a fork, as a program does that warms up."""
     assert (await gate.check(client_key(1), ORIGIN)).allowed
 
 

@@ -1,4 +1,4 @@
-"""A hub that answers, and not with a list: refusals, redirects, validators, other formats, other pages."""
+"""Answers of the hub that are no list: refusals, redirects, validators, other formats."""
 
 import gzip
 import logging
@@ -14,15 +14,16 @@ from tests.support.rows import TOKEN, as_json, row
 
 pytestmark = pytest.mark.anyio
 
-REVOKED = as_json(row(1, disabled_at="2026-01-01T00:00:00Z"))  # what none of these answers may bring about
+REVOKED = as_json(row(1, disabled_at="2026-01-01T00:00:00Z"))  # no answer below may have this effect
 HTML = b"<!doctype html><title>Sign in</title><form action=/sso>"
 JSON = {"content-type": "application/json"}
 
-# 5, 6: the hub refuses us
+# The hub refuses us
 
 
+@pytest.mark.fault("credentials refused")
 @pytest.mark.parametrize("status", [401, 403])
-async def test_row_5_refused_credentials_change_no_decision_and_never_stop_the_asking(
+async def test_refused_credentials_change_no_decision_and_are_retried(
     hub: FakeHub, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -40,7 +41,8 @@ async def test_row_5_refused_credentials_change_no_decision_and_never_stop_the_a
         assert it.status.last_error is None
 
 
-async def test_row_5_a_rotated_token_is_picked_up_without_a_restart(hub: FakeHub) -> None:
+@pytest.mark.fault("credentials refused")
+async def test_a_rotated_token_is_picked_up_without_a_restart(hub: FakeHub) -> None:
     token = "sk_live_acme_old"
 
     def answer(asked: Any) -> Answer:
@@ -57,12 +59,11 @@ async def test_row_5_a_rotated_token_is_picked_up_without_a_restart(hub: FakeHub
         assert it.allows(1, 2)
 
 
+@pytest.mark.fault("wrong path or account")
 @pytest.mark.parametrize(
     "answer", [json_answer("Not Found", 404), json_answer("Missing X-Account-ID header", 400)], ids=["404", "400"]
 )
-async def test_row_6_a_wrong_path_or_account_changes_no_decision_and_is_asked_at_most_60_seconds_apart(
-    hub: FakeHub, answer: Answer
-) -> None:
+async def test_a_wrong_path_or_account_changes_nothing_and_is_retried(hub: FakeHub, answer: Answer) -> None:
     async with guarded(hub, jitter=1.0) as it:
         hub.always(answer)
         await it.time.advance(600)
@@ -71,9 +72,10 @@ async def test_row_6_a_wrong_path_or_account_changes_no_decision_and_is_asked_at
         assert max(gaps(hub.requests)) <= 60
 
 
-# 7, 8: the hub is busy
+# The hub is busy
 
 
+@pytest.mark.fault("hub asks for a later retry")
 @pytest.mark.parametrize(
     ("retry_after", "least", "most"),
     [
@@ -85,7 +87,7 @@ async def test_row_6_a_wrong_path_or_account_changes_no_decision_and_is_asked_at
         ("soon", 0.5, 0.5),
     ],
 )
-async def test_row_7_a_hub_that_says_when_is_asked_then_within_1_to_300_seconds(
+async def test_retry_after_is_obeyed_within_1_to_300_seconds(
     hub: FakeHub, retry_after: str, least: float, most: float
 ) -> None:
     async with guarded(hub) as it:
@@ -96,7 +98,8 @@ async def test_row_7_a_hub_that_says_when_is_asked_then_within_1_to_300_seconds(
         assert it.allows(1)
 
 
-async def test_row_7_whoever_wants_a_list_now_gets_one_now(hub: FakeHub) -> None:
+@pytest.mark.fault("hub asks for a later retry")
+async def test_a_forced_refresh_ignores_retry_after(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         hub.then(Answer(429, headers={"retry-after": "300"}))
         await it.time.advance(10)
@@ -105,8 +108,9 @@ async def test_row_7_whoever_wants_a_list_now_gets_one_now(hub: FakeHub) -> None
         assert it.time.now == now
 
 
+@pytest.mark.fault("hub fails now and then")
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_row_8_a_hub_that_fails_every_other_time_is_never_hammered_and_told_about_once(
+async def test_a_flapping_hub_is_retried_with_backoff_and_logged_once(
     hub: FakeHub, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -115,15 +119,16 @@ async def test_row_8_a_hub_that_fails_every_other_time_is_never_hammered_and_tol
             hub.then(Answer(status))
             await it.time.advance(13)
             assert it.allows(1)
-        # The backoff begins anew after each success: never 2, 4, 8 seconds; and never at once.
+        # Each success resets the backoff: never 2, 4, 8 seconds, and never no wait at all.
         assert gaps(hub.requests) == pytest.approx([12, 1] * 5)
         stays = [record for record in caplog.records if "stays as it is" in record.getMessage()]
         again = [record for record in caplog.records if "fresh again" in record.getMessage()]
-        # The list is fresh all the while, so nothing becomes of its state.
+        # The list stays fresh throughout, so no change of state is logged.
         assert (len(stays), len(again)) == (1, 0)
 
 
-async def test_row_8_a_hub_that_goes_on_failing_is_told_about_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.fault("hub fails now and then")
+async def test_a_lasting_failure_is_logged_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     async with guarded(hub) as it:
         hub.always(Answer(503))
         await it.time.advance(50)
@@ -131,10 +136,11 @@ async def test_row_8_a_hub_that_goes_on_failing_is_told_about_once(hub: FakeHub,
         assert len([record for record in caplog.records if "stays as it is" in record.getMessage()]) == 1
 
 
-# 9, 10: validators
+# Validators
 
 
-async def test_row_9_not_modified_about_our_list_makes_it_fresh(hub: FakeHub) -> None:
+@pytest.mark.fault("304 Not Modified")
+async def test_not_modified_makes_the_list_fresh_again(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
         it.time.now += 100
@@ -143,10 +149,9 @@ async def test_row_9_not_modified_about_our_list_makes_it_fresh(hub: FakeHub) ->
         assert (it.status.state, it.status.age) == ("fresh", 0)
 
 
+@pytest.mark.fault("304 Not Modified")
 @pytest.mark.parametrize("etag", ['"2"', 'W/"2"', "1"])
-async def test_row_9_not_modified_about_another_list_is_a_failure_and_the_next_fetch_asks_for_all(
-    hub: FakeHub, etag: str
-) -> None:
+async def test_not_modified_for_another_etag_fails_and_the_next_fetch_is_whole(hub: FakeHub, etag: str) -> None:
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
         hub.then(Answer(304, headers={"etag": etag}))
@@ -156,30 +161,34 @@ async def test_row_9_not_modified_about_another_list_is_a_failure_and_the_next_f
         assert it.allows(1)
 
 
-async def test_row_9_not_modified_without_our_having_asked_is_a_failure(hub: FakeHub) -> None:
+@pytest.mark.fault("304 Not Modified")
+async def test_not_modified_without_a_condition_fails(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         hub.then(Answer(304))
         assert "304" in await it.fail()
         assert it.allows(1)
 
 
+@pytest.mark.fault("entity tags")
 @pytest.mark.parametrize("etag", ['"abc"', 'W/"abc"', '"with space, and ,comma"', '""'])
-async def test_row_10_an_entity_tag_is_sent_back_as_it_came(hub: FakeHub, etag: str) -> None:
+async def test_an_etag_is_sent_back_verbatim(hub: FakeHub, etag: str) -> None:
     hub.lists(row(1), etag=etag)
     async with guarded(hub) as it:
         assert (await it.refresh()).outcome == "unchanged"
         assert hub.requests[-1].headers["if-none-match"] == etag
 
 
+@pytest.mark.fault("entity tags")
 @pytest.mark.parametrize(("ours", "theirs"), [('"1"', 'W/"1"'), ('W/"1"', '"1"')])
-async def test_row_10_entity_tags_are_compared_weakly(hub: FakeHub, ours: str, theirs: str) -> None:
+async def test_etags_are_compared_weakly(hub: FakeHub, ours: str, theirs: str) -> None:
     hub.lists(row(1), etag=ours)
     async with guarded(hub) as it:
         hub.then(Answer(304, headers={"etag": theirs}))
         assert (await it.refresh()).outcome == "unchanged"
 
 
-async def test_row_10_equal_bytes_under_another_tag_are_the_same_list(hub: FakeHub) -> None:
+@pytest.mark.fault("entity tags")
+async def test_equal_bytes_under_another_etag_are_the_same_list(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
         assert it.allows(1)
@@ -192,14 +201,16 @@ async def test_row_10_equal_bytes_under_another_tag_are_the_same_list(hub: FakeH
         assert it.status.etag == '"5"'
 
 
-async def test_row_10_without_tags_every_list_is_fetched_and_equal_bytes_change_nothing(hub: FakeHub) -> None:
+@pytest.mark.fault("entity tags")
+async def test_without_etags_equal_bytes_change_nothing(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         await it.refresh()
         assert "if-none-match" not in hub.requests[-1].headers
         assert (it.status.generation, it.status.counters["refresh_unchanged"]) == (1, 1)
 
 
-async def test_row_10_a_tag_that_is_stuck_while_the_list_changes_is_unmasked_within_ten_minutes(hub: FakeHub) -> None:
+@pytest.mark.fault("entity tags")
+async def test_a_stuck_etag_is_unmasked_within_ten_minutes(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"stuck"')
     async with guarded(hub) as it:
         hub.lists(row(1, disabled_at="now"), etag='"stuck"')
@@ -208,23 +219,26 @@ async def test_row_10_a_tag_that_is_stuck_while_the_list_changes_is_unmasked_wit
         assert it.reason() is Reason.KEY_DISABLED
 
 
-# 11: encodings
+# Encodings
 
 
-async def test_row_11_only_what_can_be_decoded_within_bounds_is_asked_for(hub: FakeHub) -> None:
+@pytest.mark.fault("content encodings")
+async def test_only_gzip_and_identity_are_asked_for(hub: FakeHub) -> None:
     async with guarded(hub):
         offered = {coding.strip() for coding in hub.requests[0].headers["accept-encoding"].split(",")}
         assert "gzip" in offered
         assert offered <= {"gzip", "identity"}
 
 
-async def test_row_11_a_list_may_come_compressed(hub: FakeHub) -> None:
+@pytest.mark.fault("content encodings")
+async def test_a_list_may_be_gzipped(hub: FakeHub) -> None:
     hub.always(Answer(200, gzip.compress(as_json(row(1), row(2))), {**JSON, "content-encoding": "gzip"}))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
 
-async def test_row_11_a_compressed_list_may_come_in_several_members(hub: FakeHub) -> None:
+@pytest.mark.fault("content encodings")
+async def test_a_gzipped_list_may_have_several_members(hub: FakeHub) -> None:
     body = as_json(row(1), row(2))
     members = gzip.compress(body[:50]) + gzip.compress(body[50:])  # RFC 1952 section 2.2: one after the other
     hub.always(Answer(200, members, {**JSON, "content-encoding": "gzip"}))
@@ -232,6 +246,7 @@ async def test_row_11_a_compressed_list_may_come_in_several_members(hub: FakeHub
         assert it.allows(1, 2)
 
 
+@pytest.mark.fault("content encodings")
 @pytest.mark.parametrize(
     ("coding", "body"),
     [
@@ -247,39 +262,43 @@ async def test_row_11_a_compressed_list_may_come_in_several_members(hub: FakeHub
     ],
     ids=["none at all", "twice", "cut", "checksum", "nothing", "unsaid", "another", "br", "unknown"],
 )
-async def test_row_11_what_cannot_be_decoded_changes_nothing(hub: FakeHub, coding: str, body: bytes) -> None:
+async def test_a_body_that_cannot_be_decoded_changes_nothing(hub: FakeHub, coding: str, body: bytes) -> None:
     async with guarded(hub) as it:
         hub.then(Answer(200, body, {**JSON, "content-encoding": coding}))
         assert await it.fail()
         assert it.allows(1)
 
 
-async def test_row_11_deflate_is_not_asked_for_and_not_taken(hub: FakeHub) -> None:
+@pytest.mark.fault("content encodings")
+async def test_deflate_is_refused(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         hub.then(Answer(200, zlib.compress(REVOKED), {**JSON, "content-encoding": "deflate"}))
         assert "deflate" in await it.fail()
         assert it.allows(1)
 
 
-# 14, 15, 16: something else than a list
+# Bodies that are no list
 
 
+@pytest.mark.fault("wrong content type")
 @pytest.mark.parametrize("content_type", ["text/html", "text/plain; charset=utf-16", "image/png", ""])
-async def test_row_14_a_list_is_a_list_whatever_it_is_called(hub: FakeHub, content_type: str) -> None:
+async def test_an_array_is_a_list_under_any_content_type(hub: FakeHub, content_type: str) -> None:
     hub.always(Answer(200, as_json(row(1), row(2)), {"content-type": content_type}))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
 
-async def test_row_14_html_is_no_list_whatever_it_is_called(hub: FakeHub) -> None:
+@pytest.mark.fault("wrong content type")
+async def test_html_is_refused_under_any_content_type(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         hub.then(Answer(200, HTML, JSON))
         assert await it.fail()
         assert it.allows(1)
 
 
+@pytest.mark.fault("login page")
 @pytest.mark.parametrize("status", [200, 203])
-async def test_row_15_a_login_page_changes_nothing_and_its_tag_is_never_sent_back(hub: FakeHub, status: int) -> None:
+async def test_a_login_page_changes_nothing_and_its_etag_is_dropped(hub: FakeHub, status: int) -> None:
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
         hub.then(Answer(status, HTML, {"content-type": "text/html", "etag": '"portal"'}))
@@ -312,8 +331,9 @@ NO_LISTS: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.fault("other JSON")
 @pytest.mark.parametrize("kind", NO_LISTS)
-async def test_row_16_other_json_changes_nothing_and_the_message_says_what_came(hub: FakeHub, kind: str) -> None:
+async def test_other_json_changes_nothing_and_its_type_is_named(hub: FakeHub, kind: str) -> None:
     body, named = NO_LISTS[kind]
     async with guarded(hub) as it:
         hub.then(Answer(200, body, JSON))
@@ -322,20 +342,20 @@ async def test_row_16_other_json_changes_nothing_and_the_message_says_what_came(
         assert it.status.keys == 1
 
 
-async def test_row_16_a_byte_order_mark_is_borne(hub: FakeHub) -> None:
+@pytest.mark.fault("other JSON")
+async def test_a_byte_order_mark_is_accepted(hub: FakeHub) -> None:
     hub.always(Answer(200, b"\xef\xbb\xbf" + as_json(row(1), row(2)), JSON))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
 
-# 21: redirects
+# Redirects
 
 
+@pytest.mark.fault("redirect")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("to", ["another host", "itself", "nowhere"])
-async def test_row_21_a_redirect_is_named_and_not_followed_and_the_token_goes_nowhere(
-    hub: FakeHub, status: int, to: str
-) -> None:
+async def test_a_redirect_is_named_and_not_followed(hub: FakeHub, status: int, to: str) -> None:
     with FakeHub() as other:
         location = {"another host": other.url + PATH, "itself": PATH, "nowhere": "http://login.invalid/"}[to]
         async with guarded(hub) as it:
@@ -348,12 +368,11 @@ async def test_row_21_a_redirect_is_named_and_not_followed_and_the_token_goes_no
             assert it.allows(1)
 
 
-# 60: another schema
+# Another schema
 
 
-async def test_row_60_a_renamed_suffix_field_changes_nothing_and_the_message_names_the_fields_seen(
-    hub: FakeHub, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.fault("renamed field")
+async def test_a_renamed_suffix_field_changes_nothing_and_is_named(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     renamed = [
         {("key_suffix" if name == "last8" else name): value for name, value in row(number).items()} for number in (1, 2)
     ]

@@ -1,29 +1,34 @@
-"""Every row of the fault matrix, and every promise, has a test that bears its number."""
+"""Tests name every fault and every promise in gatekeeper/sync/README.md, and no others."""
 
 import ast
 import re
 from pathlib import Path
 
-FAULTS = {*range(1, 42), *range(50, 61)}
-PROMISES = {1, 6, *range(7, 12), *range(13, 21)}
-# What belongs to open sockets and streams is tested where they are.
-ROW_OF_STREAMS, PROMISE_OF_STREAMS = 55, 7
+import pytest
+
+TESTS = Path(__file__).parents[1]
+README = TESTS.parent / "gatekeeper" / "sync" / "README.md"
 
 
-def numbers(kind: str) -> set[int]:
-    """The numbers that the tests beside this one bear."""
-    found = set()
-    for path in Path(__file__).parent.glob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.name] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
-            names += [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
-            found |= {int(match[1]) for name in names if (match := re.match(rf"test_{kind}(\d+)_", name))}
-    return found
+def names_in_table(heading: str) -> list[str]:
+    """The first column of the table below a heading."""
+    section = re.split(r"^## ", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (text,) = [part for part in section if part.startswith(heading + "\n")]
+    return re.findall(r"^\| ([^|]+?) \|", text, re.MULTILINE)[1:]
 
 
-def test_every_row_of_the_matrix_has_a_test() -> None:
-    assert numbers("row_") | {ROW_OF_STREAMS} == FAULTS
+def names_in_tests(mark: str) -> set[str]:
+    """The names in marks such as `pytest.mark.fault("gzip bomb")`."""
+    return {
+        ast.literal_eval(node.args[0])
+        for path in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{mark}"
+    }
 
 
-def test_every_promise_has_a_test() -> None:
-    assert numbers("p") | {PROMISE_OF_STREAMS} == PROMISES
+@pytest.mark.parametrize(("heading", "mark"), [("Faults", "fault"), ("Promises", "promise")])
+def test_every_name_in_the_table_has_a_test(heading: str, mark: str) -> None:
+    names = names_in_table(heading)
+    assert len(set(names)) == len(names)
+    assert names_in_tests(mark) == set(names)

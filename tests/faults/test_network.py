@@ -1,4 +1,4 @@
-"""What lies between the gate and its hub: nobody there, silence, cut cables, drips, strange certificates, proxies."""
+"""Faults of the network: a dead hub, cut and slow answers, certificates, names, proxies."""
 
 import asyncio
 import inspect
@@ -27,7 +27,7 @@ from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
-LONG = 15.0  # seconds of patience with a busy machine, for what takes next to none
+LONG = 15.0  # seconds: a timeout for fast operations on a busy machine
 LIST = as_json(*(row(number) for number in range(200)))
 
 
@@ -41,11 +41,12 @@ async def app(scope: object, receive: object, send: Callable[..., object]) -> No
     raise AssertionError("a request got through")
 
 
-# 2, 3: nobody there
+# Nothing answers
 
 
+@pytest.mark.fault("hub down at start, without a snapshot")
 @pytest.mark.parametrize("key", [None, client_key(1), "pk_live_other_12345678", "nonsense", "pk_live_acme_" + "x" * 5000])
-async def test_row_2_without_a_list_every_request_is_told_to_come_back_and_none_that_it_is_not_allowed(
+async def test_without_a_list_every_request_gets_503_not_ready(
     key: str | None,
 ) -> None:
     async with guarded(f"http://127.0.0.1:{free_port()}") as it:
@@ -58,7 +59,8 @@ async def test_row_2_without_a_list_every_request_is_told_to_come_back_and_none_
         assert it.status.state == "never_loaded"
 
 
-async def test_row_2_the_hub_is_asked_again_within_two_seconds_until_it_is_there(hub: FakeHub, proxy: FaultProxy) -> None:
+@pytest.mark.fault("hub down at start, without a snapshot")
+async def test_without_a_list_the_hub_is_retried_within_two_seconds(hub: FakeHub, proxy: FaultProxy) -> None:
     proxy.refuse()
     async with guarded(proxy.url, jitter=1.0) as it:
         await it.time.advance(60)
@@ -70,7 +72,8 @@ async def test_row_2_the_hub_is_asked_again_within_two_seconds_until_it_is_there
         assert len(hub.requests) == 1
 
 
-async def test_row_3_a_hub_that_is_gone_changes_no_decision(hub: FakeHub, proxy: FaultProxy) -> None:
+@pytest.mark.fault("hub down later")
+async def test_a_hub_that_is_gone_changes_no_decision(hub: FakeHub, proxy: FaultProxy) -> None:
     async with guarded(proxy.url) as it:
         proxy.refuse()
         for _ in range(3):
@@ -86,8 +89,9 @@ async def test_row_3_a_hub_that_is_gone_changes_no_decision(hub: FakeHub, proxy:
         assert it.status.state == "fresh"
 
 
-async def test_row_3_an_address_that_cannot_be_reached_changes_no_decision(hub: FakeHub, proxy: FaultProxy) -> None:
-    # The address that is for documentation (RFC 5737), from a socket that is bound to where no packet leaves the machine.
+@pytest.mark.fault("hub down later")
+async def test_an_unreachable_address_is_named(hub: FakeHub, proxy: FaultProxy) -> None:
+    # An address for documentation (RFC 5737), from a socket bound to the loopback interface: no packet leaves the machine.
     def unroutable() -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address="127.0.0.1"), timeout=2)
 
@@ -98,7 +102,8 @@ async def test_row_3_an_address_that_cannot_be_reached_changes_no_decision(hub: 
         assert proxy.connections == 0
 
 
-async def test_row_3_a_connection_that_is_neither_made_nor_refused_is_given_up() -> None:
+@pytest.mark.fault("hub down later")
+async def test_a_connection_that_hangs_times_out() -> None:
     with mute_address() as url:
         began = time.monotonic()
         async with guarded(url, source={"timeout": 0.5}) as it:
@@ -107,12 +112,14 @@ async def test_row_3_a_connection_that_is_neither_made_nor_refused_is_given_up()
             assert it.reason() is Reason.NOT_READY
 
 
-def test_row_3_by_default_a_connection_is_given_up_after_5_seconds_and_a_fetch_after_30() -> None:
+@pytest.mark.fault("hub down later")
+def test_connections_time_out_after_5_s_and_fetches_after_30_s() -> None:
     assert inspect.signature(HubSource).parameters["timeout"].default == 5.0
     assert inspect.signature(Gatekeeper).parameters["fetch_timeout"].default == 30.0
 
 
-async def test_row_3_no_request_with_a_known_key_waits_for_a_hub_that_is_silent(hub: FakeHub, proxy: FaultProxy) -> None:
+@pytest.mark.fault("hub down later")
+async def test_known_keys_do_not_wait_for_a_silent_hub(hub: FakeHub, proxy: FaultProxy) -> None:
     async with guarded(proxy.url) as it, anyio.create_task_group() as group:
         proxy.be_silent()
         asked = len(hub.requests)
@@ -121,18 +128,17 @@ async def test_row_3_no_request_with_a_known_key_waits_for_a_hub_that_is_silent(
         with anyio.fail_after(LONG):
             for _ in range(100):
                 assert (await it.gate.check(client_key(1), ORIGIN)).allowed
-        assert it.status.last_error is None  # the fetch has not even failed yet
+        assert it.status.last_error is None  # the fetch is still running
         group.cancel_scope.cancel()
 
 
-# 13, 18: answers that are cut, or never end
+# Cut and slow answers
 
 
+@pytest.mark.fault("list cut off")
 @pytest.mark.parametrize("ending", ["fin", "reset"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-async def test_row_13_a_list_that_is_cut_changes_nothing(
-    hub: FakeHub, proxy: FaultProxy, ending: Ending, share: float
-) -> None:
+async def test_a_list_that_is_cut_changes_nothing(hub: FakeHub, proxy: FaultProxy, ending: Ending, share: float) -> None:
     async with guarded(proxy.url) as it:
         hub.always(Answer(200, LIST))
         proxy.cut(int(share * len(LIST)), ending)
@@ -143,6 +149,7 @@ async def test_row_13_a_list_that_is_cut_changes_nothing(
         assert it.allows(*range(200))
 
 
+@pytest.mark.fault("list cut off")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -156,14 +163,15 @@ async def test_row_13_a_list_that_is_cut_changes_nothing(
     ],
     ids=["truncated", "Content-Length too long", "chunks end", "no chunk", "length", "no length", "head"],
 )
-async def test_row_13_a_list_that_is_short_of_bytes_changes_nothing(hub: FakeHub, answer: Answer) -> None:
+async def test_a_list_that_lacks_bytes_changes_nothing(hub: FakeHub, answer: Answer) -> None:
     async with guarded(hub) as it:
         hub.then(answer)
         assert await it.fail()
         assert (it.status.keys, it.allows(1)) == (1, True)
 
 
-async def test_row_18_a_list_that_drips_is_cut_at_the_deadline_and_its_connection_is_not_used_again(hub: FakeHub) -> None:
+@pytest.mark.fault("slow answer")
+async def test_a_dripping_list_is_cut_and_its_connection_dropped(hub: FakeHub) -> None:
     async with guarded(hub, fetch_timeout=1.0) as it:
         hub.then(Answer(200, LIST, drip=0.05))
         began = time.monotonic()
@@ -175,7 +183,8 @@ async def test_row_18_a_list_that_drips_is_cut_at_the_deadline_and_its_connectio
         assert it.allows(1)
 
 
-async def test_row_18_headers_that_drip_are_cut_at_the_deadline(hub: FakeHub, proxy: FaultProxy) -> None:
+@pytest.mark.fault("slow answer")
+async def test_dripping_headers_are_cut_at_the_deadline(hub: FakeHub, proxy: FaultProxy) -> None:
     async with guarded(proxy.url, fetch_timeout=1.0) as it:
         proxy.drip(0.25)
         assert "within 1 s" in await it.fail()
@@ -185,7 +194,7 @@ async def test_row_18_headers_that_drip_are_cut_at_the_deadline(hub: FakeHub, pr
         assert it.allows(1)
 
 
-# 19: certificates
+# Certificates
 
 
 @contextmanager
@@ -195,13 +204,15 @@ def served(tls: ssl.SSLContext) -> Iterator[FakeHub]:
         yield hub
 
 
-async def test_row_19_a_hub_with_an_authority_of_its_own_is_trusted_by_whoever_says_so() -> None:
+@pytest.mark.fault("TLS error")
+async def test_a_private_certificate_authority_can_be_trusted() -> None:
     certificates = Certificates()
     with served(certificates.right()) as hub:
         async with guarded(hub.url, source={"http": certificates.client}) as it:
             assert it.allows(1)
 
 
+@pytest.mark.fault("TLS error")
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
@@ -212,7 +223,7 @@ async def test_row_19_a_hub_with_an_authority_of_its_own_is_trusted_by_whoever_s
         ("of_old", "(?i)ConnectError|protocol|version"),
     ],
 )
-async def test_row_19_a_certificate_that_is_not_right_is_named_and_nothing_is_sent(mistake: str, said: str) -> None:
+async def test_a_bad_certificate_is_named_and_nothing_is_sent(mistake: str, said: str) -> None:
     certificates = Certificates()
     with served(getattr(certificates, mistake)()) as hub:
         async with guarded(hub.url, source={"http": certificates.client}) as it:
@@ -222,7 +233,8 @@ async def test_row_19_a_certificate_that_is_not_right_is_named_and_nothing_is_se
         assert hub.requests == []
 
 
-async def test_row_19_a_list_survives_the_expiry_of_the_hubs_certificate() -> None:
+@pytest.mark.fault("TLS error")
+async def test_a_list_outlives_the_expiry_of_the_hubs_certificate() -> None:
     certificates = Certificates()
     good, expired = certificates.right(), certificates.expired()
     with served(good) as first, served(expired) as second, FaultProxy(first.url) as proxy:
@@ -234,25 +246,28 @@ async def test_row_19_a_list_survives_the_expiry_of_the_hubs_certificate() -> No
             assert second.requests == []
 
 
-async def test_row_19_a_hub_that_speaks_plain_http_is_not_spoken_to_over_https(hub: FakeHub) -> None:
+@pytest.mark.fault("TLS error")
+async def test_https_never_falls_back_to_plain_http(hub: FakeHub) -> None:
     async with guarded(hub.url.replace("http://", "https://"), source={"timeout": 1.0}) as it:
         assert it.reason() is Reason.NOT_READY
         assert "https://" in it.last_error
         assert hub.requests == []
 
 
-# 20: names
+# Name resolution
 
 
+@pytest.mark.fault("name resolution")
 @pytest.mark.parametrize("fault", ["unknown", "silent", "moved", "ipv6_only", "never_there"])
-def test_row_20_a_name_that_is_unknown_or_unanswered_or_has_moved_changes_no_decision(fault: str) -> None:
+def test_name_resolution_failures_change_no_decision(fault: str) -> None:
     assert in_namespaces("tests.faults.names", fault) == "well"
 
 
-# 22: proxies of the operator's own
+# Proxies
 
 
-async def test_row_22_a_proxy_that_wants_a_password_or_is_down_is_named_and_changes_nothing(hub: FakeHub) -> None:
+@pytest.mark.fault("proxy error")
+async def test_a_failing_proxy_is_named_and_changes_nothing(hub: FakeHub) -> None:
     with FakeHub() as proxy:
         proxy.lists(row(1))
         used = {"url": proxy.url}
@@ -271,7 +286,8 @@ async def test_row_22_a_proxy_that_wants_a_password_or_is_down_is_named_and_chan
         assert hub.requests == []
 
 
-async def test_row_22_a_tunnel_that_a_proxy_refuses_is_named() -> None:
+@pytest.mark.fault("proxy error")
+async def test_a_refused_tunnel_is_named() -> None:
     with FakeHub() as proxy:
         proxy.always(Answer(407, b"", {"proxy-authenticate": "Basic"}, hang_up=True))
 
@@ -284,7 +300,8 @@ async def test_row_22_a_tunnel_that_a_proxy_refuses_is_named() -> None:
             assert TOKEN not in str(proxy.requests)
 
 
-async def test_row_22_a_proxy_that_is_down_is_named() -> None:
+@pytest.mark.fault("proxy error")
+async def test_a_proxy_that_is_down_is_named() -> None:
     port = free_port()
 
     def client() -> httpx.AsyncClient:
@@ -295,20 +312,20 @@ async def test_row_22_a_proxy_that_is_down_is_named() -> None:
         assert it.reason() is Reason.NOT_READY
 
 
-async def test_row_22_proxies_of_the_environment_are_not_used(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("proxy error")
+async def test_proxies_of_the_environment_are_not_used(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     async with guarded(HubSource(hub.url, TOKEN)) as it:
         assert it.allows(1)
 
 
-# P18: stopping while the hub keeps us waiting
+# Shutdown during a fetch
 
 
+@pytest.mark.promise("shutdown is prompt")
 @pytest.mark.parametrize("fault", ["silent", "dripping", "mute"])
-async def test_p18_a_gate_stops_within_a_second_whatever_its_fetch_is_waiting_for(
-    hub: FakeHub, proxy: FaultProxy, fault: str
-) -> None:
+async def test_a_gate_stops_within_a_second_during_a_fetch(hub: FakeHub, proxy: FaultProxy, fault: str) -> None:
     hub.always(Answer(200, LIST))
     with mute_address() as mute:
         if fault == "silent":
@@ -326,7 +343,7 @@ async def test_p18_a_gate_stops_within_a_second_whatever_its_fetch_is_waiting_fo
 
 
 def run_until_asked(script: Path, how: str, hub: FakeHub) -> str:
-    """Run a script until the hub was asked once more; then let it end, and give what it said."""
+    """Run a script until it has asked the hub, then let it end; return its output."""
     asked = len(hub.requests)
     command = [sys.executable, "-W", "error", str(script), how]
     with subprocess.Popen(
@@ -338,7 +355,8 @@ def run_until_asked(script: Path, how: str, hub: FakeHub) -> str:
         return said
 
 
-def test_p18_a_process_that_ends_in_mid_fetch_says_nothing(hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.promise("shutdown is prompt")
+def test_a_process_that_ends_during_a_fetch_prints_nothing(hub: FakeHub, tmp_path: Path) -> None:
     script = tmp_path / "ending.py"
     script.write_text(
         f"""

@@ -1,4 +1,4 @@
-"""Processes that fork, workers that come and go, event loops that follow each other: each refreshes for itself."""
+"""Forks, workers and event loops: each refreshes for itself."""
 
 import asyncio
 import contextlib
@@ -30,14 +30,14 @@ from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that it would rather have another package than httpx
+    warnings.simplefilter("ignore")  # starlette prefers another package to httpx
     from starlette.testclient import TestClient
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
-BUSY = 2.0  # seconds that a machine with much else to do may take for what takes none
+BUSY = 2.0  # seconds that a busy machine may add
 HEADERS = {"origin": ORIGIN, "data-client-key": client_key(1)}
 REVOKED = (row(1), row(2, disabled_at="now"))
 
@@ -51,7 +51,7 @@ async def reason(gate: Gatekeeper, number: int = 2) -> Reason:
 
 
 async def refresh_and_see_the_revocation(gate: Gatekeeper) -> None:
-    """What a child does."""
+    """Refresh in a child, and check what it decides."""
     await gate.check(client_key(1), ORIGIN)
     report = await gate.refresh()
     assert report.outcome in {"changed", "unchanged"}, report
@@ -59,10 +59,11 @@ async def refresh_and_see_the_revocation(gate: Gatekeeper) -> None:
     assert await reason(gate, 1) is Reason.ALLOWED
 
 
-# 37: forks
+# Forks
 
 
-def test_row_37_a_child_that_is_forked_after_the_start_shares_no_connection_and_refreshes_for_itself(hub: FakeHub) -> None:
+@pytest.mark.fault("fork")
+def test_a_forked_child_shares_no_connection_and_refreshes(hub: FakeHub) -> None:
     hub.lists(row(1), row(2))
 
     async def parent() -> None:
@@ -73,7 +74,7 @@ def test_row_37_a_child_that_is_forked_after_the_start_shares_no_connection_and_
             assert forked(lambda: asyncio.run(refresh_and_see_the_revocation(gate))) == "well"
             theirs = {request.port for request in hub.requests[1:]}
             assert ours not in theirs
-            assert await reason(gate) is Reason.ALLOWED  # it has not asked since
+            assert await reason(gate) is Reason.ALLOWED  # the parent has not refreshed since
             await gate.refresh()
             assert await reason(gate) is Reason.KEY_DISABLED
             assert hub.requests[-1].port == ours
@@ -81,7 +82,8 @@ def test_row_37_a_child_that_is_forked_after_the_start_shares_no_connection_and_
     asyncio.run(parent())
 
 
-def test_row_37_a_child_that_is_forked_during_a_fetch_does_not_wait_for_it_and_does_not_disturb_it(hub: FakeHub) -> None:
+@pytest.mark.fault("fork")
+def test_a_child_forked_during_a_fetch_does_not_wait_for_it(hub: FakeHub) -> None:
     hub.lists(row(1), row(2))
 
     async def parent() -> None:
@@ -100,7 +102,8 @@ def test_row_37_a_child_that_is_forked_during_a_fetch_does_not_wait_for_it_and_d
     asyncio.run(parent())
 
 
-def test_row_37_a_child_of_a_child_refreshes_for_itself(hub: FakeHub) -> None:
+@pytest.mark.fault("fork")
+def test_a_grandchild_refreshes(hub: FakeHub) -> None:
     hub.lists(row(1), row(2))
 
     async def parent() -> None:
@@ -117,7 +120,8 @@ def test_row_37_a_child_of_a_child_refreshes_for_itself(hub: FakeHub) -> None:
     asyncio.run(parent())
 
 
-def test_row_37_a_child_that_is_forked_while_another_thread_refreshes_all_the_time_is_not_stuck(hub: FakeHub) -> None:
+@pytest.mark.fault("fork")
+def test_a_child_forked_while_another_thread_refreshes_is_not_stuck(hub: FakeHub) -> None:
     gate = gate_of(hub)
     rows = [row(number) for number in range(2000)]
     hub.lists(*rows)
@@ -139,17 +143,18 @@ def test_row_37_a_child_that_is_forked_while_another_thread_refreshes_all_the_ti
     thread.start()
     try:
         for _ in range(12):
-            time.sleep(0.03)  # forks at moments that differ, in the midst of real fetches
+            time.sleep(0.03)  # fork at different moments of real fetches
             assert forked(lambda: asyncio.run(child())) == "well"
     finally:
         over.set()
         thread.join(PATIENCE)
 
 
-# 38: event loops
+# Event loops
 
 
-def test_row_38_one_event_loop_after_the_other_refreshes_for_itself(hub: FakeHub) -> None:
+@pytest.mark.fault("several event loops")
+def test_consecutive_event_loops_each_refresh(hub: FakeHub) -> None:
     gate = gate_of(hub)
     for number in range(1, 5):
         hub.lists(*(row(other) for other in range(1, number + 1)))
@@ -163,18 +168,20 @@ def test_row_38_one_event_loop_after_the_other_refreshes_for_itself(hub: FakeHub
     assert len({request.port for request in hub.requests}) == 4
 
 
-def test_row_38_test_clients_follow_each_other_and_overlap(hub: FakeHub) -> None:
+@pytest.mark.fault("several event loops")
+def test_clients_of_starlette_may_follow_each_other_and_overlap(hub: FakeHub) -> None:
     hub.lists(row(1), row(2))
     gate = gate_of(hub)
     app = GatekeeperMiddleware(Starlette(lifespan=gate.lifespan), gatekeeper=gate)
     for _ in range(2):
         with TestClient(app) as first, TestClient(app) as second:
-            assert {client.get("/", headers=HEADERS).status_code for client in (first, second)} == {404}  # its own
+            assert {client.get("/", headers=HEADERS).status_code for client in (first, second)} == {404}  # the app's own
     assert TestClient(app).get("/", headers=HEADERS).status_code == 404
     assert gate.status.last_error is None
 
 
-def test_row_38_two_event_loops_at_once_share_what_they_know_and_nothing_else(hub: FakeHub) -> None:
+@pytest.mark.fault("several event loops")
+def test_two_event_loops_share_the_list_and_no_connection(hub: FakeHub) -> None:
     hub.lists(row(1), row(2))
     gate = gate_of(hub)
     barrier = threading.Barrier(2, timeout=PATIENCE)
@@ -189,7 +196,7 @@ def test_row_38_two_event_loops_at_once_share_what_they_know_and_nothing_else(hu
     def run() -> None:
         try:
             asyncio.run(use())
-        except BaseException as problem:  # noqa: BLE001 - told below
+        except BaseException as problem:  # noqa: BLE001 - asserted below
             problems.append(problem)
 
     threads = [threading.Thread(target=run) for _ in range(2)]
@@ -201,7 +208,8 @@ def test_row_38_two_event_loops_at_once_share_what_they_know_and_nothing_else(hu
     assert len({request.port for request in hub.requests}) == 2
 
 
-def test_row_38_trio_refreshes_where_the_gate_is_entered(hub: FakeHub) -> None:
+@pytest.mark.fault("several event loops")
+def test_a_gate_refreshes_on_trio_where_it_is_entered(hub: FakeHub) -> None:
     hub.lists(row(1), row(2))
     gate = gate_of(hub)
 
@@ -216,7 +224,7 @@ def test_row_38_trio_refreshes_where_the_gate_is_entered(hub: FakeHub) -> None:
     asyncio.run(refresh_and_see_the_revocation(gate))
 
 
-# P17: servers with workers
+# Servers with workers
 
 
 class Workers:
@@ -240,18 +248,18 @@ class Workers:
             except httpx.TransportError:
                 assert self.server.poll() is None, self.log
                 assert time.monotonic() < end, self.log
-                time.sleep(0.05)  # a server in another process comes back, and tells nobody
+                time.sleep(0.05)  # another process restarts, and nothing signals it
                 continue
             assert answer.status_code == 200, answer.text + self.log
             said: dict[str, Any] = answer.json()
             return said
 
     def meet(self, count: int, but: frozenset[int] = frozenset()) -> frozenset[int]:
-        """Ask until so many workers have answered that are none of these."""
+        """Ask until `count` workers have answered that are not in `but`."""
         return self.wait(lambda seen: len(seen.keys() - but) >= count) - but
 
     def wait(self, enough: Callable[[dict[int, dict[str, Any]]], bool]) -> frozenset[int]:
-        """Ask until what the workers said last is enough."""
+        """Ask until the last answers of the workers are `enough`."""
         seen: dict[int, dict[str, Any]] = {}
         end = time.monotonic() + PATIENCE
         while not enough(seen):
@@ -262,7 +270,7 @@ class Workers:
 
     @property
     def log(self) -> str:
-        """What the server wrote."""
+        """The output of the server."""
         return self._log.read_text(errors="replace")
 
 
@@ -309,8 +317,9 @@ def serving(
         assert unwanted not in said, said
 
 
+@pytest.mark.promise("works under every server")
 @pytest.mark.parametrize("server", SERVERS)
-def test_p17_every_worker_refreshes_for_itself(hub: FakeHub, tmp_path: Path, server: str) -> None:
+def test_every_worker_refreshes(hub: FakeHub, tmp_path: Path, server: str) -> None:
     hub.lists(row(1), row(2))
     with serving(hub, tmp_path, SERVERS[server]) as workers:
         met = workers.meet(2)
@@ -318,9 +327,8 @@ def test_p17_every_worker_refreshes_for_itself(hub: FakeHub, tmp_path: Path, ser
         workers.wait(lambda seen: {said["pid"] for said in seen.values() if said["reason"] == "key_disabled"} >= met)
 
 
-def test_p17_workers_that_are_forked_from_a_gate_that_was_used_refresh_within_a_second_of_their_first_request(
-    hub: FakeHub, tmp_path: Path
-) -> None:
+@pytest.mark.promise("works under every server")
+def test_preloaded_workers_refresh_within_a_second_of_a_request(hub: FakeHub, tmp_path: Path) -> None:
     hub.lists(row(1), row(2))
     command = SERVERS["gunicorn --preload"]
     with serving(hub, tmp_path, command, interval=300.0, FAULTS_LOADED="1", FAULTS_NO_LIFESPAN="1") as workers:
@@ -338,13 +346,15 @@ def test_p17_workers_that_are_forked_from_a_gate_that_was_used_refresh_within_a_
         assert max(late.values()) <= 1 + BUSY
 
 
-def test_p17_workers_that_are_replaced_after_some_requests_let_nobody_notice(hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.promise("works under every server")
+def test_workers_that_are_replaced_drop_no_request(hub: FakeHub, tmp_path: Path) -> None:
     hub.lists(row(1), row(2))
     with serving(hub, tmp_path, (*SERVERS["gunicorn --preload"], "--max-requests=8")) as workers:
-        assert len(workers.meet(5)) == 5  # and every answer on the way was 200
+        assert len(workers.meet(5)) == 5  # and every answer was 200
 
 
-def test_p17_a_worker_that_is_killed_is_followed_by_one_that_refreshes(hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.promise("works under every server")
+def test_the_successor_of_a_killed_worker_refreshes(hub: FakeHub, tmp_path: Path) -> None:
     hub.lists(row(1), row(2))
     with serving(hub, tmp_path, SERVERS["gunicorn --preload"]) as workers:
         met = workers.meet(2)
@@ -355,7 +365,8 @@ def test_p17_a_worker_that_is_killed_is_followed_by_one_that_refreshes(hub: Fake
         workers.wait(lambda seen: {pid for pid, said in seen.items() if said["reason"] == "key_disabled"} >= fresh)
 
 
-def test_p17_a_server_that_reloads_its_code_goes_on(hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.promise("works under every server")
+def test_a_server_that_reloads_its_code_refreshes(hub: FakeHub, tmp_path: Path) -> None:
     hub.lists(row(1), row(2))
     module = tmp_path / "reloaded.py"
     shutil.copy(Path(__file__).with_name("served.py"), module)
@@ -372,19 +383,20 @@ def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(work())
 
 
-# 58: starved of processor time
+# CPU starvation
 
 
-def test_row_58_sixteen_workers_that_start_at_once_with_a_tenth_of_a_processor_all_get_there_and_drift_apart(
+@pytest.mark.fault("starved workers")
+def test_sixteen_starved_workers_all_refresh_and_drift_apart(
     hub: FakeHub,
 ) -> None:
     interval = 4.0
 
     async def work(number: int) -> None:
-        source = hub_source(hub.url, f"sk_live_acme_{number}")  # which tells the workers apart
+        source = hub_source(hub.url, f"sk_live_acme_{number}")  # tells the workers apart
         async with Gatekeeper(source, refresh_interval=interval, start_timeout=PATIENCE, usage_interval=0.0) as gate:
             assert await reason(gate, 1) is Reason.ALLOWED
-            while gate.status.counters.get("refresh_unchanged", 0) < 1:  # noqa: ASYNC110 - nobody tells
+            while gate.status.counters.get("refresh_unchanged", 0) < 1:  # noqa: ASYNC110 - nothing signals it
                 await anyio.sleep(0.05)
 
     children = [Child(partial(_run, partial(work, number))) for number in range(16)]
@@ -396,7 +408,7 @@ def test_row_58_sixteen_workers_that_start_at_once_with_a_tenth_of_a_processor_a
                 for child in children:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child.pid, signal_number)
-                time.sleep(seconds)  # for so long the others are starved, by the processor's time
+                time.sleep(seconds)  # the workers run for a tenth of the time
 
     starving = threading.Thread(target=starve)
     starving.start()

@@ -1,10 +1,11 @@
-"""P6: a revocation never un-happens, in whatever order polls, failures, forced refreshes and restarts come."""
+"""A revocation is never undone, in any order of polls, failures, forced refreshes and restarts."""
 
 import asyncio
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -14,6 +15,8 @@ from tests.support.fake_hub import HANG_UP, Answer, FakeHub, Hold, Request, json
 from tests.support.fake_time import FakeTime
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
+
+pytestmark = pytest.mark.promise("revocations are never undone")
 
 NUMBERS = range(1, 5)
 FILLERS = [row(number) for number in range(100, 112)]
@@ -28,13 +31,13 @@ FAILURES: dict[str, Answer | None] = {
 
 
 class Revocations(RuleBasedStateMachine):
-    """A hub with four keys, a gate that is restarted now and then, and a judge who remembers every refusal."""
+    """A hub with four keys, a gate that restarts, and a record of every refusal."""
 
     numbers = st.sampled_from(NUMBERS)
 
     @initialize(has_snapshot=st.booleans(), has_etags=st.booleans())
     def begin(self, *, has_snapshot: bool, has_etags: bool) -> None:
-        """Open the hub, and start a gate before it."""
+        """Start a hub and a gate."""
         self.directory = tempfile.TemporaryDirectory()
         self.snapshot = Path(self.directory.name) / "snapshot" if has_snapshot else None
         self.has_etags = has_etags
@@ -42,7 +45,7 @@ class Revocations(RuleBasedStateMachine):
         self.hub.__enter__()
         self.rows: dict[int, dict[str, Any]] = {number: row(number) for number in NUMBERS}
         self.failure: Answer | None = None
-        # What a list said that was asked for after so many requests: the keys that it allows.
+        # For each list: the number of requests when it was asked for, and the keys that it allows.
         self.lists: list[tuple[int, frozenset[int]]] = []
         self.refused_after: dict[int, int] = {}
         self.late: Hold | None = None
@@ -52,7 +55,7 @@ class Revocations(RuleBasedStateMachine):
         self.start()
 
     def answer(self, request: Request) -> Answer:
-        """Be the hub."""
+        """Answer as the hub."""
         if self.failure is not None:
             return self.failure
         self.lists.append(
@@ -65,7 +68,7 @@ class Revocations(RuleBasedStateMachine):
         return Answer(304 if request.headers.get("if-none-match") == etag else 200, body, {"etag": etag})
 
     def start(self) -> None:
-        """Start a gate, as a process does."""
+        """Start a gate, as a new process would."""
         self.gate = Gatekeeper(
             hub_source(self.hub.url),
             clock=self.time.clock,
@@ -100,7 +103,7 @@ class Revocations(RuleBasedStateMachine):
 
     @rule(failure=st.sampled_from(sorted(FAILURES)))
     def fail(self, failure: str) -> None:
-        """Fail from now on, or no more."""
+        """Fail from now on, or stop failing."""
         self.failure = FAILURES[failure]
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 12.0, 60.0, 700.0]))
@@ -110,14 +113,14 @@ class Revocations(RuleBasedStateMachine):
 
     @rule()
     def refresh(self) -> None:
-        """Want a list now."""
+        """Force a refresh."""
         slept = len(self.time.sleeps)
         self.runner.run(self.gate.refresh())
         self.runner.run(self.time.asleep(slept + 1))
 
     @rule(number=numbers)
     def ask(self, number: int) -> None:
-        """Ask as a request does: an unknown key causes a fetch."""
+        """Check a key as a request does: an unknown key causes a fetch."""
         slept = len(self.time.sleeps)
         fetched = len(self.hub.requests)
         self.runner.run(self.gate.check(client_key(number), ORIGIN))
@@ -125,8 +128,8 @@ class Revocations(RuleBasedStateMachine):
             self.runner.run(self.time.asleep(slept + 1))
 
     @rule(number=numbers)
-    def revoke_while_a_list_is_on_its_way(self, number: int) -> None:
-        """Let a list be late: it was asked for before the revocation, and comes after it."""
+    def revoke_during_a_fetch(self, number: int) -> None:
+        """Revoke a key between the request for a list and its answer."""
         self.runner.run(self.late_list(number))
 
     async def late_list(self, number: int) -> None:
@@ -141,15 +144,15 @@ class Revocations(RuleBasedStateMachine):
 
     @rule(while_down=st.booleans())
     def restart(self, *, while_down: bool) -> None:
-        """End the process and start another one, with the hub there or not."""
+        """Restart the process, with the hub up or down."""
         self.stop()
         failure, self.failure = self.failure, FAILURES["hangs up"] if while_down else self.failure
         self.start()
         self.failure = failure
 
     @invariant()
-    def no_key_is_allowed_that_was_refused_unless_a_list_asked_for_later_allows_it(self) -> None:
-        """Judge."""
+    def a_refused_key_is_allowed_only_by_a_later_list(self) -> None:
+        """Check every decision against the record."""
         if not hasattr(self, "gate"):
             return
         for number in NUMBERS:
@@ -170,4 +173,4 @@ class Revocations(RuleBasedStateMachine):
 
 
 Revocations.TestCase.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)
-test_p6_a_revocation_never_un_happens = Revocations.TestCase
+test_a_revocation_is_never_undone = Revocations.TestCase

@@ -1,4 +1,4 @@
-"""A list that comes, with rows in it that are not what they should be."""
+"""Faults of rows: missing fields, wrong types, duplicates, removals."""
 
 from typing import Any
 
@@ -23,19 +23,21 @@ def neighbours_are_allowed(it: Guarded) -> bool:
     return it.allows(*range(10, 30))
 
 
-# 23, 24: missing fields, wrong types
+# Missing fields, wrong types
 
 
+@pytest.mark.fault("missing fields")
 @pytest.mark.parametrize("field", ["name", "agent_id", "created_at", "updated_at", "last_used_at", "disabled_at"])
-async def test_row_23_what_nobody_decides_by_may_be_missing(hub: FakeHub, field: str) -> None:
+async def test_optional_fields_may_be_missing(hub: FakeHub, field: str) -> None:
     hub.always(json_answer([without(field)]))
     async with guarded(hub) as it:
         assert it.allows(1)
         assert it.status.counters["rows_rejected"] == 0
 
 
+@pytest.mark.fault("missing fields")
 @pytest.mark.parametrize("field", ["id", "last8"])
-async def test_row_23_a_new_row_without_id_or_suffix_is_skipped_and_counted(hub: FakeHub, field: str) -> None:
+async def test_a_new_row_without_id_or_suffix_is_skipped_and_counted(hub: FakeHub, field: str) -> None:
     hub.always(json_answer([*NEIGHBOURS, without(field)]))
     async with guarded(hub) as it:
         assert it.reason(1) is Reason.KEY_UNKNOWN
@@ -44,7 +46,8 @@ async def test_row_23_a_new_row_without_id_or_suffix_is_skipped_and_counted(hub:
         assert f"{field!r}" in it.status.rejected[0] or f"`{field}`" in it.status.rejected[0]
 
 
-async def test_row_23_a_known_row_that_loses_its_suffix_stays_as_it_was(hub: FakeHub) -> None:
+@pytest.mark.fault("missing fields")
+async def test_a_known_row_that_loses_its_suffix_stays_as_it_was(hub: FakeHub) -> None:
     hub.always(json_answer([*NEIGHBOURS, row(1)]))
     async with guarded(hub) as it:
         hub.always(json_answer([*NEIGHBOURS, without("last8")]))
@@ -53,7 +56,8 @@ async def test_row_23_a_known_row_that_loses_its_suffix_stays_as_it_was(hub: Fak
         assert neighbours_are_allowed(it)
 
 
-async def test_row_23_a_known_row_that_stays_bad_is_trusted_no_longer_than_a_list_would_be(hub: FakeHub) -> None:
+@pytest.mark.fault("missing fields")
+async def test_a_known_row_that_stays_bad_expires_as_a_list_does(hub: FakeHub) -> None:
     hub.always(json_answer([*NEIGHBOURS, row(1)]))
     async with guarded(hub, hard_stale=1000) as it:
         hub.always(json_answer([*NEIGHBOURS, without("last8")]))
@@ -64,6 +68,7 @@ async def test_row_23_a_known_row_that_stays_bad_is_trusted_no_longer_than_a_lis
         assert neighbours_are_allowed(it)
 
 
+@pytest.mark.fault("wrong types")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -81,9 +86,7 @@ async def test_row_23_a_known_row_that_stays_bad_is_trusted_no_longer_than_a_lis
     ],
     ids=str,
 )
-async def test_row_24_a_new_row_of_a_wrong_type_is_skipped_and_its_neighbours_live(
-    hub: FakeHub, fields: dict[str, Any]
-) -> None:
+async def test_a_new_row_of_a_wrong_type_is_skipped(hub: FakeHub, fields: dict[str, Any]) -> None:
     hub.always(json_answer([*NEIGHBOURS, row(1, **fields)]))
     async with guarded(hub) as it:
         assert it.reason(1) is Reason.KEY_UNKNOWN
@@ -91,8 +94,9 @@ async def test_row_24_a_new_row_of_a_wrong_type_is_skipped_and_its_neighbours_li
         assert it.status.counters["rows_rejected"] == 1
 
 
+@pytest.mark.fault("wrong types")
 @pytest.mark.parametrize("value", [False, 0, "", {}, [], "never", "2999-01-01T00:00:00Z", 1.5, True], ids=repr)
-async def test_row_24_a_disabled_at_that_is_anything_but_null_means_disabled(hub: FakeHub, value: object) -> None:
+async def test_any_disabled_at_but_null_disables_the_key(hub: FakeHub, value: object) -> None:
     async with guarded(hub) as it:
         assert it.allows(1)
         hub.lists(row(1, disabled_at=value))
@@ -100,33 +104,37 @@ async def test_row_24_a_disabled_at_that_is_anything_but_null_means_disabled(hub
         assert it.reason(1) is Reason.KEY_DISABLED
 
 
+@pytest.mark.fault("wrong types")
 @pytest.mark.parametrize("field", ["name", "created_at", "updated_at", "last_used_at"])
 @pytest.mark.parametrize("value", [7, {}, ["x"], False], ids=repr)
-async def test_row_24_what_nobody_decides_by_may_be_of_any_type(hub: FakeHub, field: str, value: object) -> None:
+async def test_optional_fields_may_have_any_type(hub: FakeHub, field: str, value: object) -> None:
     hub.lists(row(1, **{field: value}))
     async with guarded(hub) as it:
         assert it.allows(1)
 
 
+@pytest.mark.fault("wrong types")
 @pytest.mark.parametrize("other", [None, 7, "row", [], [row(1)], True], ids=repr)
-async def test_row_24_a_row_that_is_no_object_disturbs_nobody(hub: FakeHub, other: object) -> None:
+async def test_a_row_that_is_no_object_is_skipped(hub: FakeHub, other: object) -> None:
     hub.always(json_answer([*NEIGHBOURS, other]))
     async with guarded(hub) as it:
         assert neighbours_are_allowed(it)
         assert it.status.counters["rows_rejected"] == 1
 
 
-# 25: large and deep rows
+# Huge and deep rows
 
 
-async def test_row_25_unknown_fields_are_ignored(hub: FakeHub) -> None:
+@pytest.mark.fault("unknown or huge fields")
+async def test_unknown_fields_are_ignored(hub: FakeHub) -> None:
     hub.lists(row(1, secret_sauce={"a": [1, {"b": None}]}, **{"": 1, "ключ": "x"}))
     async with guarded(hub) as it:
         assert it.allows(1)
         assert it.status.counters["rows_rejected"] == 0
 
 
-async def test_row_25_a_row_of_a_megabyte_is_set_aside_and_its_neighbours_live(hub: FakeHub) -> None:
+@pytest.mark.fault("unknown or huge fields")
+async def test_a_row_of_a_megabyte_is_skipped(hub: FakeHub) -> None:
     hub.always(json_answer([*NEIGHBOURS, row(1, name="n" * 1_000_000), row(2)]))
     async with guarded(hub) as it:
         assert it.allows(2)
@@ -135,7 +143,8 @@ async def test_row_25_a_row_of_a_megabyte_is_set_aside_and_its_neighbours_live(h
         assert it.status.counters["rows_rejected"] == 1
 
 
-async def test_row_25_a_known_row_that_grows_to_a_megabyte_stays_as_it_was(hub: FakeHub) -> None:
+@pytest.mark.fault("unknown or huge fields")
+async def test_a_known_row_that_grows_to_a_megabyte_stays_as_it_was(hub: FakeHub) -> None:
     hub.always(json_answer([*NEIGHBOURS, row(1)]))
     async with guarded(hub) as it:
         hub.always(json_answer([*NEIGHBOURS, row(1, name="n" * 1_000_000, domain_allowlist=["evil.example"])]))
@@ -144,25 +153,27 @@ async def test_row_25_a_known_row_that_grows_to_a_megabyte_stays_as_it_was(hub: 
         assert neighbours_are_allowed(it)
 
 
+@pytest.mark.fault("unknown or huge fields")
 @pytest.mark.parametrize(
     "value", [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 20_000 + b"1" + b"}" * 20_000], ids=["arrays", "objects"]
 )
-async def test_row_25_a_row_that_is_nested_too_deeply_disturbs_nobody(hub: FakeHub, value: bytes) -> None:
+async def test_a_deeply_nested_row_raises_nothing(hub: FakeHub, value: bytes) -> None:
     deep = as_json(row(1, extra=0))[1:-1].replace(b'"extra": 0', b'"extra": ' + value)
     body = as_json(*NEIGHBOURS)[:-1] + b", " + deep + b"]"
     async with guarded(hub) as it:
         hub.always(Answer(200, body))
         await it.refresh()
-        # Either the row is set aside, or what is unknown in it was not even looked at; nothing escapes, nobody is lost.
+        # The row is skipped, or its unknown field is not parsed: no error escapes, and no key is lost.
         assert it.allows(1)
         assert "Recursion" not in (it.status.last_error or "")
 
 
-# 26, 27: duplicates
+# Duplicates
 
 
+@pytest.mark.fault("duplicate id")
 @pytest.mark.parametrize("order", [1, -1], ids=["disabled last", "disabled first"])
-async def test_row_26_of_two_rows_with_one_id_the_disabled_one_stands(hub: FakeHub, order: int) -> None:
+async def test_of_two_rows_with_one_id_the_disabled_one_wins(hub: FakeHub, order: int) -> None:
     hub.lists(*[row(1), row(1, disabled_at="now")][::order], row(2))
     async with guarded(hub) as it:
         assert it.reason(1) is Reason.KEY_DISABLED
@@ -170,9 +181,8 @@ async def test_row_26_of_two_rows_with_one_id_the_disabled_one_stands(hub: FakeH
         assert it.status.counters["duplicate_ids"] == 1
 
 
-async def test_row_26_of_two_enabled_rows_with_one_id_the_first_stands(
-    hub: FakeHub, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.fault("duplicate id")
+async def test_of_two_enabled_rows_with_one_id_the_first_wins(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(row(1), row(1, domain_allowlist=["evil.example"]))
     async with guarded(hub) as it:
         assert it.allows(1)
@@ -180,8 +190,9 @@ async def test_row_26_of_two_enabled_rows_with_one_id_the_first_stands(
         assert "'key-1' more than once" in caplog.text
 
 
+@pytest.mark.fault("same suffix twice")
 @pytest.mark.parametrize("disabled_at", [None, "now"], ids=["both enabled", "one disabled"])
-async def test_row_27_keys_that_end_alike_are_refused_until_something_tells_them_apart(
+async def test_keys_with_the_same_suffix_are_refused_as_ambiguous(
     hub: FakeHub, disabled_at: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.lists(row(1), row(2, last8="00000001", disabled_at=disabled_at), row(3))
@@ -197,9 +208,10 @@ async def test_row_27_keys_that_end_alike_are_refused_until_something_tells_them
         assert it.gate.status.ambiguous == ()
 
 
-# 28, 29: allowlists
+# Allowlists
 
 
+@pytest.mark.fault("invalid allowlist entry")
 @pytest.mark.parametrize(
     "entry",
     [
@@ -219,7 +231,7 @@ async def test_row_27_keys_that_end_alike_are_refused_until_something_tells_them
     ],
     ids=lambda entry: entry[:20],
 )
-async def test_row_28_a_bad_entry_is_dropped_and_the_others_of_its_key_stay(hub: FakeHub, entry: str) -> None:
+async def test_an_invalid_entry_is_dropped_and_the_others_stay(hub: FakeHub, entry: str) -> None:
     hub.lists(row(1, domain_allowlist=[entry, "acme.com"]), row(2, domain_allowlist=[entry]))
     async with guarded(hub) as it:
         assert it.allows(1)
@@ -233,8 +245,9 @@ async def test_row_28_a_bad_entry_is_dropped_and_the_others_of_its_key_stay(hub:
         assert len(allowlist.rejected) == 1
 
 
+@pytest.mark.fault("empty allowlist")
 @pytest.mark.parametrize("allowlist", [None, []], ids=repr)
-async def test_row_29_a_key_without_entries_is_blocked_and_says_so(hub: FakeHub, allowlist: list[str] | None) -> None:
+async def test_a_key_without_entries_is_blocked_with_its_own_reason(hub: FakeHub, allowlist: list[str] | None) -> None:
     hub.lists(row(1, domain_allowlist=allowlist), without("domain_allowlist", 2))
     async with guarded(hub) as it:
         assert it.reason(1) is Reason.ALLOWLIST_EMPTY
@@ -242,9 +255,10 @@ async def test_row_29_a_key_without_entries_is_blocked_and_says_so(hub: FakeHub,
         assert it.reason(3) is Reason.KEY_UNKNOWN
 
 
-# 30: suffixes
+# Suffixes
 
 
+@pytest.mark.fault("invalid suffix")
 @pytest.mark.parametrize(
     "suffix",
     [
@@ -258,7 +272,7 @@ async def test_row_29_a_key_without_entries_is_blocked_and_says_so(hub: FakeHub,
     ],
     ids=["7", "9", "not ASCII", "NUL", "half a pair", "line feed", "space"],
 )
-async def test_row_30_a_suffix_of_other_characters_or_length_is_no_suffix(hub: FakeHub, suffix: bytes) -> None:
+async def test_an_invalid_suffix_rejects_its_row(hub: FakeHub, suffix: bytes) -> None:
     odd = as_json(row(1))[1:-1].replace(b'"00000001"', suffix)
     hub.always(Answer(200, as_json(*NEIGHBOURS)[:-1] + b", " + odd + b"]"))
     async with guarded(hub) as it:
@@ -267,10 +281,11 @@ async def test_row_30_a_suffix_of_other_characters_or_length_is_no_suffix(hub: F
         assert it.status.counters["rows_rejected"] == 1
 
 
-# 31 to 34: rows that come and go
+# Rows that come and go
 
 
-async def test_row_31_a_first_list_may_be_empty(hub: FakeHub) -> None:
+@pytest.mark.fault("first list is empty")
+async def test_the_first_list_may_be_empty(hub: FakeHub) -> None:
     hub.lists()
     async with guarded(hub, unknown_key_wait=0) as it:
         assert (it.status.state, it.status.keys) == ("fresh", 0)
@@ -283,8 +298,10 @@ async def test_row_31_a_first_list_may_be_empty(hub: FakeHub) -> None:
 MANY = [row(number) for number in range(100)]
 
 
+@pytest.mark.fault("most keys are missing")
+@pytest.mark.promise("mass removals are held")
 @pytest.mark.parametrize("left", [0, 40], ids=["empty", "60 % smaller"])
-async def test_row_32_a_list_that_drops_most_keys_is_held_until_two_more_agree(hub: FakeHub, left: int) -> None:
+async def test_a_list_without_most_keys_is_held_until_two_more_agree(hub: FakeHub, left: int) -> None:
     hub.lists(*MANY)
     async with guarded(hub) as it:
         hub.lists(*MANY[:left])
@@ -298,7 +315,8 @@ async def test_row_32_a_list_that_drops_most_keys_is_held_until_two_more_agree(h
         assert it.allows(*range(left))
 
 
-async def test_row_33_a_row_that_vanishes_is_refused_with_that_list(hub: FakeHub) -> None:
+@pytest.mark.fault("one key is missing")
+async def test_a_row_that_is_removed_is_refused_with_that_list(hub: FakeHub) -> None:
     hub.lists(*MANY)
     async with guarded(hub) as it:
         assert it.allows(7)
@@ -308,7 +326,8 @@ async def test_row_33_a_row_that_vanishes_is_refused_with_that_list(hub: FakeHub
         assert it.status.keys == 99
 
 
-async def test_row_34_a_row_that_is_enabled_again_is_allowed_with_the_next_list(hub: FakeHub) -> None:
+@pytest.mark.fault("key enabled again")
+async def test_a_row_that_is_enabled_again_is_allowed_with_the_next_list(hub: FakeHub) -> None:
     hub.lists(row(1, disabled_at="now"))
     async with guarded(hub) as it:
         assert it.reason(1) is Reason.KEY_DISABLED
@@ -317,12 +336,13 @@ async def test_row_34_a_row_that_is_enabled_again_is_allowed_with_the_next_list(
         assert it.allows(1)
 
 
-# P14, P15
+# One bad row, and lists without most keys
 
 
+@pytest.mark.promise("a bad row affects only its key")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("place", [0, 4321, 9999])
-async def test_p14_one_bad_row_among_ten_thousand_changes_the_decision_of_no_other_key(hub: FakeHub, place: int) -> None:
+async def test_a_bad_row_affects_none_of_ten_thousand_other_keys(hub: FakeHub, place: int) -> None:
     rows = [row(number) for number in range(10_000)]
     hub.lists(*rows)
     async with guarded(hub) as it:
@@ -335,8 +355,9 @@ async def test_p14_one_bad_row_among_ten_thousand_changes_the_decision_of_no_oth
         assert it.status.keys == 9_999
 
 
+@pytest.mark.promise("mass removals are held")
 @pytest.mark.parametrize("agreeing", [0, 1], ids=["at once", "after one more"])
-async def test_p15_a_hold_ends_when_the_keys_are_back(hub: FakeHub, agreeing: int) -> None:
+async def test_a_hold_ends_when_the_keys_are_back(hub: FakeHub, agreeing: int) -> None:
     hub.lists(*MANY)
     async with guarded(hub) as it:
         hub.lists()
@@ -345,7 +366,7 @@ async def test_p15_a_hold_ends_when_the_keys_are_back(hub: FakeHub, agreeing: in
         hub.lists(*MANY)
         await it.refresh()
         assert it.allows(*range(100))
-        # What counts begins anew with the next such list.
+        # The next such list starts the count again.
         hub.lists()
         await it.refresh()
         await it.refresh()
@@ -354,7 +375,8 @@ async def test_p15_a_hold_ends_when_the_keys_are_back(hub: FakeHub, agreeing: in
         assert it.status.keys == 0
 
 
-async def test_p15_revocations_and_new_keys_in_a_list_that_is_held_apply_at_once(hub: FakeHub) -> None:
+@pytest.mark.promise("mass removals are held")
+async def test_other_changes_of_a_held_list_apply_immediately(hub: FakeHub) -> None:
     hub.lists(*MANY)
     async with guarded(hub) as it:
         hub.lists(row(0, disabled_at="now"), row(1, domain_allowlist=["blog.acme.com"]), row(200))
@@ -364,7 +386,8 @@ async def test_p15_revocations_and_new_keys_in_a_list_that_is_held_apply_at_once
         assert it.allows(2, 99, 200)
 
 
-async def test_p15_removals_are_held_for_60_seconds_at_most(hub: FakeHub) -> None:
+@pytest.mark.promise("mass removals are held")
+async def test_removals_are_held_for_at_most_60_seconds(hub: FakeHub) -> None:
     hub.lists(*MANY)
     async with guarded(hub, refresh_interval=40.0) as it:
         await it.time.advance(1)
@@ -377,10 +400,9 @@ async def test_p15_removals_are_held_for_60_seconds_at_most(hub: FakeHub) -> Non
         assert it.status.keys == 0
 
 
+@pytest.mark.promise("mass removals are held")
 @pytest.mark.parametrize(("before", "left"), [(100, 50), (100, 51), (9, 0), (9, 1)])
-async def test_p15_a_list_that_drops_no_more_than_half_or_of_fewer_than_ten_is_not_held(
-    hub: FakeHub, before: int, left: int
-) -> None:
+async def test_a_list_without_half_or_of_few_keys_is_not_held(hub: FakeHub, before: int, left: int) -> None:
     hub.lists(*MANY[:before])
     async with guarded(hub) as it:
         hub.lists(*MANY[:left])
@@ -388,8 +410,9 @@ async def test_p15_a_list_that_drops_no_more_than_half_or_of_fewer_than_ten_is_n
         assert it.status.keys == left
 
 
+@pytest.mark.promise("mass removals are held")
 @pytest.mark.parametrize(("before", "left"), [(100, 49), (10, 4), (10, 0)])
-async def test_p15_a_list_that_drops_more_than_half_of_ten_or_more_is_held_and_said_so(
+async def test_a_list_without_most_of_ten_keys_is_held_and_logged(
     hub: FakeHub, before: int, left: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.lists(*MANY[:before])

@@ -1,4 +1,4 @@
-"""Whoever sets the gate up wrongly reads a sentence about it, within five seconds, and never a secret."""
+"""A mistake in the set-up is explained in a sentence within five seconds, without secrets."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ RENAMED = [{("key_suffix" if name == "last8" else name): value for name, value i
 
 @dataclass(frozen=True)
 class Mistake:
-    """Something set up wrongly, and the words by which its sentence is known."""
+    """A mistake in the set-up, and words of its sentence."""
 
     said: tuple[str, ...]
     answer: Answer | None = None
@@ -33,7 +33,7 @@ class Mistake:
     certificate: str | None = None
 
 
-def nobody() -> str:
+def dead_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return "http://127.0.0.1:{1}".format(*listener.getsockname())
 
@@ -45,7 +45,7 @@ MISTAKES = {
     "account": Mistake(("400", "X-Account-ID", "account="), json_answer("Missing X-Account-ID header", 400)),
     "TLS name": Mistake(("certificate", "127.0.0.1"), certificate="of_somebody_else"),
     "TLS authority": Mistake(("certificate", "verify failed"), certificate="of_an_unknown_authority"),
-    "refused": Mistake(("refused", "127.0.0.1"), url=nobody),
+    "refused": Mistake(("refused", "127.0.0.1"), url=dead_address),
     "DNS": Mistake(("hub.invalid",), url=lambda: "http://hub.invalid"),
     "redirect": Mistake(("302", LOGIN), Answer(302, headers={"location": LOGIN})),
     "HTML": Mistake(("HTML",), Answer(200, b"<!doctype html><h1>Welcome</h1>", {"content-type": "text/html"})),
@@ -55,7 +55,7 @@ MISTAKES = {
 
 
 async def sentence_about(mistake: Mistake, caplog: pytest.LogCaptureFixture) -> str:
-    """Start a gate that is set up wrongly, as its user would, and give what it says of it."""
+    """Start a gate with this mistake; return what it says."""
     certificates = Certificates()
     tls = getattr(certificates, mistake.certificate)() if mistake.certificate else None
     with ExitStack() as stack:
@@ -77,13 +77,9 @@ async def sentence_about(mistake: Mistake, caplog: pytest.LogCaptureFixture) -> 
     return said
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    MISTAKES,
-)
-async def test_p20_a_wrong_set_up_is_a_sentence_in_the_status_and_the_log_within_five_seconds(
-    mistake: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.promise("mistakes are explained")
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_a_mistake_is_a_sentence_in_log_and_status_within_5_s(mistake: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     said = await sentence_about(MISTAKES[mistake], caplog)
     for word in MISTAKES[mistake].said:
@@ -93,13 +89,16 @@ async def test_p20_a_wrong_set_up_is_a_sentence_in_the_status_and_the_log_within
     assert "\n" not in said
 
 
-async def test_p20_no_two_mistakes_are_told_in_the_same_words(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.promise("mistakes are explained")
+async def test_each_mistake_has_a_sentence_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     said = [await sentence_about(mistake, caplog) for mistake in MISTAKES.values()]
     shapes = {sentence.replace("127.0.0.1", "").translate(str.maketrans("", "", "0123456789")) for sentence in said}
     assert len(shapes) == len(MISTAKES)
 
 
-async def test_row_6_both_documented_paths_are_named_at_boot(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.fault("wrong path or account")
+@pytest.mark.promise("mistakes are explained")
+async def test_a_404_names_both_documented_paths(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.always(json_answer("Not Found", 404))
     gate = Gatekeeper(HubSource(hub.url, TOKEN), start_timeout=0.05)
     async with gate:
@@ -108,7 +107,8 @@ async def test_row_6_both_documented_paths_are_named_at_boot(hub: FakeHub, caplo
     assert re.search(r"(?<!/api)/v1/widget-keys", caplog.text)
 
 
-def test_p20_what_can_be_seen_before_the_start_is_told_before_the_start() -> None:
+@pytest.mark.promise("mistakes are explained")
+def test_mistakes_in_arguments_are_raised_before_the_start() -> None:
     with pytest.raises(ConfigError) as caught:
         HubSource("hub.example", "opaque token")
     assert len(caught.value.problems) >= 2

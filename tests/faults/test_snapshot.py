@@ -1,6 +1,6 @@
-"""The last known good list on disk: what it is for, what may happen to it, and whose it is."""
+"""Faults of the snapshot: cold starts, disks, damage, other owners, kills."""
 
-# ruff: noqa: ASYNC240 - small files, while nobody else waits
+# ruff: noqa: ASYNC240 - small files, and no other task waits
 
 import asyncio
 import contextlib
@@ -36,20 +36,20 @@ REVOKED = [row(0, disabled_at="now"), *MANY[1:]]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Say where the snapshot is."""
+    """The path of the snapshot."""
     return tmp_path / "keys.snapshot"
 
 
 async def written(path: Path, since: bytes | None = None) -> bytes:
-    """Wait until there is a snapshot, and another one than before."""
+    """Wait until there is a snapshot that differs from `since`."""
     with anyio.fail_after(PATIENCE):
-        while not path.exists() or path.read_bytes() == since:  # noqa: ASYNC110 - nobody tells
+        while not path.exists() or path.read_bytes() == since:  # noqa: ASYNC110 - nothing signals it
             await anyio.sleep(0.01)
     return path.read_bytes()
 
 
 async def make(hub: FakeHub, path: Path, *rows: dict[str, Any]) -> bytes:
-    """Write a snapshot of these rows, as a gate does that is stopped afterwards."""
+    """Run a gate until it has written a snapshot of these rows."""
     before = path.read_bytes() if path.exists() else None
     hub.lists(*(rows or MANY))
     gate = Gatekeeper(hub_source(hub.url), snapshot_path=path)
@@ -69,12 +69,11 @@ def set_aside(path: Path) -> list[Path]:
     return [other for other in path.parent.iterdir() if other.name.startswith(path.name) and ".bad" in other.name]
 
 
-# 1, P9: a cold start without a hub
+# Cold start
 
 
-async def test_row_1_a_gate_starts_from_its_snapshot_when_the_hub_is_down(
-    hub: FakeHub, proxy: FaultProxy, path: Path
-) -> None:
+@pytest.mark.fault("hub down at start, with a snapshot")
+async def test_a_gate_starts_from_its_snapshot_when_the_hub_is_down(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     hub.lists(*REVOKED)
     async with guarded(proxy.url, snapshot_path=path) as it:
         await written(path)
@@ -87,7 +86,7 @@ async def test_row_1_a_gate_starts_from_its_snapshot_when_the_hub_is_down(
         failed = it.status.counters["refresh_failed"]
         await it.time.advance(120)
         assert it.status.state == "degraded"
-        assert it.status.counters["refresh_failed"] > failed + 3  # it never stops asking
+        assert it.status.counters["refresh_failed"] > failed + 3  # it keeps retrying
         assert it.allows(*range(1, 200))
         proxy.heal()
         hub.lists(*MANY)
@@ -96,7 +95,8 @@ async def test_row_1_a_gate_starts_from_its_snapshot_when_the_hub_is_down(
         assert it.allows(*range(200))
 
 
-async def test_row_1_the_first_request_does_not_wait_for_a_hub_that_is_silent(hub: FakeHub, path: Path) -> None:
+@pytest.mark.fault("hub down at start, with a snapshot")
+async def test_with_a_snapshot_the_first_request_does_not_wait_for_the_hub(hub: FakeHub, path: Path) -> None:
     with FaultProxy(hub.url) as proxy:
         hub.lists(*MANY)
         gate = Gatekeeper(hub_source(proxy.url), snapshot_path=path)
@@ -109,8 +109,9 @@ async def test_row_1_the_first_request_does_not_wait_for_a_hub_that_is_silent(hu
                 assert (await gate.check(client_key(1), ORIGIN)).allowed
 
 
+@pytest.mark.promise("cold start without the hub")
 @pytest.mark.timeout(60)
-async def test_p9_ten_thousand_keys_are_served_from_the_snapshot_in_a_moment(hub: FakeHub, path: Path) -> None:
+async def test_ten_thousand_keys_are_served_from_a_snapshot_quickly(hub: FakeHub, path: Path) -> None:
     rows = [row(number) for number in range(10_000)]
     with FaultProxy(hub.url) as proxy:
         hub.lists(*rows)
@@ -123,12 +124,11 @@ async def test_p9_ten_thousand_keys_are_served_from_the_snapshot_in_a_moment(hub
             assert (await gate.check(client_key(9_999), ORIGIN)).allowed
             took = time.monotonic() - began
             assert gate.status.keys == 10_000
-        assert took <= 0.2 + 0.8  # 0.2 s is the promise, which the benchmark measures; the rest is for a busy machine
+        assert took <= 0.2 + 0.8  # the benchmark measures 0.2 s; the rest is for a busy machine
 
 
-async def test_p9_without_a_snapshot_the_gate_serves_within_two_and_a_half_seconds_of_the_hubs_return(
-    hub: FakeHub, path: Path
-) -> None:
+@pytest.mark.promise("cold start without the hub")
+async def test_without_a_snapshot_the_gate_serves_soon_after_the_hubs_return(hub: FakeHub, path: Path) -> None:
     with FaultProxy(hub.url) as proxy:
         proxy.refuse()
         async with guarded(proxy.url, snapshot_path=path, jitter=1.0) as it:
@@ -139,10 +139,11 @@ async def test_p9_without_a_snapshot_the_gate_serves_within_two_and_a_half_secon
             assert it.allows(1)
 
 
-# 50: disks
+# Disks
 
 
-async def test_row_50_a_directory_that_is_gone_disturbs_nobody_and_is_told(
+@pytest.mark.fault("snapshot cannot be written")
+async def test_a_missing_directory_is_logged_and_changes_nothing(
     hub: FakeHub, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = path.parent / "gone"
@@ -159,20 +160,19 @@ async def test_row_50_a_directory_that_is_gone_disturbs_nobody_and_is_told(
 
 
 async def said(caplog: pytest.LogCaptureFixture, word: str) -> None:
-    """Wait until the log says it."""
+    """Wait until the log contains a word."""
     with anyio.fail_after(PATIENCE):
-        while word not in caplog.text:  # noqa: ASYNC110 - nobody tells
+        while word not in caplog.text:  # noqa: ASYNC110 - nothing signals it
             await anyio.sleep(0.01)
 
 
+@pytest.mark.fault("snapshot cannot be written")
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_row_50_a_disk_that_takes_nothing_leaves_the_old_snapshot_whole_and_the_gate_serving(
-    tmp_path: Path, fault: str
-) -> None:
+def test_a_full_or_read_only_disk_keeps_the_old_snapshot(tmp_path: Path, fault: str) -> None:
     assert in_namespaces("tests.faults.disks", fault, str(tmp_path)) == "well"
 
 
-# 51: what is no snapshot
+# Damaged and untrusted files
 
 
 CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -191,8 +191,9 @@ CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.fault("snapshot is damaged")
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-async def test_row_51_a_corrupt_snapshot_is_set_aside_and_never_fatal(
+async def test_a_corrupt_snapshot_is_set_aside_and_never_fatal(
     hub: FakeHub, proxy: FaultProxy, path: Path, corruption: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = await make(hub, path)
@@ -209,7 +210,8 @@ async def test_row_51_a_corrupt_snapshot_is_set_aside_and_never_fatal(
         await written(path)
 
 
-async def test_row_51_a_bit_that_flips_anywhere_is_noticed(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
+@pytest.mark.fault("snapshot is damaged")
+async def test_any_flipped_bit_is_noticed(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     snapshot = await make(hub, path, *MANY[:3])
     dice = random.Random(51)
     proxy.refuse()
@@ -219,12 +221,13 @@ async def test_row_51_a_bit_that_flips_anywhere_is_noticed(hub: FakeHub, proxy: 
         path.write_bytes(flipped)
         path.chmod(0o600)
         async with guarded(proxy.url, snapshot_path=path) as it:
-            # Either it is no snapshot any more, or it is another hub's.
+            # The file is no snapshot any more, or it belongs to another hub.
             assert it.reason(1) is Reason.NOT_READY
 
 
+@pytest.mark.fault("snapshot is damaged")
 @pytest.mark.parametrize("kind", ["symbolic link", "directory", "pipe"])
-async def test_row_51_only_a_file_is_read(hub: FakeHub, proxy: FaultProxy, path: Path, kind: str) -> None:
+async def test_only_a_regular_file_is_read(hub: FakeHub, proxy: FaultProxy, path: Path, kind: str) -> None:
     elsewhere = path.with_name("elsewhere")
     await make(hub, elsewhere)
     before = elsewhere.read_bytes()
@@ -241,10 +244,11 @@ async def test_row_51_only_a_file_is_read(hub: FakeHub, proxy: FaultProxy, path:
             hub.lists(*REVOKED)
             await it.refresh()
             assert it.allows(1)
-    assert elsewhere.read_bytes() == before  # nor is it written through a link
+    assert elsewhere.read_bytes() == before  # no write follows a link
 
 
-async def test_row_51_a_snapshot_is_for_its_owner_alone(hub: FakeHub, path: Path) -> None:
+@pytest.mark.fault("snapshot is damaged")
+async def test_a_snapshot_is_readable_by_its_owner_alone(hub: FakeHub, path: Path) -> None:
     before = os.umask(0)
     try:
         await make(hub, path)
@@ -254,16 +258,16 @@ async def test_row_51_a_snapshot_is_for_its_owner_alone(hub: FakeHub, path: Path
     assert [other for other in path.parent.iterdir() if stat.S_IMODE(other.stat().st_mode) & 0o077] == []
 
 
-async def test_row_51_a_snapshot_that_others_could_have_written_is_not_believed(
-    hub: FakeHub, proxy: FaultProxy, path: Path
-) -> None:
+@pytest.mark.fault("snapshot is damaged")
+async def test_a_snapshot_writable_by_others_is_not_trusted(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     await make(hub, path)
     path.chmod(0o666)
     async with started_without_a_hub(proxy, path) as it:
         assert it.reason(1) is Reason.NOT_READY
 
 
-async def test_row_51_a_huge_file_is_not_read_into_memory(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
+@pytest.mark.fault("snapshot is damaged")
+async def test_a_huge_file_is_not_read_into_memory(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     await make(hub, path)
     with path.open("r+b") as file:
         file.truncate(20 * 2**30)  # sparse: it takes no disk
@@ -273,18 +277,20 @@ async def test_row_51_a_huge_file_is_not_read_into_memory(hub: FakeHub, proxy: F
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB; the cap on a list is 512 MiB
 
 
-async def test_row_51_a_snapshot_holds_no_secret(hub: FakeHub, path: Path) -> None:
+@pytest.mark.fault("snapshot is damaged")
+async def test_a_snapshot_contains_no_secret(hub: FakeHub, path: Path) -> None:
     snapshot = await make(hub, path)
     assert TOKEN.encode() not in snapshot
     assert TOKEN.rpartition("_")[2].encode() not in snapshot
     assert client_key(1).encode() not in snapshot
 
 
-# 52: whose it is
+# Other owners, other times
 
 
+@pytest.mark.fault("snapshot is not ours")
 @pytest.mark.parametrize("other", ["account", "hub", "token"])
-async def test_row_52_the_snapshot_of_another_account_hub_or_credential_is_not_used(
+async def test_a_snapshot_of_another_account_hub_or_token_is_not_used(
     hub: FakeHub, proxy: FaultProxy, path: Path, other: str
 ) -> None:
     hub.lists(*MANY)
@@ -299,14 +305,15 @@ async def test_row_52_the_snapshot_of_another_account_hub_or_credential_is_not_u
     async with guarded(sources[other], snapshot_path=path) as it:
         assert it.reason(1) is Reason.NOT_READY
     async with guarded(proxy.url, snapshot_path=path) as it:
-        # It was left where it is, or set aside; whose it is can still be told.
+        # The file was left in place, or set aside.
         assert it.reason(1) in {Reason.ALLOWED, Reason.NOT_READY}
 
 
+@pytest.mark.fault("snapshot is not ours")
 @pytest.mark.parametrize(
     ("passed", "usable"), [(DAY - HOUR, True), (DAY + HOUR, False), (-HOUR, False), (-10 * 365 * DAY, False)]
 )
-async def test_row_52_a_snapshot_that_is_too_old_or_from_the_future_lets_nobody_in(
+async def test_a_snapshot_that_is_too_old_or_from_the_future_is_not_used(
     hub: FakeHub,
     proxy: FaultProxy,
     path: Path,
@@ -329,10 +336,11 @@ async def test_row_52_a_snapshot_that_is_too_old_or_from_the_future_lets_nobody_
             assert it.reason(1) is Reason.EXPIRED
 
 
-# 53: several processes, one path
+# Several processes
 
 
-def test_row_53_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
+@pytest.mark.fault("snapshot is shared")
+def test_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     hub.always(lambda _: Answer(200, as_json(*(row(number, name=f"list {len(hub.requests)}") for number in range(200)))))
 
     async def write() -> None:
@@ -345,7 +353,7 @@ def test_row_53_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, 
     end = time.monotonic() + 3.0
     while time.monotonic() < end:
         torn += set_aside(path)
-        time.sleep(0.01)  # other processes write meanwhile, by their own clocks
+        time.sleep(0.01)  # other processes write meanwhile
     assert [writer.says() for writer in writers] == ["well"] * 4
     assert torn == []
     proxy.refuse()
@@ -359,10 +367,11 @@ def test_row_53_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, 
     assert left == {path.name}
 
 
-# 54, P16: killed at any moment
+# Kills
 
 
-async def test_row_54_a_revocation_that_was_applied_outlives_a_restart_without_the_hub(hub: FakeHub, path: Path) -> None:
+@pytest.mark.fault("restart after a revocation")
+async def test_an_applied_revocation_outlives_a_restart_without_the_hub(hub: FakeHub, path: Path) -> None:
     with FaultProxy(hub.url) as proxy:
         hub.lists(*MANY)
 
@@ -399,10 +408,9 @@ async def test_row_54_a_revocation_that_was_applied_outlives_a_restart_without_t
             assert it.allows(*range(1, 200))
 
 
+@pytest.mark.promise("snapshots survive a kill")
 @pytest.mark.timeout(110)
-def test_p16_a_process_that_is_killed_at_any_moment_leaves_an_old_list_or_a_new_one_and_never_a_third(
-    hub: FakeHub, proxy: FaultProxy, path: Path
-) -> None:
+def test_a_killed_process_leaves_the_old_list_or_the_new_one(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     dice = random.Random(16)
     numbers = range(3000)
     lists = [as_json(*(row(number) for number in numbers)), as_json(*(row(number, disabled_at="now") for number in numbers))]

@@ -1,4 +1,4 @@
-"""Time that passes: lists that grow old, clocks that are set, machines that sleep, and how soon a revocation holds."""
+"""Faults of time: old lists, clocks that are set, suspended machines, long outages."""
 
 import gc
 import random
@@ -21,10 +21,11 @@ pytestmark = pytest.mark.anyio
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 
-# 4: down for long
+# Long outages
 
 
-async def test_row_4_a_list_is_fresh_then_degraded_then_expired_for_every_key(hub: FakeHub, proxy: FaultProxy) -> None:
+@pytest.mark.fault("hub down for long")
+async def test_a_list_is_fresh_then_degraded_then_expired(hub: FakeHub, proxy: FaultProxy) -> None:
     hub.lists(row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[]))
     async with guarded(proxy.url, soft_stale=MINUTE, hard_stale=HOUR) as it:
         proxy.refuse()
@@ -44,17 +45,19 @@ async def test_row_4_a_list_is_fresh_then_degraded_then_expired_for_every_key(hu
         assert (it.status.state, it.allows(1)) == ("fresh", True)
 
 
-async def test_row_4_a_list_may_be_trusted_for_ever(hub: FakeHub) -> None:
+@pytest.mark.fault("hub down for long")
+async def test_a_list_can_be_trusted_for_ever(hub: FakeHub) -> None:
     async with guarded(hub, hard_stale=0) as it:
         it.time.now += 1000 * DAY
         assert (it.status.state, it.allows(1)) == ("degraded", True)
 
 
-# 35, 36: clocks
+# Clocks
 
 
+@pytest.mark.fault("wall clock is set")
 @pytest.mark.parametrize("wall", [HOUR, -HOUR, 10 * 365 * DAY, None], ids=["+1 h", "-1 h", "+10 years", "1970"])
-async def test_row_35_a_wall_clock_that_is_set_changes_neither_decisions_nor_cadence(
+async def test_setting_the_wall_clock_changes_neither_decisions_nor_cadence(
     hub: FakeHub, tmp_path: Path, wall: float | None
 ) -> None:
     set_by: float | None = 0.0
@@ -77,13 +80,14 @@ async def test_row_35_a_wall_clock_that_is_set_changes_neither_decisions_nor_cad
         assert lag >= 0
 
 
-async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_within_two_seconds(
+@pytest.mark.fault("machine suspended")
+async def test_a_list_is_fresh_within_two_seconds_of_a_resume(
     hub: FakeHub,
 ) -> None:
     asleep = 0.0
 
     def clock() -> float:
-        # This clock counts a machine's sleep; the one that event loops go by does not (clock_gettime(2)).
+        # This clock counts suspended time; that of event loops does not (clock_gettime(2)).
         return boot_clock() + asleep
 
     gate = Gatekeeper(
@@ -102,13 +106,14 @@ async def test_row_36_a_machine_that_wakes_up_after_an_hour_has_a_fresh_list_wit
         assert age >= HOUR
         woke = time.monotonic()
         with anyio.fail_after(15):
-            while gate.decide(client_key(1), ORIGIN).allowed:  # noqa: ASYNC110 - nobody tells
+            while gate.decide(client_key(1), ORIGIN).allowed:  # noqa: ASYNC110 - nothing signals it
                 await anyio.sleep(0.05)
-        assert time.monotonic() - woke <= 2 + 1  # the second one is for a busy machine
+        assert time.monotonic() - woke <= 2 + 1  # 1 s is for a busy machine
         assert len(hub.requests) == 2
 
 
-async def test_row_36_sleep_beyond_the_hard_limit_lets_nobody_in_before_the_list_is_there(hub: FakeHub) -> None:
+@pytest.mark.fault("machine suspended")
+async def test_an_expired_list_allows_no_key_after_a_long_suspend(hub: FakeHub) -> None:
     async with guarded(hub, hard_stale=HOUR) as it:
         assert it.allows(1)
         with hub.held() as hold:
@@ -122,10 +127,11 @@ async def test_row_36_sleep_beyond_the_hard_limit_lets_nobody_in_before_the_list
         assert it.allows(1)
 
 
-# P1, P8, P19
+# Revocations, outages, staleness
 
 
-async def test_p1_a_revocation_is_refused_after_6_seconds_in_the_median_and_13_at_most(hub: FakeHub) -> None:
+@pytest.mark.promise("revocations apply soon")
+async def test_a_revocation_takes_6_s_in_the_median_and_13_s_at_most(hub: FakeHub) -> None:
     dice = random.Random(1)
     lags = []
     async with guarded(hub) as it:
@@ -153,8 +159,9 @@ OUTAGES = {
 }
 
 
+@pytest.mark.promise("an outage changes no decision")
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_p8_hours_without_the_hub_change_no_decision_and_keep_nothing_and_end_soon_after_its_return(
+async def test_hours_without_the_hub_change_no_decision_and_leak_nothing(
     hub: FakeHub, proxy: FaultProxy, outage: str
 ) -> None:
     hours, fresh_within, answer = OUTAGES[outage]
@@ -176,7 +183,7 @@ async def test_p8_hours_without_the_hub_change_no_decision_and_keep_nothing_and_
             blocks.append(sys.getallocatedblocks())
         assert it.status.state == "degraded"
         assert it.status.counters["refresh_failed"] >= 10 * hours
-        assert blocks[-1] - blocks[1] < 500  # over hundreds of fetches: not one block kept of each
+        assert blocks[-1] - blocks[1] < 500  # over hundreds of fetches
         hub.lists(row(1), row(2))
         proxy.heal()
         await it.time.advance(fresh_within)
@@ -185,7 +192,8 @@ async def test_p8_hours_without_the_hub_change_no_decision_and_keep_nothing_and_
         assert it.reason(3) is Reason.KEY_UNKNOWN
 
 
-async def test_p19_staleness_can_be_seen(hub: FakeHub) -> None:
+@pytest.mark.promise("staleness is visible")
+async def test_staleness_is_visible_in_the_status(hub: FakeHub) -> None:
     hub.lists(*(row(number) for number in range(10)))
     async with guarded(hub, hard_stale=HOUR) as it:
         seen = [(it.status.state, it.status.age)]
@@ -205,6 +213,7 @@ async def test_p19_staleness_can_be_seen(hub: FakeHub) -> None:
         assert "'last8'" in it.status.rejected[0]
 
 
-def test_row_36_the_clock_that_lists_are_dated_by_counts_sleep_where_the_system_has_one() -> None:
+@pytest.mark.fault("machine suspended")
+def test_the_clock_of_lists_counts_suspended_time() -> None:
     if sys.platform == "linux":
         assert boot_clock() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=5)

@@ -233,6 +233,7 @@ async def bare(_scope: Scope, receive: Receive, send: Send) -> None:
 # Streaming responses
 
 
+@pytest.mark.fault("revocation during a stream")
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
 async def test_a_revoked_streaming_response_ends_as_if_it_were_complete(rows: list[Any], reason: str) -> None:
     async with running(WIDGET) as service:
@@ -486,6 +487,7 @@ async def test_a_crash_on_a_closed_stream_propagates(kind: str, error: Exception
 # WebSockets
 
 
+@pytest.mark.fault("revocation during a stream")
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
 async def test_a_revoked_websocket_is_closed_with_1008_and_the_reason(rows: list[Any], reason: str) -> None:
     seen: list[Message] = []
@@ -752,6 +754,7 @@ async def test_a_stopped_gate_leaves_nothing_in_the_event_loop() -> None:
     assert service.gate._streams._here.get() is None
 
 
+@pytest.mark.promise("streams of a revoked key end")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.usefixtures("no_collections")
 async def test_ten_thousand_streams_end_within_two_seconds_without_a_leak() -> None:
