@@ -1,4 +1,4 @@
-"""What a list that lacks most of the keys may do, and what the refreshers of several event loops share."""
+"""RemovalGuard and SharedList: pure calls."""
 
 import threading
 
@@ -29,7 +29,7 @@ def test_more_than_half_of_ten_keys_or_more_are_held(missing: int, total: int, *
         ([(9, 10, 0), (9, 10, 59), (9, 10, 60)], [True, True, False]),
         ([(9, 10, 0), (9, 10, 60)], [True, False]),  # or some time has passed
         ([(9, 10, 0), (*NONE_MISSING, 1), (9, 10, 2), (9, 10, 3), (9, 10, 4)], [True, False, True, True, False]),
-        ([(9, 10, 0), (9, 10, 1), (9, 10, 2), (9, 10, 3)], [True, True, False, True]),  # and then it begins anew
+        ([(9, 10, 0), (9, 10, 1), (9, 10, 2), (9, 10, 3)], [True, True, False, True]),  # then it starts again
     ],
 )
 def test_removals_are_held_for_two_lists_or_a_minute(lists: list[tuple[int, int, float]], held: list[bool]) -> None:
@@ -37,7 +37,7 @@ def test_removals_are_held_for_two_lists_or_a_minute(lists: list[tuple[int, int,
     assert [guard.holds(*each) for each in lists] == held
 
 
-def test_the_first_list_that_is_held_is_told_from_the_others() -> None:
+def test_the_first_held_list_is_distinguished_from_the_next() -> None:
     guard = RemovalGuard()
     counts = []
     for asked_at in range(3):
@@ -70,7 +70,7 @@ def test_a_crash_while_a_list_is_applied_releases_the_others() -> None:
         pass
 
 
-def test_of_threads_that_begin_at_once_one_applies() -> None:
+def test_of_concurrent_threads_one_applies() -> None:
     shared, applied, together = SharedList(), [], threading.Barrier(8)
 
     def apply() -> None:
@@ -90,15 +90,15 @@ def test_of_threads_that_begin_at_once_one_applies() -> None:
     assert len(applied) == 1
 
 
-def test_while_a_list_is_applied_no_validator_vouches_for_the_last_one() -> None:
-    """A child that is forked in the middle would keep half of a list, and be told that it has not changed."""
+def test_applying_a_list_forgets_the_last_validator() -> None:
+    """Otherwise a child forked meanwhile would keep half of a list, and a 304 would confirm it."""
     shared = SharedList()
     shared.basis = ListBasis("v1", 7.0, b"digest", {b"slice": KnownSlice(slots=[], size=1)})  # type: ignore[arg-type]
     shared.begin(held=0)
     assert shared.basis == ListBasis(None, 7.0)
 
 
-def test_a_list_whose_removals_are_held_is_asked_for_whole_next_time() -> None:
+def test_a_held_list_is_fetched_whole_next_time() -> None:
     shared = SharedList()
     changes = drain(ListDiff(KeyIndex()).finish())
     shared.begin(held=6)

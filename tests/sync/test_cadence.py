@@ -1,4 +1,4 @@
-"""When the list is asked for next: pure calls."""
+"""Cadence and UnknownKeyBudget: pure calls."""
 
 import pytest
 from hypothesis import given
@@ -28,7 +28,7 @@ def delay(
 
 @pytest.mark.parametrize("report", [CHANGED, UNCHANGED])
 @pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 8.0), (0.25, 9.0), (0.5, 10.0), (1.0, 12.0)])
-def test_a_list_is_followed_by_the_interval_give_or_take_20_percent(
+def test_a_list_is_followed_by_the_interval_with_20_percent_jitter(
     report: RefreshReport, jitter: float, seconds: float
 ) -> None:
     assert delay(report, jitter=jitter) == pytest.approx(seconds)
@@ -58,7 +58,7 @@ def test_failures_back_off(report: RefreshReport, seconds: list[float], work: fl
 @pytest.mark.parametrize(
     ("asked", "seconds"), [(0.0, 1.0), (-5.0, 1.0), (1.0, 1.0), (7.5, 7.5), (300.0, 300.0), (86_400.0, 300.0)]
 )
-def test_a_source_is_asked_again_when_it_wants_within_bounds(asked: float, seconds: float) -> None:
+def test_retry_after_is_clamped(asked: float, seconds: float) -> None:
     for live in (True, False):
         assert delay(RefreshReport("failed", retry_after=asked, lasting=True), 9, live=live, jitter=0.3) == seconds
 
@@ -87,7 +87,7 @@ def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds() -> N
     assert taken == ([False] * 4 + [True]) * 4
 
 
-def test_where_fetching_takes_long_unknown_keys_cause_fewer_fetches() -> None:
+def test_unknown_keys_cause_fewer_fetches_from_a_slow_source() -> None:
     fake = FakeTime()
     budget = UnknownKeyBudget(fake.clock)
     assert [budget.take(10.0) for _ in range(4)] == [True, True, True, False]

@@ -1,4 +1,4 @@
-"""A clock that counts a suspended machine's sleep, and waits that end by it."""
+"""Clocks that count suspended time, and waits by them."""
 
 import time
 
@@ -12,14 +12,14 @@ from tests.support.fake_time import FakeTime
 pytestmark = pytest.mark.anyio
 
 
-def test_the_clock_is_the_one_that_counts_suspended_time() -> None:
+def test_the_clock_counts_suspended_time() -> None:
     wanted = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     before = time.clock_gettime(wanted)
     now = boot_clock()
     assert before <= now <= time.clock_gettime(wanted)
 
 
-async def test_a_sleep_looks_at_the_clock_once_a_second() -> None:
+async def test_a_sleep_reads_the_clock_once_a_second() -> None:
     fake, naps = FakeTime(), []
 
     async def nap(seconds: float) -> None:
@@ -36,7 +36,7 @@ async def test_a_sleep_looks_at_the_clock_once_a_second() -> None:
 
 
 class Waits:
-    """An alarm whose waits end so much too late."""
+    """An alarm whose waits end late by some seconds."""
 
     def __init__(self) -> None:
         self.time = FakeTime()
@@ -50,7 +50,7 @@ class Waits:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_a_wait_ends_at_its_moment_and_a_past_one_is_none() -> None:
+async def test_a_wait_ends_at_its_moment_and_a_past_moment_does_not_wait() -> None:
     it = Waits()
     await it.alarm.wait_until(it.time.now + 7)
     await it.alarm.wait_until(it.time.now)
@@ -59,7 +59,7 @@ async def test_a_wait_ends_at_its_moment_and_a_past_one_is_none() -> None:
     assert it.alarm.lag == 0.0
 
 
-async def test_the_worst_lag_of_this_minute_and_the_last_one_is_known() -> None:
+async def test_the_worst_lag_of_the_last_two_minutes_is_known() -> None:
     it = Waits()
     for late in (0.25, 0.75, 0.5):
         it.late = late

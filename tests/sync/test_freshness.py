@@ -1,4 +1,4 @@
-"""How fresh a list is, by its age: pure calls."""
+"""The freshness of a list by its age: pure calls."""
 
 import math
 
@@ -25,7 +25,7 @@ def freshness(fake: FakeTime, *, soft: float = 60.0, hard: float = 3600.0) -> Fr
         (30, 30, "expired", 0),
     ],
 )
-def test_a_list_passes_from_state_to_state_with_its_age(age: float, hard: float, state: str, expires_in: float) -> None:
+def test_the_state_of_a_list_follows_its_age(age: float, hard: float, state: str, expires_in: float) -> None:
     fake = FakeTime()
     fresh = freshness(fake, hard=hard)
     assert (fresh.state, fresh.age, fresh.expires_at, fresh.has_list) == ("never_loaded", None, math.inf, False)
@@ -36,7 +36,7 @@ def test_a_list_passes_from_state_to_state_with_its_age(age: float, hard: float,
     assert fresh.has_live_list
 
 
-def test_the_moment_at_which_a_list_is_degraded_is_known_until_then() -> None:
+def test_the_moment_of_degradation_is_known_until_then() -> None:
     fake = FakeTime()
     fresh = freshness(fake)
     assert fresh.degrades_at is None
@@ -61,7 +61,7 @@ def test_a_list_from_the_disk_is_degraded_and_expires_by_its_own_age() -> None:
     assert (fresh.state, fresh.age, fresh.from_snapshot) == ("fresh", 0, False)
 
 
-def test_a_list_that_was_asked_for_earlier_makes_none_older() -> None:
+def test_a_list_requested_earlier_does_not_lower_the_age() -> None:
     fake = FakeTime()
     fresh = freshness(fake)
     assert not fresh.is_superseded(fake.now)
@@ -73,7 +73,7 @@ def test_a_list_that_was_asked_for_earlier_makes_none_older() -> None:
     assert fresh.age == 0
 
 
-def test_a_clock_that_runs_backwards_makes_no_list_younger_than_new() -> None:
+def test_an_age_is_never_negative() -> None:
     fake = FakeTime()
     fresh = freshness(fake)
     fresh.record_success(fake.now)

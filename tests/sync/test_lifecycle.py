@@ -1,4 +1,4 @@
-"""How a gate starts, lives and stops, in however many tasks, event loops, threads and processes."""
+"""Start, run and stop a gate in tasks, event loops, threads and processes."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ async def test_a_gate_starts_itself_at_its_first_request(hub: FakeHub) -> None:
 
 
 @asyncio_only
-async def test_a_gate_that_started_itself_goes_on_by_itself(hub: FakeHub) -> None:
+async def test_a_gate_that_started_itself_keeps_refreshing(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake)
     assert (await gate.check(client_key(1), ORIGIN)).allowed
@@ -68,7 +68,7 @@ async def test_a_gate_that_started_itself_goes_on_by_itself(hub: FakeHub) -> Non
 
 
 @asyncio_only
-async def test_a_hundred_first_requests_start_it_once(hub: FakeHub) -> None:
+async def test_a_hundred_concurrent_first_requests_start_one_refresher(hub: FakeHub) -> None:
     gate = gate_of(hub)
     decisions = await asyncio.gather(*(gate.check(client_key(1), ORIGIN) for _ in range(100)))
     assert {decision.reason for decision in decisions} == {Reason.ALLOWED}
@@ -76,18 +76,18 @@ async def test_a_hundred_first_requests_start_it_once(hub: FakeHub) -> None:
 
 
 @asyncio_only
-async def test_the_first_request_does_not_take_its_context_along() -> None:
-    user: ContextVar[str] = ContextVar("user", default="nobody")
+async def test_the_refresher_does_not_run_in_the_context_of_a_request() -> None:
+    user: ContextVar[str] = ContextVar("user", default="none")
     seen: list[str] = []
     source = MemorySource(row(1))
     source.on_fetch = lambda: seen.append(user.get())
     user.set("the first to come")
     await Gatekeeper(source).check(client_key(1), ORIGIN)
-    assert seen == ["nobody"]
+    assert seen == ["none"]
 
 
 @asyncio_only
-async def test_a_first_request_that_is_cancelled_leaves_the_gate_starting(hub: FakeHub) -> None:
+async def test_cancelling_the_first_request_does_not_stop_the_start(hub: FakeHub) -> None:
     gate = gate_of(hub, clock=time.monotonic)
     with hub.held():
         with anyio.move_on_after(0.05):
@@ -97,7 +97,7 @@ async def test_a_first_request_that_is_cancelled_leaves_the_gate_starting(hub: F
 
 
 @pytest.mark.skipif(find_spec("trio") is None, reason="trio is not installed")
-def test_a_gate_that_runs_on_asyncio_decides_on_trio_in_another_thread_as_well(hub: FakeHub) -> None:
+def test_a_gate_on_asyncio_decides_on_trio_in_another_thread(hub: FakeHub) -> None:
     gate = gate_of(hub)
     decisions: list[Decision] = []
 
@@ -136,7 +136,7 @@ async def test_an_entered_gate_is_ready(hub: FakeHub) -> None:
 
 
 @asyncio_only
-async def test_a_gate_that_was_left_leaves_no_task_behind(hub: FakeHub) -> None:
+async def test_leaving_a_gate_leaves_no_task_behind(hub: FakeHub) -> None:
     async with leaving_nothing_behind():
         async with gate_of(hub, sleep=anyio.sleep) as gate:
             await gate.check(client_key(2), ORIGIN)
@@ -146,7 +146,7 @@ async def test_a_gate_that_was_left_leaves_no_task_behind(hub: FakeHub) -> None:
 
 
 @asyncio_only
-async def test_a_gate_that_started_itself_before_it_was_entered_leaves_no_task_behind(hub: FakeHub) -> None:
+async def test_entering_a_started_gate_leaves_no_task_behind(hub: FakeHub) -> None:
     gate = gate_of(hub, sleep=anyio.sleep)
     async with leaving_nothing_behind():
         await gate.check(client_key(1), ORIGIN)
@@ -155,7 +155,7 @@ async def test_a_gate_that_started_itself_before_it_was_entered_leaves_no_task_b
 
 
 @asyncio_only
-async def test_a_gate_that_started_itself_before_it_was_entered_asks_the_hub_no_more_often(hub: FakeHub) -> None:
+async def test_entering_a_started_gate_causes_no_more_fetches(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake)
     await gate.check(client_key(1), ORIGIN)
@@ -169,7 +169,7 @@ async def test_a_gate_that_started_itself_before_it_was_entered_asks_the_hub_no_
 
 
 @pytest.mark.anyio
-async def test_a_gate_that_was_left_asks_the_hub_no_more_and_says_how_old_its_list_is(hub: FakeHub) -> None:
+async def test_a_gate_that_was_left_fetches_nothing_and_ages(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
@@ -194,7 +194,7 @@ async def test_a_gate_can_be_entered_again(hub: FakeHub) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), ExceptionGroup("x", [OSError()])])
-async def test_what_is_raised_inside_comes_out_as_it_is(hub: FakeHub, error: BaseException) -> None:
+async def test_an_exception_inside_propagates_unchanged(hub: FakeHub, error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         async with gate_of(hub):
             raise error
@@ -202,7 +202,7 @@ async def test_what_is_raised_inside_comes_out_as_it_is(hub: FakeHub, error: Bas
 
 
 @pytest.mark.anyio
-async def test_an_outer_deadline_goes_through_a_gate(hub: FakeHub) -> None:
+async def test_an_outer_timeout_cancels_a_gate(hub: FakeHub) -> None:
     with anyio.move_on_after(0.05) as scope:
         async with gate_of(hub):
             await anyio.sleep(5)
@@ -241,7 +241,7 @@ async def test_a_gate_that_is_left_by_cancellation_leaves_no_task_behind(hub: Fa
 
 
 @asyncio_only
-async def test_a_gate_that_is_entered_while_another_task_leaves_it_runs() -> None:
+async def test_a_gate_entered_while_another_task_leaves_it_runs() -> None:
     class SlowToClose(MemorySource):
         @asynccontextmanager
         async def connect(self) -> AsyncIterator[Updates]:
@@ -266,12 +266,12 @@ async def test_a_gate_that_is_entered_while_another_task_leaves_it_runs() -> Non
     source.rows = [row(1, disabled_at="now")]
     with anyio.move_on_after(5):
         await fake.advance(20)
-    assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_DISABLED, "nobody refreshes"
+    assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_DISABLED, "it was refreshed"
     await gate.__aexit__(None, None, None)
 
 
 @pytest.mark.anyio
-async def test_a_gate_that_is_entered_twice_runs_once_and_until_it_is_left_twice(hub: FakeHub) -> None:
+async def test_a_gate_entered_twice_runs_until_it_is_left_twice(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake)
     async with gate:
@@ -286,8 +286,8 @@ async def test_a_gate_that_is_entered_twice_runs_once_and_until_it_is_left_twice
 
 
 @pytest.mark.parametrize("first_to_leave", [0, 1])
-@asyncio_only  # under trio, the task that starts another one has to stop it
-async def test_two_tasks_may_use_a_gate_at_once_whoever_leaves_first(hub: FakeHub, first_to_leave: int) -> None:
+@asyncio_only  # under trio the task that starts another one has to stop it
+async def test_two_tasks_may_share_a_gate_and_leave_in_any_order(hub: FakeHub, first_to_leave: int) -> None:
     gate = gate_of(hub)
     may_leave = [anyio.Event(), anyio.Event()]
     have_left = [anyio.Event(), anyio.Event()]
@@ -330,7 +330,7 @@ async def test_an_app_runs_the_gate_as_its_lifespan(hub: FakeHub) -> None:
 
 
 @asyncio_only
-async def test_a_refresher_that_somebody_cancels_is_started_again_by_the_next_request() -> None:
+async def test_the_next_request_restarts_a_cancelled_refresher() -> None:
     source = MemorySource(row(1))
     fake = FakeTime()
     gate = Gatekeeper(source, clock=fake.clock, sleep=fake.sleep)
@@ -342,14 +342,14 @@ async def test_a_refresher_that_somebody_cancels_is_started_again_by_the_next_re
         await fake.asleep()
 
 
-# Loops, threads, processes
+# Event loops, threads, processes
 
 
 async def check_once(gate: Gatekeeper, number: int = 1) -> Decision:
     return await gate.check(client_key(number), ORIGIN)
 
 
-def test_one_event_loop_after_the_other_refreshes_for_itself(hub: FakeHub) -> None:
+def test_consecutive_event_loops_each_refresh(hub: FakeHub) -> None:
     gate = gate_of(hub, clock=time.monotonic, sleep=anyio.sleep)
     assert asyncio.run(check_once(gate)).allowed
     hub.lists(row(1), row(2))
@@ -372,7 +372,7 @@ def test_a_new_event_loop_decides_by_the_last_list_while_the_hub_is_silent(hub: 
         assert len(hub.requests) == 2
 
 
-def test_an_event_loop_that_is_closed_in_mid_fetch_harms_no_other(hub: FakeHub) -> None:
+def test_closing_an_event_loop_during_a_fetch_harms_no_other(hub: FakeHub) -> None:
     gate = gate_of(hub, start_timeout=0.05, clock=time.monotonic, sleep=anyio.sleep)
     with hub.held():
         assert asyncio.run(check_once(gate)).reason is Reason.NOT_READY
@@ -384,7 +384,7 @@ def test_an_event_loop_that_is_closed_in_mid_fetch_harms_no_other(hub: FakeHub) 
     asyncio.run(refresh())
 
 
-def test_two_event_loops_in_two_threads_share_what_they_know(hub: FakeHub) -> None:
+def test_two_event_loops_in_two_threads_share_the_list(hub: FakeHub) -> None:
     gate = gate_of(hub, clock=time.monotonic, sleep=anyio.sleep)
     both_are_in = threading.Barrier(2, timeout=5)
     decisions: list[list[bool]] = []
@@ -421,7 +421,7 @@ def test_a_gate_is_kept_fresh_as_long_as_one_of_its_loops_runs(hub: FakeHub) -> 
     assert remembered == [1]
 
 
-def test_a_late_list_of_one_loop_does_not_undo_a_revocation_that_another_has_seen(hub: FakeHub) -> None:
+def test_a_late_list_does_not_undo_a_revocation_of_another_loop(hub: FakeHub) -> None:
     gate = gate_of(hub, clock=time.monotonic, sleep=anyio.sleep)
     hold = hub.hold()
     decisions: list[Reason] = []
@@ -448,7 +448,7 @@ def test_a_late_list_of_one_loop_does_not_undo_a_revocation_that_another_has_see
 
 
 class Stuck(logging.Handler):
-    """A log that is stuck at the first record that it gets, until it is told to go on."""
+    """A log handler that blocks at its first record until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -459,7 +459,7 @@ class Stuck(logging.Handler):
         self.may_go_on.wait(15)
 
 
-def test_a_late_list_undoes_no_revocation_that_another_loop_has_applied_and_is_still_telling_about(hub: FakeHub) -> None:
+def test_a_late_list_does_not_undo_a_revocation_that_is_being_applied(hub: FakeHub) -> None:
     gate = gate_of(hub, clock=time.monotonic, sleep=anyio.sleep)
     log, hold = Stuck(), hub.hold()
     reasons: list[Reason] = []
@@ -490,7 +490,7 @@ def test_a_late_list_undoes_no_revocation_that_another_loop_has_applied_and_is_s
     assert reasons == [Reason.KEY_DISABLED, Reason.KEY_DISABLED]
 
 
-def test_event_loops_in_threads_that_refresh_at_once_never_fail_each_other() -> None:
+def test_concurrent_refreshes_in_threads_do_not_fail_each_other() -> None:
     lists = [
         [row(number, disabled_at=number % 3 == which or None) for number in range(20 * which + 50)] for which in range(3)
     ]
@@ -520,14 +520,14 @@ def test_event_loops_in_threads_that_refresh_at_once_never_fail_each_other() -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_remembers_nothing_and_refreshes_for_itself() -> None:
+def test_a_forked_child_forgets_decisions_and_refreshes() -> None:
     source = MemorySource(row(1))
     gate = Gatekeeper(source)
 
     def in_child() -> None:
         assert not gate.memos.current, "it remembers what its parent decided"
         assert gate.decide(client_key(1), ORIGIN).allowed
-        assert not gate.memos.current, "it remembers although nobody refreshes"
+        assert not gate.memos.current, "it remembers without a refresher"
         fetched = len(source.validators)
         source.rows = [row(1, disabled_at="now")]
         gate.memos.forget()
@@ -552,7 +552,7 @@ def test_a_forked_child_remembers_nothing_and_refreshes_for_itself() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
+def test_a_child_forked_while_a_thread_decides_can_decide() -> None:
     gate = Gatekeeper(MemorySource(row(1)))
     is_deciding, may_go_on = threading.Event(), threading.Event()
 
@@ -586,11 +586,11 @@ def test_a_child_that_is_forked_while_a_thread_decides_can_decide() -> None:
     assert asyncio.run(fork_while_deciding()) == "well"
 
 
-# What has died
+# Crashes
 
 
 class Died(BaseException):
-    """What no `except Exception` catches."""
+    """An exception that `except Exception` does not catch."""
 
 
 def gate_and_source(restart_delay: float = RESTART_DELAY) -> tuple[Gatekeeper, MemorySource]:
@@ -608,7 +608,7 @@ DEATHS = pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorEx
 
 @DEATHS
 @asyncio_only
-async def test_a_refresher_that_died_is_back_within_a_second_though_nobody_asks(
+async def test_a_crashed_refresher_restarts_without_a_request(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate, source = gate_and_source()
@@ -629,7 +629,7 @@ async def test_a_refresher_that_died_is_back_within_a_second_though_nobody_asks(
 
 @DEATHS
 @asyncio_only
-async def test_a_refresher_that_died_is_back_at_once_for_the_next_request(
+async def test_the_next_request_restarts_a_crashed_refresher_immediately(
     error: BaseException,
 ) -> None:
     gate, source = gate_and_source(restart_delay=60)
@@ -642,12 +642,12 @@ async def test_a_refresher_that_died_is_back_at_once_for_the_next_request(
 
 
 @asyncio_only
-async def test_what_dies_again_and_again_is_brought_back_again_and_again() -> None:
+async def test_a_refresher_that_keeps_crashing_keeps_restarting() -> None:
     gate, source = gate_and_source(restart_delay=0.001)
     async with leaving_nothing_behind(), gate:
         source.broken = Died()
         await gate.refresh()
-        while gate.status.counters.get("refresher_restarts", 0) < 5:  # noqa: ASYNC110 - nobody tells
+        while gate.status.counters.get("refresher_restarts", 0) < 5:  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0.001)
         assert gate.decide(client_key(1), ORIGIN).allowed
         source.broken, source.rows = None, [row(2)]
@@ -655,7 +655,7 @@ async def test_what_dies_again_and_again_is_brought_back_again_and_again() -> No
 
 
 @asyncio_only
-async def test_what_died_is_not_brought_back_for_a_gate_that_was_left() -> None:
+async def test_a_crashed_refresher_does_not_restart_after_leaving() -> None:
     gate, source = gate_and_source(restart_delay=0.001)
     async with leaving_nothing_behind():
         async with gate:
@@ -677,7 +677,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_event_loop_ends_without_a_word_whatever_the_gate_is_doing(ending: str) -> None:
+def test_an_event_loop_ends_silently_in_any_state_of_the_gate(ending: str) -> None:
     program = f"""\
 import asyncio, logging
 from gatekeeper import Gatekeeper
@@ -689,7 +689,7 @@ source = MemorySource(row(1))
 gate = Gatekeeper(source)
 
 async def main():
-    asyncio.get_running_loop().slow_callback_duration = 3600  # a busy machine is no fault of the gate
+    asyncio.get_running_loop().slow_callback_duration = 3600  # a busy machine may be slow
     {ENDINGS[ending]}
 
 for _ in range(3):
@@ -702,10 +702,10 @@ for _ in range(3):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-# Things of an event loop
+# PerLoop
 
 
-def test_every_event_loop_has_its_own_thing_until_it_is_forgotten() -> None:
+def test_each_event_loop_has_its_own_thing_until_it_is_forgotten() -> None:
     things = PerLoop("a thing", object)
 
     async def use() -> tuple[object, object, object]:

@@ -1,4 +1,4 @@
-"""What a gate learns of its list: how old it is, and up to which moment decisions may be remembered."""
+"""The status of a list, and the deadline of remembered decisions."""
 
 import math
 from collections import Counter
@@ -62,7 +62,7 @@ async def test_the_age_of_a_list_runs_from_when_it_was_asked_for(hub: FakeHub) -
         assert it.status.age == 4
 
 
-async def test_decisions_are_remembered_while_the_refresher_keeps_to_its_schedule(hub: FakeHub) -> None:
+async def test_decisions_are_remembered_while_the_refresher_is_on_schedule(hub: FakeHub) -> None:
     async with running(hub, refresh_interval=10) as it:
         assert it.sync.deadline == it.time.now + 15
         await it.time.advance(100)
@@ -96,7 +96,7 @@ async def test_nothing_is_overdue_before_there_is_a_list(hub: FakeHub) -> None:
         assert not it.sync.is_overdue
 
 
-async def test_a_status_is_not_changed_by_what_comes_later(hub: FakeHub) -> None:
+async def test_a_status_does_not_change_later(hub: FakeHub) -> None:
     hub.lists(row(1), row(2), etag='W/"7"')
     async with running(hub) as it:
         status = it.status

@@ -1,4 +1,4 @@
-"""What the log says about the list, and how often: pure calls."""
+"""What RefreshLog logs and counts: pure calls."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Logged:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
-        logger = logging.Logger("a test's own")  # noqa: LOG001 - no handler of another test hears it
+        logger = logging.Logger("a test's own")  # noqa: LOG001 - not in the tree of loggers
         handler = logging.Handler()
         handler.emit = lambda record: self.lines.append((record.levelname, record.getMessage()))  # type: ignore[method-assign]
         logger.addHandler(handler)
@@ -70,7 +70,7 @@ def test_a_failure_that_comes_and_goes_is_logged_once() -> None:
     assert len(it.said()) == 1
 
 
-def test_a_recovery_is_logged_after_six_successes_and_the_next_failure_again() -> None:
+def test_a_recovery_is_logged_after_six_successes() -> None:
     it = Logged()
     it.fails("500")
     it.said()
@@ -105,6 +105,12 @@ def test_each_change_of_state_is_one_line(states: list[State], lines: list[tuple
     for state in states:
         it.log.state(state, 61.0, 5)
     assert it.said() == lines
+
+
+def test_a_list_that_is_degraded_without_a_failure_is_logged() -> None:
+    it = Logged()
+    it.log.state("degraded", 60.0, 5)
+    assert it.said() == [("WARNING", "the list of widget keys is degraded: it is 60 s old, and still decides")]
 
 
 def test_a_list_that_is_fresh_again_says_so_and_logs_the_next_failure() -> None:
@@ -193,7 +199,7 @@ def test_held_removals_are_logged_once_and_counted() -> None:
         ),
     ],
 )
-def test_what_goes_wrong_beside_is_logged_and_counted(
+def test_failures_of_the_snapshot_and_crashes_are_logged_and_counted(
     record: Callable[[RefreshLog], None], lines: list[tuple[str, str]], counter: str
 ) -> None:
     it = Logged()

@@ -1,4 +1,4 @@
-"""Who waits for a fetch, and until when the refreshers promise to look after the list."""
+"""Schedule and Heartbeat: waiting requests, and the promise of the refreshers."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CHANGED, FAILED = RefreshReport("changed"), RefreshReport("failed")
 
 
 class Scheduled:
-    """A schedule, and the clock that it goes by."""
+    """A schedule and its clock."""
 
     def __init__(self, interval: float = 10.0) -> None:
         self.time = FakeTime()
@@ -33,7 +33,7 @@ class Scheduled:
         return schedule
 
     def fetch(self) -> None:
-        """Fetch a list at once."""
+        """Fetch a list immediately."""
         self.schedule.begin()
         self.schedule.finish(CHANGED)
 
@@ -52,7 +52,7 @@ async def until(condition: Callable[[], bool]) -> None:
 # The heartbeat
 
 
-def test_no_refresher_has_promised_anything_before_its_first_fetch() -> None:
+def test_before_the_first_fetch_there_is_no_promise() -> None:
     it = Scheduled()
     assert it.heartbeat.overdue_at == -math.inf
     it.schedule.begin()
@@ -62,7 +62,7 @@ def test_no_refresher_has_promised_anything_before_its_first_fetch() -> None:
 
 
 @pytest.mark.parametrize(("interval", "ahead"), [(0.5, 5.5), (10.0, 15.0), (60.0, 65.0), (3600.0, 65.0)])
-def test_the_promise_goes_an_interval_and_five_seconds_ahead(interval: float, ahead: float) -> None:
+def test_the_promise_lasts_an_interval_and_five_seconds(interval: float, ahead: float) -> None:
     it = Scheduled(interval)
     for promise in (
         lambda: it.schedule.finish(FAILED),
@@ -76,10 +76,10 @@ def test_the_promise_goes_an_interval_and_five_seconds_ahead(interval: float, ah
     assert len(it.beats) == 4
 
 
-def test_a_long_pause_is_renewed_until_its_end_and_no_longer() -> None:
+def test_a_long_pause_renews_the_promise_until_its_end() -> None:
     it = Scheduled()
     it.schedule.plan(it.time.now + 300)
-    it.time.now += 299  # frozen, or waiting: the source wants to be left alone until then
+    it.time.now += 299  # frozen, or waiting because the source asked for it
     assert it.heartbeat.is_overdue
     assert it.schedule.beat()
     it.time.now += 16
@@ -87,7 +87,7 @@ def test_a_long_pause_is_renewed_until_its_end_and_no_longer() -> None:
     assert it.heartbeat.is_overdue
 
 
-def test_a_slow_fetch_is_renewed_while_the_event_loop_runs() -> None:
+def test_a_slow_fetch_renews_the_promise_while_the_loop_runs() -> None:
     it = Scheduled()
     it.fetch()
     it.schedule.begin()
@@ -95,10 +95,10 @@ def test_a_slow_fetch_is_renewed_while_the_event_loop_runs() -> None:
         it.time.now += 14
         assert it.schedule.beat()
     it.time.now += 15
-    assert not it.schedule.beat()  # frozen meanwhile: what arrives may be from before
+    assert not it.schedule.beat()  # frozen meanwhile: the answer may be older
 
 
-def test_only_the_end_of_a_fetch_ends_being_overdue() -> None:
+def test_only_the_end_of_a_fetch_renews_an_overdue_promise() -> None:
     it = Scheduled()
     it.schedule.plan(it.time.now + 10)
     it.time.now += 3600
@@ -127,7 +127,7 @@ def test_a_forked_child_has_no_refresher() -> None:
     assert it.beats[-1] == -math.inf
 
 
-async def test_it_beats_twice_as_often_as_it_promises() -> None:
+async def test_the_heartbeat_beats_twice_per_promise() -> None:
     it = Scheduled()
     it.fetch()
     naps = []
@@ -146,7 +146,7 @@ async def test_it_beats_twice_as_often_as_it_promises() -> None:
     assert it.beats[-1] == it.time.now - 7.5 + 15
 
 
-# Those who wait
+# Waiting requests
 
 
 async def test_a_request_waits_for_the_fetch_that_begins_next() -> None:
@@ -184,7 +184,7 @@ async def test_a_request_ends_the_pause() -> None:
         it.schedule.end()
 
 
-async def test_the_end_releases_all_who_wait() -> None:
+async def test_the_end_releases_all_waiting_requests() -> None:
     it = Scheduled()
     it.schedule.begin()
     reports = []
@@ -199,7 +199,7 @@ async def test_the_end_releases_all_who_wait() -> None:
     assert reports == [RefreshReport("failed", error="the refresher was stopped")]
 
 
-async def test_a_request_on_schedule_waits_for_nothing() -> None:
+async def test_a_request_on_schedule_does_not_wait() -> None:
     it = Scheduled()
     it.schedule.plan(it.time.now + 300)
     it.time.now += 100
@@ -208,8 +208,8 @@ async def test_a_request_on_schedule_waits_for_nothing() -> None:
     assert not it.heartbeat.is_overdue
 
 
-async def test_an_overdue_request_waits_for_a_fetch_that_begins_after_it_was_overdue() -> None:
-    """What a fetch brings that was under way when the process was frozen may be as old as that."""
+async def test_an_overdue_request_waits_for_a_fetch_that_begins_afterwards() -> None:
+    """A fetch that was running when the process was frozen may bring an old list."""
     it = Scheduled()
     it.fetch()
     it.schedule.begin()
@@ -241,7 +241,7 @@ async def test_an_overdue_request_joins_the_fetch_that_runs() -> None:
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.01])
-async def test_one_request_that_waited_in_vain_is_enough(wait: float) -> None:
+async def test_only_one_request_waits_in_vain(wait: float) -> None:
     it = Scheduled()
     it.schedule.begin()
     await it.schedule.catch_up(wait)

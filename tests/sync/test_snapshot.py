@@ -1,4 +1,4 @@
-"""The list on disk: its format, whose it is, what is no snapshot, and who else may be at the file."""
+"""The snapshot on disk: its format, its owner, damage, and concurrent processes."""
 
 import asyncio
 import fcntl
@@ -66,7 +66,7 @@ async def load(path: Path, *, max_age: float = HOUR, **options: Any) -> tuple[fl
 
 
 async def refused(path: Path, why: str, **options: Any) -> None:
-    """Load what has to be refused, for this reason, and leaves the index empty."""
+    """Load a file that must be refused for this reason, leaving the index empty."""
     index = KeyIndex(account="acme")
     with pytest.raises(SnapshotError, match=why):
         await snapshot(path, **options).load(index, max_age=HOUR)
@@ -78,7 +78,7 @@ def content(path: Path) -> bytes:
 
 
 def put(path: Path, what: bytes) -> None:
-    """Write a file as the snapshot's owner would."""
+    """Write a file with the mode of a snapshot."""
     path.unlink(missing_ok=True)
     path.write_bytes(what)
     path.chmod(0o600)
@@ -93,7 +93,7 @@ def set_mode(path: Path, mode: int) -> None:
 
 
 def place(path: Path, kind: str, elsewhere: Path) -> None:
-    """Put something at the path that is no file."""
+    """Put something other than a regular file at the path."""
     path.unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(path, 0o600)
@@ -115,10 +115,10 @@ def names(path: Path) -> set[str]:
     return {other.name for other in path.parent.iterdir()} - {f".{path.name}.lock"}
 
 
-# What is written is what is read
+# Round trips
 
 
-async def test_what_was_saved_is_loaded_with_its_age(path: Path) -> None:
+async def test_a_saved_list_is_loaded_with_its_age(path: Path) -> None:
     odd = row(3, name="\x00 \u2028 🐢", agent_id="agent-7", disabled_at={"at": 1}, domain_allowlist=None)
     index = index_of(row(1), row(2, disabled_at="now"), odd)
     saver = snapshot(path)
@@ -134,12 +134,12 @@ def by_id(key: WidgetKey) -> str:
     return key.id
 
 
-async def test_an_empty_list_is_a_list(path: Path) -> None:
+async def test_an_empty_list_can_be_saved_and_loaded(path: Path) -> None:
     await save(path)
     assert await load(path) == (0, set())
 
 
-async def test_keys_with_one_suffix_are_told_apart_afterwards_as_before(path: Path) -> None:
+async def test_keys_with_one_suffix_can_be_told_apart_after_a_load(path: Path) -> None:
     digests = ["0" * 64, "1" * 64]
     namesakes = [row(number, last8="samesame", key_sha256=digest) for number, digest in enumerate(digests)]
     index = index_of(*namesakes, row(5))
@@ -153,7 +153,7 @@ async def test_keys_with_one_suffix_are_told_apart_afterwards_as_before(path: Pa
     assert isinstance(loaded.resolve(ClientKey.parse(client_key(5))), IndexedKey)
 
 
-async def test_a_large_list_is_written_and_read_with_pauses_for_others(path: Path) -> None:
+async def test_saving_and_loading_yield_to_the_event_loop(path: Path) -> None:
     index = index_of(*(row(number, name="n" * 1000) for number in range(3000)))
     turns = 0
 
@@ -172,7 +172,7 @@ async def test_a_large_list_is_written_and_read_with_pauses_for_others(path: Pat
     assert min(written, turns) > 3
 
 
-async def test_the_file_says_what_it_is_and_whose_and_is_its_owners_alone(path: Path) -> None:
+async def test_the_file_names_its_format_and_owner_and_has_mode_0600(path: Path) -> None:
     before = os.umask(0)
     try:
         written = await save(path, 1, 2, asked_at=NOW - 5)
@@ -192,15 +192,15 @@ async def test_the_file_says_what_it_is_and_whose_and_is_its_owners_alone(path: 
     assert names(path) == {path.name}
 
 
-async def test_where_there_is_no_file_there_is_no_list_and_no_error(path: Path) -> None:
+async def test_a_missing_file_is_no_error(path: Path) -> None:
     assert await load(path) == (None, set())
     assert await load(path.parent / "nowhere" / "keys.snapshot") == (None, set())
 
 
-# What is no snapshot
+# Damaged and untrusted files
 
 
-async def test_every_byte_that_is_another_is_noticed(path: Path) -> None:
+async def test_every_changed_byte_is_noticed(path: Path) -> None:
     written = await save(path, 1)
     assert len(written) < 1000
     for place in range(len(written)):
@@ -209,7 +209,7 @@ async def test_every_byte_that_is_another_is_noticed(path: Path) -> None:
         assert names(path) == {f"{path.name}.bad"}
 
 
-async def test_every_length_but_its_own_is_noticed(path: Path) -> None:
+async def test_every_other_length_is_noticed(path: Path) -> None:
     written = await save(path, 1)
     for length in range(len(written)):
         put(path, written[:length])
@@ -218,7 +218,7 @@ async def test_every_length_but_its_own_is_noticed(path: Path) -> None:
     await refused(path, "is damaged, or of another format")
 
 
-async def test_what_is_set_aside_replaces_what_was_set_aside_before_and_a_new_snapshot_takes_its_place(path: Path) -> None:
+async def test_a_bad_file_replaces_the_last_one_that_was_set_aside(path: Path) -> None:
     for damaged in (b"first", b"second"):
         put(path, damaged)
         await refused(path, r"set aside as 'keys\.snapshot\.bad'")
@@ -227,7 +227,7 @@ async def test_what_is_set_aside_replaces_what_was_set_aside_before_and_a_new_sn
     assert await load(path) == (0, {"key-1"})
 
 
-async def test_a_header_of_a_later_version_is_of_another_format(path: Path) -> None:
+async def test_a_header_of_a_later_version_is_refused(path: Path) -> None:
     written = await save(path, 1)
     body = written[:-CHECKSUM].replace(b"asked_at", b"asked_on")
 
@@ -236,20 +236,20 @@ async def test_a_header_of_a_later_version_is_of_another_format(path: Path) -> N
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o601])
-async def test_what_others_may_read_or_write_is_not_believed(path: Path, mode: int) -> None:
+async def test_a_file_that_others_may_read_or_write_is_refused(path: Path, mode: int) -> None:
     await save(path, 1)
     set_mode(path, mode)
     await refused(path, f"may have been written by others \\(mode {mode:o}, expected 600\\)")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-async def test_what_somebody_else_owns_is_not_believed(path: Path) -> None:
+async def test_a_file_of_another_owner_is_refused(path: Path) -> None:
     await save(path, 1)
     os.chown(path, 65_534, 65_534)
     await refused(path, "may have been written by others")
 
 
-async def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_too_large_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = await save(path, 1)
     monkeypatch.setattr("gatekeeper.sync.snapshot.MAX_SIZE", len(written))
     assert await load(path) == (0, {"key-1"})
@@ -258,14 +258,14 @@ async def test_a_file_that_is_too_large_is_not_read(path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "directory", "pipe"])
-async def test_only_a_file_is_read_and_nothing_is_written_through_a_link(path: Path, kind: str) -> None:
+async def test_only_a_regular_file_is_read_and_links_are_not_followed(path: Path, kind: str) -> None:
     elsewhere = path.parent / "elsewhere"
     before = await save(elsewhere, 1)
     place(path, kind, elsewhere)
     opened = open_files()
     with anyio.fail_after(10):
         if kind != "directory":
-            await save(path, 2)  # in its place, whatever it was
+            await save(path, 2)  # overwrites whatever is there
             assert await load(path) == (0, {"key-2"})
             place(path, kind, elsewhere)
         await refused(path, "set aside")
@@ -275,34 +275,34 @@ async def test_only_a_file_is_read_and_nothing_is_written_through_a_link(path: P
     assert open_files() == opened
 
 
-# Whose it is, and how old
+# Other owners, other times
 
 
 @pytest.mark.parametrize("other", [{"account": "globex"}, {"account": None}, {"fingerprint": "theirs"}], ids=repr)
-async def test_somebody_elses_list_is_set_aside(path: Path, other: dict[str, Any]) -> None:
+async def test_the_list_of_another_account_or_hub_is_set_aside(path: Path, other: dict[str, Any]) -> None:
     await save(path, 1, **other)
     await refused(path, "is of another account, hub or credential")
     assert names(path) == {f"{path.name}.bad"}
 
 
-async def test_a_list_that_is_too_old_is_not_used_and_stays_where_it_is(path: Path) -> None:
+async def test_a_list_that_is_too_old_is_refused_and_stays_in_place(path: Path) -> None:
     await save(path, 1, asked_at=NOW - HOUR)
     await refused(path, "is 3600 s old, more than the 3600 s")
     assert await load(path, max_age=HOUR + 1) == (HOUR, {"key-1"})
     assert await load(path, max_age=0) == (HOUR, {"key-1"})
 
 
-async def test_a_list_from_the_future_is_not_used_and_gives_way_to_any_other(path: Path) -> None:
+async def test_a_list_from_the_future_is_refused_and_overwritten(path: Path) -> None:
     await save(path, 1, asked_at=NOW + 100)
     await refused(path, "is from the future by 100 s")
     await save(path, 2, asked_at=NOW)
     assert await load(path) == (0, {"key-2"})
 
 
-# Others at the same file
+# Concurrent processes
 
 
-async def test_the_newer_list_has_the_last_word_whoever_writes_last(path: Path) -> None:
+async def test_the_newer_list_wins_in_any_order_of_writes(path: Path) -> None:
     await save(path, 1, asked_at=NOW - 10)
     await save(path, 2, asked_at=NOW - 20)
     assert await load(path) == (10, {"key-1"})
@@ -312,22 +312,20 @@ async def test_the_newer_list_has_the_last_word_whoever_writes_last(path: Path) 
     assert await load(path) == (5, {"key-4"})
 
 
-async def test_a_newer_list_of_somebody_else_gives_way(path: Path) -> None:
+async def test_a_newer_list_of_another_account_is_overwritten(path: Path) -> None:
     await save(path, 1, asked_at=NOW - 10, fingerprint="theirs")
     await save(path, 2, asked_at=NOW - 20)
     assert await load(path) == (20, {"key-2"})
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", FORMAT, FORMAT + b"\xff\xff\xff\xff", FORMAT + b"\0\0\0\1\xc1"], ids=repr)
-async def test_whatever_stands_in_its_place_gives_way(path: Path, junk: bytes) -> None:
+async def test_any_file_at_the_path_is_overwritten(path: Path, junk: bytes) -> None:
     put(path, junk)
     await save(path, 1)
     assert await load(path) == (0, {"key-1"})
 
 
-async def test_a_process_that_was_stopped_with_the_lock_keeps_nobody_waiting_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lock_held_by_a_stopped_process_times_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatekeeper.sync.snapshot.PATIENCE", 0.05)
     before = await save(path, 1)
     with open_lock(path) as lock:
@@ -342,7 +340,7 @@ async def test_a_process_that_was_stopped_with_the_lock_keeps_nobody_waiting_for
     assert await load(path) == (0, {"key-3"})
 
 
-def test_processes_that_write_at_once_leave_the_newest_list_whole(path: Path) -> None:
+def test_concurrent_processes_leave_the_newest_list_whole(path: Path) -> None:
     def write(writer: int) -> None:
         for turn in range(10):
             asyncio.run(save(path, writer, 100 + turn, asked_at=NOW - 100 + 10 * turn + writer))
@@ -361,7 +359,7 @@ def test_processes_that_write_at_once_leave_the_newest_list_whole(path: Path) ->
     assert names(path) == {path.name}
 
 
-async def test_files_that_killed_processes_left_behind_are_removed_in_time_and_no_others(path: Path) -> None:
+async def test_only_stale_files_of_killed_processes_are_removed(path: Path) -> None:
     left = [
         path.with_name(name)
         for name in (f".{path.name}.123.0123abcd.new", f".{path.name}.9.ffffffff.new", f".{path.name}.new", "notes.new")
@@ -374,7 +372,7 @@ async def test_files_that_killed_processes_left_behind_are_removed_in_time_and_n
     assert names(path) == {path.name, *(one.name for one in left[1:])}
 
 
-async def test_what_cannot_be_written_is_told_and_leaves_nothing_behind(path: Path) -> None:
+async def test_a_failed_write_raises_and_leaves_nothing_behind(path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"could not be written to .*No such file or directory"):
         await save(path.parent / "nowhere" / "keys.snapshot", 1)
     long = path.with_name("n" * 255)
@@ -402,7 +400,7 @@ async def test_a_list_that_changes_while_it_is_written_is_not_written(path: Path
     assert names(path) == {path.name}
 
 
-async def test_a_write_that_is_cancelled_leaves_the_old_list_and_nothing_else(path: Path) -> None:
+async def test_a_cancelled_write_leaves_only_the_old_list(path: Path) -> None:
     before = await save(path, 1)
     index = index_of(*(row(number) for number in range(3000)))
     for turns in range(12):
@@ -418,10 +416,10 @@ async def test_a_write_that_is_cancelled_leaves_the_old_list_and_nothing_else(pa
 # The refresher and its snapshot
 
 
-async def test_whatever_goes_wrong_with_it_the_list_comes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_snapshot_does_not_stop_the_list(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Nameless(MemorySource):
         @property
-        def fingerprint(self) -> str:  # a bug in a source of the user's own
+        def fingerprint(self) -> str:  # a bug in a custom source
             raise ValueError("no fingerprint today")
 
         @fingerprint.setter
@@ -435,7 +433,7 @@ async def test_whatever_goes_wrong_with_it_the_list_comes(path: Path, caplog: py
         source.rows = [row(2)]
         await it.time.advance(10)
         assert it.ids == ["key-2"]
-        assert it.status.counters["snapshot_failed"] == 2  # to read it, to write it; a minute later once more
+        assert it.status.counters["snapshot_failed"] == 2  # one read, one write; the next write comes a minute later
         await it.time.advance(60)
         assert it.status.counters["snapshot_failed"] == 3
     assert "no fingerprint today" in caplog.text

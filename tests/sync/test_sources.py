@@ -1,4 +1,4 @@
-"""Where the list comes from: the hub, a file, a program."""
+"""Sources: the hub, a file, static rows, custom ones."""
 
 import hashlib
 import os
@@ -56,7 +56,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def read(updates: Updates, validator: str | None) -> tuple[bytes, str | None] | None:
-    """Fetch a list and read it whole, with its validator."""
+    """Fetch a whole list and its validator."""
     async with updates(Basis(validator)) as update:
         return (await update.listing.read(), update.listing.validator) if isinstance(update, FullList) else None
 
@@ -89,14 +89,14 @@ async def test_a_hub_that_fails_is_a_source_error(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_hub_source_waits_no_longer_than_its_timeout_for_bytes(hub: FakeHub) -> None:
+async def test_a_hub_source_times_out_waiting_for_bytes(hub: FakeHub) -> None:
     async with HubSource(hub.url, TOKEN, timeout=0.05).connect() as fetch:
         with hub.held(), pytest.raises(HubTransportError, match="ReadTimeout"):
             await read(fetch, None)
 
 
 @pytest.mark.anyio
-async def test_each_connection_of_a_hub_source_is_its_own(hub: FakeHub) -> None:
+async def test_each_connection_of_a_hub_source_has_its_own_pool(hub: FakeHub) -> None:
     source = HubSource(hub.url, TOKEN)
     async with source.connect() as kept:
         async with source.connect() as closed:
@@ -107,7 +107,7 @@ async def test_each_connection_of_a_hub_source_is_its_own(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_hub_source_sends_the_account_that_it_was_given(hub: FakeHub) -> None:
+async def test_a_hub_source_sends_its_account(hub: FakeHub) -> None:
     async with HubSource(hub.url, "another-bearer", account="globex").connect() as fetch:
         await read(fetch, None)
     assert hub.requests[0].headers["x-account-id"] == "globex"
@@ -117,11 +117,11 @@ async def test_a_hub_source_sends_the_account_that_it_was_given(hub: FakeHub) ->
     ("token", "given", "account"),
     [(TOKEN, None, "acme"), (TOKEN, "acme", "acme"), ("another-bearer", "globex", "globex"), (TOKEN, "globex", "globex")],
 )
-def test_the_account_of_a_hub_source_is_the_one_given_or_the_tokens(token: str, given: str | None, account: str) -> None:
+def test_a_hub_source_takes_its_account_from_its_token(token: str, given: str | None, account: str) -> None:
     assert HubSource("https://hub.example", token, account=given).account == account
 
 
-def test_the_suffix_field_of_a_source_is_known_to_whoever_reads_its_rows(file: Path) -> None:
+def test_every_source_has_a_suffix_field(file: Path) -> None:
     sources: list[Source] = [
         HubSource("https://hub.example", TOKEN, suffix_field="tail"),
         FileSource(file, suffix_field="tail"),
@@ -130,13 +130,13 @@ def test_the_suffix_field_of_a_source_is_known_to_whoever_reads_its_rows(file: P
     assert [source.suffix_field for source in (HubSource("https://hub.example", TOKEN), FileSource(file))] == ["last8"] * 2
 
 
-def test_wrong_options_of_a_hub_source_are_all_named_together_and_at_once() -> None:
+def test_all_wrong_options_of_a_hub_source_are_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         HubSource("hub.example", "a token", account="")
     assert [problem.split()[0] for problem in caught.value.problems] == ["base_url", "token", "account"]
 
 
-def test_a_suffix_field_that_rows_use_otherwise_is_refused_at_once() -> None:
+def test_a_suffix_field_that_is_another_field_is_refused() -> None:
     with pytest.raises(ConfigError, match="suffix_field"):
         HubSource("https://hub.example", TOKEN, suffix_field="name")
 
@@ -148,9 +148,7 @@ def test_a_hub_source_does_not_show_its_token() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_certificates_of_authorities_are_read_once_and_not_for_every_report(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_certificate_authorities_are_read_once(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     contexts: list[object] = []
     load = ssl.SSLContext.load_verify_locations
 
@@ -192,7 +190,7 @@ def test_a_file_that_has_not_changed_is_not_read_again(file: Path, form: type[st
     assert source.read("another") == listing
 
 
-def test_a_file_that_was_replaced_is_read_again_even_if_it_is_as_long_and_as_old(file: Path) -> None:
+def test_a_replaced_file_of_the_same_size_and_time_is_read_again(file: Path) -> None:
     source = FileSource(file)
     before = source.read()
     assert before is not None
@@ -212,14 +210,14 @@ def test_a_file_that_was_rewritten_in_place_is_read_again(file: Path) -> None:
     before = source.read()
     assert before is not None
     file.write_bytes(as_json(row(2)))
-    os.utime(file, ns=(0, 0))  # another time than before, however coarse the clock of the file system is
+    os.utime(file, ns=(0, 0))  # a different time, even where the file system's clock is coarse
     after = source.read(before[1])
     assert after is not None
     assert after[0] == as_json(row(2))
     assert source.read(after[1]) is None
 
 
-def test_a_file_that_grew_within_one_tick_of_its_clock_is_read_again(file: Path) -> None:
+def test_a_file_that_grew_within_one_clock_tick_is_read_again(file: Path) -> None:
     source = FileSource(file)
     before = source.read()
     assert before is not None
@@ -254,9 +252,9 @@ def test_a_file_may_come_and_go(file: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-async def test_a_file_that_never_answers_keeps_nobody_waiting_beyond_the_deadline(tmp_path: Path) -> None:
+async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # like a network share whose server is gone, opening it blocks
+    os.mkfifo(pipe)  # opening it blocks, as on a network share whose server is gone
     is_over = threading.Event()
 
     def unblock() -> None:
@@ -275,7 +273,7 @@ async def test_a_file_that_never_answers_keeps_nobody_waiting_beyond_the_deadlin
     assert seconds < 3
 
 
-def test_a_file_belongs_to_no_account_unless_it_is_named(file: Path) -> None:
+def test_a_file_has_no_account_unless_one_is_given(file: Path) -> None:
     assert FileSource(file).account is None
     assert FileSource(file, account="acme").account == "acme"
 
@@ -293,7 +291,7 @@ def test_rows_may_come_from_an_iterator() -> None:
     assert [key.id for key in StaticSource(iter([row(1), row(2)])).rows] == ["key-1", "key-2"]
 
 
-def test_bad_rows_are_all_named_together_with_what_is_wrong() -> None:
+def test_all_bad_rows_are_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         StaticSource([row(1), bad_row(2), {"id": "key-3"}, 4, row(5)])  # type: ignore[list-item]
     two, three, four = caught.value.problems
@@ -304,7 +302,7 @@ def test_bad_rows_are_all_named_together_with_what_is_wrong() -> None:
     assert four.startswith("row 3: ")
 
 
-def test_static_rows_belong_to_no_account_unless_it_is_named() -> None:
+def test_static_rows_have_no_account_unless_one_is_given() -> None:
     anybodys, acmes = Gatekeeper(StaticSource([row(1)])), Gatekeeper(StaticSource([row(1)], account="acme"))
     stranger = client_key(1, "globex")
     assert anybodys.decide(stranger, "https://acme.com").allowed
@@ -312,11 +310,11 @@ def test_static_rows_belong_to_no_account_unless_it_is_named() -> None:
     assert acmes.decide(client_key(1), "https://acme.com").allowed
 
 
-# A source of one's own
+# Custom sources
 
 
 class Bucket:
-    """What the README's example reads."""
+    """The bucket of the example in the README."""
 
     def __init__(self) -> None:
         self.rows = [row(1)]
@@ -331,7 +329,7 @@ class Bucket:
 
 
 @pytest.mark.anyio
-async def test_the_readmes_source_of_ones_own_keeps_a_gate_fresh() -> None:
+async def test_a_custom_source_keeps_a_gate_fresh() -> None:
     readme = (Path(__file__).parents[2] / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
     (example,) = (each for each in re.findall(r"```python\n(.+?)```", readme, flags=re.DOTALL) if "BucketSource" in each)
     names: dict[str, Any] = {}
@@ -349,7 +347,7 @@ async def test_the_readmes_source_of_ones_own_keeps_a_gate_fresh() -> None:
 
 
 class OddSource(MemorySource):
-    """Gives something that is neither a list nor the news that there is none."""
+    """A source that gives neither a list nor Unchanged."""
 
     @asynccontextmanager
     async def updates(self, basis: Basis) -> AsyncIterator[Any]:
@@ -358,7 +356,7 @@ class OddSource(MemorySource):
 
 
 @pytest.mark.anyio
-async def test_a_source_that_gives_something_else_is_told_what_was_expected() -> None:
+async def test_a_source_with_another_answer_fails_with_what_was_expected() -> None:
     async with guarded(OddSource()) as it:
         assert it.last_error == "the source gave bytes: expected FullList or Unchanged"
         assert it.status.state == "never_loaded"

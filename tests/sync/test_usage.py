@@ -1,4 +1,4 @@
-"""What the hub is told about which keys were used, and when; no count is lost by it, and no request waits for it."""
+"""Reports on used keys: no count is lost, and no request waits."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 
 
 def reporting(hub: FakeHub | Source, **options: Any) -> AbstractAsyncContextManager[Guarded]:
-    """Run a gate that reports every 30 seconds, unless the options say otherwise."""
+    """Run a gate that reports every 30 seconds by default."""
     return guarded(hub, **{"usage_interval": 30.0, **options})
 
 
@@ -49,7 +49,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 class Taker(FakeHub):
-    """A hub that has keys, and answers reports as it is told."""
+    """A hub with keys, whose answers to reports can be set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class Taker(FakeHub):
 
     @property
     def reports(self) -> list[Request]:
-        """The requests that told which keys were used."""
+        """The requests with reports."""
         return [request for request in self.requests if request.method == "POST"]
 
     @property
     def counts(self) -> list[dict[str, int]]:
-        """How often which key was used, report by report."""
+        """The counts by key, report by report."""
         return [{row_id: usage["count"] for row_id, usage in request.json.items()} for request in self.reports]
 
 
@@ -80,10 +80,10 @@ def use(it: Guarded | Gatekeeper, number: int = 1, times: int = 1) -> None:
         assert gate.decide(client_key(number), ORIGIN).allowed
 
 
-# What is told
+# Counts
 
 
-async def test_each_key_that_was_used_is_told_once_with_its_count_and_the_time(hub: Taker) -> None:
+async def test_each_used_key_is_reported_once_with_its_count_and_time(hub: Taker) -> None:
     async with reporting(hub, wall_clock=NOON.timestamp) as it:
         use(it, 1, times=3)
         use(it, 2)
@@ -116,7 +116,7 @@ async def test_requests_through_the_middleware_are_uses_and_preflights_are_not(h
         assert hub.counts == [{"key-1": 5}]
 
 
-async def test_a_refused_request_is_no_use(hub: Taker) -> None:
+async def test_a_refused_request_is_not_counted(hub: Taker) -> None:
     async with reporting(hub) as it:
         for key, origin in (
             (client_key(1), "https://evil.com"),
@@ -133,13 +133,13 @@ async def test_a_refused_request_is_no_use(hub: Taker) -> None:
     assert hub.reports == []
 
 
-async def test_nothing_is_told_where_nothing_was_used(hub: Taker) -> None:
+async def test_nothing_is_reported_where_no_key_was_used(hub: Taker) -> None:
     async with reporting(hub) as it:
         await it.time.advance(300)
     assert hub.reports == []
 
 
-async def test_no_count_is_lost_when_decisions_are_forgotten(hub: Taker) -> None:
+async def test_no_count_is_lost_when_decisions_are_evicted(hub: Taker) -> None:
     hub.rows = [row(1, domain_allowlist=["*.acme.com"]), row(2)]
     async with reporting(hub) as it:
         for number in range(MOST_ALLOWED + 500):
@@ -155,7 +155,7 @@ async def test_no_count_is_lost_when_decisions_are_forgotten(hub: Taker) -> None
         assert hub.counts == [{"key-1": MOST_ALLOWED + 500, "key-2": 13}]
 
 
-async def test_the_reference_hub_lists_what_it_was_told(tmp_path: Path) -> None:
+async def test_the_reference_hub_lists_what_was_reported(tmp_path: Path) -> None:
     with served_hub(tmp_path) as real:
         with HubClient(real.url, real.token) as client:
             used = client.widget_keys.create("used", domain_allowlist=["acme.com"])
@@ -171,10 +171,10 @@ async def test_the_reference_hub_lists_what_it_was_told(tmp_path: Path) -> None:
     assert abs(time.time() - datetime.fromisoformat(rows[used.id]["last_used_at"]).timestamp()) < 60
 
 
-# When
+# Intervals
 
 
-async def test_reports_are_30_seconds_apart_however_often_lists_come(hub: Taker) -> None:
+async def test_reports_are_30_seconds_apart(hub: Taker) -> None:
     async with reporting(hub, refresh_interval=7.0) as it:
         for _ in range(60):
             use(it)
@@ -186,7 +186,7 @@ async def test_reports_are_30_seconds_apart_however_often_lists_come(hub: Taker)
     assert len(times) >= 8
 
 
-async def test_reports_may_be_further_apart(hub: Taker) -> None:
+async def test_the_interval_of_reports_is_an_option(hub: Taker) -> None:
     async with reporting(hub, usage_interval=60.0) as it:
         use(it)
         await it.time.advance(59)
@@ -195,7 +195,7 @@ async def test_reports_may_be_further_apart(hub: Taker) -> None:
         assert hub.counts == [{"key-1": 1}]
 
 
-async def test_what_is_left_is_told_at_the_end(hub: Taker) -> None:
+async def test_leaving_the_gate_reports_what_is_left(hub: Taker) -> None:
     async with reporting(hub) as it:
         use(it, 2, times=3)
     assert hub.counts == [{"key-2": 3}]
@@ -204,14 +204,14 @@ async def test_what_is_left_is_told_at_the_end(hub: Taker) -> None:
     assert hub.counts == [{"key-2": 3}]
 
 
-async def test_nothing_is_ever_told_where_the_interval_is_0(hub: Taker) -> None:
+async def test_an_interval_of_0_turns_reports_off(hub: Taker) -> None:
     async with reporting(hub, usage_interval=0.0) as it:
         use(it)
         await it.time.advance(300)
     assert hub.reports == []
 
 
-async def test_rows_that_never_change_are_nobodys_to_report() -> None:
+async def test_static_rows_are_not_reported() -> None:
     async with Gatekeeper.from_rows(ROWS) as gate:
         use(gate)
     async with reporting(MemorySource(*ROWS)) as it:
@@ -220,11 +220,11 @@ async def test_rows_that_never_change_are_nobodys_to_report() -> None:
         assert it.status.state == "fresh"
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("status", [404, 405])
-async def test_a_hub_that_takes_no_reports_is_sent_no_more_of_them_and_nobody_is_alarmed(
+async def test_a_hub_without_the_endpoint_is_sent_no_more_reports(
     hub: Taker, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.answer = json_answer("Not Found", status)
@@ -250,7 +250,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_what_could_not_be_told_is_told_with_the_next_report(
+async def test_an_unreported_count_is_added_to_the_next_report(
     hub: Taker, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wall = FakeTime()
@@ -267,7 +267,7 @@ async def test_what_could_not_be_told_is_told_with_the_next_report(
         wall.now += 30
         await it.time.advance(30)
         assert hub.counts[1:] == [{"key-1": 4, "key-2": 1}]
-        # A key that nobody has used since was used no later than it was.
+        # A key that was not used since keeps its time.
         said = {row_id: usage["last_used_at"] for row_id, usage in hub.reports[1].json.items()}
         assert said == {"key-1": "2026-01-02T12:00:30Z", "key-2": "2026-01-02T12:00:00Z"}
         await it.time.advance(60)
@@ -276,7 +276,7 @@ async def test_what_could_not_be_told_is_told_with_the_next_report(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_report_that_cannot_be_made_costs_no_list(hub: Taker) -> None:
+async def test_a_failed_report_does_not_stop_the_list(hub: Taker) -> None:
     is_being_replaced = False
 
     def token() -> str:
@@ -298,7 +298,7 @@ async def test_a_report_that_cannot_be_made_costs_no_list(hub: Taker) -> None:
         assert hub.reports == []
 
 
-async def test_a_lot_of_keys_is_told_in_batches_and_each_key_in_one_of_them(hub: Taker) -> None:
+async def test_many_keys_are_reported_in_batches(hub: Taker) -> None:
     number = 2 * BATCH + 1000
     hub.rows = [row(one) for one in range(number)]
     async with reporting(hub) as it:
@@ -311,7 +311,7 @@ async def test_a_lot_of_keys_is_told_in_batches_and_each_key_in_one_of_them(hub:
         assert max(len(report.body) for report in hub.reports) < 1_000_000
 
 
-async def test_of_several_batches_those_that_were_taken_are_not_told_again(hub: Taker) -> None:
+async def test_batches_that_were_taken_are_not_reported_again(hub: Taker) -> None:
     number = 2 * BATCH + 1000
     hub.rows = [row(one) for one in range(number)]
     async with reporting(hub) as it:
@@ -328,10 +328,10 @@ async def test_of_several_batches_those_that_were_taken_are_not_told_again(hub: 
         assert sum(map(Counter, [first, *others]), Counter()) == Counter({f"key-{one}": 1 for one in range(number)})
 
 
-# Never on the path of a request, nor of a list
+# No delay of requests or lists
 
 
-async def test_no_request_waits_for_a_report_and_a_list_that_is_wanted_cuts_it_off(hub: Taker) -> None:
+async def test_no_request_waits_for_a_report_and_a_refresh_cuts_it_off(hub: Taker) -> None:
     async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
         use(it)
         hub.answer = Answer(204, hold=(hold := hub.hold()))
@@ -339,7 +339,7 @@ async def test_no_request_waits_for_a_report_and_a_list_that_is_wanted_cuts_it_o
         group.start_soon(it.time.advance, 30)
         await hub.asked(1 + fetches + 3)
         assert len(hub.reports) == 1
-        with anyio.fail_after(4):  # it would wait for 5 s
+        with anyio.fail_after(4):  # a report may take 5 s
             assert (await it.gate.check(client_key(1), ORIGIN)).allowed
             hub.rows = [*ROWS, row(4)]
             assert (await it.gate.check(client_key(4), ORIGIN)).allowed
@@ -348,7 +348,7 @@ async def test_no_request_waits_for_a_report_and_a_list_that_is_wanted_cuts_it_o
     assert hub.counts[-1] == {"key-1": 2, "key-4": 1}
 
 
-async def test_a_report_that_hangs_is_given_up_and_its_counts_are_kept(hub: Taker) -> None:
+async def test_a_report_that_hangs_times_out_and_keeps_its_counts(hub: Taker) -> None:
     hub.answer = Answer(204, hold=hub.hold())
     async with running(hub, usage_interval=30.0, usage_timeout=0.05) as it:
         it.used["key-1"] = 1
@@ -361,7 +361,7 @@ async def test_a_report_that_hangs_is_given_up_and_its_counts_are_kept(hub: Take
         assert hub.counts[-1] == {"key-1": 2}
 
 
-async def test_the_time_that_a_report_takes_is_no_delay_of_the_next_list(hub: Taker) -> None:
+async def test_a_slow_report_does_not_delay_the_next_list(hub: Taker) -> None:
     async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
         use(it)
         hub.answer = Answer(204, hold=(hold := hub.hold()))
@@ -376,14 +376,14 @@ async def test_the_time_that_a_report_takes_is_no_delay_of_the_next_list(hub: Ta
 
 
 @pytest.mark.parametrize("moment", ["during a report", "before any"])
-async def test_a_hub_that_hangs_keeps_nobody_from_ending(hub: Taker, moment: str) -> None:
+async def test_a_hub_that_hangs_does_not_delay_leaving(hub: Taker, moment: str) -> None:
     hub.answer = Answer(204, hold=hub.hold())
     gate = Gatekeeper(hub_source(hub.url), usage_interval=0.01 if moment == "during a report" else 30.0, jitter=lambda: 0.5)
     async with gate:
         use(gate)
         if moment == "during a report":
             await anyio.sleep(0.02)
-            with anyio.move_on_after(0.3):  # the report comes after its list, and is not waited for
+            with anyio.move_on_after(0.3):  # the report after a list is not awaited
                 await gate.refresh()
                 await hub.asked(3)
         began = time.monotonic()
@@ -398,7 +398,7 @@ async def test_a_hub_that_hangs_keeps_nobody_from_ending(hub: Taker, moment: str
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_reports_its_own_uses_and_the_parent_the_parents() -> None:
+def test_a_forked_child_and_its_parent_report_their_own_uses() -> None:
     told: list[dict[str, int]] = []
     failing = [True]
 
@@ -418,7 +418,7 @@ def test_a_forked_child_reports_its_own_uses_and_the_parent_the_parents() -> Non
         asyncio.run(run(lambda: use(gate, 2)))
         assert told == [{"key-2": 1}], told
 
-    asyncio.run(run(lambda: use(gate, 1, times=3)))  # this could not be told, and is kept
+    asyncio.run(run(lambda: use(gate, 1, times=3)))  # the report fails, and the counts are kept
     failing.clear()
 
     def use_and_fork() -> str:
@@ -429,10 +429,10 @@ def test_a_forked_child_reports_its_own_uses_and_the_parent_the_parents() -> Non
     assert told == [{"key-1": 7}]
 
 
-# The reporter alone
+# UsageReporter alone
 
 
-async def test_two_who_report_at_once_report_nothing_twice() -> None:
+async def test_concurrent_reports_report_nothing_twice() -> None:
     may_go_on = anyio.Event()
     told: list[Mapping[str, KeyUsage]] = []
     used = [Counter(a=1), Counter(b=1)]
@@ -454,7 +454,7 @@ async def test_two_who_report_at_once_report_nothing_twice() -> None:
     assert told == [{"a": KeyUsage(1, NOON)}, {"b": KeyUsage(1, NOON)}]
 
 
-async def test_a_bug_in_a_report_of_ones_own_is_told_to_whoever_looks(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_in_a_custom_report_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
     async def report(_: Mapping[str, KeyUsage]) -> None:
         raise ZeroDivisionError
 
