@@ -72,7 +72,7 @@ def test_mistakes_in_values_are_caught_by_the_builtin_error_too(
     assert issubclass(cls, builtin)
 
 
-def test_trouble_with_a_source_is_no_mistake_in_a_value() -> None:
+def test_a_source_error_is_no_value_error() -> None:
     assert [cls.__name__ for cls in CLASSES if issubclass(cls, SourceError) and issubclass(cls, ValueError)] == []
 
 
@@ -82,12 +82,12 @@ def test_a_config_error_lists_every_problem() -> None:
     assert str(error) == "gatekeeper: refresh_interval is 0: expected more; max_age is 0: expected more"
 
 
-def test_an_invalid_origin_tells_a_word_to_programs_and_a_sentence_to_people() -> None:
+def test_an_invalid_origin_has_a_reason_and_a_sentence() -> None:
     error = InvalidOrigin("port", "a port is a number")
     assert (error.reason, str(error)) == ("port", "a port is a number")
 
 
-def test_an_invalid_entry_tells_a_word_to_programs_and_a_hint_to_people() -> None:
+def test_an_invalid_entry_has_a_reason_and_a_hint() -> None:
     error = InvalidEntry("empty", "Write a domain.")
     assert (error.reason, error.hint, str(error)) == ("empty", "Write a domain.", "Write a domain.")
 
@@ -105,7 +105,7 @@ def test_an_invalid_row_without_an_id_names_its_place() -> None:
 
 
 @pytest.mark.parametrize("cls", [SourceError, *SourceError.__subclasses__(), *HubError.__subclasses__()])
-def test_an_error_of_a_source_is_its_sentence_and_may_say_when_to_come_back(cls: type[SourceError]) -> None:
+def test_a_source_error_is_a_sentence_and_may_have_retry_after(cls: type[SourceError]) -> None:
     assert str(cls("no answer came")) == "no answer came"
     assert cls("no answer came").retry_after is None
     assert cls("too many requests", retry_after=2.5).retry_after == 2.5
@@ -127,13 +127,13 @@ def test_an_error_of_a_source_is_its_sentence_and_may_say_when_to_come_back(cls:
         (HubServerError, False),
     ],
 )
-def test_only_what_a_person_has_to_mend_is_lasting(cls: type[SourceError], *, lasting: bool) -> None:
+def test_only_errors_that_a_person_must_fix_are_lasting(cls: type[SourceError], *, lasting: bool) -> None:
     assert cls.lasting is lasting
     assert cls("…").lasting is lasting
 
 
 @pytest.mark.parametrize("cls", HubError.__subclasses__())
-def test_an_error_of_the_hub_tells_what_the_hub_answered(cls: type[HubError]) -> None:
+def test_a_hub_error_says_what_the_hub_answered(cls: type[HubError]) -> None:
     mistake = {"field": "name", "message": "is too long"}
     error = cls("the hub refuses the name", status=422, errors=(mistake,), retry_after=1)
     assert (error.status, error.errors, error.retry_after) == (422, (mistake,), 1)

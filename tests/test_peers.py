@@ -16,7 +16,7 @@ README = (Path(__file__).parent.parent / "gatekeeper/matching/README.md").read_t
 SECTION = README.partition("## Who lets what in\n")[2].partition("\n## ")[0].strip()
 
 
-def test_the_section_is_what_the_script_prints_with_the_versions_that_it_names() -> None:
+def test_the_section_is_what_the_script_prints() -> None:
     named = {name: re.findall(rf"{name} ([0-9.]+[0-9])", SECTION) for name in peers.PEERS}
     assert all(len(versions) == 1 for versions in named.values()), named
     installed = {name: [version(package)] for name, package in peers.PEERS.items()}

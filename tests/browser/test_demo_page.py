@@ -29,7 +29,7 @@ def test_a_visitor_of_an_allowed_page_chats_through_a_preflighted_post(page: Pag
     expect(page.locator(f"{HOST} .messages .theirs").last).to_contain_text("a lamp for two")
 
 
-def test_the_same_page_on_another_host_shows_why_it_is_refused_and_what_to_add(page: Page, running: DemoInThread) -> None:
+def test_the_page_on_another_host_shows_the_reason_and_the_entry_to_add(page: Page, running: DemoInThread) -> None:
     page.goto(running.demo.refused_url)
     shows(page, "refused", "origin_not_allowed")
     detail = page.locator(f"{HOST} .refusal-detail")

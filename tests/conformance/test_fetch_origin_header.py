@@ -81,9 +81,7 @@ def test_a_request_is_decided_by_the_origin_that_browsers_send_with_it(
     judge(counts, "fetch_origin_header: origin_header", outcomes)
 
 
-def test_an_allowed_page_is_answered_with_its_own_bytes_which_every_browser_takes(
-    corpus: dict[str, list[Any]], counts: list[Count]
-) -> None:
+def test_an_allowed_origin_is_echoed_so_that_browsers_accept_it(corpus: dict[str, list[Any]], counts: list[Count]) -> None:
     answered: set[str] = set()
     for page in PAGES:
         produced = {value.decode() for response in responses_to(page, entries=(page,)) for value in response.values(ACAO)}
@@ -98,9 +96,7 @@ def test_an_allowed_page_is_answered_with_its_own_bytes_which_every_browser_take
     judge(counts, "fetch_origin_header: acao_accepted, what of it we answer", outcomes, differences)
 
 
-def test_what_browsers_refuse_is_never_answered_even_where_the_app_says_it(
-    corpus: dict[str, list[Any]], counts: list[Count]
-) -> None:
+def test_headers_that_browsers_refuse_are_never_sent(corpus: dict[str, list[Any]], counts: list[Count]) -> None:
     outcomes = []
     for shape in corpus["acao_refused"]:
         answers = []
@@ -114,9 +110,7 @@ def test_what_browsers_refuse_is_never_answered_even_where_the_app_says_it(
     judge(counts, "fetch_origin_header: acao_refused", outcomes)
 
 
-def test_there_is_never_more_than_one_answer_whatever_the_app_says(
-    corpus: dict[str, list[Any]], counts: list[Count]
-) -> None:
+def test_the_header_is_never_sent_twice(corpus: dict[str, list[Any]], counts: list[Count]) -> None:
     outcomes = []
     for shapes in corpus["acao_multiple_headers_refused"]:
         several = []
@@ -130,9 +124,7 @@ def test_there_is_never_more_than_one_answer_whatever_the_app_says(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_comes_as_an_origin_is_echoed_byte_for_byte_or_not_at_all_and_lets_nobody_in(
-    corpus: dict[str, list[Any]], page: str
-) -> None:
+def test_an_origin_is_echoed_byte_for_byte_or_not_at_all(corpus: dict[str, list[Any]], page: str) -> None:
     echoed = set()
     for value in [written(shape, page) for shape in corpus["acao_refused"]]:
         responses = responses_to(value, entries=(page,))
@@ -144,6 +136,6 @@ def test_what_comes_as_an_origin_is_echoed_byte_for_byte_or_not_at_all_and_lets_
     assert not echoed & {b"null", b"*", b""}
 
 
-def test_a_page_that_is_known_by_its_referer_alone_is_answered_without_the_header() -> None:
+def test_a_page_known_by_its_referer_gets_no_header() -> None:
     response = ask(guard(App([(ACAO.encode(), b"*")]), PAGES[0]), (b"referer", f"{PAGES[0]}/".encode()))
     assert (response.reason, response.values(ACAO)) == ("allowed", [])

@@ -128,7 +128,7 @@ def test_lists_of_patterns_allow_the_same_origins_in_every_order(
     judge(counts, "jub0bs_origins: tree", outcomes, differences)
 
 
-def test_any_two_patterns_of_a_tree_allow_together_what_each_allows_alone(
+def test_two_patterns_allow_together_what_each_allows_alone(
     corpus: dict[str, list[dict[str, Any]]],
 ) -> None:
     for tree in corpus["tree"]:
@@ -172,9 +172,7 @@ def test_a_wildcard_over_an_effective_top_level_domain_is_rejected(
     judge(counts, "jub0bs_origins: host_is_effective_tld", outcomes)
 
 
-def test_the_same_patterns_may_be_configured_credentials_standing_for_https_only(
-    corpus: dict[str, list[dict[str, Any]]], counts: list[Count]
-) -> None:
+def test_the_same_patterns_may_be_configured(corpus: dict[str, list[dict[str, Any]]], counts: list[Count]) -> None:
     outcomes = [
         Outcome(rule["pattern"], rule["ok"], accepted(rule["pattern"], https_only=rule["credentialed"]) is not None)
         for rule in corpus["config_rules"]

@@ -17,7 +17,7 @@ ALLOWS = Difference("allowed", "4", "we allow it")
 REFUSES_A = Difference("refused", "4", "we refuse it", ("a",))
 
 
-def test_vectors_are_counted_by_what_became_of_them() -> None:
+def test_vectors_are_counted_by_outcome() -> None:
     counts: list[Count] = []
     judge(counts, "vectors", [REFUSED, ALLOWED, CONFORMING, CONFORMING], [REFUSES_A, ALLOWS])
     (count,) = counts
@@ -48,12 +48,12 @@ def test_no_reason_explains_that_a_vector_is_taken_for_another_one() -> None:
         judge([], "vectors", [REFUSED, ALLOWED, MISREAD], [REFUSES, ALLOWS])
 
 
-def test_a_reason_that_explains_nothing_any_more_fails() -> None:
+def test_a_reason_that_explains_nothing_fails() -> None:
     with pytest.raises(pytest.fail.Exception, match=r"DESIGN\.md 4: we allow it explains nothing"):
         judge([], "vectors", [REFUSED, CONFORMING], [REFUSES_A, ALLOWS])
 
 
-def test_a_named_vector_that_conforms_by_now_or_is_gone_fails_under_its_name() -> None:
+def test_a_named_vector_that_conforms_or_is_gone_fails() -> None:
     named = Difference("refused", "4", "we refuse them", ("a", "c"))
     for outcomes in ([REFUSED, CONFORMING], [REFUSED]):
         with pytest.raises(pytest.fail.Exception, match=r"we refuse them explains nothing at 'c'$"):
@@ -66,7 +66,7 @@ def test_a_vector_that_conforms_against_the_rule_of_a_reason_fails() -> None:
         judge([], "vectors", [REFUSED, CONFORMING], [described])
 
 
-def test_a_vector_may_conform_against_a_rule_that_does_not_claim_to_be_exact() -> None:
+def test_a_vector_may_conform_against_an_inexact_rule() -> None:
     counts: list[Count] = []
     judge(counts, "vectors", [REFUSED, CONFORMING], [Difference("refused", "4", "we refuse some", exact=False)])
     assert (counts[0].conforming, sum(counts[0].differing.values())) == (1, 1)

@@ -32,7 +32,7 @@ def test_a_wildcard_inside_a_name_matches_nothing(corpus: dict[str, list[dict[st
     judge(counts, "rs_cors: wildcard_match", outcomes, [named])
 
 
-def test_lists_allow_the_same_origins_but_for_an_empty_one_and_a_bare_wildcard(
+def test_lists_allow_the_same_origins_with_two_exceptions(
     corpus: dict[str, list[dict[str, Any]]], counts: list[Count]
 ) -> None:
     outcomes = [

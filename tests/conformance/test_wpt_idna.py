@@ -60,7 +60,7 @@ def corpora() -> dict[str, list[dict[str, Any]]]:
     ("name", "differences"),
     [("wpt_toascii", (NO_HOST, INVISIBLE)), ("wpt_idnatestv2", (TRAILING_DOT, NO_HOST, INVISIBLE))],
 )
-def test_an_entry_becomes_what_a_browser_sends_and_matches_it_or_is_rejected(
+def test_an_entry_matches_what_a_browser_sends_or_is_rejected(
     corpora: dict[str, list[dict[str, Any]]], name: str, differences: tuple[Difference, ...], counts: list[Count]
 ) -> None:
     outcomes = []

@@ -34,15 +34,13 @@ def serialised(origin: Origin | None) -> str | None:
     return None if origin is None else str(origin)
 
 
-def test_what_a_browser_sends_as_its_origin_is_read_and_written_back_byte_for_byte(
-    cases: list[dict[str, Any]], counts: list[Count]
-) -> None:
+def test_an_origin_from_a_browser_is_read_and_written_unchanged(cases: list[dict[str, Any]], counts: list[Count]) -> None:
     origins = [case["origin"] for case in cases if case.get("origin", "null") != "null"]
     outcomes = (Outcome(origin, origin, serialised(read_origin(origin))) for origin in origins)
     judge(counts, "wpt_url_origin: its origin, as the Origin header", outcomes, (OTHER_SCHEME, HOST))
 
 
-def test_what_a_browser_sends_may_be_listed_and_is_then_allowed(cases: list[dict[str, Any]], counts: list[Count]) -> None:
+def test_an_origin_from_a_browser_can_be_listed(cases: list[dict[str, Any]], counts: list[Count]) -> None:
     outcomes = []
     for origin in dict.fromkeys(case["origin"] for case in cases if case.get("origin", "null") != "null"):
         pattern = accepted(origin)
@@ -111,9 +109,7 @@ NEVER_WRITTEN = (
 )
 
 
-def test_a_url_as_the_referer_gives_its_origin_or_is_refused_and_never_gives_another_one(
-    cases: list[dict[str, Any]], counts: list[Count]
-) -> None:
+def test_a_referer_gives_its_own_origin_or_none(cases: list[dict[str, Any]], counts: list[Count]) -> None:
     outcomes = []
     for case in cases:
         origin = None if case.get("origin", "null") == "null" else case["origin"]
@@ -131,9 +127,7 @@ def referers(case: dict[str, Any]) -> Iterator[str]:
     yield f"{case['origin']}/"
 
 
-def test_the_referer_that_a_browser_sends_from_a_page_gives_the_origin_of_that_page(
-    cases: list[dict[str, Any]], counts: list[Count]
-) -> None:
+def test_the_referer_of_a_page_gives_the_origin_of_that_page(cases: list[dict[str, Any]], counts: list[Count]) -> None:
     pages = [case for case in cases if is_page(case.get("origin")) and case["protocol"] != "blob:"]
     outcomes = (
         Outcome(case["origin"], case["origin"], serialised(read_referer(referer)))

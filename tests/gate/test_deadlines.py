@@ -57,7 +57,7 @@ async def test_after_a_freeze_the_first_request_waits_for_a_fresh_list(hub: Fake
         assert await get(app) == 403
 
 
-async def test_a_list_in_time_lets_remembered_decisions_be(hub: FakeHub) -> None:
+async def test_a_list_in_time_keeps_remembered_decisions(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         app = app_of(it.gate)
         await get(app)
@@ -82,7 +82,7 @@ async def test_a_long_pause_that_the_hub_asked_for_is_kept(hub: FakeHub) -> None
         assert len(hub.requests) == asked
 
 
-async def test_one_request_waits_for_a_hub_that_is_silent_and_the_next_ones_do_not(hub: FakeHub) -> None:
+async def test_only_one_request_waits_for_a_silent_hub(hub: FakeHub) -> None:
     async with guarded(hub, unknown_key_wait=0.01) as it, anyio.create_task_group() as group:
         app = app_of(it.gate)
         hub.always(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
@@ -97,7 +97,7 @@ async def test_one_request_waits_for_a_hub_that_is_silent_and_the_next_ones_do_n
         group.cancel_scope.cancel()
 
 
-async def test_to_decide_never_waits_and_remembers_nothing_past_the_deadline(hub: FakeHub) -> None:
+async def test_decide_never_waits_and_caches_nothing_past_the_deadline(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         assert it.reason() is Reason.ALLOWED
         assert len(it.gate.memos.current) == 1
@@ -143,7 +143,7 @@ def test_a_loop_that_runs_only_during_a_request_serves_no_stale_page(hub: FakeHu
         assert runner.run(get(app)) == 200
 
 
-def test_a_loop_that_was_stopped_keeps_no_page_of_another_one_allowed(hub: FakeHub) -> None:
+def test_a_stopped_loop_keeps_no_page_of_another_loop_allowed(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake)
     app = app_of(gate)
@@ -192,7 +192,7 @@ def test_without_a_refresher_a_started_gate_remembers_nothing(hub: FakeHub) -> N
     assert len(gate.memos.current) == 0
 
 
-async def test_rows_that_never_change_are_remembered_for_ever() -> None:
+async def test_decisions_about_static_rows_are_remembered_for_ever() -> None:
     fake = FakeTime()
     gate = Gatekeeper.from_rows([row(1)])
     app = app_of(gate)

@@ -48,7 +48,7 @@ EVERY_DECISION = [
 ]
 
 
-def test_reasons_stand_in_the_order_in_which_they_are_checked_with_their_status() -> None:
+def test_reasons_are_in_the_order_of_their_checks_with_their_status() -> None:
     assert [(str(reason), reason.status) for reason in Reason] == STATUSES
 
 
@@ -59,7 +59,7 @@ def test_only_allowed_is_allowed(reason: Reason) -> None:
     assert decision.status == dict(STATUSES)[reason]
 
 
-def test_what_is_unknown_of_a_decision_is_none() -> None:
+def test_unknown_parts_of_a_decision_are_none() -> None:
     decision = Decision(Reason.KEY_MISSING)
     assert (decision.key, decision.last8, decision.origin, decision.matched) == (None, None, None, None)
     assert (decision.problem, decision.retry_after, decision.agent_id, decision.add) == (None, None, None, None)
@@ -82,14 +82,14 @@ def test_a_conflict_is_one_value() -> None:
 # Titles and sentences.
 
 
-def test_every_reason_has_a_title_of_its_own_in_a_few_words() -> None:
+def test_every_reason_has_its_own_short_title() -> None:
     titles = [Decision(reason).title for reason in Reason]
     assert len(set(titles)) == len(titles)
     assert all(re.fullmatch(r"[A-Z][a-z ]{4,39}", title) for title in titles)
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_sentence_is_whole_whatever_is_known(reason: Reason) -> None:
+def test_every_sentence_is_complete_with_any_part_unknown(reason: Reason) -> None:
     decisions = [decision for decision in EVERY_DECISION if decision.reason is reason]
     assert len(decisions) == 128
     for decision in decisions:
@@ -143,11 +143,11 @@ def test_a_sentence_says_what_was_seen_and_what_to_do(reason: str, said: str) ->
         ("origin_not_allowed", "add its domain to the key's allowed domains."),
     ],
 )
-def test_a_sentence_does_without_what_is_not_known(reason: str, said: str) -> None:
+def test_a_sentence_omits_unknown_parts(reason: str, said: str) -> None:
     assert said in Decision(Reason(reason)).detail
 
 
-def test_braces_in_what_a_sentence_repeats_are_not_filled_in() -> None:
+def test_braces_in_quoted_text_are_not_replaced() -> None:
     decision = Decision(Reason.KEY_MALFORMED, last8="{origin}", problem="{key} and {0.__class__}")
     assert "{key} and {0.__class__}" in decision.detail
 
@@ -190,7 +190,7 @@ def test_a_refusal_names_no_entry_where_none_can_allow_the_page(entries: tuple[s
         assert "serve it from a domain over https" in decision.detail
 
 
-def test_a_refusal_that_does_not_know_the_page_speaks_of_its_domain() -> None:
+def test_a_refusal_of_an_unknown_page_speaks_of_its_domain() -> None:
     decision = refusal(None)
     assert decision.add is None
     assert "add its domain to the key's allowed domains" in decision.detail
@@ -199,7 +199,7 @@ def test_a_refusal_that_does_not_know_the_page_speaks_of_its_domain() -> None:
 @pytest.mark.parametrize(
     "reason", [reason for reason in Reason if reason not in (Reason.ORIGIN_NOT_ALLOWED, Reason.ALLOWLIST_EMPTY)]
 )
-def test_there_is_no_entry_to_add_where_none_would_help(reason: Reason) -> None:
+def test_no_entry_is_suggested_where_none_would_help(reason: Reason) -> None:
     assert Decision(reason, WIDGET_KEY, LAST8, ORIGIN).add is None
 
 
@@ -227,7 +227,7 @@ def test_a_body_has_every_member_even_where_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize("decision", [Decision(reason, WIDGET_KEY, LAST8, ORIGIN) for reason in Reason])
-def test_nothing_that_is_shown_of_a_decision_holds_the_whole_key(decision: Decision) -> None:
+def test_nothing_shown_of_a_decision_contains_the_whole_key(decision: Decision) -> None:
     for shown in (decision.problem_json().decode(), decision.detail, repr(decision)):
         assert CLIENT_KEY.value[-9:] not in shown
     assert CLIENT_KEY.sha256() not in decision.problem_json().decode()
@@ -338,7 +338,7 @@ def test_nothing_that_is_shown_of_a_decision_holds_the_whole_key(decision: Decis
         ("allowed", "Allowed", f"https://shop.acme.com may use the widget key …{LAST8}."),
     ],
 )
-def test_a_decision_is_explained_in_these_words(reason: str, title: str, detail: str) -> None:
+def test_each_decision_has_its_exact_sentence(reason: str, title: str, detail: str) -> None:
     decision = Decision(
         Reason(reason), None, LAST8, "https://shop.acme.com", add="shop.acme.com", problem="it is bad", retry_after=2
     )

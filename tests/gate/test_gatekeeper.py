@@ -106,18 +106,18 @@ def test_the_first_reason_that_applies_is_the_answer(reason: Reason, key: Any, o
         assert decision.status == reason.status
 
 
-def test_the_cases_have_every_reason_that_a_loaded_list_can_give() -> None:
+def test_the_cases_cover_every_reason_of_a_loaded_list() -> None:
     assert {reason for reason, *_ in CASES} == set(Reason) - {Reason.NOT_READY, Reason.EXPIRED}
 
 
 @pytest.mark.parametrize("key", [None, "nonsense", CONFLICT, STRANGERS_KEY, client_key(1)])
-def test_without_a_list_nothing_else_is_looked_at(key: Any) -> None:
+def test_without_a_list_nothing_else_is_checked(key: Any) -> None:
     decision = Gatekeeper(MemorySource(row(1))).decide(key, ORIGIN)
     assert (decision.reason, decision.status, decision.retry_after) == (Reason.NOT_READY, 503, 2)
     assert decision.origin == ORIGIN
 
 
-def test_an_allowed_page_is_told_what_allows_it() -> None:
+def test_an_allowed_decision_names_the_pattern() -> None:
     decision = DECIDED.decide(client_key(7), "http://localhost:5173")
     assert decision.allowed
     assert (decision.matched, decision.origin, decision.last8) == ("localhost:*", "http://localhost:5173", "00000007")
@@ -125,13 +125,13 @@ def test_an_allowed_page_is_told_what_allows_it() -> None:
     assert decision.key.id == "key-7"
 
 
-def test_a_decision_knows_the_agent_that_its_key_is_pinned_to() -> None:
+def test_a_decision_has_the_pinned_agent_of_its_key() -> None:
     assert DECIDED.decide(client_key(1), ORIGIN).agent_id == "agent-7"
     assert DECIDED.decide(client_key(1), "https://evil.com").agent_id == "agent-7"
     assert DECIDED.decide(STRANGERS_KEY, ORIGIN).agent_id is None
 
 
-def test_a_refused_page_is_told_which_origin_was_seen() -> None:
+def test_a_refusal_names_the_origin_seen() -> None:
     assert DECIDED.decide(client_key(1), "https://evil.com").origin == "https://evil.com"
     assert DECIDED.decide(client_key(1), "null").origin == "null"
     assert DECIDED.decide(client_key(1), "https://acme.com/").origin is None
@@ -139,7 +139,7 @@ def test_a_refused_page_is_told_which_origin_was_seen() -> None:
 
 
 @pytest.mark.parametrize(("reason", "key", "origin", "referer"), CASES)
-def test_no_answer_holds_more_of_a_key_than_its_last_8_characters(
+def test_no_answer_shows_more_of_a_key_than_its_last_8_characters(
     reason: Reason, key: Any, origin: Any, referer: Any
 ) -> None:
     answer = DECIDED.decide(key, origin, referer=referer).problem_json()
@@ -147,7 +147,7 @@ def test_no_answer_holds_more_of_a_key_than_its_last_8_characters(
     assert not key or key is CONFLICT or (key if isinstance(key, bytes) else key.encode(errors="replace")) not in answer
 
 
-def test_only_https_pages_where_the_gate_says_so() -> None:
+def test_http_pages_are_refused_where_the_gate_requires_https() -> None:
     gate = Gatekeeper.from_rows([row(1, domain_allowlist=["acme.com", "localhost:*"])], https_only=True)
     assert gate.https_only
     assert gate.decide(client_key(1), "https://acme.com").allowed
@@ -155,13 +155,13 @@ def test_only_https_pages_where_the_gate_says_so() -> None:
     assert gate.decide(client_key(1), "http://localhost:5173").allowed
 
 
-def test_keys_may_begin_otherwise() -> None:
+def test_the_key_prefix_is_an_option() -> None:
     gate = Gatekeeper.from_rows([row(1)], key_prefix="wk_")
     assert gate.decide("wk_acme_00000001", ORIGIN).allowed
     assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_MALFORMED
 
 
-def test_the_account_of_the_gate_goes_before_that_of_its_source() -> None:
+def test_the_account_of_the_gate_overrides_that_of_its_source() -> None:
     gate = Gatekeeper(StaticSource([row(1)], account="acme"), account="globex")
     assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_UNKNOWN
     assert gate.decide(client_key(1, "globex"), ORIGIN).allowed
@@ -191,7 +191,7 @@ TEXTS = st.one_of(
 
 @settings(max_examples=500, deadline=None)
 @given(key=TEXTS, origin=TEXTS, referer=TEXTS)
-def test_whatever_arrives_is_decided(key: Any, origin: Any, referer: Any) -> None:
+def test_any_input_is_decided(key: Any, origin: Any, referer: Any) -> None:
     first = DECIDED.decide(key, origin, referer=referer)
     assert isinstance(first.reason, Reason)
     assert first.problem_json()
@@ -219,7 +219,7 @@ def test_text_and_bytes_are_decided_alike(key: str, origin: str, *, is_referer: 
 
 
 @pytest.mark.anyio
-async def test_a_key_minted_a_moment_ago_works_at_its_first_request(hub: FakeHub) -> None:
+async def test_a_new_key_works_at_its_first_request(hub: FakeHub) -> None:
     async with gate_of(hub) as gate:
         hub.lists(row(1), row(2))
         assert (await gate.check(client_key(2), ORIGIN)).allowed
@@ -227,7 +227,7 @@ async def test_a_key_minted_a_moment_ago_works_at_its_first_request(hub: FakeHub
 
 
 @pytest.mark.anyio
-async def test_a_key_of_another_account_or_of_no_form_at_all_causes_no_fetch(hub: FakeHub) -> None:
+async def test_a_malformed_or_foreign_key_causes_no_fetch(hub: FakeHub) -> None:
     async with gate_of(hub) as gate:
         for key in ("nonsense", None, CONFLICT, b"\xff" * 1000):
             assert not (await gate.check(key, ORIGIN)).allowed
@@ -235,7 +235,7 @@ async def test_a_key_of_another_account_or_of_no_form_at_all_causes_no_fetch(hub
 
 
 @pytest.mark.anyio
-async def test_known_keys_never_wait_for_the_hub_whatever_is_decided(hub: FakeHub) -> None:
+async def test_known_keys_never_wait_for_the_hub(hub: FakeHub) -> None:
     async with gate_of(hub) as gate:
         for origin in (ORIGIN, "https://evil.com", "null", None):
             await gate.check(client_key(1), origin)
@@ -260,7 +260,7 @@ async def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds(
 
 
 @pytest.mark.anyio
-async def test_a_flood_of_unknown_keys_at_once_shares_one_fetch(hub: FakeHub) -> None:
+async def test_concurrent_unknown_keys_share_one_fetch(hub: FakeHub) -> None:
     async with gate_of(hub, refresh_interval=1e6) as gate, anyio.create_task_group() as group:
         for number in range(20, 120):
             group.start_soon(gate.check, client_key(number), ORIGIN)
@@ -270,7 +270,7 @@ async def test_a_flood_of_unknown_keys_at_once_shares_one_fetch(hub: FakeHub) ->
 
 
 @pytest.mark.anyio
-async def test_beyond_that_an_unknown_key_is_answered_at_once(hub: FakeHub) -> None:
+async def test_beyond_the_budget_an_unknown_key_is_refused_immediately(hub: FakeHub) -> None:
     async with gate_of(hub, unknown_key_wait=30) as gate:
         for _ in range(3):
             await gate.check(STRANGERS_KEY, ORIGIN)
@@ -305,7 +305,7 @@ async def test_an_unknown_key_stays_unknown_while_the_hub_fails(hub: FakeHub) ->
 
 
 @pytest.mark.anyio
-async def test_a_gate_without_a_list_is_not_ready_and_then_is(hub: FakeHub) -> None:
+async def test_a_gate_is_not_ready_until_its_first_list(hub: FakeHub) -> None:
     fake = FakeTime()
     hub.always(Answer(503))
     async with gate_of(hub, fake, start_timeout=0.01) as gate:
@@ -322,7 +322,7 @@ async def test_a_gate_without_a_list_is_not_ready_and_then_is(hub: FakeHub) -> N
 
 
 @pytest.mark.anyio
-async def test_starting_takes_no_longer_than_allowed_and_goes_on_afterwards(hub: FakeHub) -> None:
+async def test_a_start_times_out_and_goes_on_in_the_background(hub: FakeHub) -> None:
     gate = gate_of(hub, start_timeout=0.05)
     async with AsyncExitStack() as stack:
         began = time.monotonic()
@@ -335,7 +335,7 @@ async def test_starting_takes_no_longer_than_allowed_and_goes_on_afterwards(hub:
 
 
 @asyncio_only
-async def test_requests_wait_for_the_first_list_until_the_start_is_over_and_not_once_each(hub: FakeHub) -> None:
+async def test_requests_share_one_start_timeout(hub: FakeHub) -> None:
     gate = gate_of(hub, start_timeout=0.1, clock=time.monotonic)
     with hub.held():
         began = time.monotonic()
@@ -345,7 +345,7 @@ async def test_requests_wait_for_the_first_list_until_the_start_is_over_and_not_
 
 
 @asyncio_only
-async def test_requests_that_wait_for_the_first_list_are_let_go_by_it(hub: FakeHub) -> None:
+async def test_the_first_list_releases_waiting_requests(hub: FakeHub) -> None:
     gate = gate_of(hub, clock=time.monotonic)
     with hub.held() as hold:
         asking = [asyncio.create_task(gate.check(client_key(1), ORIGIN)) for _ in range(10)]
@@ -355,7 +355,7 @@ async def test_requests_that_wait_for_the_first_list_are_let_go_by_it(hub: FakeH
 
 
 @pytest.mark.anyio
-async def test_a_gate_of_rows_needs_no_starting_and_bears_it() -> None:
+async def test_a_gate_of_static_rows_need_not_be_started() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     assert (await gate.check(client_key(1), ORIGIN)).allowed
     async with gate, gate.lifespan(object()):
@@ -365,7 +365,7 @@ async def test_a_gate_of_rows_needs_no_starting_and_bears_it() -> None:
     assert gate.status.state == "fresh"
 
 
-def test_rows_that_never_change_never_expire() -> None:
+def test_static_rows_never_expire() -> None:
     fake = FakeTime()
     gate = Gatekeeper(StaticSource([row(1)]), clock=fake.clock, soft_stale=1, hard_stale=2)
     fake.now += 1e9
@@ -373,7 +373,7 @@ def test_rows_that_never_change_never_expire() -> None:
     assert gate.decide(client_key(1), ORIGIN).allowed
 
 
-def test_rows_that_look_alike_show_in_the_status() -> None:
+def test_ambiguous_rows_are_in_the_status() -> None:
     assert DECIDED.status.ambiguous == ("ambigous",)
     assert DECIDED.status.keys == 7
 
@@ -382,7 +382,7 @@ def test_rows_that_look_alike_show_in_the_status() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_status_tells_how_fresh_the_list_is_and_what_happened_to_it(hub: FakeHub) -> None:
+async def test_the_status_has_the_freshness_and_history_of_the_list(hub: FakeHub) -> None:
     fake = FakeTime()
     rows = [row(1), row(2, last8="00000001"), *(row(number) for number in range(3, 11))]
     hub.lists(*rows, bad_row(11), etag='"1"')
@@ -412,7 +412,7 @@ async def test_the_status_tells_how_fresh_the_list_is_and_what_happened_to_it(hu
 
 
 @asyncio_only
-async def test_a_refresh_starts_the_gate_if_need_be(hub: FakeHub) -> None:
+async def test_a_refresh_starts_the_gate(hub: FakeHub) -> None:
     gate = gate_of(hub)
     report = await gate.refresh()
     assert report.outcome in {"changed", "unchanged"}
@@ -429,7 +429,7 @@ async def test_a_refresh_reports_a_failure_and_raises_nothing(hub: FakeHub) -> N
 
 
 @pytest.mark.anyio
-async def test_a_gate_knows_the_allowlists_of_its_keys_and_what_they_allow_together(hub: FakeHub) -> None:
+async def test_a_gate_has_the_allowlists_of_its_keys(hub: FakeHub) -> None:
     hub.lists(row(1), row(2, domain_allowlist=["*.globex.com"]), row(3, domain_allowlist=["x.com"], disabled_at="now"))
     async with gate_of(hub) as gate:
         first, second = (gate.decide(client_key(number), "https://a.globex.com").key for number in (1, 2))
@@ -473,7 +473,7 @@ async def test_a_gate_over_a_file_follows_it(tmp_path: Path) -> None:
 
 
 @asyncio_only
-async def test_a_gate_over_the_reference_hub_lets_a_new_key_in_and_a_revoked_one_out(tmp_path: Path) -> None:
+async def test_a_gate_follows_the_reference_hub(tmp_path: Path) -> None:
     with served_hub(tmp_path) as served, HubClient(served.url, served.token) as client:
         async with Gatekeeper(HubSource(served.url, served.token), unknown_key_wait=5) as gate:
             created = await anyio.to_thread.run_sync(
@@ -490,7 +490,7 @@ async def test_a_gate_over_the_reference_hub_lets_a_new_key_in_and_a_revoked_one
             assert (await gate.refresh()).outcome == "unchanged"
 
 
-def test_wrong_options_are_all_named_together() -> None:
+def test_all_wrong_options_are_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         Gatekeeper(
             "https://hub.example",  # type: ignore[arg-type]  # what people pass by mistake
@@ -519,29 +519,29 @@ def test_wrong_options_are_all_named_together() -> None:
 @pytest.mark.parametrize(
     "name", ["refresh_interval", "fetch_timeout", "soft_stale", "unknown_key_wait", "start_timeout", "hard_stale"]
 )
-def test_seconds_are_a_number(name: str, value: object) -> None:
+def test_seconds_must_be_a_number(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         Gatekeeper(MemorySource(), **{name: value})  # type: ignore[arg-type]  # what people pass by mistake
 
 
 @pytest.mark.parametrize("options", [{"unknown_key_wait": 0}, {"start_timeout": 0}, {"hard_stale": 0}])
-def test_some_seconds_may_be_none_at_all(options: dict[str, Any]) -> None:
+def test_some_seconds_may_be_0(options: dict[str, Any]) -> None:
     Gatekeeper(MemorySource(), **options)
 
 
 @pytest.mark.parametrize("prefix", [None, 7, "pk_ü", b"pk_live_"])
-def test_a_key_prefix_is_ascii_text(prefix: Any) -> None:
+def test_a_key_prefix_must_be_ascii_text(prefix: Any) -> None:
     with pytest.raises(ConfigError, match="key_prefix"):
         Gatekeeper(MemorySource(), key_prefix=prefix)
 
 
-def test_rows_that_are_no_widget_keys_are_named_at_once() -> None:
+def test_invalid_static_rows_are_named() -> None:
     with pytest.raises(ConfigError, match=r"row 1 \(id 'key-2'\)"):
         Gatekeeper.from_rows([row(1), bad_row(2)])
 
 
 @pytest.mark.anyio
-async def test_a_key_of_another_account_never_makes_the_gate_ask_the_hub(hub: FakeHub) -> None:
+async def test_a_key_of_another_account_causes_no_fetch(hub: FakeHub) -> None:
     gate = Gatekeeper(HubSource(hub.url, "sk_live_acme_x"), refresh_interval=3600)
     async with gate:
         asked = len(hub.fetches)

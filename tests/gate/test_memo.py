@@ -58,7 +58,7 @@ def test_a_referer_is_never_taken_for_an_origin() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "nonsense", client_key(99), client_key(1, "globex"), CONFLICT, "x" * 10_000])
-def test_what_no_row_decided_is_not_remembered(key: Any) -> None:
+def test_decisions_without_a_row_are_not_remembered(key: Any) -> None:
     gate = Gatekeeper.from_rows([row(1)], account="acme")
     assert not gate.decide(key, ORIGIN).allowed
     assert not gate.memos.current
@@ -72,7 +72,7 @@ def test_a_flood_of_unknown_keys_is_not_remembered() -> None:
 
 
 @pytest.mark.parametrize(("host", "most"), [("acme.com", MOST_ALLOWED), ("evil.com", MOST_REFUSED)])
-def test_the_memo_is_bounded_whoever_asks(host: str, most: int) -> None:
+def test_the_memo_is_bounded(host: str, most: int) -> None:
     gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
     for number in range(most + 1000):
         gate.decide(client_key(1), f"https://p{number}.{host}")
@@ -80,7 +80,7 @@ def test_the_memo_is_bounded_whoever_asks(host: str, most: int) -> None:
     assert len(gate.memos.current) > most - ROOM
 
 
-def test_a_flood_of_foreign_pages_takes_no_room_from_those_that_are_let_in() -> None:
+def test_a_flood_of_foreign_pages_evicts_no_allowed_page() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     first = gate.decide(client_key(1), ORIGIN)
     for number in range(MOST_ALLOWED + MOST_REFUSED):
@@ -102,7 +102,7 @@ def test_two_origins_are_not_remembered() -> None:
     assert not gate.memos.current
 
 
-def test_threads_that_decide_at_once_never_fail_each_other() -> None:
+def test_concurrent_threads_do_not_fail_each_other() -> None:
     gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
     for number in range(MOST_ALLOWED):
         gate.decide(client_key(1), f"https://p{number}.acme.com")
@@ -128,7 +128,7 @@ def test_threads_that_decide_at_once_never_fail_each_other() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_gate_that_nobody_keeps_fresh_remembers_nothing(hub: FakeHub) -> None:
+async def test_a_gate_without_a_refresher_remembers_nothing(hub: FakeHub) -> None:
     gate = gate_of(hub)
     async with gate:
         assert gate.decide(client_key(1), ORIGIN).allowed
@@ -139,7 +139,7 @@ async def test_a_gate_that_nobody_keeps_fresh_remembers_nothing(hub: FakeHub) ->
 
 
 @pytest.mark.anyio
-async def test_a_change_of_any_key_is_decided_by_at_once(hub: FakeHub) -> None:
+async def test_a_change_of_any_key_applies_immediately(hub: FakeHub) -> None:
     gate = gate_of(hub)
     async with gate:
         for fields, reason in (
@@ -158,7 +158,7 @@ async def test_a_change_of_any_key_is_decided_by_at_once(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_remembered_expires_with_the_list(hub: FakeHub) -> None:
+async def test_remembered_decisions_expire_with_the_list(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
@@ -178,7 +178,7 @@ async def test_what_is_remembered_expires_with_the_list(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_remembered_expires_with_the_list_during_a_fetch_that_fails(hub: FakeHub) -> None:
+async def test_remembered_decisions_expire_during_a_failing_fetch(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate, anyio.create_task_group() as group:
@@ -194,7 +194,7 @@ async def test_what_is_remembered_expires_with_the_list_during_a_fetch_that_fail
 
 
 @pytest.mark.anyio
-async def test_what_is_decided_at_the_very_moment_of_expiry_does_not_outlive_it(hub: FakeHub) -> None:
+async def test_a_decision_at_the_moment_of_expiry_does_not_outlive_it(hub: FakeHub) -> None:
     fake = FakeTime()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
@@ -216,7 +216,7 @@ async def test_what_is_decided_at_the_very_moment_of_expiry_does_not_outlive_it(
         | st.sampled_from(["forget", "tell"])
     )
 )
-def test_every_request_is_counted_once_whatever_is_evicted_and_forgotten(steps: list[Any]) -> None:
+def test_every_request_is_counted_once_through_evictions(steps: list[Any]) -> None:
     told: Counter[Reason] = Counter()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gatekeeper.gate.memo.MOST_ALLOWED", 3)
@@ -254,7 +254,7 @@ def test_only_allowed_requests_use_a_key_and_each_use_is_taken_once() -> None:
     assert tally.reasons[Reason.ALLOWED] == 1 + allowed
 
 
-def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted() -> None:
+def test_the_oldest_decision_is_evicted_and_its_uses_are_counted() -> None:
     tally = Tally()
     memo = Memo(tally, math.inf, most_allowed=2, room=1)
     kept = [remembered(Reason.ALLOWED, number) for number in range(3)]
@@ -268,7 +268,7 @@ def test_what_makes_room_for_another_is_the_oldest_and_its_uses_are_counted() ->
     assert tally.keys == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
 
 
-def test_where_another_thread_is_at_the_memo_a_decision_is_made_and_counted_without_it() -> None:
+def test_under_lock_contention_a_decision_is_made_and_counted() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     with gate.memos.current._lock:
         assert gate.decide(client_key(1), ORIGIN).allowed
@@ -297,5 +297,5 @@ LONGEST = b"o" * MAX_ORIGIN_LENGTH
         ((b"key", None, CONFLICT), None),
     ],
 )
-def test_a_decision_is_remembered_by_all_that_decided_it(asked: Any, by: object) -> None:
+def test_a_decision_is_remembered_by_all_its_inputs(asked: Any, by: object) -> None:
     assert memo_key(*asked) == by
