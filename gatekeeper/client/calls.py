@@ -120,7 +120,9 @@ class Calls:
         if call.body is not None:
             content = _encode(call.body)
             headers["content-type"] = "application/json"
-        return http.build_request(call.method, self.url + call.path, content=content, headers=headers)
+        # An ETag may hold obs-text (RFC 9110 section 8.8.3), which Latin-1 sends back byte for byte.
+        raw_headers = httpx.Headers(headers, encoding="latin-1")
+        return http.build_request(call.method, self.url + call.path, content=content, headers=raw_headers)
 
     def transport_errors(self) -> AbstractContextManager[None]:
         """See `Refusals.transport_errors`."""

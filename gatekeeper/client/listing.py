@@ -85,8 +85,7 @@ async def fetch(
             _require_same(calls, response, validator)
             yield None
         elif response.is_success:
-            etag, dated_at = response.headers.get("etag"), _dated_at(response)
-            yield Listing(chunks, etag, dated_at=dated_at, is_copy="age" in response.headers)
+            yield Listing(chunks, _etag(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
         else:
             raise calls.refusals.refusal(await _beginning(response, chunks))
     finally:
@@ -179,10 +178,15 @@ _ABOUT_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 
 
 def _require_same(calls: Calls, response: httpx.Response, validator: str | None) -> None:
-    etag = response.headers.get("etag", validator)
+    etag = _etag(response) or validator or ""
     if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
         problem = f"the hub at {calls.url} answered 304 for another list ({etag}) than the requested one"
         raise HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
+
+
+def _etag(response: httpx.Response) -> str | None:
+    """The ETag, in which each character stands for a byte."""
+    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == b"etag"), None)
 
 
 def _unusable(calls: Calls, response: httpx.Response, what: str) -> HubProtocolError:

@@ -22,6 +22,7 @@ from gatekeeper import (
     HubServerError,
     HubSource,
     HubTransportError,
+    Unchanged,
 )
 from gatekeeper.client import KeyUsage
 from tests.client.support import NOON
@@ -335,3 +336,18 @@ async def test_an_httpx_client_made_by_a_factory_is_closed_with_the_source(hub: 
             raise ZeroDivisionError
     assert [client.is_closed for client in made] == [True] * 3
     assert {request.headers["x-made-by"] for request in hub.requests} == {"a test"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("etag", [b'"v\xe9rsion"', b'W/"\xff\x80"', b'"v\xc3\xa9rsion"'])
+async def test_an_etag_with_obs_text_is_sent_back_byte_for_byte(hub: FakeHub, etag: bytes) -> None:
+    """RFC 9110 section 8.8.3 allows bytes above 0x7F, which are no text in any one encoding."""
+    text = etag.decode("latin-1")
+    hub.always(lambda request: Answer(304 if "if-none-match" in request.headers else 200, b"[]", {"etag": text}))
+    async with HubSource(hub.url, TOKEN).connect() as updates:
+        async with updates(Basis()) as update:
+            assert isinstance(update, FullList)
+            assert update.listing.validator == text
+        async with updates(Basis(update.listing.validator)) as update:
+            assert isinstance(update, Unchanged)
+    assert hub.requests[1].headers["if-none-match"] == text
