@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
@@ -251,7 +251,9 @@ async def _change(
     changes = {field: Change(getattr(row, field), value) for field, value in wanted.items() if value != getattr(row, field)}
     if not changes:
         return row
-    values = {field: change.after for field, change in changes.items()} | {"updated_at": now}
+    # Gates take an older row for that of an old copy, so this never goes back, whatever the clock does.
+    updated_at = max(now, row.updated_at + timedelta(microseconds=1))
+    values = {field: change.after for field, change in changes.items()} | {"updated_at": updated_at}
     await connection.execute(update(widget_keys).where(_is(bearer.account, row.id)).values(values))
     disabling = {field: changes.pop(field) for field in ("disabled_at",) if field in changes}
     if changes:

@@ -1,5 +1,7 @@
 """PATCH /api/v1/widget-keys/{id}."""
 
+from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -136,3 +138,15 @@ async def test_a_rejected_entry_rejects_the_whole_update(acme: httpx.AsyncClient
     errors = assert_problem(answer, 400, "allowlist_invalid")["errors"]
     assert [(error["entry"], error["reason"]) for error in errors] == [("null", "null")]
     assert await list_rows(acme) == [row]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -3600.0])
+async def test_updated_at_never_goes_back(hub: RunningHub, acme: httpx.AsyncClient, seconds: float) -> None:
+    """The clock of the hub stands still, or is set back. A gate takes an older row for that of an old copy."""
+    row = await create(acme)
+    hub.clock.advance(seconds)
+    times = [row["updated_at"]]
+    for disabled in (True, False, True):
+        times += [(await update(acme, row, disabled=disabled))["updated_at"]]
+    moments = [datetime.fromisoformat(each) for each in times]
+    assert all(before < after for before, after in pairwise(moments))
