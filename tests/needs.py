@@ -7,9 +7,10 @@ from typing import NoReturn
 
 import pytest
 
+from .support.nginx import find_nginx
 from .support.postgres import find_postgres
 
-__all__ = ("chromium", "lacking", "postgres")
+__all__ = ("chromium", "lacking", "nginx", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
 
@@ -20,6 +21,14 @@ def chromium() -> Path:
     if found is None:
         lacking("Chromium is not installed: apt-get install chromium")
     return Path(found)
+
+
+def nginx() -> str:
+    """Find nginx, or skip the test."""
+    program = find_nginx()
+    if program is None:
+        lacking("nginx is not installed: apt-get install nginx-light")
+    return program
 
 
 def postgres() -> Path:

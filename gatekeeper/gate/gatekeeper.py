@@ -209,14 +209,17 @@ class Gatekeeper:
         """
         await self._started()
 
-    async def refresh(self) -> RefreshReport:
+    async def refresh(self, *, trust: bool = False) -> RefreshReport:
         """Fetch the list once more, beginning after this call.
+
+        Args:
+            trust: take the list as it is, though its rows may be older than those held: after the hub was restored.
 
         Returns:
             The outcome.
         """
         refresher = await self._started()
-        return RefreshReport("unchanged") if refresher is None else await refresher.refresh()
+        return RefreshReport("unchanged") if refresher is None else await refresher.refresh(trust=trust)
 
     @property
     def decisions(self) -> Counter[Reason]:

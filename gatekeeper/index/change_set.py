@@ -24,6 +24,7 @@ class ChangeSet:
         retained: as the attribute.
         duplicate_ids: as the attribute.
         slots_are_stable: as the attribute.
+        overruled_count: as the attribute.
 
     Attributes:
         added_count: the number of keys to add.
@@ -34,6 +35,7 @@ class ChangeSet:
         revoked_at: the disabled_at values of the rows that revoke a known key.
         slots_are_stable: whether the slots that `ListDiff.add_rows` returned stay valid after `apply`, because no later row
             changed one of their keys.
+        overruled_count: how many rows, or missing rows, of the list do not count, because what the index has is newer.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ChangeSet:
         retained: list[str],
         duplicate_ids: set[str],
         slots_are_stable: bool,
+        overruled_count: int = 0,
     ) -> None:
         self.added_count: Final = len(new)
         self.changed_count: Final = pending.changed_count
@@ -54,6 +57,7 @@ class ChangeSet:
         self.duplicate_ids = duplicate_ids
         self.revoked_at = pending.revoked_at
         self.slots_are_stable = slots_are_stable
+        self.overruled_count = overruled_count
         self._index = index
         self._new = new
         self._pending = pending

@@ -21,6 +21,7 @@ from gatekeeper.index.packed import (
     winning_row,
     with_revocation,
 )
+from gatekeeper.index.precedence import Precedence
 from gatekeeper.index.replacements import PendingRows
 from gatekeeper.keys.widget_key import WidgetKey
 
@@ -28,6 +29,7 @@ __all__ = ("ListDiff", "load")
 
 MAX_SHOWN = 10  # rejected rows that are kept
 MAX_ROW = 64 * 1024  # bytes of a packed row; 100 entries of the usual length take 3 KB
+LISTED_UNLESS_OLDER = Precedence()
 
 
 def load(index: KeyIndex, rows: Iterable[WidgetKey]) -> None:
@@ -51,6 +53,7 @@ class ListDiff:
     Args:
         index: the index, which must not change before the change set is applied.
         expired_ids: the ids of keys that an unreadable row no longer retains, unless they are disabled.
+        precedence: chooses between the held and the listed row of a key.
 
     Attributes:
         count: the number of rows added so far.
@@ -58,12 +61,16 @@ class ListDiff:
         rejected_reasons: the number of unreadable rows, by reason.
     """
 
-    def __init__(self, index: KeyIndex, *, expired_ids: Collection[str] = ()) -> None:
+    def __init__(
+        self, index: KeyIndex, *, expired_ids: Collection[str] = (), precedence: Precedence = LISTED_UNLESS_OLDER
+    ) -> None:
         self.count = 0
         self.rejected: list[InvalidRow] = []
         self.rejected_reasons: Counter[RowReason] = Counter()
         self._index = index
         self._expired_ids = expired_ids
+        self._precedence = precedence
+        self._overruled_count = 0  # rows of the list that the held row overrules
         # By slot, the `count` at which the winning row of the key came; 0 if none has come.
         self._seen_at = array("I", bytes(array("I").itemsize * index.slots))
         self._seen_count = 0  # of known keys
@@ -113,9 +120,16 @@ class ListDiff:
             else:
                 seen_at[slot] = self.count
                 self._seen_count += 1
-                slots.append(slot)
-                if not is_same:
-                    pending.add(known, packed_row, self.count)
+                if is_same:
+                    slots.append(slot)
+                    continue
+                chosen, kind = self._precedence.choose(row_of(known), packed_row)
+                if chosen is packed_row:
+                    slots.append(slot)
+                else:
+                    self._overruled_count += 1
+                if kind != "none":
+                    pending.add(known, chosen, self.count, kind)
         pending.compress()
         return slots if len(slots) == self.count - before else None
 
@@ -150,6 +164,10 @@ class ListDiff:
             new = yield from self._compare_new(repeated, known)
             yield from self._reconcile_known(known, new, removed, retained)
             yield from self._reconcile_new(new)
+        if not self._precedence.may_loosen:
+            self._overruled_count += len(self._new) + len(removed)
+            self._new.drop_all()
+            removed.clear()
         self._seen_at = array("I")  # frees memory before the change set is applied
         return ChangeSet(
             self._index,
@@ -159,6 +177,7 @@ class ListDiff:
             retained=retained,
             duplicate_ids=self._duplicate_ids,
             slots_are_stable=self._slots_are_stable,
+            overruled_count=self._overruled_count,
         )
 
     def _repeat(self, known: bytes, row_id: str, row: bytes) -> None:
@@ -191,14 +210,14 @@ class ListDiff:
         is_plain = not self._new and not self._rejected_ids
         if is_plain and self._seen_count == len(self._index):
             return shared, removed
-        new_ids = (yield from self._new.hash_sets()) if self._seen_count else []
+        new_ids = yield from self._new.hash_sets()
         for step in self._index.walk():
             for last8, packed in step:
                 seen = self._seen_at[slot_of(packed)]
                 if seen and is_plain:
                     continue
                 row_id = id_of(packed)
-                if row_id in self._rejected_ids or (seen and hash(row_id) in new_ids[hash(row_id) % BUCKETS]):
+                if row_id in self._rejected_ids or hash(row_id) in new_ids[hash(row_id) % BUCKETS]:
                     shared[row_id] = (last8, packed)
                 elif not seen:
                     removed.append((last8, packed))
@@ -250,9 +269,12 @@ class ListDiff:
                         self._slots_are_stable = False
                     continue
                 if place is not None:
+                    if not seen:
+                        self._overruled_count += 1
+                        disabled_at = unpack(self._new[place]).disabled_at if disabled_at is None else disabled_at
                     self._drop(place)
                     del new[row_id]
-                if not seen:
+                elif not seen:
                     retained.append(row_id)
                 row = self._latest_row(packed)
                 after = with_revocation(row, disabled_at)
@@ -270,9 +292,9 @@ class ListDiff:
         if place is None:
             return True
         seen_at = self._seen_at[slot_of(packed)]
-        if not seen_at:
-            return False
         row, new = self._latest_row(packed), row_of(self._new[place])
+        if not seen_at:
+            return self._precedence.choose(row, new)[0] is not new
         is_first = seen_at < self._seen_at[slot_of(self._new[place])]
         return (winning_row(row, new) if is_first else winning_row(new, row)) is row
 

@@ -65,6 +65,10 @@ class NewRows:
         """Do not add the row at a place."""
         self._dropped.add(place)
 
+    def drop_all(self) -> None:
+        """Do not add any row."""
+        self._dropped.update(range(len(self._packed)))
+
     def repeated_hashes(self) -> Generator[None, None, set[int]]:
         """Find the hashes that several ids share."""
         repeated: set[int] = set()

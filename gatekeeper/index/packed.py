@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from struct import Struct
 from types import GenericAlias
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
@@ -17,8 +17,10 @@ from gatekeeper.keys.widget_key import WidgetKey
 __all__ = (
     "SLOT",
     "STEP",
+    "Change",
     "ChangeKind",
     "classify_change",
+    "compare_rows",
     "drain",
     "has_row",
     "id_of",
@@ -59,6 +61,7 @@ _as_tuple = msgspec.structs.astuple
 _ALLOWLIST = WidgetKey.__struct_fields__.index("domain_allowlist")
 _DISABLED_AT = WidgetKey.__struct_fields__.index("disabled_at")
 _LAST_USED_AT = WidgetKey.__struct_fields__.index("last_used_at")
+_UPDATED_AT = WidgetKey.__struct_fields__.index("updated_at")
 
 
 def pack(key: Any) -> bytes:
@@ -121,15 +124,37 @@ def unpack_row(row: bytes | memoryview) -> WidgetKey:
     return WidgetKey(*_decode(row))
 
 
-def classify_change(before: bytes, after: bytes) -> ChangeKind:
-    """Classify the change between two rows of a key."""
+class Change(NamedTuple):
+    """The change between two rows of a key.
+
+    Attributes:
+        kind: "use" if only last_used_at differs; "revocation" if the key is newly disabled.
+        updated_before, updated_after: the rows' own `updated_at`.
+        disabled_at: that of the second row.
+    """
+
+    kind: ChangeKind
+    updated_before: str | None = None
+    updated_after: str | None = None
+    disabled_at: object = None
+
+
+def compare_rows(before: bytes, after: bytes) -> Change:
+    """Compare two rows of a key."""
     if before == after:
-        return "none"
+        return Change("none")
     known, now = _decode(before), _decode(after)
     if now[_DISABLED_AT] is not None and known[_DISABLED_AT] is None:
-        return "revocation"
-    used_now = (*known[:_LAST_USED_AT], now[_LAST_USED_AT], *known[_LAST_USED_AT + 1 :])
-    return "use" if _encode(used_now) == after else "change"
+        kind: ChangeKind = "revocation"
+    else:
+        used_now = (*known[:_LAST_USED_AT], now[_LAST_USED_AT], *known[_LAST_USED_AT + 1 :])
+        kind = "use" if _encode(used_now) == after else "change"
+    return Change(kind, known[_UPDATED_AT], now[_UPDATED_AT], now[_DISABLED_AT])
+
+
+def classify_change(before: bytes, after: bytes) -> ChangeKind:
+    """Classify the change between two rows of a key."""
+    return compare_rows(before, after).kind
 
 
 def winning_row(first: bytes, second: bytes) -> bytes:

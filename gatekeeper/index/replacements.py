@@ -37,20 +37,21 @@ class PendingRows:
         """The number of keys with a changed field other than last_used_at."""
         return self._kinds["change"] + self._kinds["revocation"]
 
-    def add(self, known: bytes, row: bytes, seen_at: int) -> None:
+    def add(self, known: bytes, row: bytes, seen_at: int, kind: ChangeKind) -> None:
         """Add the first row for a known key.
 
         Args:
             known: the packed key as the index has it.
             row: its new row, which differs from the known one.
             seen_at: the number of the row in the list, higher than in the call before.
+            kind: how the row differs from the known one.
         """
         if not self._rows:
             self._first_seen_at.append(seen_at)
         self._rows.append(known[:SLOT] + row)
         if len(self._rows) == STEP:
             self.compress()
-        self._count(row_of(known), row)
+        self._count(row, kind)
 
     def compress(self) -> None:
         """Compress the rows added since the last block."""
@@ -71,7 +72,7 @@ class PendingRows:
         slot = slot_of(known)
         self._overrides[slot] = None if row is None or row == before else with_slot(slot, row)
         if row is not None:
-            self._count(before, row)
+            self._count(row, classify_change(before, row))
 
     def latest_row(self, known: bytes, seen_at: int) -> bytes:
         """Return the pending row of a key, otherwise its known row.
@@ -92,11 +93,10 @@ class PendingRows:
         self._first_seen_at.clear()
         yield from steps_of(filter(None, overrides.values()))
 
-    def _count(self, before: bytes, after: bytes) -> None:
-        kind = classify_change(before, after)
+    def _count(self, row: bytes, kind: ChangeKind) -> None:
         self._kinds[kind] += 1
         if kind == "revocation":
-            self.revoked_at.append(unpack_row(after).disabled_at)
+            self.revoked_at.append(unpack_row(row).disabled_at)
 
     def _find(self, slot: int, seen_at: int) -> bytes | None:
         if slot in self._overrides:

@@ -75,7 +75,7 @@ class SharedList:
 
     def end(self, basis: ListBasis, changes: ChangeSet, asked_at: float) -> None:
         """Note what is known of a list that was applied."""
-        if self.held:
+        if self.held or changes.overruled_count:
             basis = ListBasis(dated_at=basis.dated_at)
         elif not changes.slots_are_stable:
             basis = msgspec.structs.replace(basis, slices={})
@@ -144,7 +144,7 @@ class Applier:
         with self.shared.applying(generation):
             if self.freshness.is_superseded(asked_at):
                 return RefreshReport("unchanged", rejected=rejected)
-            self.shared.begin(self._hold(changes, asked_at))
+            self.shared.begin(self._hold(loaded, changes, asked_at))
             report = RefreshReport(
                 "unchanged" if changes.is_empty else "changed",
                 changes.added_count,
@@ -168,14 +168,19 @@ class Applier:
             # Even when cancelled, or when the event loop is gone: no list stays half applied.
             for _ in steps:
                 pass
-            self.freshness.record_applied(asked_at)
+            if loaded.problem is None:
+                self.freshness.record_success(asked_at)
+            else:
+                self.freshness.record_applied(asked_at)
             self.shared.end(loaded.basis, changes, asked_at)
             if is_change:
                 self.shared.generation += 1
                 self.on_change()
 
-    def _hold(self, changes: ChangeSet, asked_at: float) -> int:
-        total, missing = len(self.index), changes.removed_count
+    def _hold(self, loaded: Loaded, changes: ChangeSet, asked_at: float) -> int:
+        if loaded.problem is not None:
+            return self.shared.held
+        total, missing = len(self.index), 0 if loaded.is_trusted else changes.removed_count
         if not self.guard.holds(missing, total, asked_at):
             return 0
         self.log.removals_held(missing, total, is_first=self.guard.lists == 1)

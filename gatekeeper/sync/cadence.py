@@ -72,14 +72,24 @@ class UnknownKeyBudget:
         Returns:
             Whether there was one.
         """
-        now = self._clock()
-        period = max(BUCKET_PERIOD, BUCKET_DURATIONS * last_duration)
-        self._tokens = min(BUCKET, self._tokens + (now - self._counted_at) / period)
-        self._counted_at = now
+        self._refill(last_duration)
         if self._tokens < 1:
             return False
         self._tokens -= 1
         return True
+
+    def ready_in(self, last_duration: float) -> float:
+        """Seconds until there is a token."""
+        period = self._refill(last_duration)
+        return max(0.0, (1 - self._tokens) * period)
+
+    def _refill(self, last_duration: float) -> float:
+        """Add the tokens since the last call, and give the seconds that one takes."""
+        now = self._clock()
+        period = max(BUCKET_PERIOD, BUCKET_DURATIONS * last_duration)
+        self._tokens = min(BUCKET, self._tokens + (now - self._counted_at) / period)
+        self._counted_at = now
+        return period
 
 
 def backoff(failures: int, first: float, ceiling: float) -> float:

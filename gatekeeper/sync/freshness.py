@@ -31,6 +31,7 @@ class Freshness:
         self._soft_stale = soft_stale
         self._clock = clock
         self._accepted_at: float | None = None
+        self._applied_at = -math.inf  # when the last list that changed the index was asked for
 
     @property
     def has_list(self) -> bool:
@@ -69,16 +70,16 @@ class Freshness:
 
     def is_superseded(self, asked_at: float) -> bool:
         """Whether another event loop has accepted a list asked for later."""
-        return self._accepted_at is not None and asked_at < self._accepted_at
+        return asked_at < self._applied_at
 
     def record_applied(self, asked_at: float) -> None:
         """Note that a list was applied, so that no earlier one follows."""
-        if not self.is_superseded(asked_at):
-            self._accepted_at = asked_at
+        self._applied_at = max(self._applied_at, asked_at)
 
     def record_success(self, asked_at: float) -> None:
         """Note that a list was accepted, or has not changed."""
         self.record_applied(asked_at)
+        self._accepted_at = self._applied_at
         self.from_snapshot = False
 
     def record_restored(self, age: float) -> None:

@@ -147,6 +147,7 @@ class ListSync:
             revocation_lag=log.revocation_lag,
             rejected_rows=log.rejected_rows,
             event_loop_lag=self._alarm.lag,
+            is_refreshing=not self._heartbeat.is_overdue,
         )
 
     def new_refresher(self) -> Refresher:
@@ -166,6 +167,7 @@ class ListSync:
             self._snapshots,
             None if self._reporter is None else self._reporter.report_if_due,
             options.usage_timeout,
+            options.sleep,
         )
 
     async def flush(self) -> None:

@@ -2,8 +2,10 @@
 
 - A list is read in slices as it arrives, and the loader yields to the event loop after each. A slice that the last list
   had, byte for byte, is not read again.
-- A list is accepted when it is complete, no older than the last one by the source's own clock, and at least 80 % of its
-  rows are good.
+- A list is accepted when it is complete, and at least 80 % of its rows are good.
+- A row never loosens by an older one. Of a whole list that is older than the last one by the source's clock, only
+  revocations are taken, and the fetch has failed: a cache on the way keeps an old list, or the clock was set back. If its
+  date goes on with the time, it is believed after 10 minutes.
 - Every 10 minutes the list is asked for without its validator, in case the validator is stuck.
 """
 
@@ -20,6 +22,7 @@ from gatekeeper.errors import InvalidList, InvalidRow, RowReason, SourceError
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import ListDiff
+from gatekeeper.index.precedence import CLOCK_SKEW, Precedence
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import ListReader
 from gatekeeper.sync.clock import Clock
@@ -28,7 +31,6 @@ from gatekeeper.sync.sources import Basis, FullList, Unchanged, Updates
 __all__ = ("KnownSlice", "ListBasis", "ListLoader", "Loaded")
 
 UNCONDITIONAL_AFTER = 600.0  # seconds between two lists that are asked for without a validator
-CLOCK_SKEW = 5.0  # seconds that the clocks of two machines of one hub may differ by
 MAX_REJECTED_SHARE = 0.2
 MAX_ROWS = 2_000_000
 
@@ -71,12 +73,16 @@ class Loaded(NamedTuple):
         basis: what is known of it once it is applied.
         rejected: the first rows that cannot be read.
         rejected_reasons: how many such rows there are, by what is wrong with them.
+        problem: why only the list's revocations count; None if all of it does.
+        is_trusted: whether the list counts as it is, so that no removal is held.
     """
 
     changes: ChangeSet | None
     basis: ListBasis
     rejected: list[InvalidRow]
     rejected_reasons: Mapping[RowReason, int]
+    problem: str | None = None
+    is_trusted: bool = False
 
 
 class ListLoader:
@@ -93,10 +99,16 @@ class ListLoader:
         self._clock = clock
         self._max_rows = max_rows
         self._whole_list_at = clock()
-        self._dates_back_since: float | None = None
+        self._older: _Older | None = None
 
     async def load(
-        self, updates: Updates, basis: ListBasis, expired_ids: Collection[str], *, has_list: bool
+        self,
+        updates: Updates,
+        basis: ListBasis,
+        expired_ids: Collection[str],
+        *,
+        has_list: bool,
+        is_trusted: bool = False,
     ) -> Loaded | None:
         """Read the list; None if the source calls it unchanged.
 
@@ -105,11 +117,12 @@ class ListLoader:
             basis: what is known of the last list.
             expired_ids: ids of keys that are no longer retained for rows that cannot be read.
             has_list: whether there is a list that the source may call unchanged.
+            is_trusted: whether the list counts as it is, however old it may be.
 
         Raises:
             SourceError: if the source fails, or the list is not accepted.
         """
-        is_due = self._clock() - self._whole_list_at >= UNCONDITIONAL_AFTER
+        is_due = is_trusted or self._clock() - self._whole_list_at >= UNCONDITIONAL_AFTER
         async with updates(Basis(None if is_due else basis.validator)) as update:
             if isinstance(update, Unchanged):
                 if not has_list:
@@ -118,17 +131,20 @@ class ListLoader:
             if not isinstance(update, FullList):
                 raise SourceError(f"the source gave {type(update).__name__}: expected FullList or Unchanged")
             listing = update.listing
-            self._require_no_old_copy(listing, basis)
-            diff = ListDiff(self._index, expired_ids=expired_ids)
+            problem = None if is_trusted else self._problem_of_age(listing, basis)
+            precedence = Precedence(listing.dated_at, problem is None, is_trusted)
+            diff = ListDiff(self._index, expired_ids=expired_ids, precedence=precedence)
             slices, digest = await self._read(listing, diff, basis)
         _require_trustworthy(diff)
         changes: ChangeSet | None = await _in_turns(diff.finish())
         self._whole_list_at = self._clock()
+        if problem is not None:
+            return Loaded(changes, ListBasis(dated_at=basis.dated_at), diff.rejected, diff.rejected_reasons, problem)
         loaded = ListBasis(listing.validator, listing.dated_at, digest, slices)
         # Where the last list left no slices, because an id came twice in it, this one may leave some.
         if digest == basis.digest and not expired_ids and slices.keys() <= basis.slices.keys():
             changes, loaded = None, msgspec.structs.replace(loaded, slices=basis.slices)
-        return Loaded(changes, loaded, diff.rejected, diff.rejected_reasons)
+        return Loaded(changes, loaded, diff.rejected, diff.rejected_reasons, is_trusted=is_trusted)
 
     async def _read(self, listing: Listing, diff: ListDiff, basis: ListBasis) -> tuple[dict[bytes, KnownSlice], bytes]:
         slices: dict[bytes, KnownSlice] = {}
@@ -170,23 +186,31 @@ class ListLoader:
         if diff.count == before:
             await anyio.lowlevel.checkpoint()  # a chunk without a complete row yields no slice
 
-    def _require_no_old_copy(self, listing: Listing, basis: ListBasis) -> None:
-        """Refuse a list older than the last one, from a cache."""
+    def _problem_of_age(self, listing: Listing, basis: ListBasis) -> str | None:
+        """Say what is wrong with a list that is older than the last one."""
         if listing.dated_at is None or basis.dated_at is None:
-            return
+            return None
         behind = basis.dated_at - listing.dated_at
         if behind <= (0 if listing.is_copy else CLOCK_SKEW):
-            self._dates_back_since = None
-            return
+            self._older = None
+            return None
         now = self._clock()
-        if self._dates_back_since is None:
-            self._dates_back_since = now
-        # Unless a cache says that it is one, the clock of the source may have been set back, which must not last for ever.
-        if listing.is_copy or now - self._dates_back_since < UNCONDITIONAL_AFTER:
-            raise SourceError(
-                f"the list was made {behind:.0f} s before the last one, by its Date and Age: expected a fresh one; "
-                "let no cache between here and the hub keep the list"
-            )
+        older = self._older = self._older or _Older(now, listing.dated_at)
+        passed = now - older.since
+        goes_on = listing.dated_at - older.dated_at >= passed - CLOCK_SKEW
+        if passed >= UNCONDITIONAL_AFTER and goes_on and not listing.is_copy:
+            return None  # the clock of the source was set back
+        return (
+            f"the list was made {behind:.0f} s before the last one, by its Date and Age, so only revocations count: "
+            "let no cache between here and the hub keep the list"
+        )
+
+
+class _Older(NamedTuple):
+    """Since when lists have been older than the last one, and the date of the first of them."""
+
+    since: float
+    dated_at: float
 
 
 def _require_trustworthy(diff: ListDiff) -> None:

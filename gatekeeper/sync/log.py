@@ -7,10 +7,10 @@ six successes in a row the recovery is logged, and the next failure is logged ag
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index.change_set import ChangeSet
+from gatekeeper.index.precedence import seconds
 from gatekeeper.keys.client_key import mask
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.loading import Loaded
@@ -18,6 +18,7 @@ from gatekeeper.sync.status import RefreshReport, State
 
 __all__ = ("RefreshLog",)
 
+NO_LIST = "every request is refused, because the list of widget keys has not come yet"
 SETTLED_AFTER = 6  # successes in a row, which take a minute by default
 MAX_DUPLICATES = 10  # ids that come more than once, and are logged
 
@@ -47,14 +48,15 @@ class RefreshLog:
         self._logged_error: str | None = None
         self._successes = 0
 
-    def failure(self, report: RefreshReport, bug: Exception | None) -> None:
+    def failure(self, report: RefreshReport, bug: Exception | None, *, has_list: bool) -> None:
         """Record a failed fetch; `bug` is an exception that nothing expects."""
         self.counters["refresh_failed"] += 1
         self.last_error = report.error
         self._successes = 0
         if self._logged_error != report.error:
             level = logging.WARNING if bug is None else logging.ERROR
-            self._logger.log(level, "gatekeeper: the list of widget keys stays as it is: %s", report.error, exc_info=bug)
+            effect = "the list of widget keys stays as it is" if has_list else NO_LIST
+            self._logger.log(level, "gatekeeper: %s: %s", effect, report.error, exc_info=bug)
         self._logged_error = report.error
 
     def success(self, report: RefreshReport) -> None:
@@ -64,7 +66,8 @@ class RefreshLog:
         self._successes += 1
         if self._logged_error is not None and self._successes >= SETTLED_AFTER:
             self._logged_error = None
-            self._logger.info("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
+            # A warning, because uvicorn's default logging shows nothing below it.
+            self._logger.warning("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
 
     def state(self, state: State, age: float | None, keys: int) -> None:
         """Record the state of the list, and log a change."""
@@ -74,9 +77,10 @@ class RefreshLog:
         why = "" if self.last_error is None else f"; {self.last_error}"
         seconds = age or 0.0
         if state == "fresh":
-            self._logged_error = None
             again = "" if before == "never_loaded" else " again"
-            self._logger.info("gatekeeper: the list of widget keys is fresh%s: %d keys", again, keys)
+            level = logging.WARNING if again or self._logged_error else logging.INFO
+            self._logged_error = None
+            self._logger.log(level, "gatekeeper: the list of widget keys is fresh%s: %d keys", again, keys)
         elif state == "degraded":
             text = "gatekeeper: the list of widget keys is degraded: it is %.0f s old, and still decides%s"
             self._logger.warning(text, seconds, why)
@@ -109,6 +113,7 @@ class RefreshLog:
             self.counters[f"rows_rejected_{reason}"] += count
         self.counters["revocations"] += len(changes.revoked_at)
         self.counters["duplicate_ids"] += len(changes.duplicate_ids)
+        self.counters["rows_overruled"] += changes.overruled_count
         for problem in self.rejected:
             if problem not in before:
                 self._logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
@@ -119,7 +124,7 @@ class RefreshLog:
             text = "gatekeeper: several widget keys end with %s and are refused, for they look alike"
             self._logger.error(text, mask(last8))
         self.ambiguous = ambiguous
-        lags = [self._wall_clock() - since for since in map(_seconds, changes.revoked_at) if since is not None]
+        lags = [self._wall_clock() - since for since in map(seconds, changes.revoked_at) if since is not None]
         if lags:
             self.revocation_lag = max(0.0, *lags)
 
@@ -136,12 +141,3 @@ class RefreshLog:
             self._logger.warning("gatekeeper: %s", error)
         else:
             self._logger.error("gatekeeper: the snapshot failed in a way that is a bug", exc_info=error)
-
-
-def _seconds(disabled_at: object) -> float | None:
-    """A time of revocation, in seconds since 1970, if it is one."""
-    try:
-        at = datetime.fromisoformat(disabled_at) if isinstance(disabled_at, str) else None
-    except ValueError:
-        return None
-    return None if at is None else (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -10,13 +10,14 @@
 - Nothing but cancellation ends the loop.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
 
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
-from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.clock import Clock, Sleep
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot_keeper import SnapshotKeeper
@@ -42,18 +43,36 @@ class Refresher:
     snapshots: SnapshotKeeper | None
     after_list: Callable[[], Awaitable[None]] | None  # cancelled when a fetch is wanted
     patience: float  # seconds of the pause that `after_list` may take
+    sleep: Sleep
+    left_alone_until: float = -math.inf  # the source asked for it (Retry-After)
 
-    async def refresh(self) -> RefreshReport:
-        """Fetch the list once more, beginning after this call."""
+    async def refresh(self, *, trust: bool = False) -> RefreshReport:
+        """Fetch the list once more, beginning after this call; with `trust`, take it as it is."""
+        self.schedule.next.is_trusted |= trust
         return await self.schedule.next_fetch()
 
     async def refresh_for_unknown_key(self, wait: float) -> bool:
-        """Refresh within `wait` seconds; whether the budget for unknown keys allows it."""
-        if not self.schedule.is_wanted and not self.budget.take(self.updater.last_duration):
-            return False
+        """Wait for the next fetch that the budget allows, within `wait` seconds.
+
+        Returns:
+            Whether it was worth waiting: False if the budget allows no fetch in time, or the source wants to be left alone.
+        """
+        cycle = self.schedule.next
         with anyio.move_on_after(wait):
-            await self.refresh()
+            if not cycle.is_wanted and not self._may_fetch():
+                pause = self.budget.ready_in(self.updater.last_duration)
+                if pause > wait or self.clock() < self.left_alone_until:
+                    return False
+                await self.sleep(pause)
+                if cycle is self.schedule.next and not cycle.is_wanted and not self._may_fetch():
+                    return False
+            if cycle is self.schedule.next:  # another request may have caused it meanwhile
+                self.schedule.want()
+            await cycle.done.wait()
         return True
+
+    def _may_fetch(self) -> bool:
+        return self.clock() >= self.left_alone_until and self.budget.take(self.updater.last_duration)
 
     async def run(self) -> None:
         """Fetch the list, again and again, until cancelled."""
@@ -76,8 +95,8 @@ class Refresher:
             self.schedule.end()
 
     async def _fetch(self, updates: Updates) -> None:
-        self.schedule.begin()
-        await self._end_fetch(await self.updater.update(updates))
+        cycle = self.schedule.begin()
+        await self._end_fetch(await self.updater.update(updates, is_trusted=cycle.is_trusted))
 
     async def _end_fetch(self, report: RefreshReport) -> None:
         self.log_state()
@@ -87,7 +106,9 @@ class Refresher:
         ended_at = self.clock()
         if self.after_list is not None and report.outcome != "failed":
             await self.schedule.unless_wanted(self.after_list, self.patience)
-        await self._pause_until(ended_at + self._delay(report))
+        due_at = ended_at + self._delay(report)
+        self.left_alone_until = -math.inf if report.retry_after is None else due_at
+        await self._pause_until(due_at)
 
     def _delay(self, report: RefreshReport) -> float:
         updater, has_live_list = self.updater, self.freshness.has_live_list

@@ -13,19 +13,21 @@ from gatekeeper.sync.clock import Alarm, Clock, Sleep
 from gatekeeper.sync.heartbeat import Heartbeat
 from gatekeeper.sync.status import RefreshReport
 
-__all__ = ("Schedule",)
+__all__ = ("FetchCycle", "Schedule")
 
 
-class _FetchCycle:
-    """One fetch, and those who wait for it."""
+class FetchCycle:
+    """One fetch, and the requests that wait for it."""
 
     def __init__(self) -> None:
         self.began_at = math.inf
         self.done = anyio.Event()
         self.report = RefreshReport("failed", error="the refresher was stopped")
         self.is_wanted = False
+        self.is_trusted = False
 
     def finish(self, report: RefreshReport) -> None:
+        """Release the requests."""
         self.report = report
         self.done.set()
 
@@ -38,7 +40,7 @@ class Schedule:
         self._heartbeat = heartbeat
         self._alarm = alarm
         self._clock = clock
-        self._current = self._next = _FetchCycle()
+        self.next = self._current = FetchCycle()
         self._pause: anyio.CancelScope | None = None
         self._pause_ends_at = -math.inf
         self._loaded = anyio.Event()
@@ -47,17 +49,18 @@ class Schedule:
     @property
     def is_wanted(self) -> bool:
         """Whether a request waits for the next fetch."""
-        return self._next.is_wanted
+        return self.next.is_wanted
 
     def start(self) -> None:
         """Note that the refresher runs."""
         self._heartbeat.begin()
 
-    def begin(self) -> None:
+    def begin(self) -> FetchCycle:
         """Begin the next fetch."""
-        self._current, self._next = self._next, _FetchCycle()
+        self._current, self.next = self.next, FetchCycle()
         self._current.began_at = self._clock()
         self._pause_ends_at = -math.inf
+        return self._current
 
     def finish(self, report: RefreshReport) -> None:
         """End the current fetch."""
@@ -71,19 +74,23 @@ class Schedule:
         self.has_ended = True
         self._heartbeat.end()
         self._current.done.set()
-        self._next.done.set()
+        self.next.done.set()
 
     def note_restored(self) -> None:
         """Note that a list from the disk decides until the first fetch."""
         self._loaded.set()
         self._heartbeat.renew()
 
-    async def next_fetch(self) -> RefreshReport:
-        """Wake the loop, and wait for the fetch that begins next."""
-        awaited = self._next
-        awaited.is_wanted = True
+    def want(self) -> FetchCycle:
+        """Wake the loop for the next fetch."""
+        self.next.is_wanted = True
         if self._pause is not None:
             self._pause.cancel()
+        return self.next
+
+    async def next_fetch(self) -> RefreshReport:
+        """Wake the loop, and wait for the fetch that begins next."""
+        awaited = self.want()
         await awaited.done.wait()
         return awaited.report
 

@@ -54,6 +54,7 @@ class Status(msgspec.Struct, frozen=True):
             list that brought any; None before the first.
         rejected_rows: how many rows of the last list could not be read.
         event_loop_lag: seconds that the refresher's waits ended too late in the last minute or two, the worst of them.
+        is_refreshing: whether a refresher runs in this process and keeps to its schedule.
     """
 
     state: State
@@ -70,3 +71,4 @@ class Status(msgspec.Struct, frozen=True):
     revocation_lag: float | None = None
     rejected_rows: int = 0
     event_loop_lag: float = 0.0
+    is_refreshing: bool = False

@@ -38,11 +38,11 @@ class ListUpdater:
     work: float = 0.0  # seconds that it took to read and apply the last list
     last_duration: float = 0.0  # seconds
 
-    async def update(self, updates: Updates) -> RefreshReport:
+    async def update(self, updates: Updates, *, is_trusted: bool = False) -> RefreshReport:
         """Fetch the list once, and apply what it changes. Nothing but cancellation is raised."""
         asked_at, bug = self.clock(), None
         try:
-            report = await self._fetch_and_apply(updates)
+            report = await self._fetch_and_apply(updates, is_trusted=is_trusted)
         except TimeoutError:
             report = RefreshReport("failed", error=f"the list did not come within {self.timeout:g} s")
         except SourceError as error:
@@ -52,6 +52,7 @@ class ListUpdater:
         except Exception as error:  # noqa: BLE001 - nothing ends the loop; it is logged with its traceback
             problem = f"refreshing failed in a way that is a bug: {type(error).__name__}: {error}"
             report, bug = RefreshReport("failed", error=problem), error
+            self.shared.forget_validator()
         self.last_duration = self.clock() - asked_at
         report = msgspec.structs.replace(report, duration=self.last_duration)
         if report.outcome == "failed":
@@ -65,22 +66,26 @@ class ListUpdater:
     def record_failure(self, report: RefreshReport, bug: Exception | None) -> None:
         """Record a failed fetch, or a source that cannot be opened."""
         self.failures += 1
-        self.log.failure(report, bug)
+        self.log.failure(report, bug, has_list=self.freshness.has_list)
 
-    async def _fetch_and_apply(self, updates: Updates) -> RefreshReport:
+    async def _fetch_and_apply(self, updates: Updates, *, is_trusted: bool) -> RefreshReport:
         shared, hard_stale = self.shared, self.freshness.hard_stale
         for _ in range(ATTEMPTS):
             asked_at, generation, basis = self.clock(), shared.generation, shared.basis
             expired_ids = shared.expired_ids(asked_at - hard_stale) if hard_stale else ()
             try:
                 with anyio.fail_after(self.timeout):
-                    loaded = await self.loader.load(updates, basis, expired_ids, has_list=self.freshness.has_list)
+                    loaded = await self.loader.load(
+                        updates, basis, expired_ids, has_list=self.freshness.has_list, is_trusted=is_trusted
+                    )
                 if loaded is None:
                     return RefreshReport("unchanged")
                 self.work = self.loader.work
                 if loaded.changes is None:
                     shared.rename(loaded.basis, generation)
                     return RefreshReport("unchanged")
+                if loaded.problem is not None and loaded.changes.is_empty:
+                    raise SourceError(loaded.problem)
                 began = self.clock()
                 report = await self.applier.apply(loaded, loaded.changes, asked_at, generation)
                 self.work += self.clock() - began
@@ -89,5 +94,7 @@ class ListUpdater:
                 if not shared.is_overtaken(generation):
                     raise
             else:
+                if loaded.problem is not None:
+                    raise SourceError(loaded.problem)
                 return report
         raise SourceError(f"the lists of other event loops were applied {ATTEMPTS} times while this one was read")

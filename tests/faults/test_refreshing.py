@@ -263,7 +263,7 @@ async def test_a_repeated_unknown_key_causes_few_fetches(hub: FakeHub) -> None:
 
 @pytest.mark.promise("floods cost nothing")
 async def test_a_flood_of_unknown_keys_causes_few_fetches_and_takes_no_memory(hub: FakeHub) -> None:
-    async with guarded(hub, refresh_interval=1000.0) as it:
+    async with guarded(hub, refresh_interval=1000.0, unknown_key_wait=0.5) as it:
         hammer = Hammer(it.gate)
         assert await hammer.ask(client_key(1)) == 200
         sizes = []

@@ -271,7 +271,7 @@ async def test_concurrent_unknown_keys_share_one_fetch(hub: FakeHub) -> None:
 
 @pytest.mark.anyio
 async def test_beyond_the_budget_an_unknown_key_is_refused_immediately(hub: FakeHub) -> None:
-    async with gate_of(hub, unknown_key_wait=30) as gate:
+    async with gate_of(hub, unknown_key_wait=4.9) as gate:
         for _ in range(3):
             await gate.check(STRANGERS_KEY, ORIGIN)
         with hub.held(), anyio.fail_after(15):
@@ -549,3 +549,70 @@ async def test_a_key_of_another_account_causes_no_fetch(hub: FakeHub) -> None:
             decision = await gate.check(f"pk_live_other_{number:08}", ORIGIN)
             assert decision.reason is Reason.KEY_UNKNOWN
         assert len(hub.fetches) == asked
+
+
+@pytest.mark.anyio
+async def test_during_a_flood_a_new_key_waits_for_the_next_fetch_allowed(hub: FakeHub) -> None:
+    """Unknown keys have used up the budget, and the next token comes within `unknown_key_wait`."""
+    fake = FakeTime()
+    async with gate_of(hub, fake, refresh_interval=1e6, unknown_key_wait=0.5) as gate, anyio.create_task_group() as group:
+        await fake.asleep()
+        for _ in range(5):
+            await gate.check(STRANGERS_KEY, ORIGIN)
+        asked = len(hub.fetches)
+        hub.lists(row(1), row(2))
+        fake.now += 4
+        assert (await gate.check(client_key(2), ORIGIN)).reason is Reason.KEY_UNKNOWN
+        fake.now += 0.75
+        reasons: list[Reason] = []
+
+        async def ask(key: str) -> None:
+            reasons.append((await gate.check(key, ORIGIN)).reason)
+
+        slept = len(fake.sleeps)
+        group.start_soon(ask, client_key(2))
+        group.start_soon(ask, client_key(2))
+        await fake.asleep(slept + 2)
+        assert fake.sleeps[slept:] == pytest.approx([0.25, 0.25])
+        assert len(hub.fetches) == asked
+        fake.now += 0.2500001
+        await fake.wake_all()
+        await hub.asked(asked + 1)
+        with anyio.fail_after(15):
+            while len(reasons) < 2:  # noqa: ASYNC110 - two tasks end
+                await anyio.sleep(0.01)
+        assert (reasons, len(hub.fetches)) == ([Reason.ALLOWED] * 2, asked + 1)
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_unknown_keys_leave_a_hub_alone_that_asks_for_it(hub: FakeHub) -> None:
+    """Only `gate.refresh()` goes before the time that Retry-After gives."""
+    fake = FakeTime()
+    async with gate_of(hub, fake) as gate:
+        await fake.asleep()
+        hub.always(Answer(429, headers={"retry-after": "300"}))
+        await gate.refresh()
+        asked = len(hub.fetches)
+        for number in range(20, 30):
+            fake.now += 2
+            assert (await gate.check(client_key(number), ORIGIN)).reason is Reason.KEY_UNKNOWN
+        assert len(hub.fetches) == asked
+        hub.lists(row(1), row(20))
+        assert (await gate.refresh()).outcome == "changed"
+        assert (await gate.check(client_key(20), ORIGIN)).allowed
+
+
+@pytest.mark.anyio
+async def test_the_status_says_whether_a_refresher_runs(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake)
+    said = [gate.status.is_refreshing]
+    async with gate:
+        await fake.asleep()
+        said.append(gate.status.is_refreshing)
+        fake.now += 15
+        said.append(gate.status.is_refreshing)
+        await gate.refresh()
+        said.append(gate.status.is_refreshing)
+    assert [*said, gate.status.is_refreshing] == [False, True, False, True, False]

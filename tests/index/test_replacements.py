@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper import WidgetKey
-from gatekeeper.index.packed import STEP, pack, slot_of, with_slot
+from gatekeeper.index.packed import STEP, classify_change, pack, slot_of, with_slot
 from gatekeeper.index.replacements import PendingRows
 
 Kind = Literal["as known", "used", "renamed", "revoked", "removed"]
@@ -54,7 +54,8 @@ def test_each_key_has_its_override_or_the_row_that_was_added(
     seen_at = {}
     for number, (slot, (kind, ends_block)) in enumerate(added.items(), start=1):
         seen_at[slot] = 10 * number  # rows that have not changed come in between
-        pending.add(known(slot), row(slot, kind), seen_at[slot])
+        new = row(slot, kind)
+        pending.add(known(slot), new, seen_at[slot], classify_change(row(slot), new))
         if ends_block:
             pending.compress()
     due = {slot: row(slot, kind) for slot, (kind, _) in added.items()}
@@ -78,8 +79,8 @@ def test_each_key_has_its_override_or_the_row_that_was_added(
 
 def test_revocations_are_noted_as_they_are_added_or_override() -> None:
     pending = PendingRows()
-    pending.add(known(1), row(1, "renamed"), 1)
-    pending.add(known(2), row(2, "revoked"), 2)
+    pending.add(known(1), row(1, "renamed"), 1, "change")
+    pending.add(known(2), row(2, "revoked"), 2, "revocation")
     pending.override(known(1), row(1, "revoked"), 1)
     pending.override(known(3), row(3, "used"), 0)
     assert pending.revoked_at == ["2026", "2026"]
@@ -92,7 +93,7 @@ def test_many_rows_take_a_fraction_of_their_size_and_are_drained_in_steps() -> N
     tracemalloc.start()
     pending = PendingRows()
     for number, (packed, new) in enumerate(zip(keys, rows, strict=True), start=1):
-        pending.add(packed, new, number)
+        pending.add(packed, new, number, "change")
     pending.compress()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

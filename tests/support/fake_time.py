@@ -63,3 +63,9 @@ class FakeTime:
         slept = len(self.sleeps)
         min(self._sleepers, key=lambda sleeper: sleeper[0])[1].set()
         await self.asleep(slept + 1)
+
+    async def wake_all(self) -> None:
+        """End all sleeps that are due."""
+        for deadline, event in self._sleepers:
+            if deadline <= self.now:
+                event.set()

@@ -37,7 +37,7 @@ def gate_of(hub: FakeHub, fake: FakeTime | None = None, **options: Any) -> Gatek
     fake = FakeTime() if fake is None else fake
     return Gatekeeper(
         HubSource(hub.url, TOKEN, timeout=60),
-        **{"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "unknown_key_wait": 15, **options},
+        **{"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "unknown_key_wait": 4.9, **options},
     )
 
 
@@ -53,7 +53,7 @@ class Guarded:
         self.time = fake
         # What is reported to the hub has a sleep of its own, and tests count those of the refresher.
         by_the_clock = {"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "usage_interval": 0.0}
-        self.gate = Gatekeeper(source, **{**by_the_clock, "unknown_key_wait": 15.0, **options})
+        self.gate = Gatekeeper(source, **{**by_the_clock, "unknown_key_wait": 4.9, **options})
 
     @property
     def status(self) -> Status:

@@ -1,6 +1,7 @@
 """Indexes, rows, and lists that change an index."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -83,9 +84,9 @@ def unreadable(row_id: str | None, disabled_at: object = None) -> InvalidRow:
     return InvalidRow(0, "unreadable", row_id=row_id, disabled_at=disabled_at)
 
 
-def compare(index: KeyIndex, rows: Iterable[Listed], *, expired_ids: Collection[str] = ()) -> ChangeSet:
+def compare(index: KeyIndex, rows: Iterable[Listed], **options: Any) -> ChangeSet:
     """Compare a list with an index."""
-    diff = ListDiff(index, expired_ids=expired_ids)
+    diff = ListDiff(index, **options)
     diff.add_rows(rows)
     return drain(diff.finish())
 

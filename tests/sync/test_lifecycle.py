@@ -19,7 +19,7 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from gatekeeper import Decision, Gatekeeper, Reason
+from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Unchanged
 from gatekeeper.gate.memo import Memo, MemoKey, Remembered, Tally
 from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
 from gatekeeper.sync.sources import Updates
@@ -717,3 +717,45 @@ def test_each_event_loop_has_its_own_thing_until_it_is_forgotten() -> None:
     assert first is again
     assert another is not first
     assert first not in asyncio.run(use())
+
+
+class VersionedSource(MemorySource):
+    """Says that nothing has changed to one that names its version."""
+
+    version = "1"
+
+    @asynccontextmanager
+    async def updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
+        self.validators.append(basis.validator)
+        known = basis.validator == self.version
+        yield Unchanged() if known else FullList(Listing.whole(as_json(*self.rows), self.version))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_a_list_is_applied_keeps_no_half_of_it() -> None:
+    """The hub takes the change back meanwhile, so that its list has the name that the parent knew before."""
+    old, new = [row(number) for number in range(3000)], [row(number, disabled_at="now") for number in range(3000)]
+    source = VersionedSource(*old)
+    gate = Gatekeeper(source)
+
+    def in_child() -> None:
+        source.rows, source.version = old, "1"
+
+        async def use() -> None:
+            await gate.refresh()
+            assert all([(await check_once(gate, number)).allowed for number in range(0, 3000, 7)])
+
+        asyncio.run(use())
+
+    async def fork_while_applying() -> str:
+        await check_once(gate)
+        source.rows, source.version = new, "2"
+        refreshing = asyncio.create_task(gate.refresh())
+        while gate.decide(client_key(0), ORIGIN).allowed and gate.decide(client_key(2999), ORIGIN).allowed:  # noqa: ASYNC110 - half of it is applied
+            await asyncio.sleep(0)
+        assert gate.decide(client_key(0), ORIGIN).allowed != gate.decide(client_key(2999), ORIGIN).allowed
+        said = forked(in_child)
+        await refreshing
+        return said
+
+    assert asyncio.run(fork_while_applying()) == "well"

@@ -29,8 +29,8 @@ class Logged:
         logger.addHandler(handler)
         self.log = RefreshLog(logger, lambda: NOW)
 
-    def fails(self, error: str, bug: Exception | None = None) -> None:
-        self.log.failure(RefreshReport("failed", error=error), bug)
+    def fails(self, error: str, bug: Exception | None = None, *, has_list: bool = True) -> None:
+        self.log.failure(RefreshReport("failed", error=error), bug, has_list=has_list)
 
     def succeeds(self, times: int = 1) -> None:
         for _ in range(times):
@@ -75,7 +75,7 @@ def test_a_recovery_is_logged_after_six_successes() -> None:
     it.fails("500")
     it.said()
     it.succeeds(SETTLED_AFTER)
-    assert it.said() == [("INFO", "the list of widget keys comes again, 6 times in a row")]
+    assert it.said() == [("WARNING", "the list of widget keys comes again, 6 times in a row")]
     it.succeeds(10)
     assert it.said() == []
     it.fails("500")
@@ -92,8 +92,8 @@ def test_a_bug_is_logged_as_an_error() -> None:
     ("states", "lines"),
     [
         (["never_loaded"], []),
-        (["fresh"], [("INFO", "the list of widget keys is fresh: 5 keys")]),
-        (["fresh", "fresh"], [("INFO", "the list of widget keys is fresh: 5 keys")]),
+        (["fresh"], [("WARNING", "the list of widget keys is fresh: 5 keys")]),
+        (["fresh", "fresh"], [("WARNING", "the list of widget keys is fresh: 5 keys")]),
         (["degraded"], [("WARNING", "the list of widget keys is degraded: it is 61 s old, and still decides; 500")]),
         (["expired"], [("ERROR", "the list of widget keys is expired: it is 61 s old, and lets no key in; 500")]),
     ],
@@ -120,7 +120,7 @@ def test_a_list_that_is_fresh_again_says_so_and_logs_the_next_failure() -> None:
     it.succeeds()
     it.said()
     it.log.state("fresh", 0.0, 5)
-    assert it.said() == [("INFO", "the list of widget keys is fresh again: 5 keys")]
+    assert it.said() == [("WARNING", "the list of widget keys is fresh again: 5 keys")]
     it.fails("500")
     assert len(it.said()) == 1
 
@@ -215,3 +215,21 @@ def test_a_restored_list_is_logged_once() -> None:
     it.log.state("degraded", 8.0, 5)
     assert it.said() == []
     assert it.log.ambiguous == ("00000001",)
+
+
+def test_a_failure_without_a_list_says_that_every_request_is_refused() -> None:
+    """At a cold start while the hub is down, there is no list that could stay as it is."""
+    it = Logged()
+    it.fails("500", has_list=False)
+    text = "every request is refused, because the list of widget keys has not come yet: 500"
+    assert it.said() == [("WARNING", text)]
+
+
+def test_a_first_list_after_failures_is_a_recovery() -> None:
+    """Uvicorn's default logging shows nothing below a warning."""
+    it = Logged()
+    it.fails("500", has_list=False)
+    it.said()
+    it.succeeds()
+    it.log.state("fresh", 0.0, 5)
+    assert it.said() == [("WARNING", "the list of widget keys is fresh: 5 keys")]

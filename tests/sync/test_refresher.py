@@ -405,7 +405,7 @@ async def test_unknown_keys_cause_fewer_fetches_from_a_slow_hub(hub: FakeHub) ->
             nonlocal asked
             hub.then(Answer(200, b"[]", hold=(hold := hub.hold())))
             async with anyio.create_task_group() as group:
-                group.start_soon(it.refresher.refresh_for_unknown_key, 15)
+                group.start_soon(it.refresher.refresh_for_unknown_key, 4.9)
                 await hub.asked(asked := asked + 1)
                 it.time.now += 4
                 hold.release()
@@ -413,10 +413,10 @@ async def test_unknown_keys_cause_fewer_fetches_from_a_slow_hub(hub: FakeHub) ->
         for _ in range(3):
             await a_slow_fetch()
         it.time.now += 7
-        await it.refresher.refresh_for_unknown_key(15)
+        await it.refresher.refresh_for_unknown_key(4.9)
         assert len(hub.requests) == 4
         it.time.now += 14
-        await it.refresher.refresh_for_unknown_key(15)
+        await it.refresher.refresh_for_unknown_key(4.9)
         assert len(hub.requests) == 5
 
 
@@ -425,16 +425,16 @@ async def test_concurrent_unknown_keys_share_a_fetch(hub: FakeHub) -> None:
         for round_number in range(1, 4):
             async with anyio.create_task_group() as group:
                 for _ in range(50):
-                    group.start_soon(it.refresher.refresh_for_unknown_key, 15)
+                    group.start_soon(it.refresher.refresh_for_unknown_key, 4.9)
             assert len(hub.requests) - 1 == round_number
-        await it.refresher.refresh_for_unknown_key(15)
+        await it.refresher.refresh_for_unknown_key(4.9)
         assert len(hub.requests) - 1 == 3
 
 
 async def test_an_unknown_key_may_join_a_fetch_beyond_its_budget(hub: FakeHub) -> None:
     async with running(hub, refresh_interval=1e9) as it:
         for _ in range(3):
-            await it.refresher.refresh_for_unknown_key(15)
+            await it.refresher.refresh_for_unknown_key(4.9)
         async with anyio.create_task_group() as group:
             with hub.held():
                 group.start_soon(it.refresher.refresh)
@@ -442,7 +442,7 @@ async def test_an_unknown_key_may_join_a_fetch_beyond_its_budget(hub: FakeHub) -
                 group.start_soon(it.refresher.refresh)
                 await anyio.wait_all_tasks_blocked()
                 hub.lists(row(1))
-            await it.refresher.refresh_for_unknown_key(15)
+            await it.refresher.refresh_for_unknown_key(4.9)
             assert it.ids == ["key-1"]
         assert len(hub.requests) == 6
 
@@ -460,7 +460,7 @@ async def test_an_unknown_key_waits_no_longer_than_its_timeout(hub: FakeHub) -> 
 async def test_forced_refreshes_are_not_bounded_by_the_budget(hub: FakeHub) -> None:
     async with running(hub) as it:
         for _ in range(10):
-            await it.refresher.refresh_for_unknown_key(15)
+            await it.refresher.refresh_for_unknown_key(4.9)
         before = len(hub.requests)
         for _ in range(10):
             await it.refresher.refresh()
@@ -672,10 +672,12 @@ async def test_lists_may_be_older_by_up_to_five_seconds(hub: FakeHub, seconds: f
         assert (await it.refresh()).outcome == "changed"
 
 
-async def test_an_older_list_is_accepted_after_ten_minutes(hub: FakeHub) -> None:
+async def test_an_older_list_whose_date_goes_on_is_accepted_after_ten_minutes(hub: FakeHub) -> None:
+    """The clock of the hub was set back by an hour."""
     hub.always(Answer(200, as_json(row(1)), dated(0)))
     async with running(hub, hard_stale=0) as it:
-        hub.always(Answer(200, as_json(row(2)), dated(-3600)))
+        began = it.time.now
+        hub.always(lambda _: Answer(200, as_json(row(2)), dated(it.time.now - began - 3600)))
         await it.refresh()
         assert it.ids == ["key-1"]
         assert "3600 s before the last one" in str(it.status.last_error)
@@ -684,8 +686,72 @@ async def test_an_older_list_is_accepted_after_ten_minutes(hub: FakeHub) -> None
         await it.time.advance(60)
         assert it.ids == ["key-2"]
         assert it.status.last_error is None
-        hub.always(Answer(200, as_json(row(3)), dated(-3590)))
+        assert (await it.refresh()).outcome == "unchanged"
+
+
+async def test_an_older_list_whose_date_stands_still_is_never_accepted(hub: FakeHub) -> None:
+    """A cache that says neither its age nor a date of its own keeps the list."""
+    hub.always(Answer(200, as_json(row(1, disabled_at="now"), row(2)), dated(0)))
+    async with running(hub, hard_stale=0) as it:
+        hub.always(Answer(200, as_json(row(1), row(3)), dated(-10)))
+        await it.time.advance(3600)
+        assert it.ids == ["key-1", "key-2"]
+        assert it.get("key-1").disabled
+        assert it.status.age == 3600
+
+
+async def test_an_older_list_revokes_keys_immediately(hub: FakeHub) -> None:
+    """The clock of the hub was set back, and a key was revoked since."""
+    hub.always(Answer(200, as_json(row(1), row(2, disabled_at="now")), dated(0)))
+    async with running(hub) as it:
+        revoked = as_json(row(1, disabled_at="2026-01-01", name="renamed"), row(2), row(3))
+        hub.always(Answer(200, revoked, dated(-3600)))
+        report = await it.refresh()
+        assert (report.outcome, it.status.state) == ("failed", "fresh")
+        assert [(key.id, key.disabled, key.name) for key in sorted(it.index, key=lambda key: key.id)] == [
+            ("key-1", True, "shop"),
+            ("key-2", True, "shop"),
+        ]
+        assert it.status.generation == 2
+        changes = it.changes
+        await it.refresh()
+        assert it.changes == changes
+
+
+async def test_of_a_row_with_an_older_updated_at_only_a_revocation_counts(hub: FakeHub) -> None:
+    """Nginx writes a Date of its own and no Age, so that an old copy of the list looks like a new one."""
+    noon, one = "2026-01-02T12:00:00Z", "2026-01-02T13:00:00Z"
+    hub.lists(row(1, updated_at=one, disabled_at=one), row(2, updated_at=one), etag='"2"')
+    async with running(hub) as it:
+        hub.lists(row(1, updated_at=noon), row(2, updated_at=noon, disabled_at=noon, name="renamed"), etag='"1"')
         assert (await it.refresh()).outcome == "changed"
+        assert [(it.get(each).disabled, it.get(each).name) for each in it.ids] == [(True, "shop"), (True, "shop")]
+        assert it.status.counters["rows_overruled"] == 2
+        assert it.status.etag is None  # the index is not equal to the list of that name
+        await it.refresh()
+        assert "if-none-match" not in hub.requests[-1].headers
+        hub.lists(row(1, updated_at=one), row(2, updated_at="2026-01-02T14:00:00Z"), etag='"3"')
+        await it.refresh()
+        assert [it.get(each).disabled for each in it.ids] == [False, False]
+        assert it.status.etag == '"3"'
+
+
+async def test_a_trusted_refresh_takes_a_restored_hub_as_it_is(hub: FakeHub) -> None:
+    noon, one = "2025-12-31T12:00:00Z", "2025-12-31T13:00:00Z"
+    rows = [row(number, updated_at=one, disabled_at=one) for number in range(20)]
+    hub.always(Answer(200, as_json(*rows), dated(0, etag='"2"')))
+    async with running(hub) as it:
+        hub.always(Answer(200, as_json(row(1, updated_at=noon)), dated(-3600, etag='"1"')))
+        assert (await it.refresh()).outcome == "failed"
+        slept = len(it.time.sleeps)
+        report = await it.refresher.refresh(trust=True)
+        await it.time.asleep(slept + 1)
+        assert (report.outcome, report.changed, report.removed, report.held) == ("changed", 1, 19, 0)
+        assert "if-none-match" not in hub.requests[-1].headers
+        assert not it.get("key-1").disabled
+        hub.always(Answer(200, as_json(row(1, updated_at="2025-12-31T11:00:00Z", name="older")), dated(-3600)))
+        await it.refresh()
+        assert it.get("key-1").name == "shop"  # the next one is not trusted
 
 
 async def test_an_older_copy_of_a_cache_is_never_accepted(hub: FakeHub) -> None:

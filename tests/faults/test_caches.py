@@ -1,0 +1,39 @@
+"""Real caches between the hub and the gate: nginx, which writes a Date of its own and no Age."""
+
+from pathlib import Path
+
+import pytest
+
+from gatekeeper import Reason
+from tests.needs import nginx
+from tests.support.fake_hub import Answer, FakeHub
+from tests.support.guarded import guarded, hub_source
+from tests.support.nginx import caching_nginx
+from tests.support.rows import as_json, row
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.fault("stale copy")
+async def test_a_copy_in_another_cache_brings_no_revoked_key_back(hub: FakeHub, tmp_path: Path) -> None:
+    """Two caches before a hub without Cache-Control: the key is revoked through one, and allowed in the other's copy."""
+    program = nginx()
+    before, after = "2026-01-02T12:00:00Z", "2026-01-02T13:00:00Z"
+    hub.always(Answer(200, as_json(row(1, updated_at=before), row(2, updated_at=before))))
+    with (
+        caching_nginx(program, tmp_path / "one", hub.url) as one,
+        caching_nginx(program, tmp_path / "two", hub.url) as two,
+    ):
+        async with guarded(hub_source(one)) as it:
+            assert it.allows(1, 2)  # the first cache has a copy now
+        hub.always(Answer(200, as_json(row(1, updated_at=after, disabled_at=after), row(2, updated_at=before))))
+        answers = iter([two, one, two, one])
+        source = hub_source(two)
+        async with guarded(source) as it:
+            assert it.reason(1) is Reason.KEY_DISABLED
+            for url in answers:
+                source._base_url, source._client = url, hub_source(url)._client  # what a load balancer does
+                await it.refresh()
+                assert (it.reason(1), it.allows(2)) == (Reason.KEY_DISABLED, True)
+            assert it.status.counters["rows_overruled"] > 0
+    assert len(hub.requests) == 2

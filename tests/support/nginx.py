@@ -1,0 +1,69 @@
+"""nginx as a cache before a server, on a free port."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ("caching_nginx", "find_nginx")
+
+CONFIG = """\
+daemon off;
+{user}
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  proxy_cache_path {directory}/cache keys_zone=lists:1m;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass {upstream};
+      proxy_cache lists;
+      proxy_cache_valid 200 1h;
+    }}
+  }}
+}}
+"""
+
+
+def find_nginx() -> str | None:
+    """Find the program."""
+    return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
+
+
+@contextmanager
+def caching_nginx(program: str, directory: Path, upstream: str) -> Iterator[str]:
+    """Run nginx with an empty cache, and give its URL."""
+    directory.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    user = "" if os.geteuid() else "user root;"  # workers of another user may not read the directories of pytest
+    config = directory / "nginx.conf"
+    config.write_text(CONFIG.format(directory=directory, port=port, upstream=upstream, user=user))
+    process = subprocess.Popen([program, "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise
+                time.sleep(0.02)  # nginx tells nobody when it listens
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
