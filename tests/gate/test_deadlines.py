@@ -1,4 +1,4 @@
-"""No remembered decision outlives its deadline: where nothing refreshes, and where the list expires."""
+"""Remembered decisions end at their deadline: without a refresher, and when the list expires."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ def revoke(hub: FakeHub) -> None:
 
 
 async def get(app: Any) -> int:
-    """Send one request through a guarded app, and give the status."""
+    """Send one request through a guarded app; return the status."""
     headers = [(b"origin", ORIGIN.encode()), (b"data-client-key", client_key(1).encode())]
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
     sent: list[Any] = []
@@ -103,7 +103,7 @@ async def test_decide_never_waits_and_caches_nothing_past_the_deadline(hub: Fake
         assert len(it.gate.memos.current) == 1
         revoke(hub)
         it.time.now += 3600
-        assert it.reason() is Reason.ALLOWED  # by the last list, which nothing has renewed
+        assert it.reason() is Reason.ALLOWED  # by the last list, which was not refreshed
         assert it.reason(1, "https://foreign.test") is Reason.ORIGIN_NOT_ALLOWED
         assert len(it.gate.memos.current) == 1
         await it.refresh()
@@ -111,7 +111,7 @@ async def test_decide_never_waits_and_caches_nothing_past_the_deadline(hub: Fake
 
 
 async def test_a_remembered_page_is_refused_once_the_list_has_expired(hub: FakeHub) -> None:
-    """The hub is silent meanwhile, so that a fetch goes on across the moment."""
+    """The hub is silent, so a fetch is running at that moment."""
     async with guarded(hub, hard_stale=12, unknown_key_wait=0.01) as it, anyio.create_task_group() as group:
         app = app_of(it.gate)
         assert await get(app) == 200
@@ -185,7 +185,7 @@ def test_a_refresher_of_any_event_loop_counts(hub: FakeHub) -> None:
 
 
 def test_without_a_refresher_a_started_gate_remembers_nothing(hub: FakeHub) -> None:
-    """`asyncio.run(gate.start())`, as a script may have it, ends the refresher with the loop."""
+    """`asyncio.run(gate.start())` in a script ends the refresher with the loop."""
     gate = gate_of(hub)
     asyncio.run(gate.start())
     assert gate.decide(client_key(1), ORIGIN).allowed

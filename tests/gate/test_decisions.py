@@ -15,7 +15,7 @@ LAST8 = CLIENT_KEY.last8
 WIDGET_KEY = WidgetKey("wk_1", "Shop", LAST8, (), agent_id="agent-7", key_sha256=CLIENT_KEY.sha256())
 ORIGIN = "https://shop.acme.com:8443"
 
-# The table of the design, in the order in which reasons are checked.
+# The order of the checks, with the status codes.
 STATUSES = [
     ("not_ready", 503),
     ("expired", 503),
@@ -233,7 +233,7 @@ def test_nothing_shown_of_a_decision_contains_the_whole_key(decision: Decision) 
     assert CLIENT_KEY.sha256() not in decision.problem_json().decode()
 
 
-# Every sentence, as people read it.
+# The exact sentences.
 
 
 @pytest.mark.parametrize(

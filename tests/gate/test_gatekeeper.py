@@ -1,4 +1,4 @@
-"""What the gate decides, what it remembers of that, and how it starts, lives and stops."""
+"""Gatekeeper: decisions, start, refreshes, status and options."""
 
 import asyncio
 import time
@@ -100,7 +100,7 @@ CASES: list[tuple[Reason, Any, Any, Any]] = [
 @pytest.mark.parametrize(("reason", "key", "origin", "referer"), CASES)
 def test_the_first_reason_that_applies_is_the_answer(reason: Reason, key: Any, origin: Any, referer: Any) -> None:
     gate = Gatekeeper.from_rows(ROWS, account="acme")
-    for _ in range(2):  # the second time it may be remembered
+    for _ in range(2):  # the second decision may be remembered
         decision = gate.decide(key, origin, referer=referer)
         assert decision.reason is reason
         assert decision.status == reason.status
@@ -215,7 +215,7 @@ def test_text_and_bytes_are_decided_alike(key: str, origin: str, *, is_referer: 
     assert decided[0] == decided[1]
 
 
-# check: starting at the first request, and keys that were minted a moment ago
+# check: start at the first request, and new keys
 
 
 @pytest.mark.anyio
@@ -493,7 +493,7 @@ async def test_a_gate_follows_the_reference_hub(tmp_path: Path) -> None:
 def test_all_wrong_options_are_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         Gatekeeper(
-            "https://hub.example",  # type: ignore[arg-type]  # what people pass by mistake
+            "https://hub.example",  # type: ignore[arg-type]  # a likely mistake
             refresh_interval=0,
             key_prefix="pk_ü",
             unknown_key_wait=-1,
@@ -521,7 +521,7 @@ def test_all_wrong_options_are_named_together() -> None:
 )
 def test_seconds_must_be_a_number(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
-        Gatekeeper(MemorySource(), **{name: value})  # type: ignore[arg-type]  # what people pass by mistake
+        Gatekeeper(MemorySource(), **{name: value})  # type: ignore[arg-type]  # a likely mistake
 
 
 @pytest.mark.parametrize("options", [{"unknown_key_wait": 0}, {"start_timeout": 0}, {"hard_stale": 0}])

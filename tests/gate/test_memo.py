@@ -1,4 +1,4 @@
-"""What is remembered of what was decided, and how often it came."""
+"""Remembered decisions, and the counts of their uses."""
 
 import math
 import threading
@@ -115,7 +115,7 @@ def test_concurrent_threads_do_not_fail_each_other() -> None:
             while time.monotonic() < end and not problems:
                 number += 1
                 assert gate.decide(client_key(1), f"https://{name}-{number}.acme.com").allowed
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is a problem
+        except Exception as error:  # noqa: BLE001 - any error is a problem
             problems.append(repr(error))
 
     with threads_switching_often():
@@ -206,7 +206,7 @@ async def test_a_decision_at_the_moment_of_expiry_does_not_outlive_it(hub: FakeH
         assert gate.decide(client_key(1), ORIGIN).reason is Reason.EXPIRED
 
 
-# How often it came
+# Counts
 
 
 @settings(max_examples=100, deadline=None)
