@@ -18,7 +18,7 @@ Header = tuple[bytes, bytes]
 
 
 class App:
-    """An app that answers everything, with the headers that it was given, and remembers the paths that reach it."""
+    """An app that answers every request with given headers, and records the paths."""
 
     BODY = b"the app's own body"
 
@@ -37,7 +37,7 @@ class App:
 
 
 class Response(NamedTuple):
-    """What came back."""
+    """The answer."""
 
     status: int
     headers: list[Header]
@@ -49,7 +49,7 @@ class Response(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it was refused; "allowed" where the app answered."""
+        """The reason of a refusal; "allowed" where the app answered."""
         return "allowed" if self.body == App.BODY else str(json.loads(self.body)["reason"])
 
 
@@ -65,7 +65,7 @@ def guard(app: ASGIApp, *entries: str, cors: CorsPolicy | None = None, exempt: I
 
 
 def send_to(app: ASGIApp, scope: Scope) -> list[Message]:
-    """Hand an app a scope, and give what it sends."""
+    """Call an app with a scope; return what it sends."""
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -9,12 +9,12 @@ COUNTS = pytest.StashKey[list[Count]]()
 
 @pytest.fixture
 def counts(pytestconfig: pytest.Config) -> list[Count]:
-    """What was counted so far in this session."""
+    """The counts of this session."""
     return pytestconfig.stash.setdefault(COUNTS, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print what was counted."""
+    """Print the counts."""
     counts = config.stash.get(COUNTS, [])
     if not counts:
         return

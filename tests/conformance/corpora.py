@@ -1,7 +1,7 @@
-"""Test vectors that this project did not write, and the judge that says how the package stands to them.
+"""Test vectors of other projects, and a judge that compares the package with them.
 
-A vector either conforms, or differs on purpose: then a `Difference` names the section of DESIGN.md that decides it. A vector
-that differs without one fails, and so does a difference that no vector shows any more, or that a vector contradicts.
+A vector conforms, or differs for a stated reason: a `Difference`. An unexplained difference fails, and so does a reason that
+explains no vector, or that a vector contradicts.
 """
 
 import json
@@ -22,18 +22,17 @@ BESIDE_THE_PROJECT = Path(__file__).parents[3] / "shared" / "corpora"
 VARIABLE = "GATEKEEPER_CORPORA"
 MOST_SHOWN = 20
 
-Section = Literal["4", "5.1", "5.2", "5.3", "8"]
 Verdict = Literal["refused", "allowed"]
 
 
 class Outcome(NamedTuple):
-    """One vector, and what came of it. It conforms if the package gave what the corpus wants.
+    """One vector, and the result. It conforms if the package gave what the corpus wants.
 
     Attributes:
-        name: what tells the vector from the others of its set.
-        wanted: what the corpus wants; None or False for a refusal.
-        got: what the package gave, in the same terms.
-        vector: the vector as the corpus has it.
+        name: unique in its set.
+        wanted: the result that the corpus wants; None or False for a refusal.
+        got: the result of the package, in the same terms.
+        vector: the vector in the corpus.
     """
 
     name: str
@@ -48,27 +47,24 @@ def _everywhere(_: Outcome) -> bool:
 
 @dataclass(frozen=True)
 class Difference:
-    """Why some vectors differ on purpose: all those that it names or describes, and of which the corpus wants the opposite.
+    """Why the vectors that it names or describes differ on purpose.
 
     Attributes:
-        verdict: what the package does where the corpus wants the opposite; no reason explains that it takes a vector for
-            another one.
-        section: the section of DESIGN.md that decides it.
-        reason: what it decides, in words.
-        names: the vectors that differ for this reason, by their names; by default any.
-        where: a rule that tells the vectors that differ for this reason.
-        exact: whether the rule tells them exactly, so that a vector which it describes may not conform.
+        verdict: of the package, where the corpus wants the opposite; no reason explains a misread vector.
+        reason: why, in words.
+        names: of the vectors that differ for this reason; by default any.
+        where: a rule that describes the vectors that differ for this reason.
+        exact: whether every vector that the rule describes must differ.
     """
 
     verdict: Verdict
-    section: Section
     reason: str
     names: tuple[str, ...] = ()
     where: Callable[[Outcome], bool] = _everywhere
     exact: bool = True
 
     def foretells(self, outcome: Outcome) -> bool:
-        """Whether a vector differs for this reason, by what the corpus has of it."""
+        """Whether the reason describes this vector, which the corpus wants otherwise."""
         if bool(outcome.wanted) is (self.verdict == "allowed"):
             return False
         return (not self.names or outcome.name in self.names) and self.where(outcome)
@@ -78,18 +74,18 @@ class Difference:
         return bool(outcome.got) is (self.verdict == "allowed") and self.foretells(outcome)
 
     def __str__(self) -> str:
-        return f"{self.verdict}, DESIGN.md {self.section}: {self.reason}"
+        return f"{self.verdict}: {self.reason}"
 
 
 @dataclass
 class Count:
-    """How the package stands to one set of vectors.
+    """The results of one set of vectors.
 
     Attributes:
-        vectors: which ones.
-        conforming: how many conform.
-        differing: how many differ, by the reason.
-        unexplained: how many differ without one.
+        vectors: the name of the set.
+        conforming: number of vectors that conform.
+        differing: number of vectors that differ, by reason.
+        unexplained: number of vectors that differ without a reason.
     """
 
     vectors: str
@@ -99,7 +95,7 @@ class Count:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """The number of vectors."""
         return self.conforming + sum(self.differing.values()) + self.unexplained
 
 
@@ -113,13 +109,13 @@ def read_corpus(name: str) -> Any:
 
 
 def judge(counts: list[Count], vectors: str, outcomes: Iterable[Outcome], differences: Sequence[Difference] = ()) -> None:
-    """Count how a set of vectors came out, and fail if a difference has no reason, or a reason is not borne out.
+    """Count the outcomes of a set, and fail for a difference without a reason, or a wrong reason.
 
     Args:
-        counts: where to write it down.
-        vectors: what the set is called.
-        outcomes: what came of its vectors.
-        differences: why some of them differ; the first that explains a vector counts.
+        counts: where the count is appended.
+        vectors: the name of the set.
+        outcomes: of its vectors.
+        differences: reasons; the first that explains a vector counts.
     """
     count = Count(vectors)
     counts.append(count)
@@ -155,7 +151,7 @@ def judge(counts: list[Count], vectors: str, outcomes: Iterable[Outcome], differ
 
 
 def accepted(entry: Any, *, https_only: bool = False) -> str | None:
-    """The pattern that an entry is understood as; None if it is rejected, as it then has to be with a reason and a hint."""
+    """The pattern of an entry; None if it is rejected, with a reason and a hint."""
     allowlist = Allowlist.parse([entry], https_only=https_only)
     if allowlist.patterns:
         (pattern,) = allowlist.patterns
@@ -168,12 +164,12 @@ def accepted(entry: Any, *, https_only: bool = False) -> str | None:
 
 
 def read_origin(value: str) -> Origin | None:
-    """What an Origin header says, given as text and as bytes; None if it is refused."""
+    """The origin in an Origin header, given as text and as bytes; None if it is refused."""
     return _read(Origin.parse, value)
 
 
 def read_referer(value: str) -> Origin | None:
-    """What a Referer header says, given as text and as bytes; None if it is refused."""
+    """The origin in a Referer header, given as text and as bytes; None if it is refused."""
     return _read(Origin.from_referer, value)
 
 

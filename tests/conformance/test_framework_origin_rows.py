@@ -21,9 +21,9 @@ def test_tower_http_trusts_the_same_origins(corpus: dict[str, list[dict[str, Any
         Outcome(row["input"], row["ok"], accepted(row["input"]) is not None) for row in corpus["tower_http_trusted_origin"]
     ]
     differences = [
-        Difference("allowed", "4", "without a scheme: both", ("example.com",)),
-        Difference("allowed", "4", "one trailing / is taken off", ("https://example.com/",)),
-        Difference("allowed", "4", "Unicode becomes A-labels", ("https://ümlaut.de", "https://日本.jp")),
+        Difference("allowed", "without a scheme: both", ("example.com",)),
+        Difference("allowed", "one trailing / is taken off", ("https://example.com/",)),
+        Difference("allowed", "Unicode becomes A-labels", ("https://ümlaut.de", "https://日本.jp")),
     ]
     judge(counts, "framework_origin_rows: tower_http", outcomes, differences)
 
@@ -34,8 +34,8 @@ def test_django_cors_headers_allows_the_same_origins(corpus: dict[str, list[dict
         for row in corpus["django_cors_headers"]
     ]
     differences = [
-        Difference("refused", "4", NULL, ("null",)),
-        Difference("refused", "4", "pages are at http:// and https://", ("file://",)),
+        Difference("refused", NULL, ("null",)),
+        Difference("refused", "pages are at http:// and https://", ("file://",)),
     ]
     judge(counts, "framework_origin_rows: django_cors_headers", outcomes, differences)
 
@@ -46,9 +46,9 @@ def test_django_cors_headers_takes_the_same_entries(corpus: dict[str, list[dict[
         for row in corpus["django_cors_headers_entry_checks"]
     ]
     differences = [
-        Difference("refused", "4", NULL, ("null",)),
-        Difference("refused", "4", "pages are at http:// and https://", ("file://",)),
-        Difference("allowed", "4", "without a scheme: both", ("example.com",)),
+        Difference("refused", NULL, ("null",)),
+        Difference("refused", "pages are at http:// and https://", ("file://",)),
+        Difference("allowed", "without a scheme: both", ("example.com",)),
     ]
     judge(counts, "framework_origin_rows: django_cors_headers_entry_checks", outcomes, differences)
 
@@ -61,7 +61,7 @@ def test_starlette_allows_the_same_origins_without_regular_expressions(
         entries = row.get("allow_origins") or [row["allow_origin_regex"]]
         outcomes.append(Outcome(row["origin"], row["want"], Allowlist.parse(entries).allows(row["origin"]), row))
     differences = [
-        Difference("refused", "5.3", "no regular expressions", where=lambda outcome: "allow_origin_regex" in outcome.vector)
+        Difference("refused", "no regular expressions", where=lambda outcome: "allow_origin_regex" in outcome.vector)
     ]
     judge(counts, "framework_origin_rows: starlette", outcomes, differences)
 
@@ -74,6 +74,6 @@ def test_asgi_cors_allows_the_same_origins_without_globs(
         for row in corpus["asgi_cors"]
     ]
     differences = [
-        Difference("refused", "4", "a port is a number or `*`: no globs", ("http://localhost:8*",)),
+        Difference("refused", "a port is a number or `*`: no globs", ("http://localhost:8*",)),
     ]
     judge(counts, "framework_origin_rows: asgi_cors", outcomes, differences)

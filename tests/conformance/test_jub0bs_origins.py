@@ -41,14 +41,14 @@ def test_an_entry_means_what_the_pattern_means(corpus: dict[str, list[dict[str, 
         got = None if accepted(vector["input"]) is None else Pattern.parse(vector["input"])
         outcomes.append(Outcome(vector["input"], pattern_of(vector), got, vector))
     differences = [
-        Difference("refused", "4", "pages are at http:// and https://", where=is_for_no_page),
-        Difference("refused", "4", "a trailing dot", ("http://example.com.:3999",)),
-        Difference("allowed", "4", "without a scheme: both", ("ab",)),
-        Difference("allowed", "4", "outer spaces are taken off", (" http://example.com:6060 ",)),
-        Difference("allowed", "4", "the scheme's default port is elided", ("http://foo:80", "https://foo:443")),
-        Difference("allowed", "4", "Unicode becomes A-labels", ("https://résumé.com",)),
-        Difference("allowed", "4", "IPv6 is compressed", ("http://[2001:4860:4860:0000:0000:0000:0000:8888]:90",)),
-        Difference("allowed", "4", "letter case is lowered", ("http://exAmplE.coM:3999",)),
+        Difference("refused", "pages are at http:// and https://", where=is_for_no_page),
+        Difference("refused", "a trailing dot", ("http://example.com.:3999",)),
+        Difference("allowed", "without a scheme: both", ("ab",)),
+        Difference("allowed", "outer spaces are taken off", (" http://example.com:6060 ",)),
+        Difference("allowed", "the scheme's default port is elided", ("http://foo:80", "https://foo:443")),
+        Difference("allowed", "Unicode becomes A-labels", ("https://résumé.com",)),
+        Difference("allowed", "IPv6 is compressed", ("http://[2001:4860:4860:0000:0000:0000:0000:8888]:90",)),
+        Difference("allowed", "letter case is lowered", ("http://exAmplE.coM:3999",)),
     ]
     judge(counts, "jub0bs_origins: parse_pattern", outcomes, differences)
 
@@ -70,16 +70,14 @@ def test_an_origin_header_is_read_as_there_but_validated(
         got = None if origin is None else (origin.scheme, origin.host, origin.port)
         outcomes.append(Outcome(vector["input"], origin_of(vector), got, vector))
     differences = [
-        Difference("refused", "5.1", "pages are at http:// and https://", where=is_for_no_page),
+        Difference("refused", "pages are at http:// and https://", where=is_for_no_page),
         Difference(
             "refused",
-            "5.1",
             "an IPv6 host is one, compressed",
             ("http://[example]:90", "http://[]", "http://[::1:]", "http://[2001:0db8:85a3:0000:0000:8a2e:0370:7334]:6060"),
         ),
         Difference(
             "refused",
-            "5.1",
             "a host that ends in a number is a canonical IPv4 address",
             (
                 "http://1:6060",
@@ -91,7 +89,6 @@ def test_an_origin_header_is_read_as_there_but_validated(
         ),
         Difference(
             "refused",
-            "5.1",
             "the host is labels of a-z 0-9 - _, none of them empty",
             (
                 "https://.example.com",
@@ -120,7 +117,6 @@ def test_lists_of_patterns_allow_the_same_origins_in_every_order(
     differences = [
         Difference(
             "refused",
-            "4",
             "`*.` on a single label is refused",
             where=lambda outcome: ".kin" in outcome.name and outcome.name not in outcome.vector["patterns"],
         )
@@ -156,8 +152,8 @@ def test_the_same_patterns_are_called_insecure(corpus: dict[str, list[dict[str, 
         for vector in corpus["is_deemed_insecure"]
     ]
     differences = [
-        Difference("refused", "4", "a trailing dot", where=lambda outcome: outcome.name.endswith(".")),
-        Difference("refused", "4", "`*.` on a single label", ("http://*.alocalhost", "http://*.localhosta")),
+        Difference("refused", "a trailing dot", where=lambda outcome: outcome.name.endswith(".")),
+        Difference("refused", "`*.` on a single label", ("http://*.alocalhost", "http://*.localhosta")),
     ]
     judge(counts, "jub0bs_origins: is_deemed_insecure", outcomes, differences)
 
@@ -178,10 +174,8 @@ def test_the_same_patterns_may_be_configured(corpus: dict[str, list[dict[str, An
         for rule in corpus["config_rules"]
     ]
     differences = [
-        Difference("allowed", "4", "Unicode becomes A-labels", ("https://www.résumé.com",)),
-        Difference("allowed", "4", "IPv6 is compressed", ("http://[0:0:0:0:0:0:0:0001]:9090",)),
-        Difference(
-            "allowed", "4", "the scheme's default port is elided", ("http://example.com:80", "https://example.com:443")
-        ),
+        Difference("allowed", "Unicode becomes A-labels", ("https://www.résumé.com",)),
+        Difference("allowed", "IPv6 is compressed", ("http://[0:0:0:0:0:0:0:0001]:9090",)),
+        Difference("allowed", "the scheme's default port is elided", ("http://example.com:80", "https://example.com:443")),
     ]
     judge(counts, "jub0bs_origins: config_rules", outcomes, differences)

@@ -8,8 +8,8 @@ from gatekeeper import Reason
 from tests.conformance.asgi import KEY, gate_for
 from tests.conformance.corpora import Count, Difference, Outcome, accepted, judge, read_corpus
 
-ANY_ORIGIN = Difference("refused", "4", "`*` alone is refused: a list names domains", ("*",))
-SUBSTRING = Difference("refused", "4", "`*` anywhere but a leading whole label is refused", ("foo*bar", "h*"))
+ANY_ORIGIN = Difference("refused", "`*` alone is refused: a list names domains", ("*",))
+SUBSTRING = Difference("refused", "`*` anywhere but a leading whole label is refused", ("foo*bar", "h*"))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_a_wildcard_inside_a_name_matches_nothing(corpus: dict[str, list[dict[st
         entry = f"{vector['prefix']}*{vector['suffix']}"
         assert accepted(entry) is None
         outcomes.append(Outcome(entry, vector["want"], is_allowed([entry], vector["s"])))
-    named = Difference("refused", SUBSTRING.section, SUBSTRING.reason, SUBSTRING.names[:1])
+    named = Difference("refused", SUBSTRING.reason, SUBSTRING.names[:1])
     judge(counts, "rs_cors: wildcard_match", outcomes, [named])
 
 
@@ -39,7 +39,7 @@ def test_lists_allow_the_same_origins_with_two_exceptions(
         Outcome(" ".join(vector["entries"]), vector["want"], is_allowed(vector["entries"], vector["origin"]))
         for vector in corpus["origin_allowed"]
     ]
-    empty = Difference("refused", "4", "no entries: the key is blocked", where=lambda outcome: not outcome.name)
+    empty = Difference("refused", "no entries: the key is blocked", where=lambda outcome: not outcome.name)
     judge(counts, "rs_cors: origin_allowed", outcomes, [ANY_ORIGIN, empty])
     assert gate_for().decide(KEY, "https://acme.com").reason is Reason.ALLOWLIST_EMPTY
 
@@ -52,5 +52,5 @@ def test_a_pattern_that_is_nearly_a_bare_wildcard_is_rejected(
         (entry,) = vector["entries"]
         assert accepted(entry) is None
         outcomes.append(Outcome(entry, vector["want"], is_allowed([entry], vector["origin"])))
-    named = Difference("refused", SUBSTRING.section, SUBSTRING.reason, SUBSTRING.names[1:])
+    named = Difference("refused", SUBSTRING.reason, SUBSTRING.names[1:])
     judge(counts, "rs_cors: near_arbitrary", outcomes, [named])
