@@ -1,4 +1,4 @@
-"""What some tests need of the machine, beyond Python and the packages of the extra `test`."""
+"""Programs that some tests need, beyond the packages of the extra `test`."""
 
 import os
 import shutil
@@ -40,10 +40,10 @@ def postgres() -> Path:
 
 
 def lacking(what: str) -> NoReturn:
-    """Skip the test, or fail it where everything has to be there.
+    """Skip the test, or fail it where nothing may be missing.
 
     Args:
-        what: what is missing, and how to get it.
+        what: the missing program, and how to install it.
     """
     if os.environ.get(REQUIRE_ALL):
         pytest.fail(f"{REQUIRE_ALL} is set, and {what}")

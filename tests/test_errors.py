@@ -1,4 +1,4 @@
-"""The exception tree, and what each error tells."""
+"""The exception tree, and the text of each error."""
 
 import inspect
 import re
@@ -33,7 +33,7 @@ CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) an
 
 
 def drawn_tree() -> Iterator[tuple[str, str | None]]:
-    """Read the tree in the module's docstring: every name, and the name that it hangs from."""
+    """Read the tree in the module's docstring: each name and its base."""
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
         if (name := re.match(r"([│├└─ ]*)([A-Z]\w+)  ", line)) is not None:

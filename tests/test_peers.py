@@ -1,4 +1,4 @@
-"""The table of who lets what in is what its script prints, and gatekeeper lets in what it should and no more."""
+"""The table `Who lets what in` is printed by its script, and gatekeeper allows exactly what it should."""
 
 import re
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""The names that others rely on."""
+"""The public names."""
 
 import ast
 import importlib
@@ -31,7 +31,7 @@ PROMISED = {
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(gatekeeper.__path__, "gatekeeper.")
-    # What Alembic runs is no module that anybody imports.
+    # Alembic runs these files; they are not imported.
     if not module.name.endswith("__main__") and ".migrations." not in module.name
 ]
 

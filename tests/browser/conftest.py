@@ -22,7 +22,7 @@ ARGUMENTS = (
 )
 
 
-# Not for the whole session: while it lasts, playwright's own event loop runs in the thread of the tests.
+# Not for the whole session: playwright runs an event loop in the thread of the tests meanwhile.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     executable = chromium()
@@ -41,7 +41,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 class DemoInThread:
-    """A demo whose event loop runs in another thread, and its hub."""
+    """A demo in another thread, and its hub."""
 
     def __init__(self, demo: Demo, portal: BlockingPortal) -> None:
         self.demo = demo
@@ -57,7 +57,7 @@ class DemoInThread:
 
 
 @pytest.fixture
-def running(browser: Browser) -> Iterator[DemoInThread]:  # noqa: ARG001 - no demo is started where there is no browser
+def running(browser: Browser) -> Iterator[DemoInThread]:  # noqa: ARG001 - no demo without a browser
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(running_demo(fixed_ports=False, refresh_interval=0.2)) as demo,

@@ -1,4 +1,4 @@
-"""The demo's page in a real browser: what a customer's visitor sees."""
+"""The demo's page in a real browser."""
 
 from playwright.sync_api import Page, expect
 

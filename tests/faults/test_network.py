@@ -218,7 +218,7 @@ async def test_a_private_certificate_authority_can_be_trusted() -> None:
     [
         ("expired", "certificate has expired"),
         ("of_tomorrow", "not yet valid"),
-        ("of_somebody_else", "IP address mismatch"),
+        ("of_another_host", "IP address mismatch"),
         ("of_an_unknown_authority", "unable to get local issuer certificate|self.signed certificate"),
         ("of_old", "(?i)ConnectError|protocol|version"),
     ],

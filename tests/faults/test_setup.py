@@ -43,7 +43,7 @@ MISTAKES = {
     "403": Mistake(("403", "may not do this"), json_answer("forbidden", 403)),
     "404": Mistake(("404", "/api/v1/widget-keys"), json_answer("Not Found", 404)),
     "account": Mistake(("400", "X-Account-ID", "account="), json_answer("Missing X-Account-ID header", 400)),
-    "TLS name": Mistake(("certificate", "127.0.0.1"), certificate="of_somebody_else"),
+    "TLS name": Mistake(("certificate", "127.0.0.1"), certificate="of_another_host"),
     "TLS authority": Mistake(("certificate", "verify failed"), certificate="of_an_unknown_authority"),
     "refused": Mistake(("refused", "127.0.0.1"), url=dead_address),
     "DNS": Mistake(("hub.invalid",), url=lambda: "http://hub.invalid"),

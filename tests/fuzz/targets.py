@@ -1,6 +1,6 @@
-"""What is fuzzed: functions that take bytes, and fail where a promise is broken.
+"""Fuzzing targets: functions of bytes that fail where the package is wrong.
 
-Each holds the package against something independent of it: the oracle of tests/properties, urllib, or the input itself.
+Each compares the package with an independent oracle: tests/properties, urllib, or the input itself.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
 
 
 def origin(data: bytes) -> None:
-    """Origin.parse accepts exactly what the oracle accepts, and gives it back unchanged."""
+    """Origin.parse accepts exactly what the oracle accepts, and returns it unchanged."""
     try:
         parsed = Origin.parse(data)
     except InvalidOrigin:
@@ -55,7 +55,7 @@ def origin(data: bytes) -> None:
 
 
 def referer(data: bytes) -> None:
-    """What Origin.from_referer accepts is an origin, of the host that stands between "://" and the first end of it."""
+    """Origin.from_referer gives the host between "://" and its first end."""
     try:
         parsed = Origin.from_referer(data)
     except InvalidOrigin:
@@ -68,7 +68,7 @@ def referer(data: bytes) -> None:
 
 
 def allowlist(data: bytes) -> None:
-    """Allowlist.parse never raises; what it allows one entry allows alone, and the oracle allows where it can read it."""
+    """Allowlist.parse never raises, and each allowed origin is allowed by one entry alone and by the oracle."""
     page, *entries = data.decode("utf-8", "replace").split("\n")
     parsed = Allowlist.parse(entries)
     assert len(parsed.rejected) + len(parsed.patterns) <= len(entries)
@@ -85,7 +85,7 @@ def allowlist(data: bytes) -> None:
 
 
 def client_key(data: bytes) -> None:
-    """What ClientKey.parse accepts has the form that it promises."""
+    """A key that ClientKey.parse accepts has the documented form."""
     try:
         key = ClientKey.parse(data)
     except InvalidClientKey:
@@ -105,7 +105,7 @@ def query(data: bytes) -> None:
 
 
 def scope(data: bytes) -> None:
-    """A request gets a documented status, and reaches the app only with the one key and from an allowed page."""
+    """A request gets a documented status, and reaches the app only with one key from an allowed page."""
     method = "OPTIONS" if data[:1] == b"9" else "GET"
     key, page, referred, asked = ([*data[1:].split(SEPARATOR, 3), b"", b"", b""])[:4]
     headers = [(b"data-client-key", key)] * bool(key)

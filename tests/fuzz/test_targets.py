@@ -1,4 +1,4 @@
-"""The fuzzing targets hold for their seeds and what Hypothesis makes of them; long runs: `python -m tests.fuzz`."""
+"""The fuzzing targets hold for their seeds and for mutations by Hypothesis; long runs: `python -m tests.fuzz`."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,1 +1,1 @@
-"""What tests lean on: a hub that misbehaves on demand, a clock that stands still, rows."""
+"""Tools of the tests: a fake hub, a fake clock, rows."""

@@ -1,4 +1,4 @@
-"""Both clients of the hub, called in the same way, so that one test asks both."""
+"""Both clients of the hub behind one interface, so that one test covers both."""
 
 import asyncio
 from typing import Any, Protocol
@@ -15,8 +15,8 @@ class Caller(Protocol):
 
     Attributes:
         client: the client itself.
-        http: the httpx client that it was given, if any.
-        naps: the seconds that it would have waited between two attempts.
+        http: its httpx client, if it was given one.
+        naps: seconds that it would have waited between two attempts.
     """
 
     client: HubClient | AsyncHubClient
@@ -27,7 +27,7 @@ class Caller(Protocol):
         """Call a method."""
 
     def close_client(self) -> None:
-        """Close the client, as its users do."""
+        """Close the client, as users do."""
 
     def close(self) -> None:
         """Close everything."""
@@ -40,7 +40,7 @@ class SyncCaller:
     http: httpx.Client | httpx.AsyncClient | None
 
     def __init__(self, base_url: str, token: str = TOKEN, *, own: dict[str, Any] | None = None, **options: Any) -> None:
-        """Make a client, which sends by its own httpx client or by one with the options `own`."""
+        """Make a client, with its own httpx client or one with the options `own`."""
         self._http = None if own is None else httpx.Client(**own)
         self.naps: list[float] = []
         self._client = HubClient(base_url, token, http=self._http, sleep=self.naps.append, **options)
@@ -51,7 +51,7 @@ class SyncCaller:
         return getattr(self._client.widget_keys, method)(*args, **options)
 
     def close_client(self) -> None:
-        """Close the client, as its users do."""
+        """Close the client, as users do."""
         with self._client as entered:
             assert entered is self._client
 
@@ -63,13 +63,13 @@ class SyncCaller:
 
 
 class AsyncCaller:
-    """The client with an event loop, which is this caller's own."""
+    """The client with an event loop of its own."""
 
     client: HubClient | AsyncHubClient
     http: httpx.Client | httpx.AsyncClient | None
 
     def __init__(self, base_url: str, token: str = TOKEN, *, own: dict[str, Any] | None = None, **options: Any) -> None:
-        """Make a client, which sends by its own httpx client or by one with the options `own`."""
+        """Make a client, with its own httpx client or one with the options `own`."""
         self._http = None if own is None else httpx.AsyncClient(**own)
         self.naps: list[float] = []
 
@@ -85,7 +85,7 @@ class AsyncCaller:
         return self._runner.run(getattr(self._client.widget_keys, method)(*args, **options))
 
     def close_client(self) -> None:
-        """Close the client, as its users do."""
+        """Close the client, as users do."""
 
         async def leave() -> None:
             async with self._client as entered:

@@ -1,4 +1,4 @@
-"""Certificates of a hub, right and wrong, and a client that trusts their authority."""
+"""Good and bad certificates of a hub, and a client that trusts their authority."""
 
 import datetime as dt
 import ssl
@@ -13,7 +13,7 @@ DAY = dt.timedelta(days=1)
 
 
 class Certificates:
-    """An authority, and what it signs for 127.0.0.1."""
+    """A certificate authority, and certificates for 127.0.0.1."""
 
     def __init__(self) -> None:
         self._authority = trustme.CA()
@@ -26,35 +26,35 @@ class Certificates:
         return httpx.AsyncClient(verify=context, trust_env=False, timeout=60)
 
     def right(self) -> ssl.SSLContext:
-        """Speak as a hub should."""
+        """A good certificate."""
         return _speaking_as(self._authority.issue_cert("127.0.0.1"))
 
     def expired(self) -> ssl.SSLContext:
-        """Show a certificate of yesterday."""
+        """A certificate that has expired."""
         return _speaking_as(
             self._authority.issue_cert("127.0.0.1", not_before=self._now - 2 * DAY, not_after=self._now - DAY)
         )
 
     def of_tomorrow(self) -> ssl.SSLContext:
-        """Show what a client whose clock is a day slow sees."""
+        """A certificate that is not valid yet."""
         return _speaking_as(
             self._authority.issue_cert("127.0.0.1", not_before=self._now + DAY, not_after=self._now + 2 * DAY)
         )
 
-    def of_somebody_else(self) -> ssl.SSLContext:
-        """Show another host's certificate."""
+    def of_another_host(self) -> ssl.SSLContext:
+        """The certificate of another host."""
         return _speaking_as(self._authority.issue_cert("hub.example"))
 
     def of_an_unknown_authority(self) -> ssl.SSLContext:
-        """Show a certificate that another authority has signed."""
+        """A certificate of an unknown authority."""
         return _speaking_as(trustme.CA().issue_cert("127.0.0.1"))
 
     def of_old(self) -> ssl.SSLContext:
-        """Speak TLS 1.0 alone."""
+        """A server that supports only TLS 1.0."""
         context = self.right()
         context.set_ciphers("ALL:@SECLEVEL=0")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # that nobody should speak it
+            warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.0 is deprecated
             context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
         return context
 

@@ -1,6 +1,6 @@
-"""A hub that answers what a test tells it to answer, over a real socket, and remembers what it was asked.
+"""A hub on a real socket with scripted answers, which records its requests.
 
-It runs in a thread with an event loop of its own, so clients of every kind can ask it, and tests can make it wait.
+It runs in a thread with its own event loop, so that any client can use it and tests can hold its answers.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ PATIENCE = 15.0
 
 
 class Request(NamedTuple):
-    """What the hub was asked. The names of headers are in lower case.
+    """A request, with names of headers in lower case.
 
     Attributes:
-        port: the one that the other side asked from, which tells connections apart.
-        at: when, by the hub's clock.
+        port: of the client, which tells connections apart.
+        at: the moment, by the hub's clock.
     """
 
     method: str
@@ -41,36 +41,36 @@ class Request(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """What the body says."""
+        """The decoded body."""
         return json.loads(self.body)
 
 
 class Hold:
-    """Something to wait for, until a test lets it go."""
+    """Holds an answer until it is released."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._event = asyncio.Event()
 
     def release(self) -> None:
-        """Let the answer go out."""
+        """Send the answer."""
         self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
-        """Wait for that."""
+        """Wait for the release."""
         await self._event.wait()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the hub answers.
+    """An answer of the hub.
 
     Attributes:
         status: the status code.
-        body: the body's bytes, as they go over the wire.
-        headers: these and Content-Length; given here, that stays as it is.
-        raw: what is sent instead of all of the above.
-        hold: what to wait for before answering.
+        body: bytes on the wire.
+        headers: sent besides Content-Length, which they may override.
+        raw: bytes sent instead of all of the above.
+        hold: awaited before answering.
         drip: seconds between any two bytes of the body.
         hang_up: close the connection afterwards.
     """
@@ -85,7 +85,7 @@ class Answer:
 
 
 def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
-    """Answer with JSON; `retry_after` stands for the header Retry-After."""
+    """Make an answer with JSON; `retry_after` becomes the header Retry-After."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return Answer(status, json.dumps(value).encode(), {"content-type": "application/json", **named})
 
@@ -95,16 +95,16 @@ GARBAGE = Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
 
 
 class FakeHub:
-    """A hub on a port of its own, for as long as it is entered. Without instructions, it has no keys.
+    """A hub on its own port, while it is entered. By default it has no keys.
 
     Args:
-        tls: the certificate to show, if it is to speak TLS.
-        address: where to listen; port 0 for any that is free.
+        tls: the certificate, for a hub with TLS.
+        address: to listen on; port 0 for any free one.
 
     Attributes:
-        requests: what it was asked, in order.
-        clock: tells when.
-        url: where it is.
+        requests: in order.
+        clock: gives the moments of requests.
+        url: of the hub.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
@@ -123,24 +123,24 @@ class FakeHub:
         self._server: asyncio.Server | None = None
 
     def then(self, *answers: Answer) -> None:
-        """Give these answers next, one each."""
+        """Send these answers next, one for each request."""
         self._next.extend(answers)
 
     def always(self, answer: Answer | Callable[[Request], Answer]) -> None:
-        """Give this answer whenever there is no next one."""
+        """Send this answer by default."""
         self._otherwise = answer if callable(answer) else lambda _: answer
 
     def lists(self, *rows: Any, etag: str | None = None) -> None:
-        """Have these keys, under this entity tag."""
+        """List these rows, under this entity tag."""
         self.always(lambda request: self._list(request, as_json(*rows), etag))
 
     def hold(self) -> Hold:
-        """Make something that an answer can wait for."""
+        """Make a hold for an answer."""
         return Hold(self._loop)
 
     @contextmanager
     def held(self) -> Iterator[Hold]:
-        """Let every answer wait until this is left, or released earlier."""
+        """Hold every answer until the end of the block, or the release."""
         self._hold = hold = self.hold()
         try:
             yield hold
@@ -150,16 +150,16 @@ class FakeHub:
 
     @property
     def fetches(self) -> list[Request]:
-        """What it was asked for lists."""
+        """The requests for lists."""
         return [request for request in self.requests if request.method == "GET"]
 
     def wait_for_requests(self, count: int) -> None:
-        """Wait until it was asked so often."""
+        """Wait until there were `count` requests."""
         with self._asked:
             assert self._asked.wait_for(lambda: len(self.requests) >= count, PATIENCE), self.requests
 
     async def asked(self, count: int) -> None:
-        """Wait until it was asked so often."""
+        """Wait until there were `count` requests."""
         await anyio.to_thread.run_sync(self.wait_for_requests, count)
 
     def __enter__(self) -> Self:
@@ -187,7 +187,7 @@ class FakeHub:
         for connection in connections:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
-        for writer in connections.values():  # of those, too, that were cancelled before they began
+        for writer in connections.values():  # tasks cancelled before they began close nothing
             writer.transport.abort()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,17 +1,17 @@
-"""A clock that stands still until a test moves it, sleeps that end by that clock, and dice that always fall the same."""
+"""A clock that tests move, sleeps by that clock, and constant jitter."""
 
 import anyio
 
-PATIENCE = 15.0  # seconds of real time, on a machine that has much else to do
+PATIENCE = 15.0  # seconds of real time, on a busy machine
 
 
 class FakeTime:
-    """A clock, and those who sleep by it.
+    """A clock, and tasks that sleep by it.
 
     Attributes:
-        now: what the clock shows.
-        sleeps: how long every sleep was to be.
-        jitter: what the dice show, from 0 to 1.
+        now: seconds.
+        sleeps: seconds of every sleep, in order.
+        jitter: from 0 to 1.
     """
 
     def __init__(self, *, jitter: float = 0.5) -> None:
@@ -22,15 +22,15 @@ class FakeTime:
         self._fell_asleep: anyio.Event | None = None
 
     def clock(self) -> float:
-        """Tell the time."""
+        """The time in seconds."""
         return self.now
 
     def dice(self) -> float:
-        """Throw the dice."""
+        """The jitter."""
         return self.jitter
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep until a test has moved the clock so far."""
+        """Sleep until a test has moved the clock by these seconds."""
         sleeper = (self.now + seconds, anyio.Event())
         self._sleepers.append(sleeper)
         self.sleeps.append(seconds)
@@ -42,14 +42,14 @@ class FakeTime:
             self._sleepers.remove(sleeper)
 
     async def asleep(self, sleeps: int = 0) -> None:
-        """Wait until somebody sleeps, and there were so many sleeps in all."""
+        """Wait until a task sleeps, and there were `sleeps` in all."""
         with anyio.fail_after(PATIENCE):
             while not self._sleepers or len(self.sleeps) < sleeps:
                 self._fell_asleep = anyio.Event()
                 await self._fell_asleep.wait()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass; whoever wakes up meanwhile does so at its time, and is awaited until it sleeps again."""
+        """Advance the clock, waking each sleeper at its time and waiting until it sleeps again."""
         end = self.now + seconds
         await self.asleep()
         while (deadline := min(deadline for deadline, _ in self._sleepers)) <= end:
@@ -58,7 +58,7 @@ class FakeTime:
         self.now = end
 
     async def wake(self) -> None:
-        """End the sleep that is due first, wherever the clock stands, and wait until its sleeper sleeps again."""
+        """End the earliest sleep now, and wait until its task sleeps again."""
         await self.asleep()
         slept = len(self.sleeps)
         min(self._sleepers, key=lambda sleeper: sleeper[0])[1].set()

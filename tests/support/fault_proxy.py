@@ -1,4 +1,4 @@
-"""What can go wrong between a gate and its hub, on real sockets: a proxy of TCP, and an address that is mute."""
+"""Network faults on real sockets: a TCP proxy, and an address that never answers."""
 
 import asyncio
 import socket
@@ -17,14 +17,14 @@ Ending = Literal["fin", "reset"]
 
 
 class FaultProxy:
-    """Passes bytes on to a hub and back, until it is told to do otherwise; what it is told holds for every connection.
+    """Forwards bytes to a hub and back, with faults for all connections.
 
     Args:
-        upstream: the URL of the hub.
+        upstream: URL of the hub.
 
     Attributes:
-        url: where clients find it.
-        connections: how many it has accepted.
+        url: of the proxy.
+        connections: number accepted.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -42,38 +42,38 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL of the proxy."""
         return f"{self._scheme}://127.0.0.1:{self._port}"
 
     def refuse(self) -> None:
-        """Be gone: nobody listens at the address any more, and what was open is closed."""
+        """Stop listening, and close all connections."""
         self._do(self._close())
 
     def heal(self) -> None:
-        """Pass everything on again, at the same address."""
+        """Forward everything again, at the same address."""
         self._cut_after, self._is_silent, self._drip = None, False, 0.0
         if self._server is None:
             self._do(self._open())
 
     def lead_to(self, upstream: str) -> None:
-        """Lead to another hub from now on, and close what is open."""
+        """Forward to another hub, and close all connections."""
         _, self._upstream = _address(upstream)
         self._do(self._hang_up())
 
     def hang_up(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         self._do(self._hang_up())
 
     def be_silent(self) -> None:
-        """Take connections and requests, and never say anything."""
+        """Accept connections and requests, and never answer."""
         self._is_silent = True
 
     def cut(self, after: int, ending: Ending) -> None:
-        """End every answer after so many bytes, politely (FIN) or not (RST)."""
+        """End every answer after some bytes, by FIN or RST."""
         self._cut_after, self._ending = after, ending
 
     def drip(self, seconds: float) -> None:
-        """Pass answers on one byte at a time, with so many seconds in between."""
+        """Forward answers byte by byte, with these seconds in between."""
         self._drip = seconds
 
     def __enter__(self) -> Self:
@@ -107,7 +107,7 @@ class FaultProxy:
         for pair in pairs:
             pair.cancel()
         await asyncio.gather(*pairs, return_exceptions=True)
-        for writer in pairs.values():  # of those, too, that were cancelled before they began
+        for writer in pairs.values():  # tasks cancelled before they began close nothing
             writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -133,7 +133,7 @@ class FaultProxy:
         try:
             await asyncio.wait([asking, answering], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            upstream_writer.transport.abort()  # before anything is awaited: this may be cancelled in the middle of ending
+            upstream_writer.transport.abort()  # before any await, which may be cancelled
             asking.cancel()
             answering.cancel()
             await asyncio.gather(asking, answering, return_exceptions=True)
@@ -147,7 +147,7 @@ class FaultProxy:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0
         while chunk := await reader.read(CHUNK):
-            while self._is_silent:  # noqa: ASYNC110 - until the connection is given up, or healed from another thread
+            while self._is_silent:  # noqa: ASYNC110 - another thread heals it
                 await asyncio.sleep(0.01)
             if self._cut_after is not None and passed + len(chunk) >= self._cut_after:
                 writer.write(chunk[: self._cut_after - passed])
@@ -173,7 +173,7 @@ def _address(url: str) -> tuple[str, tuple[str, int]]:
 
 def _end(writer: asyncio.StreamWriter, ending: Ending) -> None:
     if ending == "reset":
-        linger = struct.pack("ii", 1, 0)  # on, for no time at all: RST in place of FIN (socket(7), SO_LINGER)
+        linger = struct.pack("ii", 1, 0)  # on, for 0 s: RST instead of FIN (socket(7), SO_LINGER)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
     else:
@@ -182,13 +182,13 @@ def _end(writer: asyncio.StreamWriter, ending: Ending) -> None:
 
 @contextmanager
 def mute_address() -> Iterator[str]:
-    """Give the URL of an address where packets vanish: a connection there is neither made nor refused."""
+    """The URL of an address where a connection is neither made nor refused."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         host, port = listener.getsockname()
-        # Linux drops what comes to a queue that is full, and nobody accepts from this one.
+        # Linux drops connections to a full queue, and this one is never accepted from.
         _fill(lambda: stack.enter_context(socket.socket()), (host, port))
         yield f"http://{host}:{port}"
 
@@ -201,4 +201,4 @@ def _fill(new_socket: Callable[[], socket.socket], address: tuple[str, int]) -> 
             filler.connect(address)
         except TimeoutError:
             return
-    raise AssertionError("the queue of a listener takes more than it was made for")
+    raise AssertionError("the queue of the listener is longer than its backlog")

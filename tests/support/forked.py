@@ -1,4 +1,4 @@
-"""Child processes by os.fork, and what they say."""
+"""Child processes by os.fork, and their results."""
 
 import contextlib
 import os
@@ -16,26 +16,26 @@ PATIENCE = 60.0
 
 
 class Child:
-    """A child process that does something and ends.
+    """A child process that calls a function and ends.
 
     Args:
-        do: what it does; it has done it well unless that raises.
+        do: called in the child; it fails if this raises.
 
     Attributes:
-        pid: its number.
+        pid: process id.
     """
 
     def __init__(self, do: Callable[[], None]) -> None:
         self._read_end, write_end = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # that the child of a process with threads may deadlock
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking a process with threads may deadlock
             self.pid = os.fork()
         if not self.pid:
             _do(do, write_end)
         os.close(write_end)
 
     def says(self) -> str:
-        """Wait until it has ended: "well", a traceback, or nothing where it was killed or had to be."""
+        """Wait for the end; return "well", a traceback, or nothing after a kill."""
         said = b""
         try:
             while select.select([self._read_end], [], [], PATIENCE)[0] and (chunk := os.read(self._read_end, 65_536)):
@@ -49,16 +49,16 @@ class Child:
 
 
 def forked(do: Callable[[], None]) -> str:
-    """Do something in a child process, and give what it says of it."""
+    """Call a function in a child process; return its result, as `says`."""
     return Child(do).says()
 
 
 def _do(do: Callable[[], None], write_end: int) -> NoReturn:
-    said = "it ended otherwise"
+    said = "it ended without a result"
     try:
         do()
         said = WELL
-    except BaseException:  # noqa: BLE001 - nothing may get out of here
+    except BaseException:  # noqa: BLE001 - reported to the parent
         said = traceback.format_exc()
     finally:
         with contextlib.suppress(OSError):

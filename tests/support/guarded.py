@@ -1,4 +1,4 @@
-"""A gate that goes by a fake clock, and what it decides."""
+"""A gate with a fake clock, and its decisions."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,7 @@ def _trust() -> ssl.SSLContext:
 
 
 def hub_source(url: str, token: str | Callable[[], str] = TOKEN, *, timeout: float = 60.0, **options: Any) -> HubSource:
-    """Make a source that has patience with a machine that has much else to do, and trust that is loaded but once."""
+    """Make a source with a generous timeout; the trust store is loaded once."""
 
     def http() -> httpx.AsyncClient:
         return httpx.AsyncClient(verify=_trust(), trust_env=False, timeout=timeout)
@@ -33,7 +33,7 @@ def hub_source(url: str, token: str | Callable[[], str] = TOKEN, *, timeout: flo
 
 
 def gate_of(hub: FakeHub, fake: FakeTime | None = None, **options: Any) -> Gatekeeper:
-    """Make a gate for a hub, by a clock that stands still; it has patience with a machine that has much else to do."""
+    """Make a gate for a hub, with a fake clock and generous timeouts."""
     fake = FakeTime() if fake is None else fake
     return Gatekeeper(
         HubSource(hub.url, TOKEN, timeout=60),
@@ -42,22 +42,22 @@ def gate_of(hub: FakeHub, fake: FakeTime | None = None, **options: Any) -> Gatek
 
 
 class Guarded:
-    """A gate at work, and the clock that it goes by.
+    """A running gate and its clock.
 
     Attributes:
         gate: the gate.
-        time: the clock.
+        time: its clock.
     """
 
     def __init__(self, source: Source, fake: FakeTime, **options: Any) -> None:
         self.time = fake
-        # What is reported to the hub has a sleep of its own, and tests count those of the refresher.
+        # Reports on usage sleep too, and tests count the sleeps of the refresher.
         by_the_clock = {"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "usage_interval": 0.0}
         self.gate = Gatekeeper(source, **{**by_the_clock, "unknown_key_wait": 4.9, **options})
 
     @property
     def status(self) -> Status:
-        """How fresh the gate's list is."""
+        """The status of the gate."""
         return self.gate.status
 
     @property
@@ -67,11 +67,11 @@ class Guarded:
         return self.status.last_error
 
     def reason(self, number: int = 1, origin: str = ORIGIN) -> Reason:
-        """What the gate decides at once."""
+        """The reason of the gate's decision."""
         return self.gate.decide(client_key(number), origin).reason
 
     def allows(self, *numbers: int) -> bool:
-        """Whether the gate allows every one of these keys."""
+        """Whether the gate allows all of these keys."""
         return all(self.reason(number) is Reason.ALLOWED for number in numbers)
 
     async def refresh(self) -> RefreshReport:
@@ -82,7 +82,7 @@ class Guarded:
         return report
 
     async def fail(self) -> str:
-        """Refresh once more, which has to fail and to change nothing; give the reason."""
+        """Refresh, assert that it fails and changes nothing; return the error."""
         before = self.status
         report = await self.refresh()
         assert report.outcome == "failed", report
@@ -96,13 +96,13 @@ class Guarded:
 async def guarded(
     at: str | FakeHub | Source, *, jitter: float = 0.5, source: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Guarded]:
-    """Run a gate that has tried once to get a list.
+    """Run a gate that has made one fetch.
 
     Args:
         at: the hub, its URL, or a source.
-        jitter: what its dice show.
-        source: options of a source that is made for that URL.
-        options: those of the gate.
+        jitter: from 0 to 1.
+        source: options of the source for a URL.
+        options: of the gate.
     """
     fake = FakeTime(jitter=jitter)
     if isinstance(at, FakeHub):
@@ -116,5 +116,5 @@ async def guarded(
 
 
 def gaps(requests: list[Request]) -> list[float]:
-    """How many seconds lay between each request and the next."""
+    """Seconds between each request and the next."""
     return [later.at - earlier.at for earlier, later in pairwise(requests)]

@@ -1,4 +1,4 @@
-"""For tests of tasks, event loops and threads."""
+"""Tools for tests of tasks, event loops and threads."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ def asyncio_only(test: Callable[..., Awaitable[None]]) -> Any:
 
 @contextmanager
 def threads_switching_often() -> Iterator[None]:
-    """Let threads take turns so often that they meet in the middle of everything."""
+    """Switch threads as often as possible, to provoke races."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

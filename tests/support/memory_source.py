@@ -1,4 +1,4 @@
-"""A source whose every answer is a test's own, for what no socket could show: forks, bugs in a source, state machines."""
+"""A source in memory, for tests that need no socket: forks, bugs in a source, state machines."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,12 +13,12 @@ class MemorySource:
     """Rows in memory.
 
     Attributes:
-        rows: what the next fetch gives.
-        broken: what the next fetches raise instead; None for nothing.
-        unopenable: why connecting fails; None if it does not.
-        validators: what every fetch was asked with.
+        rows: of the next fetch.
+        broken: raised by every fetch; None for nothing.
+        unopenable: the error of connecting; None for none.
+        validators: of the fetches, in order.
         on_fetch: called at every fetch.
-        connections: how often somebody connected.
+        connections: number of connections.
     """
 
     def __init__(self, *rows: Any) -> None:
@@ -42,7 +42,7 @@ class MemorySource:
 
     @asynccontextmanager
     async def updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-        """Give the rows, or what stands for them."""
+        """Give the rows, or raise."""
         self.validators.append(basis.validator)
         self.on_fetch()
         if self.broken is not None:

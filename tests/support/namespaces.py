@@ -1,4 +1,4 @@
-"""Scripts that need a world of their own: mounts, a network, a resolver."""
+"""Scripts in Linux namespaces of their own: mounts, a network, a resolver."""
 
 import fcntl
 import shutil
@@ -17,11 +17,11 @@ ENTER = ("unshare", "--map-root-user", "--mount", "--net")
 
 
 def in_namespaces(module: str, *arguments: str) -> str:
-    """Run a module in namespaces of its own, where it may mount what it likes; give the last line that it says."""
+    """Run a module in its own namespaces, where it may mount; return its last line."""
     if shutil.which("unshare") is None:
         lacking("unshare is not installed: apt-get install util-linux")
     if subprocess.run([*ENTER, "true"], check=False, capture_output=True).returncode:
-        lacking("this machine lets nobody make namespaces: " + " ".join(ENTER))
+        lacking("this machine does not allow namespaces: " + " ".join(ENTER))
     command = [*ENTER, sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -29,11 +29,11 @@ def in_namespaces(module: str, *arguments: str) -> str:
 
 
 def mount(*arguments: str | Path) -> None:
-    """Mount something; the arguments are those of the command."""
+    """Run `mount` with these arguments."""
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
 def raise_loopback() -> None:
-    """Bring up the loopback interface, which is down in a network of its own (netdevice(7))."""
+    """Bring up the loopback interface, which is down in a new namespace (netdevice(7))."""
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests, on a free port and in a directory of its own."""
+"""A PostgreSQL server for tests, on a free port and in its own directory."""
 
 import os
 import shutil
@@ -16,27 +16,27 @@ from psycopg import sql
 
 __all__ = ("PostgresCluster", "dump", "find_postgres")
 
-PATIENCE: Final = 30.0  # Seconds for a server to come up.
+PATIENCE: Final = 30.0  # seconds for a server to start
 OWNER: Final = "postgres"  # PostgreSQL refuses to run as root; Debian's package makes this user.
 
-# Nothing here has to survive a power cut.
+# The data need not survive a power cut.
 QUICK: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 def find_postgres() -> Path | None:
     """Find the directory of PostgreSQL's programs."""
     found = shutil.which("initdb")
-    # Debian keeps them out of the path, one directory a version.
+    # Debian has a directory for each version, outside of the path.
     installed = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return installed[-1].parent if installed else None
 
 
 class PostgresCluster:
-    """A server that can be started, stopped and started again; its port stays the same.
+    """A server that can be restarted on the same port.
 
     Args:
         programs: the directory of initdb and postgres.
-        settings: what the server is started with.
+        settings: of the server.
     """
 
     def __init__(self, programs: Path, *, settings: tuple[str, ...] = QUICK) -> None:
@@ -48,7 +48,7 @@ class PostgresCluster:
 
     def __enter__(self) -> Self:
         """Make the directory."""
-        # Not pytest's: another user may not enter that.
+        # Other users may not enter a directory of pytest.
         self._directory = Path(tempfile.mkdtemp(prefix="gatekeeper-postgres-"))
         if self._user is not None:
             shutil.chown(self._directory, self._user)
@@ -80,10 +80,10 @@ class PostgresCluster:
         while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)).returncode != 0:
             assert self._server.poll() is None, "PostgreSQL has stopped again"
             assert time.monotonic() < deadline, "PostgreSQL does not come up"
-            time.sleep(0.02)  # the server is another process, and tells nobody when it is there
+            time.sleep(0.02)  # another process, and nothing signals that it is ready
 
     def stop(self) -> None:
-        """Stop the server, whoever is connected."""
+        """Stop the server, closing all connections."""
         if self._server is not None:
             self._run("pg_ctl", "stop", "-D", str(self._directory / "data"), "-m", "fast")
             self._server.wait(PATIENCE)
@@ -91,11 +91,11 @@ class PostgresCluster:
 
     @property
     def url(self) -> str:
-        """The URL of a database that is always there."""
+        """The URL of a database that always exists."""
         return f"postgresql://{OWNER}@127.0.0.1:{self.port}/postgres"
 
     def create_schema(self) -> str:
-        """Make a schema, which is as good as a database and has a tenth of its files; say the URL that leads to it."""
+        """Make a schema, which has a tenth of the files of a database; return its URL."""
         name = next(self._names)
         with psycopg.connect(self.url) as connection:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))

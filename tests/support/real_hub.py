@@ -1,4 +1,4 @@
-"""The reference hub behind uvicorn, on a socket, in a thread of its own."""
+"""The reference hub under uvicorn, in its own thread."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from gatekeeper.hub import create_hub
 
 
 class Served(NamedTuple):
-    """Where the hub is, and a token of the account acme."""
+    """The URL of the hub, and a token of the account acme."""
 
     url: str
     token: str
@@ -30,7 +30,7 @@ def served_hub(directory: Path) -> Iterator[Served]:
 
     async def serve(listener: socket.socket) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody when it is ready
+        while not server.started:  # noqa: ASYNC110 - uvicorn does not signal that it is ready
             await asyncio.sleep(0.005)
         token = await app.state.hub.tokens.mint("acme", name="tests")
         ready.put(Served("http://{}:{}".format(*listener.getsockname()), token))

@@ -1,4 +1,4 @@
-"""A refresher that goes by a fake clock, and what it works with."""
+"""A refresher with a fake clock."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -20,13 +20,13 @@ __all__ = ("Running", "running")
 
 
 class Running:
-    """A refresher at work, and what it works with.
+    """A running refresher and its parts.
 
     Attributes:
-        time: the clock that it goes by.
-        changes: how often decisions may have changed.
-        deadlines: the moments up to which decisions could be remembered.
-        used: the allowed requests by key id that the next report takes.
+        time: its clock.
+        changes: number of calls of `on_change`.
+        deadlines: calls of `on_deadline`, in order.
+        used: allowed requests by key id, for the next report.
         stop: cancels it.
     """
 
@@ -57,7 +57,7 @@ class Running:
 
     @property
     def status(self) -> Status:
-        """How fresh the list is."""
+        """The status of the list."""
         return self.sync.status
 
     @property

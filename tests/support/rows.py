@@ -1,4 +1,4 @@
-"""Rows of the list endpoint, and the client keys that belong to them."""
+"""Rows of the list endpoint, and their client keys."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ ORIGIN = "https://acme.com"
 
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
-    """Write the row of one key, which acme.com may use."""
+    """The row of one key, whose allowlist is acme.com."""
     return {
         "id": f"key-{number}",
         "name": "shop",
@@ -25,15 +25,15 @@ def row(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def bad_row(number: int, **fields: Any) -> dict[str, Any]:
-    """Write a row that has an id and is no widget key."""
+    """A row with an id and an invalid suffix."""
     return row(number, last8="short", **fields)
 
 
 def client_key(number: int, account: str = ACCOUNT) -> str:
-    """Write the client key whose row is `row(number)`."""
+    """The client key whose row is `row(number)`."""
     return f"pk_live_{account}_{number:08d}"
 
 
 def as_json(*rows: Any) -> bytes:
-    """Write a list of rows as the hub sends it."""
+    """A list of rows as the hub sends it."""
     return json.dumps(rows).encode()
