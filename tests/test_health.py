@@ -1,6 +1,6 @@
 """The health endpoint, in each state and in each kind of app."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.lists(row(1))
-        yield hub
 
 
 async def ask(app: ASGIApp, path: str = "/healthz", method: str = "GET") -> httpx.Response:

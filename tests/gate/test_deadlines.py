@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -16,13 +16,6 @@ from tests.support.guarded import gate_of, guarded
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.lists(row(1))
-        yield hub
 
 
 def revoke(hub: FakeHub) -> None:

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +23,6 @@ from tests.support.real_hub import served_hub
 from tests.support.rows import ORIGIN, TOKEN, as_json, bad_row, client_key, row
 
 STRANGERS_KEY = client_key(99)
-
-
-@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.lists(row(1))
-        yield hub
 
 
 # The reasons, in their order

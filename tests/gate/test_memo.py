@@ -4,8 +4,6 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -22,20 +20,6 @@ from tests.support.fake_time import FakeTime
 from tests.support.guarded import gate_of
 from tests.support.loops import threads_switching_often
 from tests.support.rows import ORIGIN, client_key, row
-
-
-@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.lists(row(1))
-        yield hub
-
 
 # The memo
 

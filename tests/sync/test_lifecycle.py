@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -30,20 +30,6 @@ from tests.support.guarded import gate_of
 from tests.support.loops import asyncio_only, leaving_nothing_behind, threads_switching_often
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, as_json, bad_row, client_key, row
-
-
-@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.lists(row(1))
-        yield hub
-
 
 # Starting at the first request
 

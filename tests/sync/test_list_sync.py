@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -18,13 +17,6 @@ from tests.support.rows import as_json, row
 pytestmark = pytest.mark.anyio
 
 PATIENT = Answer(503, headers={"retry-after": "300"})
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.lists(row(1))
-        yield hub
 
 
 async def test_a_list_grows_old_by_the_clock(hub: FakeHub) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
-from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -53,12 +52,6 @@ FAULTS = {
     "foreign rows": json_answer([{"user": "alice"}, {"user": "bob"}]),
     "no rows": json_answer([1, None, "x"]),
 }
-
-
-@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
 
 
 @pytest.fixture

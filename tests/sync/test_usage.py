@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,6 @@ pytestmark = pytest.mark.anyio
 def reporting(hub: FakeHub | Source, **options: Any) -> AbstractAsyncContextManager[Guarded]:
     """Run a gate that reports every 30 seconds by default."""
     return guarded(hub, **{"usage_interval": 30.0, **options})
-
-
-@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
 
 
 class Taker(FakeHub):
