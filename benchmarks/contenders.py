@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from asgi_cors import asgi_cors
@@ -15,15 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from benchmarks import keys
 from benchmarks.asgi import get, headerless_app, mere_app, preflight, widget_app
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
+from tests.support.cases import CASES, Case
 
-__all__ = ("EMPTY", "KINDS", "MANY", "ORIGIN", "TWIN", "Contender", "Name", "allowed", "answered", "flat")
+__all__ = ("KINDS", "MANY", "ORIGIN", "Contender", "Name", "allowed", "answered", "flat")
 
 KEY = keys.client_key(0).encode()
 ORIGIN = keys.origin(0).encode()
 FOREIGN = b"https://shop.evil.example"
 REFERER = ORIGIN + b"/"
 IN_ROTATION = 500  # keys in rotation: the same number at every size, and fewer than the gate remembers
-EMPTY, TWIN, MANY = 1_000_001, 1_000_002, 1_000_003  # keys without entries, with an ambiguous last 8, with many entries
+MANY = 1_000_003  # a key with many entries
 KINDS = ("header key", "query key", "Referer", "no app headers")
 KNOWN: dict[tuple[bytes | None, bytes | None], object] = {(KEY, ORIGIN): object()}
 
@@ -113,32 +115,9 @@ def answered(gates: dict[str, Gatekeeper]) -> Iterator[tuple[Name, Contender]]:
     yield ("refused", "bare"), Contender(app, lambda _: get(key=KEY, origin=FOREIGN, referer=FOREIGN))
     yield ("refused", "CORSMiddleware"), Contender(cors, lambda _: get(key=KEY, origin=FOREIGN, referer=FOREIGN))
 
-    def of(number: int) -> bytes:
-        return keys.client_key(number).encode()
-
-    def conflict(_: int) -> dict[str, Any]:
-        scope = get(key=KEY, origin=ORIGIN)
-        scope["headers"].append((b"origin", FOREIGN))
-        return scope
-
-    requests: dict[Reason, Callable[[int], dict[str, Any]]] = {
-        Reason.KEY_MISSING: lambda _: get(origin=ORIGIN),
-        Reason.KEY_MALFORMED: lambda _: get(key=b"sk_live_acme_0123456789", origin=ORIGIN),
-        Reason.KEY_CONFLICT: lambda _: get(key=KEY, origin=ORIGIN, query=b"client_key=" + of(1)),
-        Reason.KEY_UNKNOWN: lambda number: get(key=of(50_000_000 + number), origin=ORIGIN),
-        Reason.KEY_AMBIGUOUS: lambda _: get(key=of(TWIN), origin=ORIGIN),
-        Reason.KEY_DISABLED: lambda _: get(key=of(9), origin=ORIGIN),
-        Reason.ALLOWLIST_EMPTY: lambda _: get(key=of(EMPTY), origin=ORIGIN),
-        Reason.ORIGIN_CONFLICT: conflict,
-        Reason.ORIGIN_MALFORMED: lambda _: get(key=KEY, origin=b"HTTPS://shop.example"),
-        Reason.ORIGIN_NULL: lambda _: get(key=KEY, origin=b"null"),
-        Reason.ORIGIN_MISSING: lambda _: get(key=KEY),
-        Reason.ORIGIN_NOT_ALLOWED: lambda _: get(key=KEY, origin=FOREIGN),
-    }
-    yield (Reason.NOT_READY.value, "gatekeeper"), Contender(guarded["not_ready"], lambda _: get(key=KEY, origin=ORIGIN))
-    yield (Reason.EXPIRED.value, "gatekeeper"), Contender(guarded["expired"], lambda _: get(key=KEY, origin=ORIGIN))
-    for reason, request in requests.items():
-        yield (reason.value, "gatekeeper"), Contender(gate, request)
+    for case in CASES:
+        if case.name in set(Reason) - {Reason.ALLOWED}:
+            yield (case.name, "gatekeeper"), Contender(guarded[case.state], partial(_scope_of, case))
     fresh = itertools.count()
     anew = Contender(gate, lambda _: get(key=KEY, origin=b"https://shop-%d.evil.example" % next(fresh)))
     yield ("origin_not_allowed, never seen", "gatekeeper"), anew
@@ -166,3 +145,10 @@ def flat(by_keys: dict[int, Gatekeeper], by_entries: dict[int, Gatekeeper]) -> I
 
         yield ("entries", f"{entries}"), Contender(GatekeeperMiddleware(mere_app, gate), same)
         yield ("entries", f"{entries}, bare"), Contender(mere_app, same)
+
+
+def _scope_of(case: Case, _: int) -> dict[str, Any]:
+    key, origin, referer = (None if text is None else text.encode() for text in (case.key, case.origin, case.referer))
+    scope = get(key=key, origin=origin, referer=referer, query=case.query.encode())
+    scope["headers"] += [(name.encode(), value.encode()) for name, value in case.more]
+    return scope

@@ -26,10 +26,11 @@ from typing import Any
 
 from benchmarks import contenders, keys, script
 from benchmarks.asgi import BATCH, answer, receive, send
-from benchmarks.contenders import EMPTY, KINDS, MANY, ORIGIN, TWIN, Contender, Name
+from benchmarks.contenders import KINDS, MANY, ORIGIN, Contender, Name
 from benchmarks.script import Figures, parameter
 from gatekeeper import FileSource, Gatekeeper, Reason
 from gatekeeper.index.key_index import MAX_COMPILED
+from tests.support.cases import ROWS
 
 SMALL = 1000  # keys of the account, except in the comparison by the number of keys
 KNOWN = MAX_COMPILED // 2  # keys of first sights; all are still known when another page uses them
@@ -72,8 +73,7 @@ async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStac
         path.write_text(json.dumps(rows), encoding="utf-8")
         return path
 
-    odd = [keys.row(EMPTY) | {"domain_allowlist": []}, keys.row(TWIN), keys.row(TWIN) | {"id": "another"}]
-    ready = await started(written("ready", [*map(keys.row, range(SMALL)), *odd]))
+    ready = await started(written("ready", [*map(keys.row, range(SMALL)), *ROWS]))
     for number in range(4):  # use up the fetches for unknown keys
         await ready.check(keys.client_key(90_000_000 + number), ORIGIN)
     states = {
