@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatekeeper import CorsPolicy, Gatekeeper, GatekeeperMiddleware
+from tests.support.client_keys import KEY
 
 __all__ = ("KEY", "App", "Header", "Response", "ask", "gate_for", "guard", "handshake", "send_to")
 
-KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
 KEYED = (b"data-client-key", KEY.encode())
 
 Header = tuple[bytes, bytes]

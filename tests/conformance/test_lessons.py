@@ -24,7 +24,8 @@ from starlette.types import Receive, Scope, Send
 import gatekeeper
 from gatekeeper import Allowlist, CorsPolicy, InvalidEntry, InvalidOrigin, Origin, Reason
 from gatekeeper.matching.pattern import Pattern
-from tests.conformance.asgi import KEY, App, ask, gate_for, guard, handshake
+from tests.conformance.asgi import App, ask, gate_for, guard, handshake
+from tests.support.client_keys import KEY
 
 ACAO = "access-control-allow-origin"
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from gatekeeper import Reason
-from tests.conformance.asgi import KEY, gate_for
+from tests.conformance.asgi import gate_for
 from tests.conformance.corpora import Count, Difference, Outcome, accepted, judge, read_corpus
+from tests.support.client_keys import KEY
 
 ANY_ORIGIN = Difference("refused", "`*` alone is refused: a list names domains", ("*",))
 SUBSTRING = Difference("refused", "`*` anywhere but a leading whole label is refused", ("foo*bar", "h*"))

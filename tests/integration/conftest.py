@@ -14,10 +14,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gatekeeper import Gatekeeper
+from tests.support.client_keys import KEY
 
 PAGE = "https://shop.acme.com"
 STRANGE_PAGE = "https://evil.test"
-KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
 ROW: dict[str, Any] = {
     "id": "1",
     "name": "shop",

@@ -13,12 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, HubSource, Reason, decision_from
-from tests.integration.conftest import ALLOWED, KEY, PAGE, ROW, STRANGE_PAGE, Http, Serve, Served, names, serving, write_rows
-
-DISABLED_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDgone-003"
-EMPTY_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDnone-004"
-TWIN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDtwin-005"
-UNKNOWN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDwhat-006"
+from tests.integration.conftest import ALLOWED, PAGE, ROW, STRANGE_PAGE, Http, Serve, Served, names, serving, write_rows
+from tests.support.client_keys import DISABLED_KEY, EMPTY_KEY, KEY, TWIN_KEY, UNKNOWN_KEY
 
 ROWS: list[dict[str, Any]] = [
     ROW,

@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gatekeeper import CorsPolicy, Gatekeeper, GatekeeperMiddleware
-from tests.integration.conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, Http, Served, names, serving
+from tests.integration.conftest import ALLOWED, DEADLINE, PAGE, ROW, STRANGE_PAGE, Http, Served, names, serving
+from tests.support.client_keys import KEY
 
 
 async def measure(request: Request) -> JSONResponse:

@@ -13,7 +13,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware
-from tests.integration.conftest import DEADLINE, KEY, PAGE, ROW, Serve, write_rows
+from tests.integration.conftest import DEADLINE, PAGE, ROW, Serve, write_rows
+from tests.support.client_keys import KEY
 
 OTHER_PAGE = "https://blog.acme.com"
 QUERY = {"client_key": KEY}

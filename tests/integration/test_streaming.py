@@ -13,7 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware
-from tests.integration.conftest import DEADLINE, KEY, PAGE, Serve
+from tests.integration.conftest import DEADLINE, PAGE, Serve
+from tests.support.client_keys import KEY
 
 
 class Valve:

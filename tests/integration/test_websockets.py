@@ -15,9 +15,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, decision_from
-from tests.integration.conftest import DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, Served, WebSockets, serving
+from tests.integration.conftest import DEADLINE, PAGE, ROW, STRANGE_PAGE, Served, WebSockets, serving
+from tests.support.client_keys import KEY, TWIN_KEY
 
-TWIN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDtwin-005"
 ROWS = [ROW, {**ROW, "id": "2", "last8": TWIN_KEY[-8:], "disabled_at": "2026-01-02T03:04:05Z"}]
 
 

@@ -28,9 +28,9 @@ from gatekeeper import (
     Updates,
     decision_from,
 )
-from tests.integration.conftest import ALLOWED, DEADLINE, KEY, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
+from tests.integration.conftest import ALLOWED, DEADLINE, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
+from tests.support.client_keys import KEY, OTHER_KEY
 
-OTHER_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDblog-002"
 OTHER_ROW = {**ROW, "id": "2", "last8": OTHER_KEY[-8:], "agent_id": "agent_8"}
 OTHER_ALLOWED = {**ALLOWED, "Data-Client-Key": OTHER_KEY}
 

@@ -31,18 +31,13 @@ from gatekeeper import (
     decision_from,
 )
 from gatekeeper.gate.decisions import Conflict
+from tests.support.client_keys import DISABLED_KEY, EMPTY_KEY, KEY, OTHER_KEY, TWIN_KEY, UNKNOWN_KEY
 from tests.web.queries import QUERIES
 
 PAGE = "https://shop.acme.com"
 OTHER_PAGE = "https://blog.acme.com"
 STRANGE_PAGE = "https://evil.test"
 
-KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
-OTHER_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDblog-002"
-DISABLED_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDgone-003"
-EMPTY_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDnone-004"
-TWIN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDtwin-005"
-UNKNOWN_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDwhat-006"
 
 ROWS: list[dict[str, Any]] = [
     {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": [PAGE, "localhost:*"], "agent_id": "agent_7"},

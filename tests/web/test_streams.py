@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -45,12 +44,6 @@ REVOCATIONS = [
 ]
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", *(["trio"] if find_spec("trio") else [])])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, decision_from
+from tests.support.client_keys import KEY
 
 PAGE = "https://shop.acme.com"
-KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDshop-001"
 OTHER_KEY = "pk_live_acme_9xTq2BtR7mXw4LbN1cVh6KsDblog-002"
 ROWS: list[dict[str, Any]] = [
     {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": [PAGE]},

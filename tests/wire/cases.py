@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from tests.wire.app import KEY, OTHER_KEY
+from tests.support.client_keys import KEY
+from tests.wire.app import OTHER_KEY
 from tests.wire.servers import SERVERS
 
 __all__ = (

@@ -6,7 +6,8 @@ A row of the table is a request and its outcome: the reason of a refusal, "allow
 
 import pytest
 
-from tests.wire.app import KEY, OTHER_KEY
+from tests.support.client_keys import KEY
+from tests.wire.app import OTHER_KEY
 from tests.wire.cases import (
     BAD,
     CONFLICTING_QUERY,

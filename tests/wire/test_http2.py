@@ -13,8 +13,9 @@ import h2.errors
 import h2.events
 import pytest
 
+from tests.support.client_keys import KEY
 from tests.wire import cases as http1
-from tests.wire.app import KEY, OTHER_KEY
+from tests.wire.app import OTHER_KEY
 from tests.wire.wire import Answer, Wire, connect, outcome, talked
 
 Header = tuple[bytes, bytes]

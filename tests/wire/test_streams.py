@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from tests.wire.app import KEY, OTHER_KEY, PAGE, ROWS
+from tests.support.client_keys import KEY
+from tests.wire.app import OTHER_KEY, PAGE, ROWS
 from tests.wire.servers import SERVERS, running
 
 DEADLINE = 20.0

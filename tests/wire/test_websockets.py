@@ -5,7 +5,8 @@ The table has the format of test_http1.py. All of these servers can refuse a han
 
 import pytest
 
-from tests.wire.app import KEY, OTHER_KEY
+from tests.support.client_keys import KEY
+from tests.wire.app import OTHER_KEY
 from tests.wire.cases import (
     BAD,
     CONFLICTING_QUERY,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from tests.wire.app import KEY, PAGE
+from tests.support.client_keys import KEY
+from tests.wire.app import PAGE
 
 __all__ = ("Answer", "Wire", "connect", "outcome", "talked")
 
