@@ -25,7 +25,9 @@ from gatekeeper.web.asgi import decision_from
 __all__ = ("Checked",)
 
 
-def _decision(connection: HTTPConnection) -> Decision:
+# Async, because FastAPI runs synchronous dependencies in the thread pool: 211-227 µs a request instead of 45-86, and 1.8 s
+# while 40 threads are busy.
+async def _decision(connection: HTTPConnection) -> Decision:
     return decision_from(connection)
 
 
