@@ -70,7 +70,8 @@ class Decider:
         """
         if not isinstance(key, bytes):
             return False
-        return self._index.account in (None, ClientKey.parse(key, prefix=self._key_prefix).account)
+        account = self._index.account
+        return account is None or ClientKey.parse(key, prefix=self._key_prefix).may_be_of(account)
 
 
 def _decide_page(known: IndexedKey, page: Page) -> Decision:

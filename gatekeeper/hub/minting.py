@@ -14,7 +14,7 @@ __all__ = ("KEY_PREFIX", "TOKEN_PREFIX", "Draw", "Mint", "random_text")
 KEY_PREFIX: Final = "pk_live_"
 TOKEN_PREFIX: Final = "sk_live_"  # noqa: S105 - the public part of every token
 
-# No "_", which separates the account, and no "-", so that a double click selects the whole random part.
+# No "_", so that the account ends at the last one, and no "-", so that a double click selects the whole random part.
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_LENGTH: Final = 32  # log2(62) * 32 = 190 bits; GitHub's tokens carry 178 in 30 of the same characters.
 
@@ -54,7 +54,7 @@ class Mint:
         Returns:
             The key, `pk_live_<account>_<random>`; its `repr` hides the plaintext.
         """
-        return ClientKey(f"{KEY_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}", account)
+        return ClientKey(f"{KEY_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}", KEY_PREFIX)
 
     def token(self, account: str) -> str:
         """Make a bearer token.

@@ -70,7 +70,7 @@ class KeyIndex:
             The row with the digest of the key; otherwise the only row with its last 8 characters and no digest. "ambiguous"
             if several rows qualify, or if more than 16 rows have these last 8 characters.
         """
-        if self.account not in (None, client_key.account):
+        if self.account is not None and not client_key.may_be_of(self.account):
             return "unknown"
         last8 = client_key.last8
         packed = self._bucket(last8).get(last8)

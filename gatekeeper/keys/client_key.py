@@ -24,11 +24,11 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         value: the whole key.
-        account: the part between the prefix and the last underscore.
+        prefix: the prefix of every client key of the hub.
     """
 
     value: str
-    account: str
+    prefix: str
 
     @classmethod
     def parse(cls, value: str | bytes, *, prefix: str = "pk_live_") -> Self:
@@ -39,7 +39,7 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
             prefix: the prefix of every client key of this hub.
 
         Returns:
-            The key and its account.
+            The key.
 
         Raises:
             InvalidClientKey: with a message that does not show the key.
@@ -52,15 +52,22 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
             raise InvalidClientKey(f"it does not begin with {prefix!r}")
         if not text.isascii() or text.encode().translate(None, _CLIENT_KEY_CHARACTERS):
             raise InvalidClientKey("it has characters other than letters, digits, '_' and '-'")
-        account, _, random = text[len(prefix) :].rpartition("_")
-        if not account or not random or len(text) < SUFFIX_LENGTH:
+        if "_" not in text[len(prefix) + 1 : -1] or len(text) < SUFFIX_LENGTH:
             raise InvalidClientKey(f"it is not of the form {prefix}<account>_<random>")
-        return cls(text, account)
+        return cls(text, prefix)
 
     @property
     def last8(self) -> str:
         """The last 8 characters, which the hub lists."""
         return self.value[-SUFFIX_LENGTH:]
+
+    def may_be_of(self, account: str) -> bool:
+        """Whether the key may belong to an account.
+
+        Accounts and random parts can both hold "_", so one key may belong to several accounts.
+        """
+        beginning = f"{self.prefix}{account}_"
+        return self.value.startswith(beginning) and len(self.value) > len(beginning)
 
     def sha256(self) -> str:
         """The hexadecimal SHA-256 of the whole key."""

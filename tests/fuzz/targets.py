@@ -94,7 +94,10 @@ def client_key(data: bytes) -> None:
     assert len(data) <= 128
     assert key.value.encode("ascii") == data
     assert data.endswith(key.last8.encode("ascii"))
-    assert key.account == key.value.removeprefix("pk_live_").rpartition("_")[0] != ""
+    rest = key.value.removeprefix("pk_live_")
+    accounts = [rest[:place] for place in range(1, len(rest) - 1) if rest[place] == "_"]
+    assert accounts
+    assert all(key.may_be_of(account) for account in accounts)
 
 
 def query(data: bytes) -> None:

@@ -36,7 +36,7 @@ def read_list(known: dict[str, Row], rows: list[Any]) -> dict[str, Row]:
 
 def decide(rows: list[Row], account: str, client_key: str, origin: str | None) -> str:
     """Return the reason of the decision about a well-formed client key."""
-    if client_key.removeprefix(PREFIX).rpartition("_")[0] != account:
+    if not client_key.startswith(f"{PREFIX}{account}_"):
         return "key_unknown"
     row = find_row(rows, client_key)
     if isinstance(row, str):
