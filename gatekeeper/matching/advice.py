@@ -110,7 +110,7 @@ def entry_for(origin: Origin) -> str | None:
         An entry such as "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*"; None if no
         entry can allow the page.
     """
-    if is_ipv4_mapped(origin.host):
+    if origin.scheme not in DEFAULT_PORTS or origin.host.endswith(".") or is_ipv4_mapped(origin.host):
         return None
     if is_loopback(origin.host):
         return f"{origin.host}:*"

@@ -168,7 +168,10 @@ def find_entry(
         The value of the entry that allows the origin; None if there is no such entry.
     """
     scheme, host, port = origin.scheme, origin.host, origin.port
-    ports = ("", f":{port}", ":*") if port == DEFAULT_PORTS[scheme] else (f":{port}", ":*")
+    default_port = DEFAULT_PORTS.get(scheme)
+    if default_port is None:  # an app's or an extension's; entries without a scheme are for web pages alone
+        return None
+    ports = ("", f":{port}", ":*") if port == default_port else (f":{port}", ":*")
     found = _entry_at(host, scheme, ports, entries)
     if found is not None:
         return found

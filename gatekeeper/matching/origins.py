@@ -5,6 +5,7 @@ else. A header that differs from its own serialisation by one byte was not writt
 wait for these functions, so they use no regex, no urllib and no IDNA.
 """
 
+import string
 from typing import Self
 
 import msgspec
@@ -25,22 +26,23 @@ __all__ = ("DEFAULT_PORTS", "MAX_ORIGIN_LENGTH", "Origin", "is_secure")
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
-MAX_AUTHORITY_LENGTH = MAX_HOST_LENGTH + len(":65535")
-MAX_ORIGIN_LENGTH = len("https://") + MAX_AUTHORITY_LENGTH
+MAX_ORIGIN_LENGTH = len("https://") + MAX_HOST_LENGTH + len(":65535")
+
+_SCHEME_CHARACTERS = frozenset(string.ascii_lowercase + string.digits + "+-.")  # RFC 3986 section 3.1, as serialised
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
     """The scheme, host and port of a web page.
 
     Attributes:
-        scheme: "https" or "http".
-        host: the host in lower case and A-labels, as browsers serialise it; IPv6 in brackets.
-        port: the port, also where it is the scheme's default.
+        scheme: "https", "http", or another in lower case, such as "capacitor" of an app.
+        host: the host in lower case and A-labels, as browsers serialise it; IPv6 in brackets. It may end with one dot.
+        port: the port, also where it is the scheme's default; None where another scheme has no port.
     """
 
     scheme: str
     host: str
-    port: int
+    port: int | None
 
     @classmethod
     def parse(cls, value: str | bytes) -> Self:
@@ -58,11 +60,17 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if text == "null":
             raise InvalidOrigin("null", "the page has an opaque origin (a sandboxed iframe, a file or a data: URL)")
-        scheme, authority = _scheme_and_authority(text)
+        _require_length(len(text))
+        scheme, separator, authority = text.partition("://")
+        default_port = DEFAULT_PORTS.get(scheme)
+        if not separator or (default_port is None and not _is_scheme(scheme)):
+            raise InvalidOrigin("scheme", "an origin begins with a scheme such as https://")
         host, port = _host_and_port(authority)
-        if port == DEFAULT_PORTS[scheme]:
+        if port is None:
+            return cls(scheme, host, default_port)
+        if port == default_port:
             raise InvalidOrigin("port", "browsers leave out the scheme's default port")
-        return cls(scheme, host, port or DEFAULT_PORTS[scheme])
+        return cls(scheme, host, port)
 
     @classmethod
     def from_referer(cls, value: str | bytes) -> Self:
@@ -80,17 +88,20 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not (text.isascii() and text.isprintable()):
             raise InvalidOrigin("characters", "a Referer holds printable ASCII characters only")
-        scheme, authority = _scheme_and_authority(text.lower())
+        scheme, separator, authority = text.lower().partition("://")
+        if scheme not in DEFAULT_PORTS or not separator:
+            raise InvalidOrigin("scheme", "a Referer begins with https:// or http://")
         for end in "/?#\\":
             authority = authority.partition(end)[0]
         if "@" in authority:
             raise InvalidOrigin("userinfo", "browsers strip user names and passwords from a Referer")
+        _require_length(len(scheme) + len(separator) + len(authority))
         host, port = _host_and_port(authority)
         return cls(scheme, host, port or DEFAULT_PORTS[scheme])
 
     def __str__(self) -> str:
         """The serialised origin, as in an Origin header."""
-        if self.port == DEFAULT_PORTS[self.scheme]:
+        if self.port == DEFAULT_PORTS.get(self.scheme):
             return f"{self.scheme}://{self.host}"
         return f"{self.scheme}://{self.host}:{self.port}"
 
@@ -100,16 +111,16 @@ def is_secure(origin: Origin) -> bool:
     return origin.scheme == "https" or is_loopback(origin.host)
 
 
-def _scheme_and_authority(text: str) -> tuple[str, str]:
-    scheme, separator, authority = text.partition("://")
-    if scheme not in DEFAULT_PORTS or not separator:
-        raise InvalidOrigin("scheme", "an origin begins with https:// or http://")
-    return scheme, authority
+def _is_scheme(text: str) -> bool:
+    return text[:1].isalpha() and _SCHEME_CHARACTERS.issuperset(text)
+
+
+def _require_length(length: int) -> None:
+    if length > MAX_ORIGIN_LENGTH:
+        raise InvalidOrigin("too_long", f"an origin has at most {MAX_ORIGIN_LENGTH} bytes")
 
 
 def _host_and_port(authority: str) -> tuple[str, int | None]:
-    if len(authority) > MAX_AUTHORITY_LENGTH:
-        raise InvalidOrigin("too_long", f"an origin has at most {MAX_ORIGIN_LENGTH} bytes")
     if authority.startswith("["):
         host, bracket, rest = authority.partition("]")
         host += bracket
@@ -126,8 +137,11 @@ def _require_host(host: str) -> None:
     if host.startswith("["):
         if compress_ipv6(host) != host:
             raise InvalidOrigin("host", "an IPv6 host is in brackets, compressed and in lower case")
-    elif ends_in_number(host):
+        return
+    # Browsers keep one dot at the end of a name, where it makes another site, and remove it from an IPv4 address.
+    name = host.removesuffix(".")
+    if ends_in_number(name):
         if not is_ipv4(host):
             raise InvalidOrigin("host", "a host that ends in a number is four decimal numbers from 0 to 255")
-    elif not is_host_name(host):
+    elif not is_host_name(name):
         raise InvalidOrigin("host", "a host is labels of a-z, 0-9, - and _ with dots between them")

@@ -4,7 +4,7 @@ The grammar of a trimmed entry in A-labels:
 
     entry  = [ ("https" / "http") "://" ] host [ ":" ( 1..65535 / "*" ) ]
     host   = name / "*." name / IPv4 / "[" IPv6 "]"
-    name   = label *( "." label );  label = 1..63 of a-z 0-9 - _, not beginning or ending with "-"
+    name   = label *( "." label );  label = 1..63 of a-z 0-9 - _
 """
 
 from typing import Literal, Self
@@ -213,8 +213,8 @@ def _normal_host(host: str) -> str:
             raise InvalidEntry("ipv4", hint)
     elif not is_host_name(host):
         hint = (
-            f"{_shown(host)} is not a domain: write labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending"
-            f" with '-', with single dots between them, at most {MAX_HOST_LENGTH} characters in all."
+            f"{_shown(host)} is not a domain: write labels of 1 to 63 letters, digits, '-' or '_', with single dots between"
+            f" them, at most {MAX_HOST_LENGTH} characters in all."
         )
         raise InvalidEntry("host", hint)
     return host

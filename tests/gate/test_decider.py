@@ -2,11 +2,11 @@
 
 import pytest
 
-from gatekeeper import Reason
+from gatekeeper import Decision, Reason
 from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import CONFLICT, Conflict
 from gatekeeper.gate.page import read_page
-from tests.support.indexes import index_of, row
+from tests.support.indexes import FIRST, index_of, row
 
 PAGE = read_page(b"https://acme.com", None)
 
@@ -28,3 +28,63 @@ def test_a_new_key_with_underscores_in_its_random_part_may_become_known(account:
 )
 def test_a_key_of_no_known_account_never_becomes_known(key: bytes | Conflict) -> None:
     assert not decider("acme").may_become_known(key)
+
+
+LISTED = ("*.acme.test", "acme.test", "*.localhost", "localhost:*", "*.foo-.acme.test")
+
+
+def decide(origin: str, *entries: str, https_only: bool = False) -> Decision:
+    index = index_of(row("a", FIRST, *entries), https_only=https_only)
+    return Decider(index, lambda: "fresh", "pk_live_").decide(FIRST.value.encode(), read_page(origin.encode(), None))
+
+
+@pytest.mark.parametrize(
+    ("origin", "entry"),
+    [
+        ("http://foo-.acme.test", "*.acme.test"),
+        ("https://-foo.acme.test", "*.acme.test"),
+        ("https://a.foo-.acme.test", "*.foo-.acme.test"),
+        ("https://foo-.acme.test", "foo-.acme.test"),
+        ("http://foo-.acme.test", "http://FOO-.acme.test"),
+    ],
+)
+def test_a_page_whose_label_begins_or_ends_with_a_hyphen_is_allowed(origin: str, entry: str) -> None:
+    """Chromium goes to http://foo-.acme.test and sends it as its origin, though RFC 1123 has no such names."""
+    decision = decide(origin, entry)
+    assert (decision.reason, decision.matched) == (Reason.ALLOWED, entry)
+
+
+def test_the_entry_suggested_for_a_label_with_a_hyphen_allows_it() -> None:
+    refused = decide("http://foo-.acme.test", "other.test")
+    assert refused.add == "http://foo-.acme.test"
+    assert decide("http://foo-.acme.test", refused.add).allowed
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://acme.test.",
+        "https://shop.acme.test.",
+        "https://shop.acme.test.:8443",
+        "http://localhost.:3000",
+        "http://a.localhost.",
+        "capacitor://localhost",
+        "capacitor://acme.test",
+        "tauri://shop.acme.test",
+        "https+x://acme.test",
+        "wss://acme.test:443",
+        "ws://acme.test:80",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    ],
+)
+@pytest.mark.parametrize("https_only", [False, True])
+def test_another_scheme_or_a_trailing_dot_is_refused_as_not_allowed(origin: str, *, https_only: bool) -> None:
+    """Browsers and apps do send such origins, so the page is told which one it has. No entry for the web allows it."""
+    decision = decide(origin, *LISTED, https_only=https_only)
+    assert (decision.reason, decision.origin, decision.add) == (Reason.ORIGIN_NOT_ALLOWED, origin, None)
+    assert origin in decision.detail
+
+
+@pytest.mark.parametrize("origin", ["https://acme.test..", "http://127.0.0.1.", "file://", "capacitor://", "9://acme.test"])
+def test_an_origin_that_is_not_its_own_serialisation_is_malformed(origin: str) -> None:
+    assert decide(origin, *LISTED).reason is Reason.ORIGIN_MALFORMED

@@ -60,7 +60,27 @@ def test_any_other_text_is_not_a_port(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["a", "_", "a-b", "a_", "_a", "a.b", "a--b", "0", "1.2", "a.1", LABEL_63, f"{LABEL_63}.a", NAME_253]
+    "host",
+    [
+        "a",
+        "_",
+        "-",
+        "a-b",
+        "a-",
+        "-a",
+        "a-.b",
+        "a.-b",
+        "a_",
+        "_a",
+        "a.b",
+        "a--b",
+        "0",
+        "1.2",
+        "a.1",
+        LABEL_63,
+        f"{LABEL_63}.a",
+        NAME_253,
+    ],
 )
 def test_labels_with_single_dots_between_them_are_a_host_name(host: str) -> None:
     assert is_host_name(host)
@@ -68,7 +88,7 @@ def test_labels_with_single_dots_between_them_are_a_host_name(host: str) -> None
 
 @pytest.mark.parametrize(
     "host",
-    ["", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a-.b", "A", "ä", "a b", "a:b", "*", f"a{LABEL_63}", f"{NAME_253}c"],
+    ["", ".", "a.", ".a", "a..b", "A", "ä", "a b", "a:b", "*", f"a{LABEL_63}", f"{NAME_253}c"],
 )
 def test_any_other_text_is_not_a_host_name(host: str) -> None:
     assert not is_host_name(host)

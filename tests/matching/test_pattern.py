@@ -167,9 +167,6 @@ REJECTED: list[tuple[str, EntryReason, list[str]]] = [
     (".acme.com", "host", ["'.acme.com'", "single dots"]),
     ("shop..acme.com", "host", ["'shop..acme.com'", "single dots"]),
     ("*..acme.com", "host", ["'.acme.com'", "single dots"]),
-    ("-acme.com", "host", ["'-acme.com'", "not beginning or ending with '-'"]),
-    ("acme-.com", "host", ["'acme-.com'", "not beginning or ending with '-'"]),
-    ("shop.-acme.com", "host", ["'shop.-acme.com'"]),
     ("acme!.com", "host", ["'acme!.com'", "letters, digits, '-' or '_'"]),
     ("acme%2ecom", "host", ["'acme%2ecom'"]),
     ("acme.com;", "host", ["'acme.com;'"]),
@@ -363,10 +360,10 @@ def test_https_only_refuses_an_http_entry_and_suggests_https(entry: str, mended:
         ),
         ("https://", "The entry has no host: write a domain such as 'acme.com'."),
         (
-            "-acme.com",
+            "acme..com",
             (
-                "'-acme.com' is not a domain: write labels of 1 to 63 letters, digits, '-' or '_', not beginning or ending"
-                " with '-', with single dots between them, at most 253 characters in all."
+                "'acme..com' is not a domain: write labels of 1 to 63 letters, digits, '-' or '_', with single dots between"
+                " them, at most 253 characters in all."
             ),
         ),
         ("c" * 254, "A domain has at most 253 characters; this one has 254."),

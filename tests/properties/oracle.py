@@ -9,6 +9,8 @@ from typing import NamedTuple
 DEFAULT_PORTS = {"http": 80, "https": 443}
 DIGITS = "0123456789"
 HEX = "0123456789abcdef"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SCHEME = LETTERS + DIGITS + "+-."
 LABEL = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 ANY_PORT = 0
 HIGHEST_PORT = 65535
@@ -32,30 +34,29 @@ class ReadEntry(NamedTuple):
     port: int | None
 
 
-def read_origin(value: str) -> tuple[str, str, int] | None:
+def read_origin(value: str) -> tuple[str, str, int | None] | None:
     """Return the scheme, host and effective port of a serialised origin."""
-    if not value.isascii() or len(value) > LONGEST_ORIGIN:
+    if not value.isascii() or len(value) > LONGEST_ORIGIN or "://" not in value:
         return None
-    for scheme in ("http", "https"):
-        start = scheme + "://"
-        if value.startswith(start):
-            return _read_origin_after(scheme, value[len(start) :])
-    return None
+    scheme, authority = value.split("://", 1)
+    if not _all_in(scheme, SCHEME) or not _all_in(scheme[0], LETTERS):
+        return None
+    return _read_origin_after(scheme, authority)
 
 
-def _read_origin_after(scheme: str, authority: str) -> tuple[str, str, int] | None:
+def _read_origin_after(scheme: str, authority: str) -> tuple[str, str, int | None] | None:
     host, port_text = _split_port(authority)
     if host.startswith("["):
         groups = None if "." in host else _read_ipv6(host[1:-1])
         good_host = groups is not None and host == f"[{_write_ipv6(groups)}]"
     else:
-        good_host = _is_ipv4(host) or _is_name(host)
+        good_host = _is_ipv4(host) or _is_name(host.removesuffix("."))
     if not good_host:
         return None
     if port_text == "":
-        return scheme, host, DEFAULT_PORTS[scheme]
+        return scheme, host, DEFAULT_PORTS.get(scheme)
     port = _read_port(port_text)
-    if port is None or port == DEFAULT_PORTS[scheme]:
+    if port is None or port == DEFAULT_PORTS.get(scheme):
         return None
     return scheme, host, port
 
@@ -97,7 +98,7 @@ def allows(entries: list[str], origin: str) -> bool:
     return False
 
 
-def _covers(entry: ReadEntry, scheme: str, host: str, port: int) -> bool:
+def _covers(entry: ReadEntry, scheme: str, host: str, port: int | None) -> bool:
     if scheme not in entry.schemes:
         return False
     if entry.port is None and port != DEFAULT_PORTS[scheme]:
@@ -151,8 +152,6 @@ def _is_name(host: str) -> bool:
     labels = host.split(".")
     for label in labels:
         if not _all_in(label, LABEL) or len(label) > LONGEST_LABEL:
-            return False
-        if label.startswith("-") or label.endswith("-"):
             return False
     return len(host) <= LONGEST_NAME and not _is_number(labels[-1])
 
