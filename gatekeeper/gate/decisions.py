@@ -92,8 +92,9 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     def detail(self) -> str:
         """What was seen and what to do, in a sentence or two."""
         mend = f"add {'its domain' if self.add is None else repr(self.add)} to the key's allowed domains"
-        if self.add is None and self.origin not in (None, "null"):
-            mend = "serve it from a domain over https"
+        if self.add is None and self.origin is not None and self.origin != "null":
+            has_dot = self.origin.endswith(".") or ".:" in self.origin
+            mend = "open it without the dot at the end of its host" if has_dot else "serve it from a domain over https"
         return _TEXTS[self.reason].detail.format(
             key="" if self.last8 is None else f" {mask(self.last8)}",
             origin="this page" if self.origin is None else self.origin,

@@ -88,3 +88,10 @@ def test_another_scheme_or_a_trailing_dot_is_refused_as_not_allowed(origin: str,
 @pytest.mark.parametrize("origin", ["https://acme.test..", "http://127.0.0.1.", "file://", "capacitor://", "9://acme.test"])
 def test_an_origin_that_is_not_its_own_serialisation_is_malformed(origin: str) -> None:
     assert decide(origin, *LISTED).reason is Reason.ORIGIN_MALFORMED
+
+
+def test_a_page_at_a_trailing_dot_is_told_to_open_it_without_the_dot() -> None:
+    """No entry can allow it, and it is on a domain over https already."""
+    for origin in ("https://acme.test.", "https://acme.test.:8443"):
+        assert "open it without the dot at the end of its host" in decide(origin, *LISTED).detail
+    assert "without the dot" not in decide("capacitor://acme.test", *LISTED).detail
