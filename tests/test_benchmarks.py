@@ -106,7 +106,7 @@ def test_matching_has_all_contenders_at_all_sizes(results: Path) -> None:
     assert len(curve) == 5
 
 
-def test_importing_gatekeeper_opens_nothing_and_loads_the_list_of_suffixes_at_the_first_wildcard(results: Path) -> None:
+def test_an_import_opens_nothing_and_loads_no_public_suffixes(results: Path) -> None:
     figures = figures_of("start", results)
     assert figures["io_at_import"] == []
     assert ".tld_set_snapshot" in figures["io_of_first_wildcard"]

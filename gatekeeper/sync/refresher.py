@@ -47,7 +47,7 @@ class Refresher:
     left_alone_until: float = -math.inf  # the source asked for it (Retry-After)
 
     async def refresh(self, *, trust: bool = False) -> RefreshReport:
-        """Fetch the list once more, beginning after this call; with `trust`, take it as it is."""
+        """Fetch the list once more; with `trust`, take it as it is."""
         self.schedule.next.is_trusted |= trust
         return await self.schedule.next_fetch()
 

@@ -62,7 +62,7 @@ def caching_nginx(program: str, directory: Path, upstream: str) -> Iterator[str]
             except OSError:
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise
-                time.sleep(0.02)  # nginx tells nobody when it listens
+                time.sleep(0.02)  # nginx does not say when it listens
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

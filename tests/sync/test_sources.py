@@ -303,9 +303,9 @@ def test_all_bad_rows_are_named_together() -> None:
 
 
 def test_static_rows_have_no_account_unless_one_is_given() -> None:
-    anybodys, acmes = Gatekeeper(StaticSource([row(1)])), Gatekeeper(StaticSource([row(1)], account="acme"))
+    of_any, acmes = Gatekeeper(StaticSource([row(1)])), Gatekeeper(StaticSource([row(1)], account="acme"))
     stranger = client_key(1, "globex")
-    assert anybodys.decide(stranger, "https://acme.com").allowed
+    assert of_any.decide(stranger, "https://acme.com").allowed
     assert acmes.decide(stranger, "https://acme.com").reason == "key_unknown"
     assert acmes.decide(client_key(1), "https://acme.com").allowed
 
