@@ -33,7 +33,7 @@ class IndexedKey(msgspec.Struct, frozen=True, gc=False):
 class EnabledOrigins:
     """The origins that any enabled key allows.
 
-    Patterns are counted, so that keys can be added and removed one by one.
+    Patterns are counted, so that keys can be added and removed one by one. One thread may do so while others ask.
 
     Args:
         https_only: whether origins over http are refused, except on loopback names.
@@ -44,6 +44,7 @@ class EnabledOrigins:
         self._patterns: Counter[str] = Counter()
         self._bases: Counter[str] = Counter()
         self._base_lengths: Counter[int] = Counter()
+        self._lengths: tuple[int, ...] = ()  # replaced as a whole, because readers iterate over it
 
     def add(self, key: IndexedKey) -> None:
         """Count the patterns of a key. A disabled key has none."""
@@ -57,7 +58,7 @@ class EnabledOrigins:
         """Whether any enabled key allows this origin."""
         if self._https_only and not is_secure(origin):
             return False
-        return find_entry(origin, self._patterns, self._bases, self._base_lengths) is not None
+        return find_entry(origin, self._patterns, self._bases, self._lengths) is not None
 
     def _count(self, key: IndexedKey, by: int) -> None:
         if key.widget_key.disabled:
@@ -66,6 +67,8 @@ class EnabledOrigins:
         _count(self._patterns, key.allowlist.patterns, by)
         _count(self._bases, bases, by)
         _count(self._base_lengths, map(len, bases), by)
+        if len(self._base_lengths) != len(self._lengths):
+            self._lengths = tuple(sorted(self._base_lengths, reverse=True))
 
 
 def _count(counter: Counter[Item], values: Iterable[Item], by: int) -> None:

@@ -4,7 +4,7 @@ Keys are found by the last 8 characters of the client key. They are kept packed,
 walk over all of them takes steps of about a millisecond.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain, count
 from threading import Lock
 from typing import Literal
@@ -28,29 +28,42 @@ BUCKETS = 251
 MAX_SUFFIX_COLLISIONS = 16
 
 
+class _Compiled(FIFOCache[bytes, IndexedKey | None]):
+    """The compiled keys. An absent one is None.
+
+    FIFOCache.get looks twice, and another thread may evict the key in between. One look that raises KeyError takes 0.5 µs
+    longer for an absent key.
+    """
+
+    def __missing__(self, key: bytes) -> None:
+        return None
+
+
 class KeyIndex:
     """Every widget key of the account.
 
     Args:
         account: the account that client keys must name; None accepts any.
         https_only: whether pages over http are refused, except on loopback names.
+        max_compiled: the number of keys that are kept unpacked and compiled.
 
     Attributes:
         slots: the number of slots in use or free for reuse.
     """
 
-    def __init__(self, *, account: str | None = None, https_only: bool = False) -> None:
+    def __init__(self, *, account: str | None = None, https_only: bool = False, max_compiled: int = MAX_COMPILED) -> None:
         self.account = account
         self.slots = 0
         self._https_only = https_only
         # By last 8. Keys whose last 8 collide are kept apart, by id, so that the buckets hold nothing that the garbage
-        # collector visits.
+        # collector visits. A key may move from its bucket to the collisions and never moves back. Readers look in the bucket
+        # first, so a thread that resolves a key while another one applies a list always finds it.
         self._buckets: list[dict[str, bytes]] = [{} for _ in range(BUCKETS)]
         self._suffix_collisions: dict[str, dict[str, bytes]] = {}
         self._free_slots: list[int] = []
         self._count = 0
         self._moves = 0  # additions and removals so far; `walk` fails when it changes
-        self._compiled: FIFOCache[bytes, IndexedKey] = FIFOCache(MAX_COMPILED)
+        self._compiled = _Compiled(max_compiled)
         self._compiled_lock = Lock()
         self._enabled_origins: EnabledOrigins | None = None
 
@@ -91,7 +104,8 @@ class KeyIndex:
 
     def ambiguous(self) -> tuple[str, ...]:
         """Return the last 8 characters of the client keys that are ambiguous."""
-        return tuple(last8 for last8, keys in self._suffix_collisions.items() if _are_ambiguous(keys.values()))
+        # Copied, as everywhere that readers iterate: another thread may add or remove keys meanwhile.
+        return tuple(last8 for last8, keys in self._suffix_collisions.copy().items() if _are_ambiguous(keys))
 
     def enabled_origins(self) -> EnabledOrigins:
         """Return the origins of all enabled keys.
@@ -110,8 +124,8 @@ class KeyIndex:
         The only key with these last 8 characters may have another id. Of several, the one with this id is returned.
         """
         packed = self._buckets[hash(last8) % BUCKETS].get(last8)  # not _bucket(): this is called for every row of a list
-        if packed is None and last8 in self._suffix_collisions:
-            return self._suffix_collisions[last8].get(row_id)
+        if packed is None and (keys := self._suffix_collisions.get(last8)) is not None:
+            return keys.get(row_id)
         return packed
 
     def walk(self) -> Iterator[list[tuple[str, bytes]]]:
@@ -155,7 +169,7 @@ class KeyIndex:
             if last8 in collisions:
                 collisions[last8][id_of(packed)] = packed
             elif (other := bucket.setdefault(last8, packed)) is not packed:
-                # In this order, a thread that resolves the key meanwhile finds either the old state or the new one.
+                # In this order, a reader finds either the old state or the new one.
                 collisions[last8] = {id_of(each): each for each in (other, packed)}
                 del bucket[last8]
             self._count += 1
@@ -173,8 +187,9 @@ class KeyIndex:
             keys, row_id = self._suffix_collisions[last8], id_of(packed)
             before, keys[row_id] = keys[row_id], packed
         if self._enabled_origins is not None:
-            self._enabled_origins.remove(self._compile(unpack(before)))
+            # In this order, an origin that both rows allow is never refused meanwhile.
             self._enabled_origins.add(self._compile(unpack(packed)))
+            self._enabled_origins.remove(self._compile(unpack(before)))
 
     def remove(self, last8: str, packed: bytes) -> None:
         """Remove a key and release its slot."""
@@ -183,8 +198,7 @@ class KeyIndex:
             del self._bucket(last8)[last8]
         else:
             del keys[id_of(packed)]
-            if len(keys) == 1:
-                (self._bucket(last8)[last8],) = keys.values()
+            if not keys:
                 del self._suffix_collisions[last8]
         self.release_slot(slot_of(packed))
         self._count -= 1
@@ -210,16 +224,17 @@ class KeyIndex:
                 self.remove(last8, packed)
 
     def after_fork(self) -> None:
-        """Replace the lock, which another thread may have held before the fork."""
-        self._compiled_lock = Lock()
+        """Drop what another thread was changing at the fork."""
+        if self._compiled_lock.locked():
+            self._compiled = _Compiled(self._compiled.maxsize)
+            self._compiled_lock = Lock()
 
     def _resolve_collision(
-        self, keys: Mapping[str, bytes], client_key: ClientKey
+        self, keys: dict[str, bytes], client_key: ClientKey
     ) -> IndexedKey | Literal["unknown", "ambiguous"]:
         if len(keys) > MAX_SUFFIX_COLLISIONS:
             return "ambiguous"
-        # Copied, because another thread may add or remove keys meanwhile.
-        candidates = [self._get_compiled(packed) for packed in tuple(keys.values())]
+        candidates = [self._get_compiled(packed) for packed in keys.copy().values()]
         digest = client_key.sha256() if candidates else None
         proven = [key for key in candidates if key.widget_key.key_sha256 == digest]
         possible = proven or [key for key in candidates if key.widget_key.key_sha256 is None]
@@ -231,7 +246,7 @@ class KeyIndex:
         return self._buckets[hash(last8) % BUCKETS]
 
     def _get_compiled(self, packed: bytes) -> IndexedKey:
-        compiled = self._compiled.get(packed)
+        compiled = self._compiled[packed]
         if compiled is not None:
             return compiled
         key = self._compile(unpack(packed))
@@ -247,8 +262,8 @@ class KeyIndex:
         return IndexedKey(key, Allowlist.parse(key.domain_allowlist, https_only=self._https_only))
 
 
-def _are_ambiguous(packed: Collection[bytes]) -> bool:
-    if len(packed) > MAX_SUFFIX_COLLISIONS:
+def _are_ambiguous(keys: dict[str, bytes]) -> bool:
+    if len(keys) > MAX_SUFFIX_COLLISIONS:
         return True
-    digests = [unpack(each).key_sha256 for each in packed]
+    digests = [unpack(each).key_sha256 for each in keys.copy().values()]
     return len(set(digests)) < len(digests)

@@ -1,10 +1,13 @@
 """EnabledOrigins: the origins that any enabled key allows."""
 
+from collections.abc import Callable
+
 import pytest
 
 from gatekeeper import Origin
 from gatekeeper.index.enabled_origins import EnabledOrigins
 from tests.support.indexes import FIRST, OTHER, SECOND, THIRD, apply, compiled, index_of, known_as, row
+from tests.support.interleaving import at_each_step, interrupted_at_each_step
 
 
 def test_an_origin_is_allowed_if_any_enabled_key_allows_it() -> None:
@@ -71,3 +74,24 @@ def test_an_indexed_key_cannot_be_changed() -> None:
     assert known is not None
     with pytest.raises(AttributeError):
         known.widget_key = row("b")  # type: ignore[misc]
+
+
+def test_an_origin_stays_allowed_while_another_thread_replaces_its_key() -> None:
+    """Strict preflights in another event loop ask while a list is applied, also for hosts of lengths that come and go."""
+    kept = ("acme.com", "*.acme.com")
+    pages = [Origin.parse(page) for page in ("https://acme.com", "https://a.acme.com")]
+    lists = [
+        [row("a", FIRST, *kept, "*.a.test"), row("b", OTHER, "*.long.b.test")],
+        [row("a", FIRST, *kept, "*.short.a.test")],
+    ]
+
+    def prepare() -> tuple[Callable[[], bool], Callable[[], object]]:
+        index = index_of(*lists[0])
+        origins = index.enabled_origins()
+        return lambda: all(map(origins.allows, pages)), lambda: apply(index, lists[1])
+
+    assert set(interrupted_at_each_step(prepare)) == {True}
+    index = index_of(*lists[0])
+    origins, outcomes = index.enabled_origins(), set[bool]()
+    at_each_step(lambda: apply(index, lists[1]), lambda: outcomes.update(map(origins.allows, pages)))
+    assert outcomes == {True}

@@ -1,6 +1,9 @@
 """KeyIndex: resolving client keys, walking over keys, restoring them."""
 
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 from itertools import permutations, product
 
 import msgspec
@@ -30,6 +33,8 @@ from tests.support.indexes import (
     row,
     used,
 )
+from tests.support.interleaving import at_each_step, interrupted_at_each_step
+from tests.support.loops import threads_switching_often
 
 # Resolving client keys.
 
@@ -274,3 +279,123 @@ def test_a_digest_decides_where_the_key_may_be_of_a_longer_account() -> None:
     ours, theirs = ClientKey.parse("pk_live_acme_shop_one_01234567"), ClientKey.parse("pk_live_acme_shop_two_01234567")
     index = index_of(row("a", ours, digest=True), account="acme")
     assert [resolved(index, key) for key in (ours, theirs)] == ["a", "unknown"]
+
+
+# Threads. What another thread does is done between two bytecodes of the one that resolves a key, and the other way round.
+
+
+def compiling(max_compiled: int, *rows: WidgetKey) -> KeyIndex:
+    index = KeyIndex(max_compiled=max_compiled)
+    load(index, rows)
+    return index
+
+
+def test_a_key_is_found_while_another_thread_evicts_it() -> None:
+    """Threads decide about more than 4,096 keys. cachetools' get looks twice, and the key was gone at the second look."""
+
+    def prepare() -> tuple[Callable[[], str], Callable[[], str]]:
+        index = compiling(1, row("a", FIRST), row("z", OTHER))
+        assert resolved(index, FIRST) == "a"
+        return lambda: resolved(index, FIRST), lambda: resolved(index, OTHER)
+
+    outcomes = list(interrupted_at_each_step(prepare))
+    assert len(outcomes) > 10
+    assert set(outcomes) == {"a"}
+    index = compiling(1, row("a", FIRST), row("z", OTHER))
+    assert resolved(index, FIRST) == "a"
+    assert at_each_step(lambda: resolved(index, OTHER), lambda: outcomes.append(resolved(index, FIRST))) == "z"
+    assert set(outcomes) == {"a"}
+
+
+OURS = row("a", FIRST, digest=True)
+THEIRS = row("b", SECOND, digest=True)
+CHANGES = [
+    pytest.param([[OURS, THEIRS], [OURS]], id="a colliding key is removed"),
+    pytest.param([[THEIRS, OURS], [OURS], [OURS, THEIRS]], id="and added again"),
+    pytest.param([[OURS], [OURS, THEIRS]], id="a colliding key is added"),
+    pytest.param([[OURS], [THEIRS, OURS], [OURS]], id="and removed again"),
+    pytest.param([[OURS, THEIRS, row("c", THIRD)], [row("c", THIRD), OURS]], id="one of two colliding keys is removed"),
+    pytest.param([[OURS, THEIRS], [used(OURS), used(THEIRS)]], id="colliding keys are replaced"),
+    pytest.param([[OURS], [used(OURS)]], id="the key is replaced"),
+]
+
+
+@pytest.mark.parametrize("lists", CHANGES)
+def test_a_key_is_found_while_another_thread_applies_a_list(lists: list[list[WidgetKey]]) -> None:
+    """A key that stays was unknown in the moment when the only key that shared its last 8 characters was removed."""
+
+    def prepare() -> tuple[Callable[[], str], Callable[[], None]]:
+        index = index_of(*lists[0])
+        return lambda: resolved(index, FIRST), lambda: apply_all(index)
+
+    def apply_all(index: KeyIndex) -> None:
+        for listed in lists[1:]:
+            apply(index, listed)
+
+    assert set(interrupted_at_each_step(prepare)) == {"a"}
+    index, found = index_of(*lists[0]), set[str]()
+    at_each_step(lambda: apply_all(index), lambda: found.add(resolved(index, FIRST)))
+    assert found == {"a"}
+
+
+def test_the_version_of_a_row_is_looked_up_while_colliding_keys_go() -> None:
+    """A refusal looks up the row of its key again, to explain it, while a list without the key is applied."""
+
+    def prepare() -> tuple[Callable[[], str | None], Callable[[], object]]:
+        index = index_of(row("a"), row("b"))
+
+        def look_up() -> str | None:
+            known = index.get(row("a"))
+            return None if known is None else known.widget_key.id
+
+        return look_up, lambda: apply(index, [])
+
+    assert set(interrupted_at_each_step(prepare)) == {"a", None}
+
+
+def test_ambiguous_keys_are_listed_while_another_thread_applies_a_list() -> None:
+    """The refresher of one event loop logs them while that of another one applies the next list."""
+
+    def prepare() -> tuple[Callable[[], tuple[str, ...]], Callable[[], object]]:
+        index = index_of(row("a"), row("b"), row("c", OTHER), row("d", OTHER))
+        return index.ambiguous, lambda: apply(index, [row("a")])
+
+    assert all(set(found) <= {LAST8, OTHER.last8} for found in interrupted_at_each_step(prepare))
+
+
+def test_a_fork_in_the_middle_of_an_eviction_leaves_an_index_that_resolves() -> None:
+    """The thread that evicts is not in the child, and cachetools raised KeyError at each later eviction."""
+    third = ClientKey.parse("pk_live_acme_third-zyxwvuts")
+    keys = {"a": FIRST, "z": OTHER, "c": third}
+    index = compiling(1, *(row(row_id, key) for row_id, key in keys.items()))
+    assert resolved(index, FIRST) == "a"
+
+    def fork() -> None:
+        child = copy(index)
+        child._compiled = deepcopy(index._compiled)
+        child.after_fork()
+        for row_id, key in [*keys.items(), *keys.items()]:
+            assert resolved(child, key) == row_id
+
+    assert at_each_step(lambda: resolved(index, OTHER), fork) == "z"
+
+
+def test_threads_resolve_keys_near_eviction_while_lists_are_applied() -> None:
+    index = compiling(2, OURS, THEIRS, row("z", OTHER))
+    rounds = 150
+
+    def resolve_all(number: int) -> set[str]:
+        keys = (FIRST, OTHER) if number % 2 else (OTHER, FIRST)
+        return {f"{key.last8} {resolved(index, key)}" for _ in range(rounds) for key in keys}
+
+    def apply_lists() -> set[str]:
+        for _ in range(rounds // 10):
+            apply(index, [OURS, row("z", OTHER)])
+            apply(index, [used(OURS), THEIRS, row("z", OTHER)])
+        return set()
+
+    with threads_switching_often(), ThreadPoolExecutor(5) as pool:
+        work = [pool.submit(resolve_all, number) for number in range(4)]
+        work.append(pool.submit(apply_lists))
+        outcomes = set[str]().union(*(each.result() for each in work))
+    assert outcomes == {f"{LAST8} a", f"{OTHER.last8} z"}
