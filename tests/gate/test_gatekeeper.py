@@ -313,7 +313,7 @@ async def test_a_start_times_out_and_goes_on_in_the_background(hub: FakeHub) -> 
         began = time.monotonic()
         with hub.held():
             await stack.enter_async_context(gate)
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 30
             assert gate.decide(client_key(1), ORIGIN).reason is Reason.NOT_READY
         await gate.refresh()
         assert gate.decide(client_key(1), ORIGIN).allowed
@@ -321,12 +321,12 @@ async def test_a_start_times_out_and_goes_on_in_the_background(hub: FakeHub) -> 
 
 @asyncio_only
 async def test_requests_share_one_start_timeout(hub: FakeHub) -> None:
-    gate = gate_of(hub, start_timeout=0.1, clock=time.monotonic)
+    gate = gate_of(hub, start_timeout=0.5, clock=time.monotonic)
     with hub.held():
         began = time.monotonic()
         for _ in range(20):
             assert (await gate.check(client_key(1), ORIGIN)).reason is Reason.NOT_READY
-        assert 0.09 < time.monotonic() - began < 1.5
+        assert 0.45 < time.monotonic() - began < 9  # one after the other they would wait for 10 s
 
 
 @asyncio_only

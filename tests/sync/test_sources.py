@@ -258,7 +258,7 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
     is_over = threading.Event()
 
     def unblock() -> None:
-        is_over.wait(3)
+        is_over.wait(60)
         os.close(os.open(pipe, os.O_WRONLY))
 
     unblocking = threading.Thread(target=unblock)
@@ -270,7 +270,7 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
     seconds = time.monotonic() - began
     is_over.set()
     await anyio.to_thread.run_sync(unblocking.join)
-    assert seconds < 3
+    assert seconds < 30
 
 
 def test_a_file_has_no_account_unless_one_is_given(file: Path) -> None:
