@@ -24,6 +24,8 @@ pytest.importorskip("uvloop", reason="uvloop is not installed: pip install -e '.
 from benchmarks import guard, hub, lines, script
 from benchmarks.__main__ import SHORT
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 TINY = {
     "overhead": ("--rounds=1", "--requests=50", "--keys=100,1000", "--cors-origins=10"),

@@ -1,8 +1,11 @@
 """The demo's page in a real browser."""
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from .conftest import DemoInThread
+
+pytestmark = pytest.mark.browser
 
 HOST = "#gatekeeper-widget"
 

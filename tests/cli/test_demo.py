@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_demo_stops_cleanly_and_leaves_nothing_behind(ending: signal.Signals, tmp_path: Path) -> None:

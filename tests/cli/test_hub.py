@@ -22,6 +22,8 @@ from tests.support.postgres import PostgresCluster
 
 from .support import gatekeeper
 
+pytestmark = pytest.mark.process
+
 PEPPER = "the pepper of these tests"
 
 

@@ -140,6 +140,7 @@ def test_each_key_is_written_before_the_next_one_is_minted(fake: FakeHub, at_fak
     assert seen == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.process
 def test_a_kill_in_the_middle_loses_no_minted_key(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "First,,", "Second,,", "Third,,")
 

@@ -18,7 +18,11 @@ from tests.support.fake_hub import Answer, FakeHub
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc"),
+    pytest.mark.slow,
+]
 
 MIB = 2**20
 GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"  # RFC 1952 section 2.3.1

@@ -257,6 +257,7 @@ async def test_https_never_falls_back_to_plain_http(hub: FakeHub) -> None:
 # Name resolution
 
 
+@pytest.mark.process
 @pytest.mark.fault("name resolution")
 @pytest.mark.parametrize("fault", ["unknown", "silent", "moved", "ipv6_only", "never_there"])
 def test_name_resolution_failures_change_no_decision(fault: str) -> None:
@@ -355,6 +356,7 @@ def run_until_asked(script: Path, how: str, hub: FakeHub) -> str:
         return said
 
 
+@pytest.mark.process
 @pytest.mark.promise("shutdown is prompt")
 def test_a_process_that_ends_during_a_fetch_prints_nothing(hub: FakeHub, tmp_path: Path) -> None:
     script = tmp_path / "ending.py"

@@ -33,7 +33,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # starlette prefers another package to httpx
     from starlette.testclient import TestClient
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"), pytest.mark.process]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0

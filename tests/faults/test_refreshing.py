@@ -37,6 +37,7 @@ def refused(gate: Gatekeeper) -> set[int]:
     return {number for number in range(MANY) if not gate.decide(client_key(number), ORIGIN).allowed}
 
 
+@pytest.mark.slow
 @pytest.mark.fault("refresh cancelled")
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.integers(0, 60) | st.integers(0, 600))
@@ -261,6 +262,7 @@ async def test_a_repeated_unknown_key_causes_few_fetches(hub: FakeHub) -> None:
         assert len(hub.requests) == 1 + 3 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.promise("floods cost nothing")
 async def test_a_flood_of_unknown_keys_causes_few_fetches_and_takes_no_memory(hub: FakeHub) -> None:
     async with guarded(hub, refresh_interval=1000.0, unknown_key_wait=0.5) as it:

@@ -16,7 +16,7 @@ from tests.support.fake_time import FakeTime
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
-pytestmark = pytest.mark.promise("revocations are never undone")
+pytestmark = [pytest.mark.promise("revocations are never undone"), pytest.mark.slow]
 
 NUMBERS = range(1, 5)
 FILLERS = [row(number) for number in range(100, 112)]

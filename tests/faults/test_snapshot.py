@@ -164,6 +164,7 @@ async def said(caplog: pytest.LogCaptureFixture, word: str) -> None:
             await anyio.sleep(0.01)
 
 
+@pytest.mark.process
 @pytest.mark.fault("snapshot cannot be written")
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 def test_a_full_or_read_only_disk_keeps_the_old_snapshot(tmp_path: Path, fault: str) -> None:
@@ -337,6 +338,7 @@ async def test_a_snapshot_that_is_too_old_or_from_the_future_is_not_used(
 # Several processes
 
 
+@pytest.mark.process
 @pytest.mark.fault("snapshot is shared")
 def test_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
     hub.always(lambda _: Answer(200, as_json(*(row(number, name=f"list {len(hub.requests)}") for number in range(200)))))
@@ -368,6 +370,7 @@ def test_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, proxy: 
 # Kills
 
 
+@pytest.mark.process
 @pytest.mark.fault("restart after a revocation")
 async def test_an_applied_revocation_outlives_a_restart_without_the_hub(hub: FakeHub, path: Path) -> None:
     with FaultProxy(hub.url) as proxy:
@@ -406,6 +409,7 @@ async def test_an_applied_revocation_outlives_a_restart_without_the_hub(hub: Fak
             assert it.allows(*range(1, 200))
 
 
+@pytest.mark.process
 @pytest.mark.promise("snapshots survive a kill")
 @pytest.mark.timeout(110)
 def test_a_killed_process_leaves_the_old_list_or_the_new_one(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:

@@ -130,6 +130,7 @@ async def test_an_expired_list_allows_no_key_after_a_long_suspend(hub: FakeHub) 
 # Revocations, outages, staleness
 
 
+@pytest.mark.slow
 @pytest.mark.promise("revocations apply soon")
 async def test_a_revocation_takes_6_s_in_the_median_and_13_s_at_most(hub: FakeHub) -> None:
     dice = random.Random(1)
@@ -159,6 +160,7 @@ OUTAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.promise("an outage changes no decision")
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_hours_without_the_hub_change_no_decision_and_leak_nothing(

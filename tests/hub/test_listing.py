@@ -131,6 +131,7 @@ async def test_head_has_the_headers_of_the_same_representation(many: httpx.Async
             assert head.headers.get(name) == full.headers.get(name)
 
 
+@pytest.mark.slow
 async def test_a_long_list_is_never_in_memory_as_a_whole(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     await fill(hub, "acme", 20_000)
     size = 0

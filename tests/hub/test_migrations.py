@@ -106,6 +106,7 @@ async def test_a_schema_from_a_newer_gatekeeper_stops_the_start(new_database: Ne
             pytest.fail("started")
 
 
+@pytest.mark.process
 def test_workers_can_migrate_at_the_same_time(new_database: NewDatabase) -> None:
     database = new_database()
     program = "import sys; from pathlib import Path; from gatekeeper.hub import migrate; migrate(sys.argv[1])"

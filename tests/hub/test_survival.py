@@ -18,7 +18,7 @@ from gatekeeper.hub.tables import widget_keys
 from .conftest import NewDatabase
 from .support import PATH, PEPPER, RunningHub, create, list_rows, running_hub
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
 CREATES = 1000
 AT_ONCE = 20

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -13,6 +14,8 @@ from tests.properties import list_oracle
 from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
+
+pytestmark = pytest.mark.slow
 
 MOST_KEYS = 9  # with ten or more, a list that lacks more than half of them is held back
 CLIENT_KEYS = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +11,8 @@ from gatekeeper.errors import InvalidOrigin
 from gatekeeper.matching.pattern import MAX_ENTRY_LENGTH, Pattern
 
 from . import oracle, strategies
+
+pytestmark = pytest.mark.slow
 
 MANY = settings(max_examples=300, deadline=None)
 SOME = settings(max_examples=120, deadline=None)

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,6 +13,8 @@ from tests.properties import list_oracle
 from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
+
+pytestmark = pytest.mark.slow
 
 HARD_STALE = 100
 NUMBERS = (1, 2, 3)

@@ -505,6 +505,7 @@ def test_concurrent_refreshes_in_threads_do_not_fail_each_other() -> None:
             assert gate.decide(client_key(number), ORIGIN).allowed == (rows[number]["disabled_at"] is None)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_forgets_decisions_and_refreshes() -> None:
     source = MemorySource(row(1))
@@ -537,6 +538,7 @@ def test_a_forked_child_forgets_decisions_and_refreshes() -> None:
     assert asyncio.run(fork_while_running()) == "well"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_forked_while_a_thread_decides_can_decide() -> None:
     gate = Gatekeeper(MemorySource(row(1)))
@@ -662,6 +664,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_event_loop_ends_silently_in_any_state_of_the_gate(ending: str) -> None:
     program = f"""\

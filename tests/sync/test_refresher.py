@@ -899,6 +899,7 @@ async def test_known_slices_stay_right_through_any_changes() -> None:
             }
 
 
+@pytest.mark.slow
 async def test_a_refresher_stopped_while_applying_leaves_no_partial_list() -> None:
     old = [row(number) for number in range(3000)]
     new = [row(number, disabled_at="now") for number in range(1500)] + [row(number) for number in range(5000, 6500)]

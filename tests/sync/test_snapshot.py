@@ -340,6 +340,7 @@ async def test_a_lock_held_by_a_stopped_process_times_out(path: Path, monkeypatc
     assert await load(path) == (0, {"key-3"})
 
 
+@pytest.mark.process
 def test_concurrent_processes_leave_the_newest_list_whole(path: Path) -> None:
     def write(writer: int) -> None:
         for turn in range(10):

@@ -390,6 +390,7 @@ async def test_a_hub_that_hangs_does_not_delay_leaving(hub: Taker, moment: str) 
 # Processes
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_and_its_parent_report_their_own_uses() -> None:
     told: list[dict[str, int]] = []

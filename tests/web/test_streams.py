@@ -745,6 +745,7 @@ async def test_a_stopped_gate_leaves_nothing_in_the_event_loop() -> None:
     assert service.gate._streams._here.get() is None
 
 
+@pytest.mark.slow
 @pytest.mark.promise("streams of a revoked key end")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.usefixtures("no_collections")

@@ -13,6 +13,8 @@ from tests.wire.cases import EVIL, KEYED, PREFLIGHT, SHOP
 from tests.wire.servers import SERVERS
 from tests.wire.wire import Answer, connect, outcome
 
+pytestmark = pytest.mark.process
+
 LAST = b"Connection: close"
 CHUNKED = b"Transfer-Encoding: chunked"
 CONTINUE = b"Expect: 100-continue"

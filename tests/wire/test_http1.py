@@ -27,6 +27,8 @@ from tests.wire.cases import (
 from tests.wire.servers import SERVERS
 from tests.wire.wire import connect, outcome
 
+pytestmark = pytest.mark.process
+
 HALF, OTHER_HALF = KEY[:20].encode(), KEY[20:].encode()
 CHUNKED = b"Transfer-Encoding: chunked"
 

@@ -18,6 +18,8 @@ from tests.wire import cases as http1
 from tests.wire.app import OTHER_KEY
 from tests.wire.wire import Answer, Wire, connect, outcome, talked
 
+pytestmark = pytest.mark.process
+
 Header = tuple[bytes, bytes]
 
 HYPERCORN, GRANIAN = "hypercorn", "granian"

@@ -17,6 +17,8 @@ from tests.support.client_keys import KEY
 from tests.wire.app import OTHER_KEY, PAGE, ROWS
 from tests.wire.servers import SERVERS, running
 
+pytestmark = pytest.mark.process
+
 DEADLINE = 20.0
 OTHER_PAGE = "https://blog.acme.com"
 REVOCATIONS = [

@@ -24,6 +24,8 @@ from tests.wire.cases import (
 from tests.wire.servers import SERVERS
 from tests.wire.wire import connect, outcome, talked
 
+pytestmark = pytest.mark.process
+
 UPGRADE = b"Upgrade: websocket"
 CONNECTION = b"Connection: Upgrade"
 VERSION = b"Sec-WebSocket-Version: 13"
