@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
 from itertools import permutations, product
+from threading import Event
 
 import msgspec
 import pytest
@@ -381,21 +382,27 @@ def test_a_fork_in_the_middle_of_an_eviction_leaves_an_index_that_resolves() -> 
 
 
 def test_threads_resolve_keys_near_eviction_while_lists_are_applied() -> None:
-    index = compiling(2, OURS, THEIRS, row("z", OTHER))
-    rounds = 150
+    """Each thread resolves its own key, which the other threads evict over and over."""
+    others = {f"other-{number}": ClientKey.parse(f"pk_live_acme_other_{number:08}") for number in range(6)}
+    kept = [row(row_id, key) for row_id, key in others.items()]
+    index = compiling(2, OURS, THEIRS, *kept)
+    keys = [FIRST, *others.values()]
+    done = Event()
 
     def resolve_all(number: int) -> set[str]:
-        keys = (FIRST, OTHER) if number % 2 else (OTHER, FIRST)
-        return {f"{key.last8} {resolved(index, key)}" for _ in range(rounds) for key in keys}
+        return {f"{key.last8} {resolved(index, key)}" for _ in range(1000) for key in [keys[number]] * 3}
 
     def apply_lists() -> set[str]:
-        for _ in range(rounds // 10):
-            apply(index, [OURS, row("z", OTHER)])
-            apply(index, [used(OURS), THEIRS, row("z", OTHER)])
+        while not done.is_set():
+            apply(index, [OURS, *kept])
+            apply(index, [OURS, THEIRS, *kept])
         return set()
 
-    with threads_switching_often(), ThreadPoolExecutor(5) as pool:
-        work = [pool.submit(resolve_all, number) for number in range(4)]
-        work.append(pool.submit(apply_lists))
-        outcomes = set[str]().union(*(each.result() for each in work))
-    assert outcomes == {f"{LAST8} a", f"{OTHER.last8} z"}
+    with threads_switching_often(), ThreadPoolExecutor(8) as pool:
+        applying = pool.submit(apply_lists)
+        try:
+            outcomes = [each.result() for each in [pool.submit(resolve_all, number) for number in range(7)]]
+        finally:
+            done.set()
+        applying.result()
+    assert set().union(*outcomes) == {f"{LAST8} a"} | {f"{key.last8} {row_id}" for row_id, key in others.items()}
