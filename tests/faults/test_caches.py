@@ -11,7 +11,7 @@ from tests.support.guarded import guarded, hub_source
 from tests.support.nginx import caching_nginx
 from tests.support.rows import as_json, row
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
 
 @pytest.mark.fault("stale copy")
