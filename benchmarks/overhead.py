@@ -25,15 +25,27 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contenders, keys, script
-from benchmarks.asgi import BATCH, answer, receive, send
+from benchmarks.asgi import BATCH, answer, get, mere_app, receive, send
 from benchmarks.contenders import KINDS, MANY, ORIGIN, Contender, Name
 from benchmarks.script import Figures, parameter
-from gatekeeper import FileSource, Gatekeeper, Reason
+from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, Reason
 from gatekeeper.index.key_index import MAX_COMPILED
 from tests.support.cases import ROWS
 
 SMALL = 1000  # keys of the account, except in the comparison by the number of keys
 KNOWN = MAX_COMPILED // 2  # keys of first sights; all are still known when another page uses them
+
+# What a query of 65 KB repeats. Goal: at most 4 ms until it is decided, whatever its shape.
+LONG = 65_536
+LONG_QUERIES = {
+    "separators": b"&",
+    "percent signs": b"%=%&",
+    "the beginning of the key's name": b"client_ke&",
+    "the same, encoded": b"%63%6c%69%65%6e%74%5f%6b%65&",
+    "one key": b"client_key=k&",
+    "one key, encoded": b"client_key=%6b&",
+    "one long value, encoded": b"client_key=" + b"%41" * (LONG // 3),
+}
 
 Taken = dict[Name, list[float]]  # nanoseconds per request in each round, by kind and contender
 
@@ -124,8 +136,9 @@ async def _measure(parameters: Parameters) -> Figures:
         for name in script.interleaved(asked, parameters.rounds):
             taken[name].append(await time_of(asked[name], parameters.requests))
             gc.collect(1)
+        long = {shape: await _long(states["ready"], repeated, parameters.rounds) for shape, repeated in LONG_QUERIES.items()}
         gc.enable()
-    return _figures(taken) | {"first_sight_us": first}
+    return _figures(taken) | {"first_sight_us": first, "long_query_ms": long}
 
 
 def measure(parameters: Parameters) -> Figures:
@@ -144,6 +157,18 @@ async def time_of(contender: Contender, requests: int) -> float:
             await app(scope, receive, send)
         means.append((time.perf_counter_ns() - begun) / BATCH)
     return statistics.median(means)
+
+
+async def _long(gate: Gatekeeper, repeated: bytes, rounds: int) -> dict[str, float]:
+    """The milliseconds of a request with a long query."""
+    guarded = GatekeeperMiddleware(mere_app, gate)
+    taken = []
+    for _ in range(rounds):
+        scope = get(origin=ORIGIN, query=(repeated * (LONG // len(repeated) + 1))[:LONG])
+        begun = time.perf_counter_ns()
+        await guarded(scope, receive, send)
+        taken.append((time.perf_counter_ns() - begun) / 1_000_000)
+    return script.spread(taken)
 
 
 def _first_sights(size: int, gate: Gatekeeper) -> dict[str, dict[str, float]]:
@@ -244,6 +269,14 @@ def tables(figures: Figures) -> Iterator[script.Table]:
         [
             (f"{int(size):,}", *(f"{each[what]['median']:.1f}" for what in ("key", "page")))
             for size, each in figures["first_sight_us"].items()
+        ],
+    )
+    yield script.table(
+        "a request with a query of 65 KB",
+        ("what the query repeats", "ms (quartiles)"),
+        [
+            (shape, "{median:.2f} ({quartile_1:.2f}-{quartile_3:.2f})".format(**each))
+            for shape, each in figures["long_query_ms"].items()
         ],
     )
 

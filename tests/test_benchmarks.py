@@ -89,6 +89,8 @@ def test_overhead_has_every_kind_of_request_and_every_reason(results: Path) -> N
     assert len(figures["refused"]["reasons"]) == 15
     assert all(each["taken_ns"]["median"] > 0 for each in figures["refused"]["reasons"].values())
     assert set(figures["flat"]["keys"]) == {"100", "1000"}
+    assert "percent signs" in figures["long_query_ms"]
+    assert all(each["median"] > 0 for each in figures["long_query_ms"].values())
 
 
 def test_lines_finds_every_step_of_an_allowed_request_in_the_middleware(results: Path) -> None:

@@ -1,15 +1,21 @@
 """What a request says: its client key, its headers, its exempt path."""
 
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
 
 from gatekeeper.gate.decisions import CONFLICT, Conflict
+from gatekeeper.keys.client_key import MAX_CLIENT_KEY_LENGTH
 
 __all__ = ("ExemptPaths", "Header", "exempt_problems", "has_header", "key_in_query", "single_header")
 
 Header = tuple[bytes, bytes]  # name and value
+
+LONGEST_VALUE = 3 * MAX_CLIENT_KEY_LENGTH  # bytes of a key of which every one is percent-encoded
+MOST_SPELLINGS = 16  # of the key in one query that are read: decoding takes 0.1 µs for each %xx
 
 
 class ExemptPaths:
@@ -25,11 +31,19 @@ class ExemptPaths:
 
     def covers(self, scope: Scope) -> bool:
         """Whether a connection's path, relative to the mount point, is exempt."""
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _route_path(scope)
         if path in self._exact:
             return True
         # An app may read "/static/../chat" as "/chat", or decode once more. Such a path is never exempt by its prefix.
         return path.startswith(self._prefixes) and not any(odd in path for odd in ("/..", "\\", "%"))
+
+
+def _route_path(scope: Scope) -> str:
+    """The path below the mount point, cut as Starlette's router cuts it: only at the end of a segment."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path") or ""
+    below = path.removeprefix(root_path)
+    return below if below[:1] in {"", "/"} else path
 
 
 def exempt_problems(paths: Collection[str]) -> Iterator[str]:
@@ -49,22 +63,32 @@ def exempt_problems(paths: Collection[str]) -> Iterator[str]:
 def key_in_query(query: bytes, parameter: bytes, key: bytes | Conflict | None = None) -> bytes | Conflict | None:
     """The client key of a request, by its query and its header.
 
+    The work is linear in the length of the query: 65 KB of any shape take at most 4 ms (benchmarks.overhead).
+
     Args:
         query: the raw query string.
         parameter: the name of the parameter that carries the key.
         key: the key in the header; None where there is none.
 
     Returns:
-        The key; CONFLICT where two values differ. Empty values are ignored.
+        The key; CONFLICT where two values differ, or where it has more than 16 spellings. Empty values are ignored. A
+        value that is too long for a key is not decoded.
     """
-    is_encoded = b"%" in query or b"+" in query
-    for pair in query.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        if is_encoded:
-            name, value = _decoded(name), _decoded(value)
-        if name == parameter and value:
-            key = value if not key or key == value else CONFLICT
-    return key
+    if b"&" not in query and b"%" not in query and b"+" not in query:  # a key alone takes half the time
+        name, _, value = query.partition(b"=")
+        if name != parameter or not value or value == key:
+            return key
+        return CONFLICT if key else value
+    values = _values_of(parameter)(b"&" + query)
+    if len(values) > 1:
+        values = list(set(values))[: MOST_SPELLINGS + 1]
+    for raw in values:
+        value = _decoded(raw) if b"%" in raw or b"+" in raw else raw
+        if value and value != key:
+            if key:
+                return CONFLICT
+            key = value
+    return key if len(values) <= MOST_SPELLINGS else CONFLICT
 
 
 def single_header(headers: Iterable[Header], wanted: bytes) -> bytes | Conflict | None:
@@ -78,6 +102,28 @@ def has_header(headers: Iterable[Header], wanted: bytes) -> bool:
     return any(name == wanted for name, _ in headers)
 
 
-def _decoded(text: bytes) -> bytes:
+@lru_cache(maxsize=64)
+def _values_of(parameter: bytes) -> Callable[[bytes], list[bytes]]:
+    """A function that finds the raw values of a parameter in "&" and a query, whatever the spelling of its name.
+
+    No name is decoded: one pass of the pattern decides which names count.
+    """
+    any_spelling = b"".join(map(_spellings, parameter))
+    # The plain name comes first, for speed: it takes a tenth of the time.
+    plain = b"" if b"+" in parameter or b"&" in parameter or b"%" in parameter else re.escape(parameter) + b"|"
+    return re.compile(b"&(?:" + plain + any_spelling + b")=([^&]*)").findall
+
+
+def _spellings(byte: int) -> bytes:
+    """A pattern for one byte of a name in a query, percent-encoded or not."""
+    encoded = f"%(?i:{byte:02x})".encode("ascii")
+    character = bytes((byte,))
+    if character in b"+&":  # they mean something else where they are not encoded
+        return encoded
+    bare = b"%(?![0-9A-Fa-f]{2})" if character == b"%" else re.escape(character)
+    return b"(?:" + bare + b"|" + encoded + b")"
+
+
+def _decoded(value: bytes) -> bytes:
     """Decode a query as apps do. "+" is a space, %xx a byte (URL standard, section 5.1)."""
-    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
+    return value if len(value) > LONGEST_VALUE else unquote_to_bytes(value.replace(b"+", b" "))

@@ -268,3 +268,15 @@ def test_the_lifespan_state_of_a_wrapped_app_reaches_requests(serve: Serve, path
     assert gate.status.state == "fresh"
     for _ in range(2):
         assert served.get("/state", headers=ALLOWED).text == "rows agent_7"
+
+
+def test_exempt_paths_are_relative_to_the_root_path_of_fastapi(serve: Serve, gate: Gatekeeper) -> None:
+    """FastAPI(root_path="/w") refused the exempt "/widget.js": "/w" was cut off inside its first segment."""
+    with warnings.catch_warnings(action="ignore"):  # later versions of FastAPI call the option deprecated
+        app = FastAPI(root_path="/w", routes=[Route("/widget.js", lambda _: PlainTextResponse("script")), *ROUTES])
+    app.add_middleware(GatekeeperMiddleware, gatekeeper=gate, exempt=("/widget.js",))
+    served = serve(app)
+    for path in ("/widget.js", "/w/widget.js"):
+        assert (served.get(path).status_code, served.get(path).text) == (200, "script")
+    for path in ("/agent", "/w/agent"):
+        assert served.get(path).json()["reason"] == "key_missing"
