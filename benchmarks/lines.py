@@ -49,11 +49,11 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ('scope["state"] = {STATE_KEY: decision}', "pass"),
     ),
     "headers of the app that are replaced": (("if header[0] not in _REPLACED:", "if True:"),),
-    "a copy of the app's message": (("message = message.copy()", "pass"),),
+    "a copy of the app's message": (("start = message = message.copy()", "start = message"),),
     "streams that can be closed": (
         ('elif "more_body" in message:', "elif False:"),
-        ("            nonlocal send\n", ""),
-        ("send = self._streaming(identity, send, message, headers)", "pass"),
+        ("            nonlocal send, start\n", ""),
+        ("send = self._streaming(identity, send, start, message)", "pass"),
         ("if send is not given:", "if False:"),
     ),
 }

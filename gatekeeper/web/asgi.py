@@ -15,7 +15,7 @@ from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, read_page
 from gatekeeper.web.answers import Answer, problem, refusal
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token
-from gatekeeper.web.request import ExemptPaths, Header, exempt_problems, has_header, key_in_query, single_header
+from gatekeeper.web.request import ExemptPaths, exempt_problems, has_header, key_in_query, single_header
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
@@ -31,6 +31,8 @@ _REPLACED = frozenset(
         b"Access-Control-Allow-Credentials",
     }
 )
+
+_NOT_STARTED: Message = {}
 
 
 class GatekeeperMiddleware:
@@ -126,19 +128,20 @@ class GatekeeperMiddleware:
             send = self._framing(send, decision)
 
         given = send
+        start = _NOT_STARTED
 
         # Not a coroutine function: returning the awaitable of the server's send saves a coroutine per message.
         def send_gained(message: Any) -> Awaitable[None]:
-            nonlocal send
+            nonlocal send, start
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
                     if header[0] not in _REPLACED:
                         headers.append(header)  # a comprehension costs a function call
                 # Copy the message: an app may send the same one with every response.
-                message = message.copy()
+                start = message = message.copy()
                 message["headers"] = headers
             elif "more_body" in message:
-                send = self._streaming(identity, send, message, headers)
+                send = self._streaming(identity, send, start, message)
             return send(message)
 
         try:
@@ -149,13 +152,13 @@ class GatekeeperMiddleware:
         if send is not given:
             await cast("ResponseStream", send).leave(None)  # only a ResponseStream ever replaces the given send
 
-    def _streaming(self, identity: RequestIdentity, send: Send, piece: Message, headers: list[Header]) -> Send:
+    def _streaming(self, identity: RequestIdentity, send: Send, start: Message, piece: Message) -> Send:
         """The `send` for this piece and the rest. A response with a Content-Length is never cut short."""
         if not piece["more_body"] or not self._gate.closes_streams or isinstance(send, ResponseStream):
             return send
-        if any(name.lower() == b"content-length" for name, _ in headers):
+        if any(name.lower() == b"content-length" for name, _ in start.get("headers", ())):
             return send
-        return ResponseStream(identity, send, self._gate.watch)
+        return ResponseStream(identity, send, self._gate.watch, trailers=start.get("trailers", False))
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)

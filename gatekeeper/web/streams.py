@@ -23,6 +23,7 @@ __all__ = ("ResponseStream", "Stream", "WebSocketStream", "closing_message")
 
 LINGER = 5.0  # seconds that a finished app waits for its client to read the closing message
 WEBSOCKET_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+WEBSOCKET_FORBIDDEN = 3003  # IANA, WebSocket Close Code Number Registry; for servers that refuse to send 1008
 MAX_CLOSE_REASON = 123  # RFC 6455 section 5.5: 125 bytes of a control frame less the code
 
 _BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
@@ -78,7 +79,11 @@ class Stream(ABC):
         self.refusal = refusal
         async with self._turn:
             if not self.is_over:
-                await self._send(self._last(refusal))
+                try:
+                    await self._send_last(refusal)
+                except Exception:
+                    self._end()  # the server takes no last message; the app sees a disconnect
+                    raise
                 self._end()
 
     async def leave(self, error: BaseException | None) -> bool:
@@ -114,8 +119,8 @@ class Stream(ABC):
         """Whether this is the last message that the app may send."""
 
     @abstractmethod
-    def _last(self, refusal: Decision) -> Message:
-        """The message that closes the stream."""
+    async def _send_last(self, refusal: Decision) -> None:
+        """Send what closes the stream."""
 
 
 class ResponseStream(Stream):
@@ -125,6 +130,7 @@ class ResponseStream(Stream):
         identity: what the request sent.
         send: the server's `send`.
         watch: the function that registers the stream, to be closed when its key is revoked.
+        trailers: whether the app has announced trailers, which the server may wait for after the body.
         linger: as for `Stream`.
     """
 
@@ -134,10 +140,13 @@ class ResponseStream(Stream):
         send: Send,
         watch: Callable[[OpenStream], Awaitable[None]],
         *,
+        trailers: bool = False,
         linger: float = LINGER,
     ) -> None:
         super().__init__(identity, send, linger=linger)
         self._watch: Callable[[OpenStream], Awaitable[None]] | None = watch
+        self._trailers = trailers
+        self._has_body = False
 
     async def __call__(self, message: Message) -> None:
         """Send a message of the app. The first one registers the stream.
@@ -154,10 +163,19 @@ class ResponseStream(Stream):
         await self.send(message)
 
     def _ends(self, message: Message) -> bool:
-        return message["type"] in _BODIES and not message.get("more_body", False)
+        if message["type"] in _BODIES:
+            self._has_body = not message.get("more_body", False)
+            return self._has_body and not self._trailers
+        return message["type"] == "http.response.trailers" and not message.get("more_trailers", False)
 
-    def _last(self, refusal: Decision) -> Message:  # noqa: ARG002 - a body cannot say why it ends
-        return {"type": "http.response.body", "body": b"", "more_body": False}
+    async def _send_last(self, refusal: Decision) -> None:
+        if not self._has_body:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        if self._trailers:
+            # Never empty: h2 raises an IndexError for trailers without a header.
+            why = [(b"gatekeeper-reason", refusal.reason.encode("ascii"))]
+            with suppress(Exception):  # a server that takes no trailers may raise, and has ended the response
+                await self._send({"type": "http.response.trailers", "headers": why, "more_trailers": False})
 
 
 class WebSocketStream(Stream):
@@ -213,21 +231,25 @@ class WebSocketStream(Stream):
     def _ends(self, message: Message) -> bool:
         return message["type"] in {"websocket.close", "websocket.http.response.start"}
 
-    def _last(self, refusal: Decision) -> Message:
-        return closing_message(refusal)
+    async def _send_last(self, refusal: Decision) -> None:
+        try:
+            await self._send(closing_message(refusal))
+        except Exception:  # noqa: BLE001 - daphne takes only 1000 and 3000 to 4999, and raises a mere Exception
+            await self._send(closing_message(refusal, WEBSOCKET_FORBIDDEN))
 
 
-def closing_message(refusal: Decision) -> Message:
+def closing_message(refusal: Decision, code: int = WEBSOCKET_POLICY_VIOLATION) -> Message:
     """The message that closes a WebSocket.
 
     Args:
         refusal: the decision that closes it.
+        code: the code of the closing.
 
     Returns:
         The ASGI message, with the reason and its title.
     """
     reason = f"{refusal.reason}: {refusal.title}"[:MAX_CLOSE_REASON]
-    return {"type": "websocket.close", "code": WEBSOCKET_POLICY_VIOLATION, "reason": reason}
+    return {"type": "websocket.close", "code": code, "reason": reason}
 
 
 def _is_disconnect(error: BaseException) -> bool:

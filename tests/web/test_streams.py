@@ -783,8 +783,8 @@ async def test_a_sweep_of_many_streams_yields_to_the_event_loop() -> None:
         def _ends(self, message: Message) -> bool:
             return message is END
 
-        def _last(self, refusal: Decision) -> Message:
-            return {**END, "reason": refusal.reason}
+        async def _send_last(self, refusal: Decision) -> None:
+            raise AssertionError(refusal)
 
     decided = 0
     turns: list[int] = []
@@ -836,3 +836,147 @@ async def test_a_stream_is_decided_again_once_its_deadline_has_passed() -> None:
             counts.append(decided)
         group.cancel_scope.cancel()
     assert counts == [1, 2, 2, 2, 3, 4, 4, 4, 5]
+
+
+# Trailers
+
+TRAILERS: Message = {"type": "http.response.trailers", "headers": [(b"x-end", b"1")], "more_trailers": False}
+LAST_TRAILERS: Message = {**TRAILERS, "headers": [(b"gatekeeper-reason", b"key_disabled")]}
+
+
+async def with_trailers(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Announce trailers, send a first piece, then the messages that arrive."""
+    await receive()
+    await send({**START, "trailers": True})
+    await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    while (message := await receive())["type"] != "http.disconnect":
+        await send(message)
+
+
+class Patient(Exchange):
+    """A server that keeps a connection open after the body, for its trailers."""
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+async def opens_with_trailers(service: Service, exchange: Exchange | None = None) -> Exchange:
+    exchange = Patient() if exchange is None else exchange
+    service._group.start_soon(exchange.run, service.app)
+    await anyio.wait_all_tasks_blocked()
+    return exchange
+
+
+async def test_a_revoked_response_with_trailers_ends_with_the_reason() -> None:
+    """A server that was told of trailers waits for them, and the stream stayed open (hypercorn's HTTP/2)."""
+    async with running(with_trailers) as service:
+        stream = await opens_with_trailers(service)
+        await service.revokes(row(1, disabled_at="now"))
+        assert stream.sent[2:] == [END, LAST_TRAILERS]
+        assert service.closed == 1
+
+
+async def test_a_response_that_waits_with_its_trailers_ends_with_the_reason() -> None:
+    async with running(with_trailers) as service:
+        stream = await opens_with_trailers(service)
+        whole: Message = {"type": "http.response.body", "body": b"last"}
+        stream.arrives(whole)
+        await anyio.wait_all_tasks_blocked()
+        await service.revokes(row(1, disabled_at="now"))
+        assert stream.sent[2:] == [whole, LAST_TRAILERS]
+
+
+async def test_a_response_is_over_after_its_trailers() -> None:
+    async with running(with_trailers) as service:
+        stream = await opens_with_trailers(service)
+        more = {**TRAILERS, "more_trailers": True}
+        for message in (END, more, TRAILERS):
+            assert len(_open(service)) == 1
+            stream.arrives(message)
+            await anyio.wait_all_tasks_blocked()
+        assert len(_open(service)) == 0
+        await service.revokes(row(1, disabled_at="now"))
+        assert (stream.sent[2:], service.closed) == ([END, more, TRAILERS], 0)
+
+
+class Impatient(Exchange):
+    """A server that takes no trailers, and raises, as uvicorn does."""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.trailers":
+            raise RuntimeError("the response is complete already")
+        await super().send(message)
+
+
+async def test_a_response_ends_on_a_server_that_takes_no_trailers() -> None:
+    async with running(with_trailers) as service:
+        stream = await opens_with_trailers(service, Impatient())
+        await service.revokes(row(1, disabled_at="now"))
+        assert (stream.sent[2:], stream.ended, stream.error) == ([END], True, None)
+        assert len(_open(service)) == 0
+
+
+# Servers that refuse a closing code
+
+
+class Picky(Exchange):
+    """A server that refuses to close a WebSocket with some codes, as daphne refuses 1008."""
+
+    refused: tuple[int, ...] = (1008,)
+
+    async def send(self, message: Message) -> None:
+        if message.get("code") in self.refused:
+            raise Exception(f"invalid close code {message['code']}")  # noqa: TRY002 - autobahn raises a mere Exception
+        await super().send(message)
+
+
+async def opens_picky(service: Service, *refused: int) -> Picky:
+    exchange = Picky("websocket")
+    exchange.refused = refused
+    service._group.start_soon(exchange.run, service.app)
+    await anyio.wait_all_tasks_blocked()
+    return exchange
+
+
+async def test_a_websocket_is_closed_with_3003_where_1008_is_refused() -> None:
+    """Daphne closes only with 1000 and 3000 to 4999, and the revoked WebSocket stayed open."""
+    async with running(WIDGET) as service:
+        socket = await opens_picky(service, 1008)
+        await service.revokes(row(1, disabled_at="now"))
+        assert socket.sent[1:] == [{"type": "websocket.close", "code": 3003, "reason": "key_disabled: Disabled client key"}]
+        assert (socket.ended, socket.error) == (True, None)
+        assert len(_open(service)) == 0
+
+
+async def test_the_app_is_told_where_a_server_refuses_to_close() -> None:
+    received: list[Message] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        received.append(await receive())
+        await send({"type": "websocket.send", "text": "more"})
+
+    async with running(app) as service:
+        socket = await opens_picky(service, 1008, 3003)
+        await service.revokes(row(1, disabled_at="now"))
+        assert [message["type"] for message in received] == ["websocket.disconnect"]
+        assert [message["type"] for message in socket.sent] == ["websocket.accept"]
+        assert (socket.ended, socket.error, len(_open(service))) == (True, None, 0)
+
+
+async def test_a_stream_that_cannot_be_closed_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "gatekeeper")
+    asked: list[Message] = []
+
+    async def refuses(message: Message) -> None:
+        asked.append(message)
+        raise RuntimeError("not now")
+
+    streams = open_streams(lambda _: Decision(Reason.KEY_DISABLED))
+    server = Exchange("websocket")
+    stream = WebSocketStream((b"key", b"origin"), server.receive, refuses)
+    await streams.add(stream)
+    assert [message["code"] for message in asked] == [1008, 3003]
+    assert (stream.is_over, len(streams)) == (True, 0)
+    assert "a stream could not be closed" in caplog.text

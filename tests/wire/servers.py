@@ -5,11 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ("SERVERS", "running")
+__all__ = ("DAPHNE", "SERVERS", "free_ports", "running")
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.wire.app:app"
@@ -24,7 +24,9 @@ COMMANDS = {
     "hypercorn": ("hypercorn", "{app}", "--bind=127.0.0.1:{port}", "--workers=0", "--log-level=ERROR"),
     "granian": ("granian", "{app}", "--interface=asgi", "--port={port}", "--loop=asyncio", "--log-level=error"),
 }
-SERVERS = tuple(COMMANDS)
+SERVERS = tuple(COMMANDS)  # those of the tables
+DAPHNE = "daphne"
+COMMANDS[DAPHNE] = ("daphne", "--bind=127.0.0.1", "--port={port}", "--verbosity=0", "{app}")
 
 # The gate itself raises nothing. A server that has already refused a body raises this for the gate's answer.
 GATE = "gatekeeper/web/asgi.py"
@@ -32,8 +34,10 @@ ANSWERED_ALREADY = "h11._util.LocalProtocolError: can't handle event type Respon
 
 
 @contextmanager
-def running(logs: Path, app: str = APP, environment: Mapping[str, str] | None = None) -> Iterator[dict[str, int]]:
-    """Run every server while the context is open.
+def running(
+    logs: Path, app: str = APP, environment: Mapping[str, str] | None = None, servers: Sequence[str] = SERVERS
+) -> Iterator[dict[str, int]]:
+    """Run servers while the context is open.
 
     Their logs are then checked for exceptions of the gate.
 
@@ -41,11 +45,12 @@ def running(logs: Path, app: str = APP, environment: Mapping[str, str] | None = 
         logs: the directory for the servers' logs.
         app: the import path of the app.
         environment: additional environment variables for the app.
+        servers: the names of the servers.
 
     Yields:
         The ports, by server.
     """
-    ports = dict(zip(SERVERS, _free_ports(len(SERVERS)), strict=True))
+    ports = dict(zip(servers, free_ports(len(servers)), strict=True))
     with ExitStack() as stack:
         # Start all of them before waiting for the first.
         processes = {
@@ -54,7 +59,7 @@ def running(logs: Path, app: str = APP, environment: Mapping[str, str] | None = 
         for name, process in processes.items():
             _wait_for(name, process, ports[name], logs)
         yield ports
-    for name in SERVERS:
+    for name in servers:
         log = _log(logs, name).read_text(errors="replace")
         for raised in log.split("Traceback (most recent call last):")[1:]:
             assert GATE not in raised or ANSWERED_ALREADY in raised, f"{name} wrote:\n{log}"
@@ -98,7 +103,8 @@ def _log(logs: Path, name: str) -> Path:
     return logs / f"{name}.log"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that no other program listens on."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]

@@ -64,6 +64,17 @@ class Bare:
                 pass
 
 
+class Trailing:
+    """An app that announces trailers, and sends a first piece only."""
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        with counted("trailers"):
+            await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+            await send({"type": "http.response.body", "body": b"data: first\n\n", "more_body": True})
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
 async def download(_request: Request) -> StreamingResponse:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(PIECES):
@@ -103,6 +114,7 @@ routes = [
     Route("/idle", idle),
     Route("/busy", busy),
     Route("/bare", Bare()),
+    Route("/trailers", Trailing()),
     Route("/download", download),
     Route("/upload", upload, methods=["POST"]),
     Route("/status", status),

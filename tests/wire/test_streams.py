@@ -4,18 +4,21 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from tests.needs import lacking
 from tests.support.client_keys import KEY
 from tests.wire.app import OTHER_KEY, PAGE, ROWS
-from tests.wire.servers import SERVERS, running
+from tests.wire.servers import DAPHNE, SERVERS, running
 
 pytestmark = pytest.mark.process
 
@@ -33,6 +36,7 @@ class Widget:
 
     def __init__(self, port: int, keys: Path, client: httpx.Client) -> None:
         self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         self._keys = keys
         self._client = client
 
@@ -83,7 +87,27 @@ def ports(keys: Path) -> Iterator[dict[str, int]]:
 
 @pytest.fixture(params=SERVERS)
 def widget(request: pytest.FixtureRequest, ports: dict[str, int], keys: Path) -> Iterator[Widget]:
-    port = ports[request.param]
+    with served(ports[request.param], keys) as widget:
+        yield widget
+
+
+@pytest.fixture
+def daphne(tmp_path: Path) -> Iterator[Widget]:
+    if find_spec("daphne") is None:
+        lacking("daphne is not installed: pip install daphne")
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps(ROWS))
+    environment = {"GATEKEEPER_TEST_KEYS": str(keys)}
+    with (
+        running(tmp_path, "tests.wire.streams_app:app", environment, [DAPHNE]) as ports,
+        served(ports[DAPHNE], keys) as widget,
+    ):
+        yield widget
+
+
+@contextmanager
+def served(port: int, keys: Path) -> Iterator[Widget]:
+    """Give every key its streams back, and wait until the server knows."""
     limits = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE, limits=limits) as client:
         widget = Widget(port, keys, client)
@@ -128,3 +152,40 @@ def test_streams_of_a_revoked_key_end_and_everything_else_continues(widget: Widg
         assert other_stream.result(DEADLINE).startswith(b"data: next")
         assert other_socket.result(DEADLINE)[0] == 1008
     widget.wait_for(lambda status: not status["inside"])
+
+
+@pytest.mark.parametrize("accepts", [{}, {"TE": "trailers"}])
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+def test_a_stream_with_trailers_ends_over_http2(
+    server: str, accepts: dict[str, str], ports: dict[str, int], keys: Path
+) -> None:
+    """Hypercorn waits for the trailers that an app has announced, and the revoked stream stayed open."""
+    headers = {"Origin": PAGE, **accepts}
+    with (
+        served(ports[server], keys) as widget,
+        httpx.Client(base_url=widget.url, trust_env=False, timeout=DEADLINE, http1=False, http2=True) as client,
+        client.stream("GET", "/trailers", params={"client_key": KEY}, headers=headers) as response,
+    ):
+        pieces = response.iter_raw()
+        assert (response.http_version, next(pieces)) == ("HTTP/2", b"data: first\n\n")
+        widget.lists([])
+        assert b"".join(pieces) == b""
+        widget.wait_for(lambda status: "trailers" not in status["inside"])
+
+
+def test_a_websocket_of_a_revoked_key_is_closed_by_daphne(daphne: Widget) -> None:
+    """Daphne raises for code 1008 and leaves the WebSocket open, so it is closed with 3003."""
+    with ThreadPoolExecutor(4) as pool:
+        sockets = [pool.submit(daphne.talk, path) for path in ("/echo", "/push")]
+        streams = [pool.submit(daphne.read, path) for path in ("/idle", "/bare")]
+        daphne.wait_for(lambda status: len(status["inside"]) == 4)
+        daphne.lists([])
+        assert [socket.result(DEADLINE)[0] for socket in sockets] == [3003, 3003]
+        assert [stream.result(DEADLINE) for stream in streams] == [b"data: first\n\n"] * 2
+    daphne.wait_for(lambda status: not status["inside"])
+
+
+def test_daphne_refuses_the_handshake_of_a_foreign_page(daphne: Widget) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        daphne.talk("/echo", page=OTHER_PAGE)
+    assert refused.value.response.status_code == 403
