@@ -38,7 +38,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ("key = value if key is None or key == value else CONFLICT", "key = value"),
     ),
     "exempt paths": (("if self._exempt is not None and self._exempt.covers(scope):", "if False:"),),
-    "a key in the query": (('if scope["query_string"]:', "if False:"),),
+    "a key in the query": (("if query:", "if False:"),),
     "frame_ancestors": (("if self._frame_ancestors:", "if False:"),),
     "the deadline of a remembered decision": (
         ("if remembered is not None and self._clock() < memo.deadline:", "if remembered is not None:"),
@@ -48,7 +48,9 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ('scope["state"][STATE_KEY] = decision', "pass"),
         ('scope["state"] = {STATE_KEY: decision}', "pass"),
     ),
-    "headers of the app that are replaced": (("if header[0] not in _REPLACED:", "if True:"),),
+    "headers of the app that are replaced or merged": (
+        ("if len(header[0]) not in _LENGTHS or header[0].lower() not in _OWN:", "if True:"),
+    ),
     "a copy of the app's message": (("start = message = message.copy()", "start = message"),),
     "streams that can be closed": (
         ('elif "more_body" in message:', "elif False:"),

@@ -14,7 +14,7 @@ from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, read_page
 from gatekeeper.web.answers import Answer, problem, refusal
-from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token
+from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
 from gatekeeper.web.request import ExemptPaths, exempt_problems, has_header, key_in_query, single_header
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
@@ -22,15 +22,11 @@ __all__ = ("GatekeeperMiddleware", "decision_from")
 
 STATE_KEY = "gatekeeper"
 
-# The gate replaces these headers of the app. ASGI requires lower-case names, but some apps use the standard's spelling.
-_REPLACED = frozenset(
-    {
-        b"access-control-allow-origin",
-        b"access-control-allow-credentials",
-        b"Access-Control-Allow-Origin",
-        b"Access-Control-Allow-Credentials",
-    }
-)
+# The gate replaces these headers of the app, or merges them with its own. Apps spell them in any case. Only a name of one of
+# these lengths is put into lower case and compared: a length is found 20 ns faster than a name.
+_OWN = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"vary"})
+_LENGTHS = frozenset(map(len, _OWN))
+_VARY = len(b"vary")
 
 _NOT_STARTED: Message = {}
 
@@ -91,18 +87,22 @@ class GatekeeperMiddleware:
         key: Any = None
         origin: Any = None
         key_header = self._key_header
-        for name, value in scope["headers"]:
+        try:
+            fields, query = scope["headers"] or (), scope["query_string"]
+        except KeyError:  # a server or a test that leaves out what is empty
+            fields, query = scope.get("headers") or (), scope.get("query_string")
+        for name, value in fields:
             if name == b"origin":
                 origin = value if origin is None else CONFLICT
             elif name == key_header and value:
                 key = value if key is None or key == value else CONFLICT
         # Browsers never send the key header with a preflight, so a request with a key is an actual request.
-        if key is None and scope["method"] == "OPTIONS" and has_header(scope["headers"], b"access-control-request-method"):
+        if key is None and scope["method"] == "OPTIONS" and has_header(fields, b"access-control-request-method"):
             await self._preflight(scope, send, origin)
             return
-        if scope["query_string"]:
-            key = key_in_query(scope["query_string"], self._key_query, key)
-        identity: Any = (key, origin) if origin is not None else (key, None, single_header(scope["headers"], b"referer"))
+        if query:
+            key = key_in_query(query, self._key_query, key)
+        identity: Any = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
         memo = self._memos.current
         try:
             remembered = memo.allowed[identity]
@@ -118,7 +118,7 @@ class GatekeeperMiddleware:
                 return
         try:
             scope["state"][STATE_KEY] = decision
-        except KeyError:
+        except (KeyError, TypeError):  # no state, or None
             scope["state"] = {STATE_KEY: decision}
         if origin is not None:
             headers = [(b"access-control-allow-origin", origin), *self._gained]
@@ -135,8 +135,10 @@ class GatekeeperMiddleware:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
-                    if header[0] not in _REPLACED:
+                    if len(header[0]) not in _LENGTHS or header[0].lower() not in _OWN:
                         headers.append(header)  # a comprehension costs a function call
+                    elif len(header[0]) == _VARY:
+                        merge_vary(headers, header[1])
                 # Copy the message: an app may send the same one with every response.
                 start = message = message.copy()
                 message["headers"] = headers
@@ -166,7 +168,7 @@ class GatekeeperMiddleware:
             await self._refuse(send, Decision(page.reason, origin=page.seen, problem=page.problem), None)
             return
         if self._enabled_origins is not None:
-            decision = await self._gate.check(key_in_query(scope["query_string"], self._key_query), origin)
+            decision = await self._gate.check(key_in_query(scope.get("query_string") or b"", self._key_query), origin)
             if decision.reason is Reason.KEY_MISSING:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
@@ -183,11 +185,13 @@ class GatekeeperMiddleware:
         if scope["type"] != "websocket" or (self._exempt is not None and self._exempt.covers(scope)):
             await self.app(scope, receive, send)
             return
-        key = key_in_query(scope.get("query_string", b""), self._key_query)
-        identity = key, single_header(scope["headers"], b"origin")
+        key = key_in_query(scope.get("query_string") or b"", self._key_query)
+        identity = key, single_header(scope.get("headers") or (), b"origin")
         decision = await self._gate.check(*identity)
         if decision.allowed:
-            scope.setdefault("state", {})[STATE_KEY] = decision
+            if scope.get("state") is None:
+                scope["state"] = {}
+            scope["state"][STATE_KEY] = decision
             if self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(identity, receive, send))
             else:
@@ -234,7 +238,7 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
         DecisionMissing: the middleware has not seen the request, or its path is exempt.
     """
     scope = request_or_scope.scope if isinstance(request_or_scope, HTTPConnection) else request_or_scope
-    decision = scope.get("state", {}).get(STATE_KEY)
+    decision = (scope.get("state") or {}).get(STATE_KEY)
     if not isinstance(decision, Decision):
         path = scope.get("path")
         raise DecisionMissing(
@@ -260,6 +264,11 @@ def _problems(
         yield f"gatekeeper is {gatekeeper!r}: expected a Gatekeeper"
     if not is_token(key_header) or str(key_header).lower() in {"origin", "referer"}:
         yield f"key_header is {key_header!r}: expected a header name, not Origin or Referer, such as 'data-client-key'"
+    elif "_" in str(key_header):
+        yield (
+            f"key_header is {key_header!r}: nginx and other servers drop headers with an underscore; "
+            f"use hyphens, such as {str(key_header).replace('_', '-')!r}"
+        )
     if not is_token(key_query):
         yield f"key_query is {key_query!r}: expected the name of a query parameter, such as 'client_key'"
     if not isinstance(cors, CorsPolicy):

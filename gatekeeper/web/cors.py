@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
 
-__all__ = ("CorsHeaders", "CorsPolicy", "frame_ancestors")
+__all__ = ("CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary")
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
 
@@ -128,6 +129,31 @@ def frame_ancestors(allowlist: Allowlist | None) -> Header:
     """
     sources = () if allowlist is None else tuple(_csp_sources(allowlist))
     return b"content-security-policy", ("frame-ancestors " + (" ".join(sources) or "'none'")).encode("ascii")
+
+
+def merge_vary(headers: list[Header], members: bytes) -> None:
+    """Add the members of another Vary header to the one in a list.
+
+    Some caches read only the last of several lines (nginx before 1.23).
+
+    Args:
+        headers: the headers of a response, with one Vary header in lower case.
+        members: the value of the other one.
+    """
+    for position, (name, value) in enumerate(headers):
+        if name == b"vary":
+            headers[position] = (name, _merged(value, members))
+            return
+
+
+@lru_cache(maxsize=256)
+def _merged(value: bytes, more: bytes) -> bytes:
+    """The members of both lists, each once; "*" where it is one of them (RFC 9110 section 12.5.5)."""
+    members: dict[bytes, bytes] = {}
+    for member in (value + b"," + more).split(b","):
+        if name := member.strip():
+            members.setdefault(name.lower(), name)
+    return b"*" if b"*" in members else b", ".join(members.values())
 
 
 def is_token(name: object) -> bool:

@@ -683,10 +683,10 @@ def test_configured_credentials_are_allowed_once(name: bytes) -> None:
     assert ask(guarded, [*KEYED, *headers(("referer", PAGE))]).values("access-control-allow-credentials") == []
 
 
-def test_vary_is_added_and_the_apps_headers_keep_their_order() -> None:
-    own = [(b"vary", b"Accept-Encoding"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"Vary", b"Cookie")]
+def test_the_apps_headers_keep_their_order() -> None:
+    own = [(b"x-own", b"1"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"X-Own", b"2")]
     answer = ask(guard(App(*own)), ALLOWED)
-    assert answer.names("vary") == {"origin", "data-client-key", "accept-encoding", "cookie"}
+    assert answer.names("vary") == {"origin", "data-client-key"}
     assert [field for field in answer.headers if field in own] == own
 
 
@@ -1182,3 +1182,114 @@ def test_the_middleware_decides_as_its_gate_does(fields: list[Header], query: by
 
     expected = gate_for().decide(gate.seen, only(origins), referer=only(referers))
     assert answer.reason == expected.reason
+
+
+# --- Headers of the app, in every spelling
+
+
+@pytest.mark.parametrize("page", [*ON_PAGE, *headers(("referer", PAGE))])
+@pytest.mark.parametrize(
+    ("own", "members"),
+    [
+        ([(b"vary", b"Accept-Encoding")], {"accept-encoding"}),
+        ([(b"Vary", b"Accept-Encoding")], {"accept-encoding"}),
+        ([(b"VARY", b"accept-encoding,  Cookie"), (b"vArY", b"COOKIE, X-Own")], {"accept-encoding", "cookie", "x-own"}),
+        ([(b"vary", b"origin, DATA-CLIENT-KEY, Referer")], {"referer"}),
+        ([(b"vary", b""), (b"vary", b" ,, ")], set()),
+    ],
+)
+def test_an_answer_has_one_vary_line(own: list[Header], members: set[str], page: Header) -> None:
+    """Caches exist that read only the last line (nginx before 1.23), and an app's own came last.
+
+    So the answer to one customer's page was served to another one's, without a decision.
+    """
+    answer = ask(guard(App(*own, (b"x-own", b"1"))), [*KEYED, page])
+    line = answer.value("vary")
+    assert line is not None
+    listed = [member.strip().lower() for member in line.decode().split(",")]
+    referer = {"referer"} if page not in ON_PAGE else set()
+    assert sorted(listed) == sorted({"origin", "data-client-key"} | members | referer)
+    assert answer.value("x-own") == b"1"
+
+
+@pytest.mark.parametrize("own", [[b"*"], [b"Accept, *"], [b"*", b"Accept"], [b"Accept", b"*"]])
+def test_a_vary_of_everything_stays_one(own: list[bytes]) -> None:
+    assert ask(guard(App(*[(b"Vary", value) for value in own])), ALLOWED).value("vary") == b"*"
+
+
+def test_no_vary_line_of_one_answer_gets_into_the_next() -> None:
+    guarded = guard(App((b"vary", b"cookie")))
+    plain = guard(App())
+    assert [ask(guarded, ALLOWED).names("vary") for _ in range(2)] == [{"origin", "data-client-key", "cookie"}] * 2
+    assert ask(plain, ALLOWED).names("vary") == {"origin", "data-client-key"}
+
+
+@pytest.mark.parametrize("page", [*ON_PAGE, *headers(("referer", PAGE))])
+@pytest.mark.parametrize("spelling", [bytes.upper, bytes.title, lambda name: name.replace(b"o", b"O"), bytes.swapcase])
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"access-control-allow-origin", b"*"), (b"access-control-allow-credentials", b"true")]
+)
+def test_the_apps_own_cors_headers_are_replaced_in_every_spelling(
+    name: bytes, value: bytes, spelling: Callable[[bytes], bytes], page: Header
+) -> None:
+    """Two lines of Access-Control-Allow-Origin make every browser refuse the answer."""
+    app = App((spelling(name), value), (b"ETAG", b"1"), (b"Date", b"2"), (b"link", b"3"))
+    answer = ask(guard(app), [*KEYED, page])
+    assert answer.values("access-control-allow-origin") == ([PAGE.encode()] if page in ON_PAGE else [])
+    assert answer.values("access-control-allow-credentials") == []
+    assert [field for field in answer.headers if field in app.start["headers"][1:]] == app.start["headers"][1:]
+
+
+# --- Scopes that leave out what is empty
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("left_out", [True, False])
+@pytest.mark.parametrize("part", ["query_string", "root_path", "headers", "state", "extensions"])
+def test_a_part_of_a_scope_that_is_none_or_missing_is_empty(kind: str, part: str, *, left_out: bool) -> None:
+    """ASGI lets a WebSocket scope have None there, and some servers and tests do so with HTTP."""
+    query = "" if part == "query_string" else f"client_key={KEY}"
+    scope = scope_of(kind, ON_PAGE, query=query, path="/chat", state={}, extensions={"websocket.http.response": {}})
+    if left_out:
+        del scope[part]
+    else:
+        scope[part] = None
+    app = App()
+    sent, send = sender()
+    run_without_waiting(_call(guard(app, exempt=EXEMPT), scope, never_received, send))
+    if part in {"query_string", "headers"}:
+        reason = "key_missing" if part == "query_string" else "origin_missing"
+        assert json.loads(sent[1]["body"])["reason"] == reason
+        assert decision_reason(scope) is None
+    else:
+        assert app.scopes == [scope]
+        assert decision_reason(scope) == "allowed"
+
+
+def decision_reason(scope: Scope) -> str | None:
+    """The reason of the decision in a scope, or None."""
+    try:
+        return decision_from(scope).reason
+    except DecisionMissing:
+        return None
+
+
+def test_an_empty_state_of_a_server_is_kept() -> None:
+    state: dict[str, Any] = {}
+    for kind in ("http", "websocket"):
+        scope = scope_of(kind, ON_PAGE, query=f"client_key={KEY}", state=state)
+        run_without_waiting(_call(guard(App()), scope, never_received, sender()[1]))
+        assert scope["state"] is state
+
+
+# --- The name of the key header
+
+
+@pytest.mark.parametrize(("name", "instead"), [("client_key", "client-key"), ("X_Widget-Key", "X-Widget-Key")])
+def test_a_key_header_with_an_underscore_is_refused(name: str, instead: str) -> None:
+    """Such a header never arrives behind nginx (underscores_in_headers), so every key would be missing."""
+    with pytest.raises(ConfigError) as error:
+        guard(key_header=name)
+    (problem,) = error.value.problems
+    assert problem.startswith(f"key_header is {name!r}: nginx and other servers drop headers with an underscore")
+    assert repr(instead) in problem

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatekeeper import Allowlist, ConfigError, CorsPolicy
-from gatekeeper.web.cors import CorsHeaders, frame_ancestors, is_token
+from gatekeeper.web.cors import CorsHeaders, frame_ancestors, is_token, merge_vary
 
 ORIGIN = b"https://shop.acme.com"
 
@@ -206,3 +206,19 @@ def test_entries_without_csp_syntax_are_left_out() -> None:
 def test_no_entry_can_inject_a_directive() -> None:
     entries = ["a.test; script-src *", "a.test;", "https://a.test;x", "a.test,b.test", "a.test 'self'"]
     assert frame_ancestors(Allowlist.parse(entries))[1] == b"frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize(
+    ("members", "merged"),
+    [
+        (b"Accept-Encoding", b"Origin, x-key, Accept-Encoding"),
+        (b" ORIGIN ,\tX-Key", b"Origin, x-key"),
+        (b"", b"Origin, x-key"),
+        (b"a,,b , a", b"Origin, x-key, a, b"),
+        (b"a, *", b"*"),
+    ],
+)
+def test_the_members_of_two_vary_headers_become_one(members: bytes, merged: bytes) -> None:
+    headers = [(b"x-own", b"1"), (b"vary", b"Origin, x-key"), (b"x-more", b"2")]
+    merge_vary(headers, members)
+    assert headers == [(b"x-own", b"1"), (b"vary", merged), (b"x-more", b"2")]
