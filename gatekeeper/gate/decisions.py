@@ -103,17 +103,26 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
             retry_after="soon" if self.retry_after is None else f"in {self.retry_after} s",
         )
 
-    def problem_json(self) -> bytes:
-        """The body of a refusal, as application/problem+json (RFC 9457)."""
+    def problem_json(self, *, from_own_frame: bool = False) -> bytes:
+        """The body of a refusal, as application/problem+json (RFC 9457).
+
+        Args:
+            from_own_frame: whether the origin is that of the service itself. Then the detail advises no entry: one with the
+                service's own host would allow every page that embeds the widget's frame.
+        """
+        detail = self.detail
+        if from_own_frame and self.reason in _ADVISE_AN_ENTRY:
+            detail = _OWN_FRAME.format(origin=self.origin)
         return msgspec.json.encode(
             {
                 "type": f"urn:gatekeeper:{self.reason}",
                 "title": self.title,
                 "status": self.status,
-                "detail": self.detail,
+                "detail": detail,
                 "reason": self.reason,
                 "origin": self.origin,
                 "key": None if self.last8 is None else mask(self.last8),
+                "retry_after": self.retry_after,
             }
         )
 
@@ -210,3 +219,11 @@ _TEXTS = {
         "{origin} may use the widget key{key}.",
     ),
 }
+
+# The reasons whose detail names the entry that would allow the page.
+_ADVISE_AN_ENTRY = frozenset({Reason.ALLOWLIST_EMPTY, Reason.ORIGIN_NOT_ALLOWED})
+_OWN_FRAME = (
+    "{origin} is the widget's own host: the request comes from the widget's own frame, and does not say which page embeds "
+    "it. Do not allow this host, or every page could use the key. Make the request in the script on the customer's page: "
+    'see "Frames" in the reference of gatekeeper.web.'
+)

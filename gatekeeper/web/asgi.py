@@ -114,7 +114,7 @@ class GatekeeperMiddleware:
         else:
             decision = await self._gate.check(key, origin, referer=None if origin is not None else identity[2])
             if not decision.allowed:
-                await self._refuse(send, decision, origin)
+                await self._refuse(scope, send, decision, origin)
                 return
         try:
             scope["state"][STATE_KEY] = decision
@@ -165,7 +165,7 @@ class GatekeeperMiddleware:
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
         if page.origin is None or not isinstance(origin, bytes):
-            await self._refuse(send, Decision(page.reason, origin=page.seen, problem=page.problem), None)
+            await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
             return
         if self._enabled_origins is not None:
             decision = await self._gate.check(key_in_query(scope.get("query_string") or b"", self._key_query), origin)
@@ -173,13 +173,17 @@ class GatekeeperMiddleware:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
             if not decision.allowed:
-                await self._refuse(send, decision, None)
+                await self._refuse_preflight(scope, send, decision)
                 return
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
         await _send(send, Answer(204, self._cors.preflight(origin, private_network=private_network), b""))
 
-    async def _refuse(self, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
-        await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials))
+    async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
+        await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials, host=_host(scope)))
+
+    async def _refuse_preflight(self, scope: Scope, send: Send, decision: Decision) -> None:
+        # No script can read the answer to a preflight, and the headers of CORS would grant it.
+        await _send(send, refusal(decision, None, self._cors, readable=False, host=_host(scope)))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or (self._exempt is not None and self._exempt.covers(scope)):
@@ -197,7 +201,7 @@ class GatekeeperMiddleware:
             else:
                 await self.app(scope, receive, send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):
-            await _send(send, problem(decision), "websocket.http.response")
+            await _send(send, problem(decision, host=_host(scope)), "websocket.http.response")
         else:
             await send(closing_message(decision))
 
@@ -251,6 +255,11 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
 async def _send(send: Send, answer: Answer, kind: str = "http.response") -> None:
     await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
     await send({"type": f"{kind}.body", "body": answer.body})
+
+
+def _host(scope: Scope) -> bytes | None:
+    host = single_header(scope.get("headers") or (), b"host")
+    return host if isinstance(host, bytes) else None
 
 
 def _is_html(name: bytes, value: bytes) -> bool:

@@ -12,7 +12,9 @@ from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
 
-__all__ = ("CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary")
+__all__ = ("PUBLIC", "CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary")
+
+PUBLIC: Header = (b"access-control-allow-origin", b"*")
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
 
@@ -26,9 +28,9 @@ class CorsPolicy(msgspec.Struct, frozen=True, kw_only=True):
         expose_headers: the response headers that pages may read.
         max_age: seconds for which a browser may cache the answer to a preflight.
         allow_credentials: whether pages may send cookies; needs `preflight="strict"` and a gate with `https_only=True`.
-        preflight: "open" answers every well-formed origin and leaves the decision to the actual request, because the
-            headers of a preflight carry no key; "strict" answers only origins that the key in the URL allows or, without
-            a key, that some enabled key allows.
+        preflight: "open" answers every well-formed origin, with "*", and leaves the decision to the actual request,
+            because the headers of a preflight carry no key; "strict" answers only origins that the key in the URL allows
+            or, without a key, that some enabled key allows, and answers them by name.
         allow_private_network: whether public pages may reach a widget service in a private network.
 
     Raises:
@@ -91,6 +93,7 @@ class CorsHeaders:
         asked: tuple[str, ...] = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
         if policy.allow_private_network:
             asked = (*asked, "Access-Control-Request-Private-Network")
+        self._is_public = policy.preflight == "open"
         self._private_network = policy.allow_private_network
         self._preflight: tuple[Header, ...] = (
             (b"access-control-allow-methods", _joined(policy.allow_methods)),
@@ -110,7 +113,8 @@ class CorsHeaders:
         Returns:
             A new list. What the policy does not allow is left out, which browsers read as a refusal.
         """
-        headers = [(b"access-control-allow-origin", origin), *self._preflight]
+        # An open preflight decides nothing. Scanners call it a reflected origin if it repeats what it was asked.
+        headers = [PUBLIC if self._is_public else (b"access-control-allow-origin", origin), *self._preflight]
         if private_network and self._private_network:
             headers.append((b"access-control-allow-private-network", b"true"))
         return headers

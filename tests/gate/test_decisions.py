@@ -217,13 +217,14 @@ def test_a_body_has_the_members_of_rfc_9457_and_ours(reason: Reason) -> None:
         "reason": reason.value,
         "origin": ORIGIN,
         "key": f"…{LAST8}",
+        "retry_after": 2,
     }
 
 
 def test_a_body_has_every_member_even_where_nothing_is_known() -> None:
     body = json.loads(Decision(Reason.KEY_MISSING).problem_json())
-    assert list(body) == ["type", "title", "status", "detail", "reason", "origin", "key"]
-    assert (body["origin"], body["key"]) == (None, None)
+    assert list(body) == ["type", "title", "status", "detail", "reason", "origin", "key", "retry_after"]
+    assert (body["origin"], body["key"], body["retry_after"]) == (None, None, None)
 
 
 @pytest.mark.parametrize("decision", [Decision(reason, WIDGET_KEY, LAST8, ORIGIN) for reason in Reason])

@@ -16,8 +16,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, decision_from
-from tests.integration.conftest import DEADLINE, KEY, PAGE, ROW, STRANGE_PAGE, names, serving
+from tests.integration.conftest import DEADLINE, PAGE, ROW, STRANGE_PAGE, names, serving
 from tests.needs import lacking
+from tests.support.client_keys import KEY
 from tests.wire.servers import free_ports
 
 OTHER_PAGE = "https://blog.acme.com"

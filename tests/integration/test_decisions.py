@@ -51,6 +51,7 @@ class Row(NamedTuple):
     query: str = ""
     origin: str | None = PAGE
     last8: str | None = None
+    retry_after: int | None = None
 
 
 ON_PAGE = ("Origin", PAGE)
@@ -83,11 +84,12 @@ def assert_refused(answer: httpx.Response, row: Row) -> None:
         "reason": row.reason,
         "origin": row.origin,
         "key": row.last8 and f"…{row.last8}",
+        "retry_after": row.retry_after,
     }
     assert answer.headers["cache-control"] == "no-store"
     assert names(answer.headers["vary"]) >= {"origin", "data-client-key"}
-    readable = None if row.origin in {None, "null"} else row.origin
-    assert answer.headers.get("access-control-allow-origin") == readable
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert names(answer.headers["access-control-expose-headers"]) == {"retry-after"}
     assert "access-control-allow-credentials" not in answer.headers
 
 
@@ -125,7 +127,7 @@ def test_a_gate_whose_hub_never_answers_is_not_ready(serve: Serve) -> None:
         served = serve(guarded(gate, lifespan=gate.lifespan))
         for _ in range(2):
             answer = served.get("/", headers=ALLOWED)
-            assert_refused(answer, Row("not_ready", 503, []))
+            assert_refused(answer, Row("not_ready", 503, [], retry_after=2))
             assert answer.headers["retry-after"] == "2"
 
 
@@ -150,5 +152,5 @@ def test_a_gate_with_a_list_past_hard_stale_has_expired(serve: Serve, tmp_path: 
     clock.now += 101
     for _ in range(2):
         answer = served.get("/", headers=ALLOWED)
-        assert_refused(answer, Row("expired", 503, []))
+        assert_refused(answer, Row("expired", 503, [], retry_after=30))
         assert answer.headers["retry-after"] == "30"

@@ -110,7 +110,7 @@ def test_every_wiring_guards_the_app_and_passes_on_the_decision(served: Served) 
     assert allowed.headers["access-control-allow-origin"] == PAGE
     refused = served.get("/agent", headers={"Origin": PAGE})
     assert (refused.status_code, refused.json()["reason"]) == (400, "key_missing")
-    assert refused.headers["access-control-allow-origin"] == PAGE
+    assert refused.headers["access-control-allow-origin"] == "*"
 
 
 @in_every_way

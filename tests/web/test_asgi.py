@@ -396,11 +396,6 @@ class Refusal(NamedTuple):
     last8: str | None = None
     origin: str | None = PAGE
 
-    @property
-    def is_readable(self) -> bool:
-        """Whether the page's own script may read the refusal."""
-        return self.origin not in {None, "null"}
-
 
 def with_key(key: str, *origins: str) -> list[Header]:
     """Make the headers of a page's request."""
@@ -434,7 +429,7 @@ def test_a_refusal_is_a_problem_that_says_why(refusal: Refusal) -> None:
     answer = ask(guard(app), refusal.fields)
     problem = answer.problem
     assert answer.status == problem["status"] == refusal.status
-    assert problem.keys() == {"type", "title", "status", "detail", "reason", "origin", "key"}
+    assert problem.keys() == {"type", "title", "status", "detail", "reason", "origin", "key", "retry_after"}
     assert (problem["reason"], problem["type"]) == (refusal.reason, f"urn:gatekeeper:{refusal.reason}")
     assert (problem["origin"], problem["key"]) == (refusal.origin, refusal.last8 and f"…{refusal.last8}")
     assert problem["title"]
@@ -457,21 +452,21 @@ def test_a_refusal_is_not_cacheable_and_has_a_vary_header(refusal: Refusal) -> N
     assert answer.value("x-content-type-options") == b"nosniff"
     referer = {"referer"} if refusal.reason == "origin_missing" else set()
     assert answer.names("vary") == {"origin", "data-client-key"} | referer
-    assert len(answer.headers) == 5 + refusal.is_readable
+    assert len(answer.headers) == 7
 
 
 @each_refusal
-def test_a_refused_page_with_an_origin_can_read_why(refusal: Refusal) -> None:
+def test_every_page_can_read_a_refusal_and_none_is_echoed(refusal: Refusal) -> None:
+    """CORS scanners (Corsy, CORScanner) report an echoed origin as reflected, whatever the answer says."""
     answer = ask(guard(), refusal.fields)
-    echoed = refusal.origin.encode() if refusal.origin is not None and refusal.is_readable else None
-    assert answer.value("access-control-allow-origin") == echoed
+    assert answer.value("access-control-allow-origin") == b"*"
+    assert answer.values("access-control-allow-credentials") == []
 
 
 @each_refusal
 def test_readable_denials_can_be_switched_off(refusal: Refusal) -> None:
     readable, hidden = ask(guard(), refusal.fields), ask(guard(readable_denials=False), refusal.fields)
-    assert hidden.values("access-control-allow-origin") == []
-    assert hidden.headers == without(readable.headers, b"access-control-allow-origin")
+    assert hidden.headers == without(readable.headers, b"access-control-allow-origin", b"access-control-expose-headers")
     assert (hidden.status, hidden.body) == (readable.status, readable.body)
 
 
@@ -487,7 +482,7 @@ def test_a_refusal_never_allows_credentials() -> None:
     cors = CorsPolicy(allow_credentials=True, preflight="strict", expose_headers=("x-trace",))
     guarded = GatekeeperMiddleware(App(), gate_for(https_only=True), cors=cors)
     answer = ask(guarded, [*KEYED, *headers(("origin", STRANGE_PAGE))])
-    assert answer.value("access-control-allow-origin") == STRANGE_PAGE.encode()
+    assert answer.value("access-control-allow-origin") == b"*"
     assert answer.values("access-control-allow-credentials") == []
 
 
@@ -497,10 +492,10 @@ def test_a_refusal_names_the_entry_that_would_allow_the_page() -> None:
     assert "'evil.test'" in detail
 
 
-def test_a_page_refused_by_its_referer_cannot_read_the_answer() -> None:
+def test_a_page_refused_by_its_referer_gets_the_same_answer() -> None:
     answer = ask(guard(), [*KEYED, *headers(("referer", STRANGE_PAGE + "/path?secret"))])
     assert (answer.reason, answer.problem["origin"]) == ("origin_not_allowed", STRANGE_PAGE)
-    assert answer.value("access-control-allow-origin") is None
+    assert answer.value("access-control-allow-origin") == b"*"
     assert answer.names("vary") == {"origin", "data-client-key", "referer"}
 
 
@@ -560,7 +555,7 @@ def test_before_the_first_list_every_request_is_a_503_with_retry_after() -> None
     guarded = GatekeeperMiddleware(app, Gatekeeper(SilentSource(), start_timeout=0))
     answer = asyncio.run(ask_later(guarded, ALLOWED))
     assert (answer.status, answer.reason, answer.value("retry-after")) == (503, "not_ready", b"2")
-    assert answer.value("access-control-allow-origin") == PAGE.encode()
+    assert answer.value("access-control-allow-origin") == b"*"
     assert app.scopes == []
 
 
@@ -790,7 +785,7 @@ def test_an_open_preflight_answers_every_page(page: str) -> None:
     app = App()
     answer = preflight(guard(app), ("origin", page))
     assert (answer.status, answer.body) == (204, b"")
-    assert answer.value("access-control-allow-origin") == page.encode()
+    assert answer.value("access-control-allow-origin") == b"*"
     assert answer.names("access-control-allow-methods") == {"get", "head", "post"}
     assert answer.names("access-control-allow-headers") == {"content-type", "data-client-key"}
     assert answer.value("access-control-max-age") == b"600"
@@ -1144,8 +1139,11 @@ def test_every_request_gets_a_documented_status(
     for _ in range(2):
         answer = ask(guarded, fields, query=query, method=method)
         assert answer.status == Reason(answer.reason).status
-        echoed = answer.value("access-control-allow-origin")
-        assert echoed is None or [echoed] == [value for name, value in fields if name == b"origin"]
+        readers = answer.value("access-control-allow-origin")
+        if answer.reason == "allowed":
+            assert readers is None or [readers] == [value for name, value in fields if name == b"origin"]
+        else:
+            assert readers == b"*" or method == "OPTIONS"
 
 
 @settings(max_examples=300)
@@ -1154,7 +1152,8 @@ def test_every_preflight_gets_a_documented_status(fields: list[Header], query: b
     keyless = [*ASKS_METHOD, *without(fields, b"data-client-key")]
     answer = ask(guarded, keyless, query=query, method="OPTIONS")
     if answer.status == 204:
-        assert [answer.value("access-control-allow-origin")] == [value for name, value in fields if name == b"origin"]
+        origins = [value for name, value in fields if name == b"origin"]
+        assert [answer.value("access-control-allow-origin")] == (origins if guarded is STRICT else [b"*"])
     else:
         assert answer.status == Reason(answer.reason).status
         assert answer.reason != "allowed"
@@ -1280,6 +1279,96 @@ def test_an_empty_state_of_a_server_is_kept() -> None:
         scope = scope_of(kind, ON_PAGE, query=f"client_key={KEY}", state=state)
         run_without_waiting(_call(guard(App()), scope, never_received, sender()[1]))
         assert scope["state"] is state
+
+
+# --- What a refused page can read
+
+
+def test_a_page_can_read_when_to_ask_again() -> None:
+    """A script reads only the headers that are exposed, and Retry-After was not."""
+    guarded = GatekeeperMiddleware(App(), Gatekeeper(SilentSource(), start_timeout=0))
+    answer = asyncio.run(ask_later(guarded, ALLOWED))
+    assert answer.value("retry-after") == b"2"
+    assert answer.names("access-control-expose-headers") == {"retry-after"}
+    assert answer.problem["retry_after"] == 2
+
+
+def test_no_answer_echoes_an_origin_that_was_not_allowed() -> None:
+    """Corsy and CORScanner report an echoed origin as "origin reflected", severity high."""
+    strange = headers(("origin", STRANGE_PAGE))
+    for kind in ("open", "strict"):
+        guarded = guard(cors=CorsPolicy(preflight=kind))
+        answers = [ask(guarded, strange), ask(guarded, [*KEYED, *strange]), preflight(guarded, *[("origin", STRANGE_PAGE)])]
+        for answer in answers:
+            assert STRANGE_PAGE.encode() not in [value for _, value in answer.headers]
+            assert answer.values("access-control-allow-credentials") == []
+        readers = [answer.value("access-control-allow-origin") for answer in answers]
+        assert readers == [b"*", b"*", b"*" if kind == "open" else None]
+
+
+# --- The widget's own frame
+
+
+OWN_PAGE = "https://widgets.example"
+ADVICE = "add "
+
+
+@pytest.mark.parametrize("key", [KEY, EMPTY_KEY])
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ("widgets.example", ("origin", OWN_PAGE)),
+        ("Widgets.Example", ("origin", OWN_PAGE)),
+        ("widgets.example:443", ("origin", OWN_PAGE)),
+        ("widgets.example", ("referer", f"{OWN_PAGE}/embed?x=1")),
+        ("widgets.example", ("origin", "http://widgets.example")),
+        ("widgets.example:8443", ("origin", f"{OWN_PAGE}:8443")),
+        ("127.0.0.1:8000", ("origin", "http://127.0.0.1:8000")),
+        ("[::1]:8000", ("origin", "http://[::1]:8000")),
+    ],
+)
+def test_a_refusal_never_advises_to_allow_the_services_own_host(host: str, named: tuple[str, str], key: str) -> None:
+    """Inside the widget's own iframe, the browser names the widget's origin and not the customer's page.
+
+    A customer who adds that host, as the detail said, lets every page in that embeds the frame.
+    """
+    fields = headers(("host", host), named, ("data-client-key", key))
+    answers = [ask(guard(), fields) for _ in range(2)]
+    if named[0] == "origin":
+        query = f"client_key={key}"
+        start, body = shake_hands(guard(), headers(("host", host), named), extension=True, query=query)
+        answers.append(Answer(start["status"], start["headers"], body["body"]))
+    for answer in answers:
+        assert answer.reason == ("origin_not_allowed" if key == KEY else "allowlist_empty")
+        detail = answer.problem["detail"]
+        assert "the request comes from the widget's own frame" in detail
+        assert answer.problem["origin"] in detail
+        assert ADVICE not in detail
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [
+        ("widgets.example", "https://shop.example"),
+        ("widgets.example", "https://widgets.example.evil.test"),
+        ("localhost:8000", "http://localhost:3000"),
+        ("", STRANGE_PAGE),
+        ("\xff", STRANGE_PAGE),
+    ],
+)
+def test_another_page_is_told_which_entry_would_allow_it(host: str, page: str) -> None:
+    fields = headers(("host", host.encode("latin-1")), ("origin", page), ("data-client-key", DISABLED_KEY))
+    assert "frame" not in ask(guard(), fields).problem["detail"]
+    row = {**ROWS[0], "domain_allowlist": ["https://other.example"]}
+    guarded = GatekeeperMiddleware(App(), Gatekeeper.from_rows([row]))
+    for hosts in (1, 2):
+        fields = headers(*[("host", host.encode("latin-1"))] * hosts, ("origin", page), ("data-client-key", KEY))
+        assert ADVICE in ask(guarded, fields).problem["detail"]
+
+
+def test_a_disabled_key_in_the_widgets_own_frame_is_said_to_be_disabled() -> None:
+    fields = headers(("host", "widgets.example"), ("origin", OWN_PAGE), ("data-client-key", DISABLED_KEY))
+    assert "is disabled" in ask(guard(), fields).problem["detail"]
 
 
 # --- The name of the key header
