@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp
 
 from gatekeeper import (
     Basis,
+    CorsPolicy,
     Decision,
     FileSource,
     Gatekeeper,
@@ -28,7 +30,19 @@ from gatekeeper import (
     Updates,
     decision_from,
 )
-from tests.integration.conftest import ALLOWED, DEADLINE, PAGE, ROW, Http, Serve, Served, names, serving, write_rows
+from tests.integration.conftest import (
+    ALLOWED,
+    DEADLINE,
+    PAGE,
+    ROW,
+    STRANGE_PAGE,
+    Http,
+    Serve,
+    Served,
+    names,
+    serving,
+    write_rows,
+)
 from tests.support.client_keys import KEY, OTHER_KEY
 
 OTHER_ROW = {**ROW, "id": "2", "last8": OTHER_KEY[-8:], "agent_id": "agent_8"}
@@ -280,3 +294,28 @@ def test_exempt_paths_are_relative_to_the_root_path_of_fastapi(serve: Serve, gat
         assert (served.get(path).status_code, served.get(path).text) == (200, "script")
     for path in ("/agent", "/w/agent"):
         assert served.get(path).json()["reason"] == "key_missing"
+
+
+# The orders that the reference warns of, and those that it recommends.
+
+PREFLIGHT = {"Origin": STRANGE_PAGE, "Access-Control-Request-Method": "GET"}
+
+
+def test_cors_middleware_outside_the_gate_answers_for_it(serve: Serve, gate: Gatekeeper) -> None:
+    app = Starlette(routes=ROUTES)
+    app.add_middleware(GatekeeperMiddleware, gatekeeper=gate, cors=CorsPolicy(preflight="strict"))
+    app.add_middleware(CORSMiddleware, allow_origin_regex=".*", allow_credentials=True)
+    served = serve(app)
+    assert served.request("OPTIONS", "/agent", headers=PREFLIGHT).headers["access-control-allow-origin"] == STRANGE_PAGE
+    refused = served.get("/agent", headers={**ALLOWED, "Origin": STRANGE_PAGE})
+    assert (refused.status_code, refused.headers["access-control-allow-credentials"]) == (403, "true")
+
+
+def test_a_gate_in_a_route_never_sees_a_preflight_but_one_in_a_mount_does(serve: Serve, gate: Gatekeeper) -> None:
+    middleware = [Middleware(GatekeeperMiddleware, gatekeeper=gate)]
+    route = Route("/agent", tell_agent, middleware=middleware)
+    mount = Mount("/mounted", routes=[Route("/agent", tell_agent)], middleware=middleware)
+    served = serve(Starlette(routes=[route, mount]))
+    assert served.request("OPTIONS", "/agent", headers=PREFLIGHT).status_code == 405
+    assert served.request("OPTIONS", "/mounted/agent", headers=PREFLIGHT).status_code == 204
+    assert served.get("/mounted/agent", headers=ALLOWED).text == "agent_7"
