@@ -10,7 +10,10 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource
-from tests.integration.conftest import KEY, ROW, serving
+from tests.integration.conftest import ROW, serving
+from tests.support.client_keys import KEY
+
+pytestmark = pytest.mark.browser
 
 ASK = """async ([url, key]) => {
     const response = await fetch(url, {headers: {"data-client-key": key}});

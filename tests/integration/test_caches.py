@@ -1,10 +1,6 @@
 """A guarded app behind nginx, whose cache obeys Vary."""
 
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,38 +13,14 @@ from starlette.routing import Route
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, decision_from
 from tests.integration.conftest import DEADLINE, PAGE, ROW, STRANGE_PAGE, names, serving
-from tests.needs import lacking
-from tests.support.client_keys import KEY
-from tests.wire.servers import free_ports
+from tests.needs import nginx
+from tests.support.client_keys import KEY, OTHER_KEY
+from tests.support.nginx import caching_nginx
+
+pytestmark = pytest.mark.process
 
 OTHER_PAGE = "https://blog.acme.com"
-OTHER_KEY = "pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsDblog-002"
 OTHER_ROW = {**ROW, "id": "2", "last8": OTHER_KEY[-8:], "agent_id": "agent_8", "domain_allowlist": [OTHER_PAGE]}
-
-CONFIGURATION = """
-daemon off;
-user root;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    proxy_cache_path {directory}/cache keys_zone=widgets:1m;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://127.0.0.1:{upstream};
-            proxy_cache widgets;
-            add_header X-Cache $upstream_cache_status always;
-        }}
-    }}
-}}
-"""
 
 
 async def tell_agent(request: Request) -> PlainTextResponse:
@@ -60,39 +32,15 @@ async def tell_agent(request: Request) -> PlainTextResponse:
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Run nginx with a cache before an app that sets its own Vary header."""
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if nginx is None:
-        lacking("nginx is not installed: apt-get install nginx-light")
+    program = nginx()
     app = Starlette(routes=[Route("/", tell_agent)], middleware=[Middleware(GZipMiddleware)])
     guarded = GatekeeperMiddleware(app, Gatekeeper.from_rows([ROW, OTHER_ROW]))
-    directory = tmp_path_factory.mktemp("nginx")
-    with serving(guarded) as served:
-        (port,) = free_ports(1)
-        file = directory / "nginx.conf"
-        file.write_text(CONFIGURATION.format(directory=directory, port=port, upstream=served.port))
-        with (
-            subprocess.Popen([nginx, "-c", str(file), "-p", str(directory), "-e", str(directory / "error.log")]) as process,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE) as client,
-        ):
-            try:
-                _wait_for(client, process, directory / "error.log")
-                yield client
-            finally:
-                process.terminate()
-                process.wait(DEADLINE)
-
-
-def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            client.get("/ready")
-        except httpx.TransportError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            return
+    with (
+        serving(guarded) as served,
+        caching_nginx(program, tmp_path_factory.mktemp("caches") / "nginx", f"http://127.0.0.1:{served.port}") as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=DEADLINE) as client,
+    ):
+        yield client
 
 
 def ask(client: httpx.Client, key: str, page: str, coding: str) -> tuple[int, str, str]:

@@ -32,6 +32,7 @@ http {{
       proxy_pass {upstream};
       proxy_cache lists;
       proxy_cache_valid 200 1h;
+      add_header X-Cache $upstream_cache_status always;
     }}
   }}
 }}
