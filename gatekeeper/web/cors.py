@@ -136,7 +136,7 @@ def frame_ancestors(allowlist: Allowlist | None) -> Header:
 
 
 def merge_vary(headers: list[Header], members: bytes) -> None:
-    """Add the members of another Vary header to the one in a list.
+    """Merge another Vary header into the one of a list.
 
     Some caches read only the last of several lines (nginx before 1.23).
 
