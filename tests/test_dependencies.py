@@ -3,7 +3,7 @@
 import os
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,9 @@ def bounds(*extras: str) -> dict[str, str]:
     return found
 
 
-def normal(release: str) -> list[int]:
+def without_zeros(release: str) -> str:
     """A release without the zeros at its end: 9.0 is 9."""
-    return [int(part) for part in re.sub(r"(\.0)+$", "", release).split(".")]
+    return re.sub(r"(\.0)+$", "", release)
 
 
 def test_the_core_needs_these_packages_and_no_others() -> None:
@@ -36,7 +36,7 @@ def test_the_core_needs_these_packages_and_no_others() -> None:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_every_requirement_has_a_lower_bound(extra: str) -> None:
-    assert bounds(extra) or extra == "all"
+    assert bounds(extra)
 
 
 def test_a_package_has_the_same_bound_wherever_it_is_required() -> None:
@@ -51,9 +51,6 @@ def test_a_package_has_the_same_bound_wherever_it_is_required() -> None:
     ("package", "bound"), (bounds() | bounds("cli", "demo", "fastapi", "hub", "metrics", "postgres", "test")).items()
 )
 def test_the_lowest_versions_are_the_bounds(package: str, bound: str) -> None:
-    try:
-        installed = version(package)
-    except PackageNotFoundError:
-        pytest.skip(f"{package} is not installed")
+    installed = version(package)
     if os.environ.get(LOWEST):
-        assert normal(installed) == normal(bound), f"{package}>={bound} is not what was tested, {installed} is"
+        assert without_zeros(installed) == without_zeros(bound), f"{package}>={bound} says this, and {installed} is tested"

@@ -57,19 +57,30 @@ class Snapshot:
         account: the account of the keys.
         fingerprint: gives the fingerprint of the source; see `Source`.
         wall_clock: seconds since 1970.
+        max_size: bytes that the file may have.
+        patience: seconds to wait for the lock of another process.
 
     Attributes:
         saved_at: when the list on disk was asked for, in seconds since 1970, if this process has read or written it.
     """
 
     def __init__(
-        self, path: str | Path, *, account: str | None, fingerprint: Callable[[], str], wall_clock: Callable[[], float]
+        self,
+        path: str | Path,
+        *,
+        account: str | None,
+        fingerprint: Callable[[], str],
+        wall_clock: Callable[[], float],
+        max_size: int = MAX_SIZE,
+        patience: float = PATIENCE,
     ) -> None:
         self.path = Path(path)
         self.saved_at: float | None = None
         self._account = account
         self._fingerprint = fingerprint
         self._wall_clock = wall_clock
+        self._max_size = max_size
+        self._patience = patience
 
     async def load(self, index: KeyIndex, *, max_age: float) -> float | None:
         """Load the list into an empty index.
@@ -119,7 +130,7 @@ class Snapshot:
         try:
             await self._write(new, index, asked_at)
             # Another process may have been stopped while it holds the lock.
-            with anyio.fail_after(PATIENCE, reason=f"another process has held its lock for {PATIENCE:g} s"):
+            with anyio.fail_after(self._patience, reason=f"another process has held its lock for {self._patience:g} s"):
                 await anyio.to_thread.run_sync(self._put_in_place, new, asked_at, abandon_on_cancel=True)
         except (OSError, RuntimeError) as error:
             problem = getattr(error, "strerror", None) or error
@@ -149,8 +160,8 @@ class Snapshot:
             raise self._set_aside("is no file")
         if hasattr(os, "geteuid") and (about.st_mode & 0o077 or about.st_uid != os.geteuid()):
             raise self._set_aside(f"may have been written by others (mode {about.st_mode & 0o777:o}, expected {MODE:o})")
-        if about.st_size > MAX_SIZE:
-            raise self._set_aside(f"has {about.st_size} bytes, more than {MAX_SIZE}")
+        if about.st_size > self._max_size:
+            raise self._set_aside(f"has {about.st_size} bytes, more than {self._max_size}")
         if not await anyio.to_thread.run_sync(_is_whole, file, about.st_size):
             raise self._set_aside("is damaged, or of another format")
         file.seek(len(FORMAT))

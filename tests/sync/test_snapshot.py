@@ -44,8 +44,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keys.snapshot"
 
 
-def snapshot(path: Path, *, account: str | None = "acme", fingerprint: str = "ours", now: float = NOW) -> Snapshot:
-    return Snapshot(path, account=account, fingerprint=lambda: fingerprint, wall_clock=lambda: now)
+def snapshot(
+    path: Path, *, account: str | None = "acme", fingerprint: str = "ours", now: float = NOW, **options: Any
+) -> Snapshot:
+    return Snapshot(path, account=account, fingerprint=lambda: fingerprint, wall_clock=lambda: now, **options)
 
 
 def index_of(*rows: dict[str, Any]) -> KeyIndex:
@@ -249,12 +251,10 @@ async def test_a_file_of_another_owner_is_refused(path: Path) -> None:
     await refused(path, "may have been written by others")
 
 
-async def test_a_file_that_is_too_large_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_too_large_is_refused(path: Path) -> None:
     written = await save(path, 1)
-    monkeypatch.setattr("gatekeeper.sync.snapshot.MAX_SIZE", len(written))
-    assert await load(path) == (0, {"key-1"})
-    monkeypatch.setattr("gatekeeper.sync.snapshot.MAX_SIZE", len(written) - 1)
-    await refused(path, f"has {len(written)} bytes, more than")
+    assert await load(path, max_size=len(written)) == (0, {"key-1"})
+    await refused(path, f"has {len(written)} bytes, more than", max_size=len(written) - 1)
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "directory", "pipe"])
@@ -325,14 +325,13 @@ async def test_any_file_at_the_path_is_overwritten(path: Path, junk: bytes) -> N
     assert await load(path) == (0, {"key-1"})
 
 
-async def test_a_lock_held_by_a_stopped_process_times_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatekeeper.sync.snapshot.PATIENCE", 0.05)
+async def test_a_lock_held_by_a_stopped_process_times_out(path: Path) -> None:
     before = await save(path, 1)
     with open_lock(path) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         began = time.monotonic()
         with pytest.raises(SnapshotError, match="another process"):
-            await save(path, 2)
+            await save(path, 2, patience=0.05)
         assert time.monotonic() - began < 30
         assert content(path) == before
         assert names(path) == {path.name}
