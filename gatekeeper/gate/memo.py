@@ -122,7 +122,7 @@ class Memo:
             finally:
                 self._lock.release()
 
-    def count(self) -> None:
+    def flush_uses(self) -> None:
         """Count the uses of every decision in the tally."""
         # Another thread that wants to remember a decision meanwhile skips it.
         with self._lock:
@@ -146,12 +146,12 @@ class Memos:
     @property
     def reasons(self) -> Counter[Reason]:
         """How many requests were decided for which reason, since the start."""
-        self.current.count()
+        self.current.flush_uses()
         return Counter(self._tally.reasons)
 
     def take_used_keys(self) -> Counter[str]:
         """The allowed requests by key id since this was last called."""
-        self.current.count()
+        self.current.flush_uses()
         return self._tally.take_keys()
 
     def use(self, remembered: Remembered) -> Decision:
@@ -170,7 +170,7 @@ class Memos:
     def forget(self) -> None:
         """Drop the memo, because keys have changed."""
         forgotten, self.current = self.current, Memo(self._tally, self.current.deadline)
-        forgotten.count()
+        forgotten.flush_uses()
 
     def after_fork(self) -> None:
         """Start afresh: a thread of the parent may hold the lock."""

@@ -248,7 +248,7 @@ def test_the_oldest_decision_is_evicted_and_its_uses_are_counted() -> None:
     assert list(memo.allowed.values()) == kept[1:]
     assert all(one.is_kept for one in kept)
     assert tally.keys == Counter({"key-0": 5})
-    memo.count()
+    memo.flush_uses()
     assert tally.keys == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
 
 
