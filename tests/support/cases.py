@@ -22,8 +22,10 @@ ROWS: list[dict[str, Any]] = [
 VARY = {"vary": "Origin, data-client-key"}
 VARY_WITH_REFERER = {"vary": "Origin, data-client-key, Referer"}
 ECHO = {**VARY, "access-control-allow-origin": PAGE}
+ANY = {"access-control-allow-origin": "*", "access-control-expose-headers": "Retry-After"}
+REFUSED = {**VARY, **ANY}
 PREFLIGHT = {
-    "access-control-allow-origin": PAGE,
+    "access-control-allow-origin": "*",
     "access-control-allow-methods": "GET, HEAD, POST",
     "access-control-allow-headers": "content-type, data-client-key",
     "access-control-max-age": "600",
@@ -57,7 +59,7 @@ class Case(NamedTuple):
     state: Literal["ready", "not_ready", "expired"] = "ready"
 
 
-def _refused(reason: Reason, headers: Mapping[str, str] = ECHO, **request: Any) -> Case:
+def _refused(reason: Reason, headers: Mapping[str, str] = REFUSED, **request: Any) -> Case:
     return Case(reason.value, reason.status, headers, **request)
 
 
@@ -67,8 +69,8 @@ CASES = (
     Case("allowed, query", 200, ECHO, key=None, query=f"client_key={KEY}"),
     Case("allowed, Referer", 200, VARY_WITH_REFERER, origin=None, referer=f"{PAGE}/cart"),
     Case("preflight", 204, PREFLIGHT, key=None, method="OPTIONS", more=_ASKS),
-    _refused(Reason.NOT_READY, {**ECHO, "retry-after": "2"}, state="not_ready"),
-    _refused(Reason.EXPIRED, {**ECHO, "retry-after": "30"}, state="expired"),
+    _refused(Reason.NOT_READY, {**REFUSED, "retry-after": "2"}, state="not_ready"),
+    _refused(Reason.EXPIRED, {**REFUSED, "retry-after": "30"}, state="expired"),
     _refused(Reason.KEY_MISSING, key=None),
     _refused(Reason.KEY_MALFORMED, key="sk_live_acme_0123456789"),
     _refused(Reason.KEY_CONFLICT, query=f"client_key={OTHER_KEY}"),
@@ -76,11 +78,11 @@ CASES = (
     _refused(Reason.KEY_AMBIGUOUS, key=TWIN_KEY),
     _refused(Reason.KEY_DISABLED, key=DISABLED_KEY),
     _refused(Reason.ALLOWLIST_EMPTY, key=EMPTY_KEY),
-    _refused(Reason.ORIGIN_CONFLICT, VARY, more=(("origin", FOREIGN_PAGE),)),
-    _refused(Reason.ORIGIN_MALFORMED, VARY, origin="HTTPS://shop.acme.com"),
-    _refused(Reason.ORIGIN_NULL, VARY, origin="null"),
-    _refused(Reason.ORIGIN_MISSING, VARY_WITH_REFERER, origin=None),
-    _refused(Reason.ORIGIN_NOT_ALLOWED, {**VARY, "access-control-allow-origin": FOREIGN_PAGE}, origin=FOREIGN_PAGE),
+    _refused(Reason.ORIGIN_CONFLICT, more=(("origin", FOREIGN_PAGE),)),
+    _refused(Reason.ORIGIN_MALFORMED, origin="HTTPS://shop.acme.com"),
+    _refused(Reason.ORIGIN_NULL, origin="null"),
+    _refused(Reason.ORIGIN_MISSING, {**VARY_WITH_REFERER, **ANY}, origin=None),
+    _refused(Reason.ORIGIN_NOT_ALLOWED, origin=FOREIGN_PAGE),
 )
 
 
