@@ -217,8 +217,7 @@ async def test_a_key_revoked_under_load_is_never_accepted_again(hub: FakeHub) ->
 
         async def strike() -> None:
             while 403 not in hammer.statuses[-500:-400]:
-                for _ in range(20):
-                    await hammer.ask(client_key(1))
+                await hammer.ask(client_key(1))
                 await anyio.lowlevel.checkpoint()
 
         async def revoke() -> None:
