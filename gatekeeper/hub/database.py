@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import anyio
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -128,8 +129,15 @@ class Database:
     async def _transaction(self, choose: Callable[[Engines], AsyncEngine]) -> AsyncIterator[AsyncConnection]:
         engine = choose(await self._migrated())
         try:
-            async with engine.begin() as connection:
-                yield connection
+            # SQLAlchemy closes a connection gracefully after one cancellation, but anyio cancels again at every await. With
+            # aiosqlite 0.22, a task is left that waits forever for its thread, even when the event loop closes.
+            with anyio.CancelScope(shield=True) as connecting_or_closing:
+                async with engine.begin() as connection:
+                    connecting_or_closing.shield = False
+                    try:
+                        yield connection
+                    finally:
+                        connecting_or_closing.shield = True
         except _MAYBE_DOWN as error:
             if blames_statement(error):
                 raise

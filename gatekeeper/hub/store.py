@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
+import anyio
 import msgspec
 from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, case, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -83,7 +84,9 @@ class KeyStore:
             The rows and their ETag, from one state of the database, unaffected by concurrent writes.
         """
         async with self._database.streaming() as connection:
-            yield KeyList(await read_etag(connection, account), _pages(connection, account))
+            with anyio.CancelScope(shield=True):
+                etag = await read_etag(connection, account)
+            yield KeyList(etag, _pages(connection, account))
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
@@ -228,7 +231,12 @@ async def _pages(connection: AsyncConnection, account: str) -> AsyncIterator[lis
     mine = and_(widget_keys.c.account == account, widget_keys.c.sequence > bindparam("after"))
     page = select(*_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
     last = 0
-    while rows := (await connection.execute(page, {"after": last})).all():
+    while True:
+        # A client may leave at any time, and a cancelled statement costs its connection.
+        with anyio.CancelScope(shield=True):
+            rows = (await connection.execute(page, {"after": last})).all()
+        if not rows:
+            return
         last = rows[-1].sequence
         yield [KeyRow(*row[:-1]) for row in rows]
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import tracemalloc
 
+import anyio
 import httpx
 import pytest
 from sqlalchemy.pool import QueuePool
@@ -186,6 +187,25 @@ async def test_a_slow_client_is_cut_off_at_the_deadline(new_database: NewDatabas
         await asyncio.wait_for(ask(hub, client, send), 10)
         assert sent[-1]["more_body"]
         assert connections_in_use(hub) == 0
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("pages_before", [0, 1])
+async def test_a_cancelled_list_leaves_no_task_that_waits_forever(hub: RunningHub, pages_before: int) -> None:
+    await hub.database.close()
+    await hub.database.open()
+    tasks = asyncio.all_tasks()
+    with anyio.CancelScope() as leaving:
+        if not pages_before:
+            leaving.cancel()
+        async with hub.hub.keys.list("acme") as opened:
+            leaving.cancel()
+            for _ in range(pages_before):
+                assert await anext(opened.pages)
+            await anyio.sleep_forever()
+    left = asyncio.all_tasks() - tasks
+    assert not left or not (await asyncio.wait(left, timeout=10))[1]
+    assert connections_in_use(hub) == 0
 
 
 async def test_slow_readers_of_the_list_do_not_block_other_requests(
