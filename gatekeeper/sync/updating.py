@@ -20,7 +20,8 @@ from gatekeeper.sync.status import RefreshReport
 
 __all__ = ("ListUpdater",)
 
-ATTEMPTS = 10  # at applying a list while the refreshers of other event loops apply theirs
+# At applying a list while other event loops apply theirs. Of three loops that never pause, one may lose ten times in a row.
+ATTEMPTS = 100
 
 
 @dataclass(eq=False)
