@@ -1,16 +1,62 @@
 """Two threads that meet, without threads: one function runs between two bytecodes of another one."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
+
+import cachetools
+
+import gatekeeper
 
 __all__ = ("at_each_step", "interrupted_at_each_step")
 
 Value = TypeVar("Value")
 
-TRACED = ("gatekeeper", "cachetools")
+TRACED = tuple(f"{package.__path__[0]}{os.sep}" for package in (gatekeeper, cachetools))
+
+if sys.version_info >= (3, 12):  # There, settrace misses the bytecodes of a function's first run.
+
+    @contextmanager
+    def _before_each_bytecode(act: Callable[[], object]) -> Iterator[None]:
+        monitoring, tool, event = sys.monitoring, sys.monitoring.DEBUGGER_ID, sys.monitoring.events.INSTRUCTION
+
+        def see(code: CodeType, _offset: int) -> object:
+            if not code.co_filename.startswith(TRACED):
+                return monitoring.DISABLE
+            return act()
+
+        monitoring.use_tool_id(tool, __name__)
+        monitoring.register_callback(tool, event, see)
+        monitoring.restart_events()
+        monitoring.set_events(tool, event)
+        try:
+            yield
+        finally:
+            monitoring.set_events(tool, monitoring.events.NO_EVENTS)
+            monitoring.register_callback(tool, event, None)
+            monitoring.free_tool_id(tool)
+else:
+
+    @contextmanager
+    def _before_each_bytecode(act: Callable[[], object]) -> Iterator[None]:
+        def trace(frame: FrameType, event: str, _: Any) -> Callable[[FrameType, str, Any], Any] | None:
+            if not frame.f_code.co_filename.startswith(TRACED):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            if event == "opcode":
+                act()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
 
 
 def at_each_step(run: Callable[[], Value], meanwhile: Callable[[], object]) -> Value:
@@ -25,21 +71,8 @@ def at_each_step(run: Callable[[], Value], meanwhile: Callable[[], object]) -> V
     Returns:
         What the function returns.
     """
-
-    def trace(frame: FrameType, event: str, _: Any) -> Callable[[FrameType, str, Any], Any] | None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in TRACED:
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode":
-            meanwhile()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with _before_each_bytecode(meanwhile):
         return run()
-    finally:
-        sys.settrace(before)
 
 
 def interrupted_at_each_step(
