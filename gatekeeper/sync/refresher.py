@@ -57,12 +57,14 @@ class Refresher:
         Returns:
             Whether it was worth waiting: False if the budget allows no fetch in time, or the source wants to be left alone.
         """
-        cycle = self.schedule.next
+        cycle, pause = self.schedule.next, None
+        if not cycle.is_wanted and not self._may_fetch():
+            # Before the timeout, which costs more than the rest of a refusal.
+            pause = self.budget.ready_in(self.updater.last_duration)
+            if pause > wait or self.clock() < self.left_alone_until:
+                return False
         with anyio.move_on_after(wait):
-            if not cycle.is_wanted and not self._may_fetch():
-                pause = self.budget.ready_in(self.updater.last_duration)
-                if pause > wait or self.clock() < self.left_alone_until:
-                    return False
+            if pause is not None:
                 await self.sleep(pause)
                 if cycle is self.schedule.next and not cycle.is_wanted and not self._may_fetch():
                     return False
