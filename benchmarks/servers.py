@@ -7,18 +7,18 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import keys, script
 from benchmarks.asgi import PATH
 from benchmarks.served import VARIABLE
+from tests.support.starting import accepts, wait_until_ready
 
 __all__ = ("SERVERS", "Load", "Served", "redis", "serve", "wrk")
 
-STARTED_WITHIN = 60.0  # seconds
 APP = "benchmarks.served:app"
 SERVERS = {
     "uvicorn": ("uvicorn", APP, "--host=127.0.0.1", "--loop=uvloop", "--http=httptools", "--log-level=error"),
@@ -75,7 +75,7 @@ def serve(server: str, guarded: dict[str, Any], *, processor: int | None = None,
         try:
             if processor is not None:
                 os.sched_setaffinity(process.pid, {processor})
-            _wait_for(process, port, f"{server} with {guarded}", _answers)
+            wait_until_ready(process, partial(_answers, port), lambda: f"{server} with {guarded}")
             yield Served(port, process.pid)
         finally:
             _stop(process)
@@ -89,7 +89,7 @@ def redis(processor: int) -> Iterator[int]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             os.sched_setaffinity(process.pid, {processor})
-            _wait_for(process, port, "redis-server", _accepts)
+            wait_until_ready(process, partial(accepts, port), lambda: "redis-server")
             yield port
         finally:
             _stop(process)
@@ -113,22 +113,6 @@ def wrk(port: int, tape: Path, *, seconds: int, connections: int, processor: int
         seen["refused"] / max(requests, 1),
         seen["errors"],
     )
-
-
-def _wait_for(process: subprocess.Popen[Any], port: int, what: str, is_ready: Any) -> None:
-    deadline = time.monotonic() + STARTED_WITHIN
-    while not is_ready(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{what} did not start")
-        time.sleep(0.05)  # no event tells when another program is ready
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _answers(port: int) -> bool:

@@ -85,10 +85,10 @@ def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            # SQLite ignores the busy timeout here. Another worker that starts at the same time is soon done.
             if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(BUSY_PAUSE)  # in the migration's own thread or process, so it blocks no event loop
+            # SQLite ignores the busy timeout here, which polls in the same way. Migrations run outside the event loop.
+            time.sleep(BUSY_PAUSE)
         else:
             return
 

@@ -143,7 +143,6 @@ def test_a_child_forked_while_another_thread_refreshes_is_not_stuck(hub: FakeHub
     thread.start()
     try:
         for _ in range(12):
-            time.sleep(0.03)  # fork at different moments of real fetches
             assert forked(lambda: asyncio.run(child())) == "well"
     finally:
         over.set()
@@ -248,7 +247,8 @@ class Workers:
             except httpx.TransportError:
                 assert self.server.poll() is None, self.log
                 assert time.monotonic() < end, self.log
-                time.sleep(0.05)  # another process restarts, and nothing signals it
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.server.wait(0.05)
                 continue
             assert answer.status_code == 200, answer.text + self.log
             said: dict[str, Any] = answer.json()
@@ -403,12 +403,13 @@ def test_sixteen_starved_workers_all_refresh_and_drift_apart(
     over = threading.Event()
 
     def starve() -> None:
+        # The workers run for a tenth of the time.
         while not over.is_set():
             for signal_number, seconds in ((signal.SIGSTOP, 0.09), (signal.SIGCONT, 0.01)):
                 for child in children:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child.pid, signal_number)
-                time.sleep(seconds)  # the workers run for a tenth of the time
+                over.wait(seconds)
 
     starving = threading.Thread(target=starve)
     starving.start()

@@ -476,9 +476,10 @@ async def test_a_gate_follows_the_reference_hub(tmp_path: Path) -> None:
 
 
 def test_all_wrong_options_are_named_together() -> None:
+    address: Any = "https://hub.example"
     with pytest.raises(ConfigError) as caught:
         Gatekeeper(
-            "https://hub.example",  # type: ignore[arg-type]  # a likely mistake
+            address,
             refresh_interval=0,
             key_prefix="pk_ü",
             unknown_key_wait=-1,
@@ -504,9 +505,9 @@ def test_all_wrong_options_are_named_together() -> None:
 @pytest.mark.parametrize(
     "name", ["refresh_interval", "fetch_timeout", "soft_stale", "unknown_key_wait", "start_timeout", "hard_stale"]
 )
-def test_seconds_must_be_a_number(name: str, value: object) -> None:
+def test_seconds_must_be_a_number(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
-        Gatekeeper(MemorySource(), **{name: value})  # type: ignore[arg-type]  # a likely mistake
+        Gatekeeper(MemorySource(), **{name: value})
 
 
 @pytest.mark.parametrize("options", [{"unknown_key_wait": 0}, {"start_timeout": 0}, {"hard_stale": 0}])

@@ -1,6 +1,7 @@
 """EnabledOrigins: the origins that any enabled key allows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -70,10 +71,10 @@ def test_a_disabled_key_adds_and_removes_nothing() -> None:
 
 
 def test_an_indexed_key_cannot_be_changed() -> None:
-    known = known_as(index_of(row("a")), "a")
+    known: Any = known_as(index_of(row("a")), "a")
     assert known is not None
     with pytest.raises(AttributeError):
-        known.widget_key = row("b")  # type: ignore[misc]
+        known.widget_key = row("b")
 
 
 def test_an_origin_stays_allowed_while_another_thread_replaces_its_key() -> None:

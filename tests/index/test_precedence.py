@@ -1,6 +1,7 @@
 """Which of the held and the listed row of a key counts: pure calls."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,9 +116,9 @@ def test_no_value_makes_the_reading_of_a_time_fail(value: object) -> None:
 # In a whole list
 
 
-def stamped(row_id: str, updated_at: str, **fields: object) -> WidgetKey:
+def stamped(row_id: str, updated_at: str, **fields: Any) -> WidgetKey:
     fields = {"last8": OTHER.last8 if row_id == "b" else "first-01", "domain_allowlist": ("acme.com",), **fields}
-    return WidgetKey(row_id, None, updated_at=updated_at, **fields)  # type: ignore[arg-type]
+    return WidgetKey(row_id, None, updated_at=updated_at, **fields)
 
 
 def test_a_slice_with_an_older_row_is_read_again() -> None:

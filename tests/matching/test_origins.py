@@ -1,6 +1,6 @@
 """Origin: the Origin and the Referer header."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -267,8 +267,9 @@ def test_the_message_of_a_refusal_does_not_repeat_the_header() -> None:
 def test_origins_are_hashable_and_immutable() -> None:
     assert len({Origin.parse("https://acme.com"), Origin("https", "acme.com", 443)}) == 1
     assert Origin.parse("https://acme.com") != Origin.parse("http://acme.com")
+    frozen: Any = Origin.parse("https://acme.com")
     with pytest.raises(AttributeError):
-        Origin.parse("https://acme.com").host = "evil.test"  # type: ignore[misc]
+        frozen.host = "evil.test"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.starting import accepts, wait_until_ready
 
 __all__ = ("caching_nginx", "find_nginx")
 
@@ -55,15 +56,7 @@ def caching_nginx(program: str, directory: Path, upstream: str) -> Iterator[str]
     config.write_text(CONFIG.format(directory=directory, port=port, upstream=upstream, user=user))
     process = subprocess.Popen([program, "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise
-                time.sleep(0.02)  # nginx does not say when it listens
+        wait_until_ready(process, lambda: accepts(port), lambda: "nginx")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

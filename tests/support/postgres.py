@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,8 @@ from typing import Final, Self
 
 import psycopg
 from psycopg import sql
+
+from tests.support.starting import wait_until_ready
 
 __all__ = ("PostgresCluster", "dump", "find_postgres")
 
@@ -76,11 +77,8 @@ class PostgresCluster:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + PATIENCE
-        while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)).returncode != 0:
-            assert self._server.poll() is None, "PostgreSQL has stopped again"
-            assert time.monotonic() < deadline, "PostgreSQL does not come up"
-            time.sleep(0.02)  # another process, and nothing signals that it is ready
+        asking = ("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
+        wait_until_ready(self._server, lambda: self._run(*asking).returncode == 0, lambda: "PostgreSQL")
 
     def stop(self) -> None:
         """Stop the server, closing all connections."""

@@ -26,7 +26,7 @@ from tests.support.rows import TOKEN, as_json, bad_row, row
 pytestmark = pytest.mark.anyio
 
 FAILURE = Answer(500)
-FAULTS = {
+FAILURES = {
     "500": FAILURE,
     "401": json_answer("Invalid token", 401),
     "403": Answer(403),
@@ -238,12 +238,12 @@ async def test_each_change_calls_on_change(hub: FakeHub) -> None:
         assert it.status.generation == 4
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAILURES)
 async def test_a_failure_changes_no_decision(hub: FakeHub, fault: str, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists(row(1), etag='"1"')
     async with running(hub) as it:
         known, changes, generation = it.resolve(1), it.changes, it.status.generation
-        hub.always(FAULTS[fault])
+        hub.always(FAILURES[fault])
         await it.time.advance(9)
         for _ in range(2):
             report = await it.refresh()
@@ -264,9 +264,9 @@ async def test_a_failure_changes_no_decision(hub: FakeHub, fault: str, caplog: p
     assert TOKEN not in caplog.text
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAILURES)
 async def test_a_first_list_that_fails_leaves_nothing_behind(hub: FakeHub, fault: str) -> None:
-    hub.always(FAULTS[fault])
+    hub.always(FAILURES[fault])
     async with running(hub) as it:
         assert (it.status.state, it.status.age, it.ids) == ("never_loaded", None, [])
         assert it.status.last_error

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -345,7 +346,7 @@ def test_concurrent_processes_leave_the_newest_list_whole(path: Path) -> None:
         for turn in range(10):
             asyncio.run(save(path, writer, 100 + turn, asked_at=NOW - 100 + 10 * turn + writer))
 
-    writers = [Child(lambda writer=writer: write(writer)) for writer in range(2)]  # type: ignore[misc] # mypy#12557
+    writers = [Child(partial(write, writer)) for writer in range(2)]
     while not path.exists():
         time.sleep(0.001)
     ages = set()

@@ -292,8 +292,9 @@ def test_rows_may_come_from_an_iterator() -> None:
 
 
 def test_all_bad_rows_are_named_together() -> None:
+    rows: list[Any] = [row(1), bad_row(2), {"id": "key-3"}, 4, row(5)]
     with pytest.raises(ConfigError) as caught:
-        StaticSource([row(1), bad_row(2), {"id": "key-3"}, 4, row(5)])  # type: ignore[list-item]
+        StaticSource(rows)
     two, three, four = caught.value.problems
     assert two.startswith("row 1 (id 'key-2'): ")
     assert "last8" in two

@@ -30,13 +30,15 @@ def test_the_default_policy_is_narrow_and_sends_no_credentials() -> None:
 
 
 def test_a_policy_is_frozen() -> None:
+    policy: Any = CorsPolicy()
     with pytest.raises(AttributeError):
-        CorsPolicy().max_age = -1  # type: ignore[misc]  # refused at run time, too
+        policy.max_age = -1
 
 
 def test_a_policy_takes_only_keyword_arguments() -> None:
+    policy: Any = CorsPolicy
     with pytest.raises(TypeError):
-        CorsPolicy(("GET",))  # type: ignore[call-arg]  # refused at run time, too
+        policy(("GET",))
 
 
 @pytest.mark.parametrize(

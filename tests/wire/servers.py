@@ -4,16 +4,17 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+
+from tests.support.starting import accepts, wait_until_ready
 
 __all__ = ("DAPHNE", "SERVERS", "free_ports", "running")
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.wire.app:app"
-STARTED_WITHIN = 30.0
 STOPPED_WITHIN = 10.0
 
 # uvicorn has two HTTP parsers and two WebSocket implementations, which can be combined freely.
@@ -57,7 +58,7 @@ def running(
             name: stack.enter_context(_process(name, port, logs, app, environment or {})) for name, port in ports.items()
         }
         for name, process in processes.items():
-            _wait_for(name, process, ports[name], logs)
+            wait_until_ready(process, partial(accepts, ports[name]), partial(_describe, name, logs))
         yield ports
     for name in servers:
         log = _log(logs, name).read_text(errors="replace")
@@ -86,17 +87,8 @@ def _process(
                 process.kill()
 
 
-def _wait_for(name: str, process: subprocess.Popen[bytes], port: int, logs: Path) -> None:
-    deadline = time.monotonic() + STARTED_WITHIN
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            alive = process.poll() is None and time.monotonic() < deadline
-            assert alive, f"{name} did not start:\n{_log(logs, name).read_text()}"
-            time.sleep(0.05)
-        else:
-            return
+def _describe(name: str, logs: Path) -> str:
+    return f"{name}, which wrote {_log(logs, name).read_text()!r},"
 
 
 def _log(logs: Path, name: str) -> Path:
