@@ -39,18 +39,18 @@ class Heartbeat:
         self._running += 1
 
     def renew(self) -> None:
-        """Promise to look after the list for a while."""
+        """Move the moment to `ahead` seconds from now."""
         self.overdue_at = self._clock() + self.ahead
         self._on_beat()
 
     def end(self) -> None:
-        """Note that a refresher has ended; the last one withdraws the promise."""
+        """Note that a refresher has ended. After the last one, all are overdue."""
         self._running -= 1
         if self._running <= 0:
             self.stop()
 
     def stop(self) -> None:
-        """Take the promise back, because no refresher runs."""
+        """Note that no refresher runs, so all are overdue."""
         self._running = 0
         self.overdue_at = -math.inf
         self._on_beat()

@@ -149,16 +149,17 @@ async def test_the_heartbeat_beats_twice_per_promise() -> None:
 # Waiting requests
 
 
+async def wait_for_next_fetch(it: Scheduled, reports: list[RefreshReport]) -> None:
+    reports.append(await it.schedule.next_fetch())
+
+
 async def test_a_request_waits_for_the_fetch_that_begins_next() -> None:
     it = Scheduled()
     it.schedule.begin()
-    reports = []
-
-    async def wait() -> None:
-        reports.append(await it.schedule.next_fetch())
+    reports: list[RefreshReport] = []
 
     async with anyio.create_task_group() as group:
-        group.start_soon(wait)
+        group.start_soon(wait_for_next_fetch, it, reports)
         await until(lambda: it.schedule.is_wanted)
         it.schedule.finish(FAILED)
         await anyio.wait_all_tasks_blocked()
@@ -187,13 +188,10 @@ async def test_a_request_ends_the_pause() -> None:
 async def test_the_end_releases_all_waiting_requests() -> None:
     it = Scheduled()
     it.schedule.begin()
-    reports = []
-
-    async def wait() -> None:
-        reports.append(await it.schedule.next_fetch())
+    reports: list[RefreshReport] = []
 
     async with anyio.create_task_group() as group:
-        group.start_soon(wait)
+        group.start_soon(wait_for_next_fetch, it, reports)
         await until(lambda: it.schedule.is_wanted)
         it.schedule.end()
     assert reports == [RefreshReport("failed", error="the refresher was stopped")]
