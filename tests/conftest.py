@@ -9,9 +9,17 @@ from tests.support.rows import row
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks by which tests name rows of gatekeeper/sync/README.md."""
+    """Register the marks of this folder. Those of faults and promises name rows of gatekeeper/sync/README.md."""
+    config.addinivalue_line("markers", "asyncio: runs on asyncio only")
     config.addinivalue_line("markers", "fault(name): a row of the table of faults")
     config.addinivalue_line("markers", "promise(name): a row of the table of promises")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest reads the marks
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests with the mark `asyncio` on that event loop only."""
+    if "anyio_backend" in metafunc.fixturenames and metafunc.definition.get_closest_marker("asyncio"):
+        metafunc.definition.add_marker(pytest.mark.parametrize("anyio_backend", ["asyncio"]))
 
 
 @pytest.fixture

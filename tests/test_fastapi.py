@@ -15,11 +15,6 @@ from gatekeeper.fastapi import Checked
 ROW = {"id": "1", "name": "shop", "last8": "abcd1234", "domain_allowlist": ["acme.com"], "agent_id": "agent_7"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def api() -> FastAPI:
     app = FastAPI()
 
@@ -35,6 +30,7 @@ def client(app: FastAPI | GatekeeperMiddleware) -> httpx.AsyncClient:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_an_endpoint_gets_the_decision_on_its_request() -> None:
     guarded = GatekeeperMiddleware(api(), gatekeeper=Gatekeeper.from_rows([ROW]))
     async with client(guarded) as http:
@@ -44,6 +40,7 @@ async def test_an_endpoint_gets_the_decision_on_its_request() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_an_unguarded_endpoint_raises_decision_missing() -> None:
     async with client(api()) as http:
         with pytest.raises(DecisionMissing, match="mount GatekeeperMiddleware"):
@@ -51,6 +48,7 @@ async def test_an_unguarded_endpoint_raises_decision_missing() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_the_dependency_needs_no_thread_of_the_pool() -> None:
     """40 slow endpoints occupy the thread pool, and a request that needs the decision only must not wait for them."""
     guarded = GatekeeperMiddleware(api(), gatekeeper=Gatekeeper.from_rows([ROW]))
@@ -70,6 +68,7 @@ async def test_the_dependency_needs_no_thread_of_the_pool() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_the_dependency_runs_in_the_thread_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """FastAPI runs synchronous dependencies in another thread, which takes longer than the decision."""
     threads: list[int] = []

@@ -17,12 +17,7 @@ from tests.support.fake_hub import Answer, FakeHub
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import TOKEN, row
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = [pytest.mark.anyio, pytest.mark.asyncio]
 
 
 async def ask(app: ASGIApp, path: str = "/healthz", method: str = "GET") -> httpx.Response:

@@ -40,11 +40,6 @@ CLOSED_SETS: dict[str, set[str]] = {
 Samples = dict[tuple[str, str], float]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def registry(gate: Gatekeeper) -> CollectorRegistry:
     made = CollectorRegistry(auto_describe=True)
     made.register(collector(gate))
@@ -89,6 +84,7 @@ def test_every_value_of_every_label_exists_from_the_start() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_the_age_and_state_of_the_list_are_metrics() -> None:
     with FakeHub() as hub:
         hub.always(Answer(503))
@@ -114,6 +110,7 @@ async def test_the_age_and_state_of_the_list_are_metrics() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_the_faults_of_a_list_are_metrics() -> None:
     with FakeHub() as hub:
         rows = [row(number) for number in range(20)]
@@ -143,6 +140,7 @@ async def test_the_faults_of_a_list_are_metrics() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_snapshots_and_event_loop_lag_are_metrics(tmp_path: Path) -> None:
     with FakeHub() as hub:
         hub.lists(row(1))
@@ -157,6 +155,7 @@ async def test_snapshots_and_event_loop_lag_are_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_restarts_closed_streams_and_usage_reports_are_metrics() -> None:
     class ReportingSource(MemorySource):
         async def report_usage(self, used: Mapping[str, KeyUsage]) -> None:
@@ -215,6 +214,7 @@ def test_nothing_from_a_request_becomes_a_label(key: str | bytes, origin: str | 
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_neither_the_token_nor_anything_from_a_row_is_scraped() -> None:
     with FakeHub() as hub:
         hub.lists(*(row(number, name="a secret") for number in range(9)), bad_row(9, id="a secret", disabled_at="a secret"))
@@ -228,6 +228,7 @@ async def test_neither_the_token_nor_anything_from_a_row_is_scraped() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_scrape_from_another_thread_loses_no_decision() -> None:
     rows = [row(number) for number in range(200)]
     source = MemorySource(*rows)

@@ -5,12 +5,8 @@ import pytest
 from gatekeeper.demo import Demo, running_demo, self_test
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_every_check_of_a_healthy_demo_passes() -> None:
     lines: list[str] = []
     async with running_demo(fixed_ports=False, refresh_interval=0.1) as demo:
@@ -23,6 +19,7 @@ async def test_every_check_of_a_healthy_demo_passes() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_failed_check_is_named_and_does_not_stop_the_others() -> None:
     lines: list[str] = []
     async with running_demo(fixed_ports=False, refresh_interval=0.1) as demo:

@@ -6,7 +6,7 @@ Cadence, RemovalGuard and RefreshLog have tables of their own in test_cadence.py
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import Any
@@ -54,12 +54,6 @@ FAILURES = {
 }
 
 
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        yield hub
-
-
 # Cadence
 
 
@@ -93,6 +87,7 @@ async def test_a_success_resets_the_backoff(hub: FakeHub) -> None:
 
 
 async def test_refreshes_during_a_fetch_share_exactly_one_more(hub: FakeHub) -> None:
+    hub.lists()
     async with running(hub) as it:
         reports: list[RefreshReport] = []
 
@@ -526,6 +521,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_each_change_of_state_is_logged_when_it_happens(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.lists()
     caplog.set_level(logging.INFO, "gatekeeper")
     async with running(hub, soft_stale=60, hard_stale=100) as it:
         hub.always(Answer(503, headers={"retry-after": "300"}))

@@ -29,15 +29,10 @@ from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
 from tests.support.rows import client_key, row
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.asyncio]
 
 NOW = 1_767_355_200.0
 HOUR = 3600.0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

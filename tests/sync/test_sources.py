@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -38,17 +38,6 @@ from tests.support.rows import TOKEN, as_json, bad_row, client_key, row
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        yield hub
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "rows.json"
     path.write_bytes(as_json(row(1)))
@@ -65,6 +54,7 @@ async def read(updates: Updates, validator: str | None) -> tuple[bytes, str | No
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_hub_is_asked_for_its_list(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"1"')
     async with HubSource(hub.url, TOKEN).connect() as fetch:
@@ -78,6 +68,7 @@ async def test_a_hub_is_asked_for_its_list(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_hub_that_fails_is_a_source_error(hub: FakeHub) -> None:
     source = HubSource(hub.url, TOKEN)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -89,6 +80,7 @@ async def test_a_hub_that_fails_is_a_source_error(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_hub_source_times_out_waiting_for_bytes(hub: FakeHub) -> None:
     async with HubSource(hub.url, TOKEN, timeout=0.05).connect() as fetch:
         with hub.held(), pytest.raises(HubTransportError, match="ReadTimeout"):
@@ -96,6 +88,7 @@ async def test_a_hub_source_times_out_waiting_for_bytes(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_each_connection_of_a_hub_source_has_its_own_pool(hub: FakeHub) -> None:
     source = HubSource(hub.url, TOKEN)
     async with source.connect() as kept:
@@ -107,6 +100,7 @@ async def test_each_connection_of_a_hub_source_has_its_own_pool(hub: FakeHub) ->
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_hub_source_sends_its_account(hub: FakeHub) -> None:
     async with HubSource(hub.url, "another-bearer", account="globex").connect() as fetch:
         await read(fetch, None)
@@ -148,6 +142,7 @@ def test_a_hub_source_does_not_show_its_token() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_certificate_authorities_are_read_once(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     contexts: list[object] = []
     load = ssl.SSLContext.load_verify_locations
@@ -172,6 +167,7 @@ async def test_certificate_authorities_are_read_once(hub: FakeHub, monkeypatch: 
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_file_is_read_through_its_connection(file: Path) -> None:
     async with FileSource(file).connect() as fetch:
         listing = await read(fetch, None)
@@ -251,6 +247,7 @@ def test_a_file_may_come_and_go(file: Path) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
@@ -330,6 +327,7 @@ class Bucket:
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_custom_source_keeps_a_gate_fresh() -> None:
     readme = (Path(__file__).parents[2] / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
     (example,) = (each for each in re.findall(r"```python\n(.+?)```", readme, flags=re.DOTALL) if "BucketSource" in each)
@@ -357,6 +355,7 @@ class OddSource(MemorySource):
 
 
 @pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_a_source_with_another_answer_fails_with_what_was_expected() -> None:
     async with guarded(OddSource()) as it:
         assert it.last_error == "the source gave bytes: expected FullList or Unchanged"
