@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
@@ -46,6 +47,13 @@ DatabaseOption = Annotated[
 PepperFileOption = Annotated[Path | None, typer.Option(help="A file with the pepper; as for `gatekeeper hub`.")]
 
 Result = TypeVar("Result")
+
+
+class Scope(StrEnum):
+    """What a token may do; typer lists the values."""
+
+    GATE = "gate"
+    ADMIN = "admin"
 
 
 class HubOptions(NamedTuple):
@@ -120,15 +128,22 @@ def upgrade(context: typer.Context, *, database: DatabaseOption = None, pepper_f
 def create(
     context: typer.Context,
     *,
-    account: Annotated[str, typer.Option(help="The account whose keys it may change; created if new.", show_default=False)],
+    account: Annotated[str, typer.Option(help="The account whose keys it is for; created if new.", show_default=False)],
     name: Annotated[str, typer.Option(help="The token's name, which events show.", show_default=False)],
+    scope: Annotated[
+        Scope, typer.Option(help="What it may do. gate: list keys and report their use; admin: everything.")
+    ] = Scope.ADMIN,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,
 ) -> None:
     """Mint a token and print it. It cannot be shown again."""
-    plaintext = _with_hub(_options(context, database, pepper_file), lambda hub: hub.tokens.mint(account, name=name))
+    options = _options(context, database, pepper_file)
+    plaintext = _with_hub(options, lambda hub: hub.tokens.mint(account, name=name, scope=scope.value))
     typer.echo(plaintext)
-    console(stderr=True).print("The token will not be shown again.")
+    out = console(stderr=True)
+    out.print("The token will not be shown again.")
+    if scope is Scope.ADMIN:
+        out.print("It can create, change and delete keys. For a gate, mint one with --scope gate.")
 
 
 @tokens.command("list")
@@ -145,9 +160,9 @@ def list_tokens(
     if as_json:
         print_json(rows)
         return
-    table = Table(Column("id", overflow="fold"), "account", "name", "created")
+    table = Table(Column("id", overflow="fold"), "account", "name", "scope", "created")
     for row in rows:
-        table.add_row(row.id, legible(row.account), legible(row.name), moment(row.created_at))
+        table.add_row(row.id, legible(row.account), legible(row.name), legible(row.scope), moment(row.created_at))
     print_table(table)
 
 

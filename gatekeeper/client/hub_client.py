@@ -23,7 +23,7 @@ class HubClient:
 
     Args:
         base_url: the hub's address, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
-        token: a bearer token, `sk_live_<account>_…`.
+        token: a bearer token, `sk_live_<account>_…`. `list` and `report_usage` need the scope gate, the others admin.
         account: the account, if the token does not carry one; sent as X-Account-ID.
         timeout: seconds for connecting, and for each wait for bytes.
         suffix_field: the field of a row that holds the last 8 characters of its key.

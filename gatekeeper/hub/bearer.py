@@ -1,4 +1,4 @@
-"""Authentication by the Authorization and X-Account-ID headers."""
+"""Authentication by the Authorization and X-Account-ID headers, and the scope of tokens."""
 
 import re
 from http import HTTPStatus
@@ -7,9 +7,9 @@ from typing import Final
 from starlette.requests import Request
 
 from gatekeeper.hub.problems import Problem
-from gatekeeper.hub.tokens import Bearer, TokenStore, carries_account
+from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore, carries_account
 
-__all__ = ("authenticate",)
+__all__ = ("authenticate", "require_scope")
 
 # RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1).
 _CREDENTIALS: Final = re.compile(r"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")
@@ -45,3 +45,23 @@ async def authenticate(request: Request, tokens: TokenStore) -> Bearer:
         detail = f"The token does not belong to the account that {_ACCOUNT_HEADER} names."
         raise Problem(HTTPStatus.FORBIDDEN, "account_mismatch", detail)
     return bearer
+
+
+def require_scope(bearer: Bearer, scope: TokenScope) -> None:
+    """Refuse a bearer whose token may not do this.
+
+    Args:
+        bearer: the bearer of the token.
+        scope: the scope that the request needs. The scope admin includes the others.
+
+    Raises:
+        Problem: 403 that names the scope, with the challenge of RFC 6750 section 3.1.
+    """
+    if bearer.scope in {scope, "admin"}:
+        return
+    detail = (
+        f"The token has the scope {bearer.scope}, and this request needs {scope}. "
+        f"Mint such a token: gatekeeper hub token create --scope {scope}."
+    )
+    challenge = {_CHALLENGE: f'Bearer error="insufficient_scope", scope="{scope}"'}
+    raise Problem(HTTPStatus.FORBIDDEN, "scope_insufficient", detail, headers=challenge)

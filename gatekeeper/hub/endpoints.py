@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gatekeeper.hub.bearer import authenticate
+from gatekeeper.hub.bearer import authenticate, require_scope
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_usage
 from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, choose_unchanged
 from gatekeeper.hub.store import KeyStore
-from gatekeeper.hub.tokens import Bearer, TokenStore
+from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore
 
 __all__ = ("Endpoints",)
 
@@ -37,11 +37,11 @@ class Endpoints:
     @property
     def routes(self) -> list[Route]:
         """The routes, under both documented prefixes."""
-        paths: dict[str, dict[str, Handler]] = {
-            "": {"GET": self._list, "POST": self._create},
-            "/usage": {"POST": self._record_use},
-            "/{key_id}": {"PATCH": self._update, "DELETE": self._delete},
-            "/{key_id}/events": {"GET": self._events},
+        paths: dict[str, dict[str, tuple[TokenScope, Handler]]] = {
+            "": {"GET": ("gate", self._list), "POST": ("admin", self._create)},
+            "/usage": {"POST": ("gate", self._record_use)},
+            "/{key_id}": {"PATCH": ("admin", self._update), "DELETE": ("admin", self._delete)},
+            "/{key_id}/events": {"GET": ("admin", self._events)},
         }
         # One route per path, so that the Allow header of a 405 names all its methods.
         return [
@@ -50,19 +50,22 @@ class Endpoints:
             for path, actions in paths.items()
         ]
 
-    def _endpoint(self, actions: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, actions: Mapping[str, tuple[TokenScope, Handler]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
+            scope, handle = actions["GET" if request.method == "HEAD" else request.method]
             bearer = await authenticate(request, self._tokens)
-            return await actions["GET" if request.method == "HEAD" else request.method](request, bearer)
+            require_scope(bearer, scope)
+            return await handle(request, bearer)
 
         return answer
 
     async def _list(self, request: Request, bearer: Bearer) -> Response:
         gzip = accepts_gzip(request)
-        unchanged = choose_unchanged(request, await self._keys.etag(bearer.account), gzip=gzip)
+        unchanged = choose_unchanged(request, await self._keys.etag(bearer.account), bearer.scope, gzip=gzip)
         if unchanged is not None:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=unchanged)
-        return ListingResponse(self._keys.list(bearer.account), gzip=gzip, deadline=self._list_deadline)
+        opening = self._keys.list(bearer.account)
+        return ListingResponse(opening, bearer.scope, gzip=gzip, deadline=self._list_deadline)
 
     async def _create(self, request: Request, bearer: Bearer) -> Response:
         draft = await read_body(request, KeyDraft)

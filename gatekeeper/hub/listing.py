@@ -13,11 +13,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gatekeeper.hub.rows import KeyList, KeyRow
+from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("LIST_DEADLINE", "ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
+__all__ = ("LIST_DEADLINE", "SCOPE_HEADER", "ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
 
 # Seconds. A slow client holds a database connection all the while; gatekeeper's own client gives up after 30 s.
 LIST_DEADLINE: Final = 60.0
+
+# Tells a gate that its token may do more than it needs.
+SCOPE_HEADER: Final = "Token-Scope"
 
 # zlib's default of 6 makes this list a tenth smaller and takes twice as long.
 _GZIP_LEVEL: Final = 1
@@ -32,15 +36,22 @@ class ListingResponse(Response):
 
     Args:
         opening: a context manager that opens the list.
+        token_scope: the scope of the token that asked for it.
         gzip: whether to compress it.
         deadline: the longest time for the whole answer, in seconds.
     """
 
     def __init__(
-        self, opening: AbstractAsyncContextManager[KeyList], *, gzip: bool, deadline: float = LIST_DEADLINE
+        self,
+        opening: AbstractAsyncContextManager[KeyList],
+        token_scope: TokenScope,
+        *,
+        gzip: bool,
+        deadline: float = LIST_DEADLINE,
     ) -> None:
         super().__init__()
         self._opening = opening
+        self._token_scope = token_scope
         self._gzip = gzip
         self._deadline = deadline
 
@@ -50,7 +61,7 @@ class ListingResponse(Response):
         # that disconnects gets no other answer.
         with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
             async with self._opening as keys:
-                headers = list_headers(keys.etag, gzip=self._gzip)
+                headers = list_headers(keys.etag, self._token_scope, gzip=self._gzip)
                 if scope["method"] == "HEAD":
                     await Response(headers=headers, media_type="application/json")(scope, receive, send)
                     return
@@ -60,11 +71,12 @@ class ListingResponse(Response):
                 await StreamingResponse(body, headers=headers, media_type="application/json")(scope, receive, send)
 
 
-def list_headers(etag: str, *, gzip: bool) -> dict[str, str]:
+def list_headers(etag: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
     """The headers of the list, and of a 304 for it.
 
     Args:
         etag: the ETag of the rows.
+        token_scope: the scope of the token that asked for it.
         gzip: whether it is compressed; each representation has its own ETag.
     """
     # `no-cache` lets caches store the list but makes them revalidate each time, so that no cache keeps a revoked key alive.
@@ -72,6 +84,7 @@ def list_headers(etag: str, *, gzip: bool) -> dict[str, str]:
         "ETag": _gzip_etag(etag) if gzip else etag,
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization, X-Account-ID, Accept-Encoding",
+        SCOPE_HEADER: token_scope,
     }
     return headers | {"Content-Encoding": "gzip"} if gzip else headers
 
@@ -87,12 +100,13 @@ def accepts_gzip(request: Request) -> bool:
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
-def choose_unchanged(request: Request, etag: str, *, gzip: bool) -> dict[str, str] | None:
+def choose_unchanged(request: Request, etag: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str] | None:
     """Compare If-None-Match with the list, weakly (RFC 9110 section 13.1.2).
 
     Args:
         request: a request for the list.
         etag: the ETag of the current rows.
+        token_scope: the scope of the token that asked for it.
         gzip: whether the answer would be compressed.
 
     Returns:
@@ -102,7 +116,7 @@ def choose_unchanged(request: Request, etag: str, *, gzip: bool) -> dict[str, st
     listed = ",".join(request.headers.getlist("If-None-Match")).split(",")
     held = {candidate.strip().removeprefix("W/") for candidate in listed}
     for compressed in (gzip, not gzip):
-        headers = list_headers(etag, gzip=compressed)
+        headers = list_headers(etag, token_scope, gzip=compressed)
         if headers["ETag"] in held or "*" in held:
             headers.pop("Content-Encoding", None)
             return headers

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -12,8 +12,10 @@ from starlette.routing import Route
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.events import EventRow
 from gatekeeper.hub.health import Health
+from gatekeeper.hub.listing import SCOPE_HEADER
 from gatekeeper.hub.problems import ProblemBody
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow
+from gatekeeper.hub.tokens import TokenScope
 
 __all__ = ("openapi_document", "openapi_route")
 
@@ -22,7 +24,12 @@ _KEY: Final = f"{_KEYS}/{{key_id}}"
 
 
 class _Operation(NamedTuple):
-    """A method on a path, its successful answers and its refusals."""
+    """A method on a path, its successful answers and its refusals.
+
+    Attributes:
+        scope: the scope that its token needs; None if it needs no token.
+        headers: the header fields of its successful answers.
+    """
 
     path: str
     method: str
@@ -30,13 +37,15 @@ class _Operation(NamedTuple):
     summary: str
     answers: Mapping[HTTPStatus, tuple[str, Any]]
     refusals: tuple[HTTPStatus, ...]
+    scope: TokenScope | None
     body: Any = None
+    headers: Mapping[str, Any] | None = None
 
 
 _REFUSALS: Final = {
     HTTPStatus.BAD_REQUEST: "The body is invalid, or no account is named.",
     HTTPStatus.UNAUTHORIZED: "The token is missing or unknown.",
-    HTTPStatus.FORBIDDEN: "The token does not belong to the account that X-Account-ID names.",
+    HTTPStatus.FORBIDDEN: "The token lacks the scope, or does not belong to the account that X-Account-ID names.",
     HTTPStatus.NOT_FOUND: "The account has no widget key with this id.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
@@ -47,6 +56,14 @@ _ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FO
 _UNKNOWN: Final = (*_ALWAYS, HTTPStatus.NOT_FOUND)
 _NOT_JSON: Final = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 
+_LIST_HEADERS: Final = {
+    SCOPE_HEADER: {
+        "description": "The scope of the token, so that a gate can report that its token may do more than it needs.",
+        "required": True,
+        "schema": {"type": "string", "enum": list(get_args(TokenScope))},
+    }
+}
+
 _OPERATIONS: Final = (
     _Operation(
         _KEYS,
@@ -55,6 +72,8 @@ _OPERATIONS: Final = (
         "List all widget keys, oldest first. With If-None-Match, answer 304 if nothing has changed.",
         {HTTPStatus.OK: ("The rows.", list[KeyRow]), HTTPStatus.NOT_MODIFIED: ("Nothing has changed.", None)},
         _ALWAYS,
+        "gate",
+        headers=_LIST_HEADERS,
     ),
     _Operation(
         _KEYS,
@@ -63,6 +82,7 @@ _OPERATIONS: Final = (
         "Create a widget key.",
         {HTTPStatus.CREATED: ("The row with the plaintext, which no other answer contains.", CreatedKeyRow)},
         (*_ALWAYS, *_NOT_JSON),
+        "admin",
         KeyDraft,
     ),
     _Operation(
@@ -72,6 +92,7 @@ _OPERATIONS: Final = (
         "Report the use of widget keys by id. Unknown ids are ignored.",
         {HTTPStatus.NO_CONTENT: ("The use was recorded.", None)},
         (*_ALWAYS, *_NOT_JSON),
+        "gate",
         dict[str, KeyUse],
     ),
     _Operation(
@@ -81,6 +102,7 @@ _OPERATIONS: Final = (
         "Update a widget key. Fields that the body does not name stay as they are.",
         {HTTPStatus.OK: ("The row after the change.", CheckedKeyRow)},
         (*_UNKNOWN, *_NOT_JSON),
+        "admin",
         KeyChange,
     ),
     _Operation(
@@ -93,6 +115,7 @@ _OPERATIONS: Final = (
             HTTPStatus.NO_CONTENT: ("The key was deleted.", None),
         },
         _UNKNOWN,
+        "admin",
     ),
     _Operation(
         f"{_KEY}/events",
@@ -101,9 +124,10 @@ _OPERATIONS: Final = (
         "List the events of a widget key, oldest first, even after its deletion.",
         {HTTPStatus.OK: ("The events.", list[EventRow])},
         _UNKNOWN,
+        "admin",
     ),
-    _Operation("/healthz", "get", "tell_alive", "Check the process.", {HTTPStatus.OK: ("It answers.", Health)}, ()),
-    _Operation("/readyz", "get", "tell_ready", "Check the database.", {HTTPStatus.OK: ("It answers.", Health)}, _DOWN),
+    _Operation("/healthz", "get", "tell_alive", "Check the process.", {HTTPStatus.OK: ("It answers.", Health)}, (), None),
+    _Operation("/readyz", "get", "tell_ready", "Check the database.", {HTTPStatus.OK: ("It answers.", Health)}, _DOWN, None),
 )
 
 
@@ -144,7 +168,10 @@ def openapi_route() -> Route:
 _TOKEN: Final = {
     "type": "http",
     "scheme": "bearer",
-    "description": "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account.",
+    "description": (
+        "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account. A token of scope "
+        "gate lists widget keys and reports their use, one of scope admin does everything. Each operation names its scope."
+    ),
 }
 _PARAMETER: Final = {
     "name": "key_id",
@@ -156,16 +183,18 @@ _PARAMETER: Final = {
 
 
 def _describe(operation: _Operation, schemas: Mapping[Any, Any]) -> dict[str, Any]:
+    headers = {} if operation.headers is None else {"headers": operation.headers}
     responses = {
-        str(status.value): {"description": description} | _content("application/json", schemas.get(answered))
+        str(status.value): {"description": description} | headers | _content("application/json", schemas.get(answered))
         for status, (description, answered) in operation.answers.items()
     }
     for status in operation.refusals:
         content = _content("application/problem+json", schemas[ProblemBody])
         responses[str(status.value)] = {"description": _REFUSALS[status]} | content
     described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary, "responses": responses}
-    if HTTPStatus.UNAUTHORIZED in operation.refusals:
-        described["security"] = [{"token": []}]
+    if operation.scope is not None:
+        # For a bearer token, OpenAPI 3.1 takes the names of roles here.
+        described["security"] = [{"token": [operation.scope]}]
     if "{key_id}" in operation.path:
         described["parameters"] = [_PARAMETER]
     if operation.body is not None:

@@ -78,6 +78,8 @@ tokens = Table(
     Column("name", String(200), nullable=False),
     Column("keyed_hash", String(64), nullable=False, unique=True),
     Column("created_at", UtcDateTime, nullable=False),
+    # Tokens from before there were scopes may do everything, as they always could.
+    Column("scope", String(8), nullable=False, server_default="admin"),
 )
 
 widget_keys = Table(

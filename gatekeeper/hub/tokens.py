@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, get_args
 from uuid import uuid4
 
 import msgspec
@@ -14,21 +14,26 @@ from gatekeeper.hub.database import Database
 from gatekeeper.hub.minting import TOKEN_PREFIX, Mint
 from gatekeeper.hub.tables import tokens
 
-__all__ = ("Bearer", "TokenRow", "TokenStore", "carries_account")
+__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "carries_account")
 
 MAX_NAME_LENGTH = 200
+
+TokenScope = Literal["gate", "admin"]
+"""What a token may do: `gate` lists keys and reports their use, `admin` does everything."""
 
 
 class Bearer(msgspec.Struct, frozen=True):
     """The sender of an authenticated request.
 
     Attributes:
-        account: the account whose keys it may read and change.
+        account: the account whose keys it may read and, with the scope admin, change.
         token_name: the name that the operator gave the token.
+        scope: what the token may do.
     """
 
     account: str
     token_name: str
+    scope: TokenScope
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -36,14 +41,16 @@ class TokenRow(msgspec.Struct, frozen=True):
 
     Attributes:
         id: the id of the token, for `revoke`.
-        account: the account whose keys it may read and change.
+        account: the account whose keys it may read and, with the scope admin, change.
         name: the name that the operator gave it.
+        scope: what it may do.
         created_at: the time of minting.
     """
 
     id: str
     account: str
     name: str
+    scope: TokenScope
     created_at: datetime
 
 
@@ -66,18 +73,20 @@ class TokenStore:
         self._mint = mint
         self._clock = clock
 
-    async def mint(self, account: str, *, name: str) -> str:
+    async def mint(self, account: str, *, name: str, scope: TokenScope = "admin") -> str:
         """Mint a token, and create its account if necessary.
 
         Args:
             account: a name that matches `^[a-z0-9][a-z0-9_-]{0,62}$`.
             name: the name of the token, of 1 to 200 characters.
+            scope: what it may do: "gate" lists keys and reports their use, "admin" does everything. A gate needs only
+                "gate"; the default is that of tokens from before there were scopes.
 
         Returns:
             The plaintext, `sk_live_<account>_<random>`, which is not stored and cannot be recovered.
 
         Raises:
-            ConfigError: an invalid account or name.
+            ConfigError: an invalid account, name or scope.
         """
         problems = []
         if not ACCOUNT_NAME.fullmatch(account):
@@ -86,6 +95,8 @@ class TokenStore:
             problems.append("a token's name must not contain NUL, which PostgreSQL cannot store")
         if not 1 <= len(name) <= MAX_NAME_LENGTH:
             problems.append(f"a token's name has {len(name)} characters: expected 1 to {MAX_NAME_LENGTH}")
+        if scope not in get_args(TokenScope):
+            problems.append(f"a token's scope is {scope!r}: expected 'gate' or 'admin'")
         if problems:
             raise ConfigError(problems)
         plaintext = self._mint.token(account)
@@ -94,6 +105,7 @@ class TokenStore:
             "id": str(uuid4()),
             "account": account,
             "name": name,
+            "scope": scope,
             "keyed_hash": self._mint.keyed_hash(plaintext),
             "created_at": now,
         }
@@ -143,8 +155,9 @@ class TokenStore:
         # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
         wanted = tokens.c.keyed_hash == self._mint.keyed_hash(plaintext)
         async with self._database.reading() as connection:
-            found = (await connection.execute(select(tokens.c.account, tokens.c.name).where(wanted))).one_or_none()
-        return None if found is None else Bearer(found.account, found.name)
+            columns = select(tokens.c.account, tokens.c.name, tokens.c.scope)
+            found = (await connection.execute(columns.where(wanted))).one_or_none()
+        return None if found is None else Bearer(*found)
 
 
 def carries_account(plaintext: str) -> bool:

@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from typer.testing import CliRunner, Result
 
 from gatekeeper import HubAuthenticationError, HubClient, HubServerError
+from gatekeeper.cli import app
 from tests.client.support import free_port
 from tests.support.postgres import PostgresCluster
 
@@ -341,6 +343,32 @@ def test_tokens_are_listed_without_their_plaintexts(tmp_path: Path) -> None:
     shown = gatekeeper("hub", "token", "list", **environment).stdout
     assert tokens(environment)[0]["id"] in shown
     assert not [plaintext for plaintext in plaintexts if plaintext in shown]
+
+
+def run_token(database: Path, *arguments: str) -> Result:
+    """Run a command for tokens in this process."""
+    return CliRunner().invoke(app, ["hub", "token", *arguments], env={"GATEKEEPER_DATABASE": str(database)})
+
+
+@pytest.mark.parametrize(
+    ("options", "scope"), [((), "admin"), (("--scope", "admin"), "admin"), (("--scope", "gate"), "gate")]
+)
+def test_a_token_has_the_given_scope_or_admin(tmp_path: Path, options: tuple[str, ...], scope: str) -> None:
+    """Scripts from before there were scopes go on, and the command says that a gate needs less."""
+    database = tmp_path / "hub.sqlite"
+    minted = run_token(database, "create", "--account", "acme", "--name", "ci", *options)
+    assert (minted.exit_code, len(minted.stdout.splitlines())) == (0, 1)
+    assert ("For a gate, mint one with --scope gate" in minted.stderr) is (scope == "admin")
+    assert [listed["scope"] for listed in json.loads(run_token(database, "list", "--json").stdout)] == [scope]
+    assert f" {scope} " in run_token(database, "list").stdout
+
+
+def test_an_unknown_scope_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    refused = run_token(database, "create", "--account", "acme", "--name", "ci", "--scope", "reader")
+    assert refused.exit_code == 2
+    assert all(f"'{scope}'" in refused.stderr for scope in ("reader", "gate", "admin"))
+    assert not database.exists()
 
 
 def test_a_revoked_token_is_refused_at_the_next_request(tmp_path: Path) -> None:

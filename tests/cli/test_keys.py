@@ -343,6 +343,14 @@ def test_control_characters_are_not_printed(fake: FakeHub, at_fake: Keys) -> Non
         assert "[red]shop[/]" in done.out + done.err
 
 
+def test_a_token_of_a_gate_lists_keys_and_creates_none(served: Served) -> None:
+    gate = Keys({"GATEKEEPER_HUB": served.url, "GATEKEEPER_TOKEN": served.gate_token})
+    assert gate("list", "--json").json == []
+    refused = gate("create", "Shop", "--allow", "acme.com")
+    assert (refused.code, refused.out) == (1, "")
+    assert "gatekeeper hub token create --scope admin" in refused.err
+
+
 def test_the_commands_run_as_a_process(served: Served) -> None:
     environment = {"GATEKEEPER_HUB": served.url, "GATEKEEPER_TOKEN": served.token}
     created = gatekeeper("keys", "create", "Shop", "--allow", "acme.com", "--json", **environment)

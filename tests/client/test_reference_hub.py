@@ -8,6 +8,7 @@ from gatekeeper import (
     HubAuthenticationError,
     HubInvalidRequestError,
     HubNotFoundError,
+    HubPermissionError,
 )
 from gatekeeper.client import FieldChange, KeyUsage
 from tests.client.support import NOON, Connect
@@ -48,6 +49,19 @@ def test_refusals_of_the_reference_hub_say_what_to_do(connect: Connect, tmp_path
             connect(served.url, TOKEN)("list")
         with pytest.raises(HubNotFoundError, match="/v1/widget-keys"):
             connect(f"{served.url}/elsewhere", served.token)("list")
+
+
+def test_a_gate_token_changes_nothing_and_the_error_says_what_to_mint(connect: Connect, tmp_path: Path) -> None:
+    with served_hub(tmp_path) as served:
+        created = connect(served.url, served.token)("create", "shop")
+        gate = connect(served.url, served.gate_token)
+        assert [key.id for key in gate("list")] == [created.id]
+        gate("report_usage", {created.id: KeyUsage(1, NOON)})
+        changes = (("create", "shop"), ("update", created.id), ("delete", created.id), ("events", created.id))
+        for method, argument in changes:
+            with pytest.raises(HubPermissionError, match=r"token create --scope admin\.'$") as caught:
+                gate(method, argument)
+            assert caught.value.status == 403
 
 
 def test_a_deleted_key_keeps_its_events(connect: Connect, tmp_path: Path) -> None:

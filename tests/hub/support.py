@@ -18,6 +18,7 @@ from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.listing import LIST_DEADLINE
 from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.tables import widget_keys
+from gatekeeper.hub.tokens import TokenScope
 from tests.support.postgres import dump
 
 PATH = "/api/v1/widget-keys"
@@ -75,9 +76,10 @@ class RunningHub:
         hub: Hub = self.app.state.hub
         return hub
 
-    async def client(self, account: str) -> httpx.AsyncClient:
+    async def client(self, account: str, scope: TokenScope = "admin") -> httpx.AsyncClient:
         """Open a client with a token of an account."""
-        return await self.client_with({"Authorization": f"Bearer {await self.hub.tokens.mint(account, name='tests')}"})
+        token = await self.hub.tokens.mint(account, name="tests", scope=scope)
+        return await self.client_with({"Authorization": f"Bearer {token}"})
 
     async def client_with(self, headers: dict[str, str]) -> httpx.AsyncClient:
         """Open a client that sends these headers. A crash becomes a 500, as over a socket."""

@@ -1,12 +1,16 @@
 """Authentication by Authorization and X-Account-ID, and the tokens behind it."""
 
+from typing import Any
+
 import httpx
 import pytest
+from sqlalchemy import text, update
 
 from gatekeeper.errors import ConfigError
+from gatekeeper.hub.tables import tokens
 
 from .conftest import NewDatabase
-from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub
+from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub, use
 
 pytestmark = pytest.mark.anyio
 
@@ -183,6 +187,108 @@ async def test_a_token_needs_a_name_of_1_to_200_characters(hub: RunningHub, name
 
 
 async def test_all_mistakes_in_minting_a_token_are_reported_together(hub: RunningHub) -> None:
+    unknown: Any = "reader"
     with pytest.raises(ConfigError) as raised:
-        await hub.hub.tokens.mint("Acme", name="")
-    assert len(raised.value.problems) == len(("account", "name"))
+        await hub.hub.tokens.mint("Acme", name="", scope=unknown)
+    assert len(raised.value.problems) == len(("account", "name", "scope"))
+
+
+# Scopes
+
+NEEDS_ADMIN = [
+    ("POST", PATH),
+    ("POST", "/v1/widget-keys"),
+    ("PATCH", f"{PATH}/{{key_id}}"),
+    ("DELETE", f"{PATH}/{{key_id}}"),
+    ("GET", f"{PATH}/{{key_id}}/events"),
+    ("HEAD", f"{PATH}/{{key_id}}/events"),
+]
+
+
+async def test_a_gate_token_lists_keys_and_reports_their_use(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    gate = await hub.client("acme", "gate")
+    await use(gate, row, hub.clock.now)
+    (listed,) = await list_rows(gate)
+    assert (listed["id"], listed["use_count"]) == (row["id"], 1)
+    assert (await gate.head(PATH)).status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize(("method", "path"), NEEDS_ADMIN)
+async def test_a_gate_token_is_refused_for_anything_else(
+    hub: RunningHub, acme: httpx.AsyncClient, method: str, path: str
+) -> None:
+    """A known and an unknown key give the same answer, and neither the body nor the key is looked at."""
+    row = await create(acme)
+    gate = await hub.client("acme", "gate")
+    answers = [await gate.request(method, path.format(key_id=key_id)) for key_id in (row["id"], "nothing")]
+    for answer in answers:
+        assert answer.status_code == httpx.codes.FORBIDDEN
+        assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="admin"'
+    assert (answers[0].content, answers[0].headers) == (answers[1].content, answers[1].headers)
+    if method != "HEAD":
+        detail = assert_problem(answers[0], 403, "scope_insufficient")["detail"]
+        assert "scope gate, and this request needs admin" in detail
+        assert "gatekeeper hub token create --scope admin" in detail
+    assert await list_rows(acme) == [row]
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/usage", f"{PATH}/nothing", f"{PATH}/nothing/events"])
+async def test_options_answers_every_token_alike(hub: RunningHub, acme: httpx.AsyncClient, path: str) -> None:
+    gate = await hub.client("acme", "gate")
+    for client in (acme, gate):
+        assert_problem(await client.options(path), 405, "method_not_allowed")
+
+
+async def test_the_account_is_checked_before_the_scope(hub: RunningHub) -> None:
+    gate = await hub.client("acme", "gate")
+    assert_problem(await gate.post(PATH, headers={"X-Account-ID": "globex"}), 403, "account_mismatch")
+
+
+@pytest.mark.parametrize("scope", ["gate", "admin"])
+async def test_the_list_says_the_scope_of_the_token(hub: RunningHub, scope: Any) -> None:
+    client = await hub.client("acme", scope)
+    full = await client.get(PATH)
+    unchanged = await client.get(PATH, headers={"If-None-Match": full.headers["ETag"]})
+    assert (full.status_code, unchanged.status_code) == (httpx.codes.OK, httpx.codes.NOT_MODIFIED)
+    for answer in (full, unchanged, await client.head(PATH)):
+        assert answer.headers["Token-Scope"] == scope
+        assert "Authorization" in answer.headers["Vary"]
+
+
+async def test_an_etag_held_by_an_admin_token_is_good_for_a_gate_token(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """A gate whose token is replaced keeps its list, and learns the new scope."""
+    gate = await hub.client("acme", "gate")
+    etag = (await acme.get(PATH)).headers["ETag"]
+    answer = await gate.get(PATH, headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.headers["Token-Scope"]) == (httpx.codes.NOT_MODIFIED, "gate")
+
+
+async def test_a_token_is_an_admin_token_unless_a_scope_is_given(hub: RunningHub) -> None:
+    await hub.hub.tokens.mint("acme", name="script")
+    await hub.hub.tokens.mint("acme", name="gate", scope="gate")
+    assert {token.name: token.scope for token in await hub.hub.tokens.list()} == {"script": "admin", "gate": "gate"}
+
+
+async def test_a_token_minted_by_an_older_hub_is_an_admin_token(hub: RunningHub) -> None:
+    """During an update, a worker that knows no scopes mints a token in the new schema."""
+    await hub.hub.tokens.mint("acme", name="gate", scope="gate")
+    columns = "INSERT INTO tokens (id, account, name, keyed_hash, created_at)"
+    async with hub.database.writing() as connection:
+        await connection.execute(text(f"{columns} SELECT 'older', account, 'older', 'older', created_at FROM tokens"))
+    assert {token.name: token.scope for token in await hub.hub.tokens.list()} == {"gate": "gate", "older": "admin"}
+
+
+@pytest.mark.parametrize("scope", ["", "Gate", "gate admin", "reader", None])
+async def test_no_token_is_minted_for_an_unknown_scope(hub: RunningHub, scope: Any) -> None:
+    with pytest.raises(ConfigError, match="expected 'gate' or 'admin'"):
+        await hub.hub.tokens.mint("acme", name="ci", scope=scope)
+    assert await hub.hub.tokens.list() == []
+
+
+async def test_a_token_with_a_scope_unknown_to_the_hub_may_do_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """The database was written to by hand, or by another version."""
+    async with hub.database.writing() as connection:
+        await connection.execute(update(tokens).values(scope="reader"))
+    assert_problem(await acme.get(PATH), 403, "scope_insufficient")
+    assert_problem(await acme.post(PATH), 403, "scope_insufficient")

@@ -106,7 +106,7 @@ async def test_by_default_the_clock_and_the_dice_are_real(tmp_path: Path) -> Non
     async with app.router.lifespan_context(app):
         first, second = [await app.state.hub.tokens.mint("acme", name="ci") for _ in range(2)]
         before = datetime.now(UTC)
-        row = await app.state.hub.keys.create(Bearer("acme", "ci"), KeyDraft(name="shop"))
+        row = await app.state.hub.keys.create(Bearer("acme", "ci", "admin"), KeyDraft(name="shop"))
         after = datetime.now(UTC)
     assert first != second
     assert before <= row.created_at <= after

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 BEFORE_MIGRATIONS = Path(__file__).parent / "before_migrations.sql"
 TOKEN = "sk_live_acme_8EuTO7rBkoM0Z7mx8GlGFiiRK566aE9R"
-NEWEST = "0002"
+NEWEST = "0004"
 
 
 def differences(database: str | Path) -> list[object]:
@@ -75,6 +75,7 @@ async def test_a_database_from_before_migrations_keeps_its_tokens_and_keys(befor
         await create(client, name="second")
         assert [listed["name"] for listed in await list_rows(client)] == ["shop", "second"]
         assert (await client.delete(f"{PATH}/{row['id']}")).status_code == 204
+        assert [token.scope for token in await running.hub.tokens.list()] == ["admin"]
     assert differences(before_migrations) == []
 
 

@@ -88,3 +88,18 @@ async def test_the_document_describes_every_path_and_needs_no_token(hub: Running
     assert {path: set(methods) for path, methods in document["paths"].items()} == PATHS
     public = {path for path, methods in document["paths"].items() for method in methods.values() if "security" not in method}
     assert public == {"/healthz", "/readyz"}
+
+
+@pytest.mark.anyio
+async def test_each_operation_names_the_scope_that_the_hub_demands(hub: RunningHub) -> None:
+    gate = await hub.client("acme", "gate")
+    named, demanded = {}, {}
+    for path, methods in openapi_document()["paths"].items():
+        for method, operation in methods.items():
+            if "security" in operation:
+                ((named[method, path],),) = [requirement["token"] for requirement in operation["security"]]
+                answer = await gate.request(method, path.format(key_id="nothing"))
+                is_refused = answer.status_code == httpx.codes.FORBIDDEN
+                demanded[method, path] = "admin" if is_refused else "gate"
+    assert named == demanded
+    assert sorted(named.values()) == ["admin"] * 4 + ["gate"] * 2

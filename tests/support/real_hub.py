@@ -15,10 +15,17 @@ from gatekeeper.hub import create_hub
 
 
 class Served(NamedTuple):
-    """The URL of the hub, and a token of the account acme."""
+    """The URL of the hub, and tokens of the account acme.
+
+    Attributes:
+        url: of the hub.
+        token: of scope admin.
+        gate_token: of scope gate.
+    """
 
     url: str
     token: str
+    gate_token: str
 
 
 @contextmanager
@@ -32,8 +39,9 @@ def served_hub(directory: Path) -> Iterator[Served]:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110 - uvicorn does not signal that it is ready
             await asyncio.sleep(0.005)
-        token = await app.state.hub.tokens.mint("acme", name="tests")
-        ready.put(Served("http://{}:{}".format(*listener.getsockname()), token))
+        tokens = app.state.hub.tokens
+        token, gate_token = await tokens.mint("acme", name="tests"), await tokens.mint("acme", name="gate", scope="gate")
+        ready.put(Served("http://{}:{}".format(*listener.getsockname()), token, gate_token))
         await serving
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
