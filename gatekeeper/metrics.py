@@ -24,6 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gatekeeper.client import TokenScope
 from gatekeeper.errors import RowReason
 from gatekeeper.gate.decisions import Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
@@ -201,6 +202,13 @@ _METRICS = (
         None,
         _count("refresher_restarts"),
         "Restarts of refreshers that had crashed.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_token_scope",
+        "scope",
+        lambda read: {scope: float(scope == read.status.token_scope) for scope in get_args(TokenScope)},
+        "1 for the scope of the hub's token, 0 for the others; 0 for all while it is unknown.",
     ),
     _Metric(
         CounterMetricFamily,

@@ -34,6 +34,7 @@ CLOSED_SETS: dict[str, set[str]] = {
     "gatekeeper_rows_rejected": set(get_args(RowReason)),
     "gatekeeper_snapshots": {"saved", "failed"},
     "gatekeeper_state": set(get_args(State)),
+    "gatekeeper_token_scope": {"gate", "admin"},
     "gatekeeper_usage_reports": {"reported", "failed"},
 }
 
@@ -107,6 +108,24 @@ async def test_the_age_and_state_of_the_list_are_metrics() -> None:
                 await it.time.advance(seconds)
                 assert state() == [expected]
             assert scrape(metrics)["gatekeeper_list_age_seconds", ""] == 600
+
+
+@pytest.mark.anyio
+@pytest.mark.asyncio
+async def test_the_scope_of_the_token_is_a_metric() -> None:
+    with FakeHub() as hub:
+        async with guarded(hub) as it:
+            metrics = registry(it.gate)
+
+            def scopes() -> list[str]:
+                seen = scrape(metrics)
+                return [label for name, label in seen if name == "gatekeeper_token_scope" and seen[name, label]]
+
+            assert scopes() == []
+            for scope in ("admin", "gate"):
+                hub.always(Answer(200, b"[]", {"token-scope": scope}))
+                await it.refresh()
+                assert scopes() == [scope]
 
 
 @pytest.mark.anyio
@@ -292,5 +311,6 @@ def test_every_alert_of_the_readme_uses_existing_metrics_and_labels() -> None:
         "removals_held",
         "refresher_restarts_total",
         "event_loop_lag_seconds",
+        'token_scope{scope="admin"}',
     ):
         assert f"gatekeeper_{what}" in alerted

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from gatekeeper.client.address import account_of, require_hub
 from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp, http_maker
 from gatekeeper.client.hub_client import HubClient
-from gatekeeper.client.listing import MAX_LIST, Listing
+from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope
 from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, WidgetKeyList
 
 __all__ = (
@@ -24,6 +24,7 @@ __all__ = (
     "KeyUsage",
     "Listing",
     "MakeHttp",
+    "TokenScope",
     "WidgetKeyList",
     "account_of",
     "http_maker",

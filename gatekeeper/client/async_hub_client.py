@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from tenacity import AsyncRetrying
 
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents
-from gatekeeper.client.listing import MAX_LIST, Listing, fetch
+from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys.widget_key import WidgetKey
@@ -98,19 +98,25 @@ class AsyncWidgetKeys:
         return await self._send(self._calls.list())
 
     def fetch(
-        self, validator: str | None = None, *, max_list: int = MAX_LIST
+        self,
+        validator: str | None = None,
+        *,
+        max_list: int = MAX_LIST,
+        on_token_scope: Callable[[TokenScope | None], None] | None = None,
     ) -> AbstractAsyncContextManager[Listing | None]:
         """Stream the account's list, if it has changed.
 
         Args:
             validator: the validator of the last listing; None fetches the list in any case.
             max_list: bytes of the list at most, uncompressed.
+            on_token_scope: called with the scope of the token, before the listing is given; with None if the hub's answer
+                does not say it.
 
         Returns:
             A context with the listing, which is read while the context is open; None if the hub answers that the list has
             not changed. Entering the context and reading the listing may raise a HubError.
         """
-        return fetch(self._calls, self._http, validator, max_list)
+        return fetch(self._calls, self._http, validator, max_list, on_token_scope)
 
     async def create(
         self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None

@@ -1,10 +1,10 @@
 """Listing: the account's list as a stream, for sources. The refresher does the retries."""
 
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 import httpx
 
@@ -12,7 +12,10 @@ from gatekeeper.client.calls import Call, Calls
 from gatekeeper.client.retries import never
 from gatekeeper.errors import HubProtocolError
 
-__all__ = ("MAX_LIST", "Listing", "fetch")
+__all__ = ("MAX_LIST", "Listing", "TokenScope", "fetch")
+
+TokenScope = Literal["gate", "admin"]
+"""What the hub lets a token do: `gate` lists keys and reports their use, `admin` does everything."""
 
 # Bytes of JSON: room for two million rows of 246 bytes. A gzip bomb has more.
 MAX_LIST = 512 * 1024 * 1024
@@ -68,7 +71,11 @@ class Listing:
 
 @asynccontextmanager
 async def fetch(
-    calls: Calls, http: httpx.AsyncClient, validator: str | None, max_list: int
+    calls: Calls,
+    http: httpx.AsyncClient,
+    validator: str | None,
+    max_list: int,
+    on_token_scope: Callable[[TokenScope | None], None] | None,
 ) -> AsyncIterator[Listing | None]:
     """Fetch the list if its validator has changed. Read it while the context is open."""
     headers = {"cache-control": "no-cache", "accept-encoding": "gzip"}
@@ -78,6 +85,8 @@ async def fetch(
     with calls.transport_errors():
         response = await http.send(calls.request(http, call), stream=True, follow_redirects=False)
     chunks = _decoded(calls, response, max_list)
+    if on_token_scope is not None and (response.is_success or response.status_code == httpx.codes.NOT_MODIFIED):
+        on_token_scope(_token_scope(response))
     try:
         if response.status_code == httpx.codes.NOT_MODIFIED:
             with calls.transport_errors():
@@ -187,6 +196,11 @@ def _require_same(calls: Calls, response: httpx.Response, validator: str | None)
 def _etag(response: httpx.Response) -> str | None:
     """The ETag, in which each character stands for a byte."""
     return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == b"etag"), None)
+
+
+def _token_scope(response: httpx.Response) -> TokenScope | None:
+    said = response.headers.get("token-scope")
+    return said if said in {"gate", "admin"} else None
 
 
 def _unusable(calls: Calls, response: httpx.Response, what: str) -> HubProtocolError:

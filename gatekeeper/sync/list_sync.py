@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 import msgspec
 
+from gatekeeper.client import TokenScope
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
 from gatekeeper.keys.reader import RowReader
@@ -25,7 +26,7 @@ from gatekeeper.sync.refresher import Refresher
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.snapshot_keeper import SnapshotKeeper
-from gatekeeper.sync.sources import NeverChanges, ReportsUsage, Source
+from gatekeeper.sync.sources import HubSource, NeverChanges, ReportsUsage, Source
 from gatekeeper.sync.status import Status
 from gatekeeper.sync.updating import ListUpdater
 from gatekeeper.sync.usage import UsageReporter
@@ -148,6 +149,7 @@ class ListSync:
             rejected_rows=log.rejected_rows,
             event_loop_lag=self._alarm.lag,
             is_refreshing=not self._heartbeat.is_overdue,
+            token_scope=self._token_scope,
         )
 
     def new_refresher(self) -> Refresher:
@@ -162,7 +164,7 @@ class ListSync:
             Cadence(options.refresh_interval, options.jitter),
             UnknownKeyBudget(clock),
             self.freshness,
-            lambda: self.log.state(self.freshness.state, self.freshness.age, len(self._index)),
+            self._log_state,
             clock,
             self._snapshots,
             None if self._reporter is None else self._reporter.report_if_due,
@@ -181,6 +183,14 @@ class ListSync:
         self._heartbeat.stop()
         if self._reporter is not None:
             self._reporter.forget()
+
+    @property
+    def _token_scope(self) -> TokenScope | None:
+        return self._source.token_scope if isinstance(self._source, HubSource) else None
+
+    def _log_state(self) -> None:
+        self.log.state(self.freshness.state, self.freshness.age, len(self._index))
+        self.log.token_scope(self._token_scope)
 
     def _snapshot_keeper(self) -> SnapshotKeeper | None:
         options, source = self._options, self._source

@@ -1,13 +1,15 @@
 """RefreshLog: events of the list, for log, status and metrics.
 
 The log has one line for each change of the list's state, at the moment it comes. Repeated failures are logged once. After
-six successes in a row the recovery is logged, and the next failure is logged again.
+six successes in a row the recovery is logged, and the next failure is logged again. A token that may do more than a gate
+needs is logged once.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
 
+from gatekeeper.client import TokenScope
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.precedence import seconds
@@ -47,6 +49,7 @@ class RefreshLog:
         self._logged_state: State = "never_loaded"
         self._logged_error: str | None = None
         self._successes = 0
+        self._has_logged_admin = False
 
     def failure(self, report: RefreshReport, bug: Exception | None, *, has_list: bool) -> None:
         """Record a failed fetch; `bug` is an exception that nothing expects."""
@@ -87,6 +90,15 @@ class RefreshLog:
         elif state == "expired":
             text = "gatekeeper: the list of widget keys is expired: it is %.0f s old, and lets no key in%s"
             self._logger.error(text, seconds, why)
+
+    def token_scope(self, scope: TokenScope | None) -> None:
+        """Record the scope of the hub's token, and log admin once."""
+        if scope == "admin" and not self._has_logged_admin:
+            self._has_logged_admin = True
+            self._logger.warning(
+                "gatekeeper: the hub's token has the scope admin, so it can create, change and delete keys. "
+                "A gate needs only the scope gate: gatekeeper hub token create --scope gate"
+            )
 
     def restored(self, state: State, age: float, keys: int, ambiguous: Sequence[str]) -> None:
         """Record that the list comes from the snapshot on disk."""

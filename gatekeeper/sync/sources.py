@@ -11,7 +11,17 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import anyio
 import msgspec
 
-from gatekeeper.client import MAX_LIST, AsyncHubClient, KeyUsage, Listing, MakeHttp, account_of, http_maker, require_hub
+from gatekeeper.client import (
+    MAX_LIST,
+    AsyncHubClient,
+    KeyUsage,
+    Listing,
+    MakeHttp,
+    TokenScope,
+    account_of,
+    http_maker,
+    require_hub,
+)
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
@@ -141,13 +151,16 @@ class HubSource:
 
     Args:
         base_url: the address of the hub, such as "https://hub.example"; it may end in "/api" or "/api/v1".
-        token: a bearer token, `sk_live_<account>_…`; or a function that returns it, called at each fetch, so that the
-            token can be replaced without a restart.
+        token: a bearer token, `sk_live_<account>_…`, of scope `gate` where the hub has scopes; or a function that returns
+            it, called at each fetch, so that the token can be replaced without a restart.
         account: the account, if the token does not carry one.
         timeout: seconds that connecting, and each wait for bytes, may take.
         suffix_field: the field of a row that holds the last 8 characters of its key.
         max_list: bytes that the decompressed list may have.
         http: makes the httpx client of an event loop, with proxies, certificates or a transport; it is closed with the loop.
+
+    Attributes:
+        token_scope: the scope of the token, from the hub's last answer to a fetch; None if the answer did not say it.
 
     Raises:
         ConfigError: with one sentence for each wrong argument.
@@ -167,6 +180,7 @@ class HubSource:
         self._token = token if callable(token) else lambda: token
         self.account = account or account_of(self._token())
         self.suffix_field = suffix_field
+        self.token_scope: TokenScope | None = None
         require_hub(base_url, self._token(), account)
         RowReader(suffix_field)
         self._base_url = base_url
@@ -186,7 +200,10 @@ class HubSource:
 
             @asynccontextmanager
             async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-                async with client().widget_keys.fetch(basis.validator, max_list=self._max_list) as listing:
+                fetching = client().widget_keys.fetch(
+                    basis.validator, max_list=self._max_list, on_token_scope=self._note_token_scope
+                )
+                async with fetching as listing:
                     yield Unchanged() if listing is None else FullList(listing)
 
             yield updates
@@ -202,6 +219,9 @@ class HubSource:
         """
         async with self._connected() as client:
             await client().widget_keys.report_usage(usage)
+
+    def _note_token_scope(self, scope: TokenScope | None) -> None:
+        self.token_scope = scope
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Callable[[], AsyncHubClient]]:

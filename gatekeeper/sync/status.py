@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from gatekeeper.client import TokenScope
+
 __all__ = ("RefreshReport", "State", "Status")
 
 State = Literal["never_loaded", "fresh", "degraded", "expired"]
@@ -55,6 +57,7 @@ class Status(msgspec.Struct, frozen=True):
         rejected_rows: how many rows of the last list could not be read.
         event_loop_lag: seconds that the refresher's waits ended too late in the last minute or two, the worst of them.
         is_refreshing: whether a refresher runs in this process and keeps to its schedule.
+        token_scope: the scope of the hub's token, "gate" or "admin", from the last answer; None if it did not say it.
     """
 
     state: State
@@ -72,3 +75,4 @@ class Status(msgspec.Struct, frozen=True):
     rejected_rows: int = 0
     event_loop_lag: float = 0.0
     is_refreshing: bool = False
+    token_scope: TokenScope | None = None

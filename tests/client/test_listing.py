@@ -65,6 +65,33 @@ async def test_fetch_sends_the_entity_tag_back_unchanged(hub: FakeHub) -> None:
 
 
 @pytest.mark.anyio
+async def test_fetch_reports_the_scope_of_the_token(hub: FakeHub) -> None:
+    """A list and a 304 say it; a refusal is no answer to whether the token may do too much."""
+    hub.then(
+        Answer(200, b"[]", {"etag": '"1"', "token-scope": "admin"}),
+        Answer(304, headers={"etag": '"1"', "token-scope": "gate"}),
+        Answer(200, b"[]"),
+        json_answer("no", 401, token_scope="admin"),
+    )
+    said: list[str | None] = []
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        for validator in (None, '"1"', '"1"', '"1"'):
+            with suppress(HubAuthenticationError):
+                async with client.widget_keys.fetch(validator, on_token_scope=said.append):
+                    pass
+    assert said == ["admin", "gate", None]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", ["", "Admin", "reader", "gate, admin", "admin" * 1000])
+async def test_a_scope_that_has_no_meaning_is_unknown(hub: FakeHub, value: str) -> None:
+    hub.always(Answer(200, b"[]", {"token-scope": value}))
+    said: list[str | None] = []
+    async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.fetch(on_token_scope=said.append):
+        assert said == [None]
+
+
+@pytest.mark.anyio
 async def test_304_to_an_unconditional_request_is_a_protocol_error(hub: FakeHub) -> None:
     hub.always(Answer(304))
     async with AsyncHubClient(hub.url, TOKEN) as client:

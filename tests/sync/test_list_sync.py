@@ -1,18 +1,21 @@
 """The status of a list, and the deadline of remembered decisions."""
 
+import logging
 import math
 from collections import Counter
+from pathlib import Path
 
 import anyio
 import pytest
 
-from gatekeeper import StaticSource
+from gatekeeper import HubSource, StaticSource
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
-from tests.support.fake_hub import Answer, FakeHub
+from tests.support.fake_hub import Answer, FakeHub, Request
 from tests.support.fake_time import FakeTime
+from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
-from tests.support.rows import as_json, row
+from tests.support.rows import TOKEN, as_json, row
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +101,52 @@ async def test_a_status_does_not_change_later(hub: FakeHub) -> None:
         await it.refresh()
         assert (status.keys, status.counters["refresh_changed"]) == (2, 1)
         assert (it.status.keys, it.status.counters["refresh_changed"]) == (1, 2)
+
+
+def warnings_of_scope(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if "scope admin" in each.getMessage()]
+
+
+async def test_an_admin_token_is_in_the_status_and_logged_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator replaces the token while the list stays the same, so the hub says the new scope in a 304."""
+    token = "sk_live_acme_admin"
+
+    def answer(request: Request) -> Answer:
+        scope = request.headers["authorization"].rpartition("_")[2]
+        headers = {"etag": '"1"', "token-scope": scope}
+        return Answer(304, headers=headers) if "if-none-match" in request.headers else Answer(200, as_json(row(1)), headers)
+
+    hub.always(answer)
+    with caplog.at_level(logging.WARNING):
+        async with running(HubSource(hub.url, lambda: token, timeout=60)) as it:
+            scopes = [it.status.token_scope]
+            assert len(warnings_of_scope(caplog)) == 1
+            for scope in ("admin", "gate", "admin"):
+                token = f"sk_live_acme_{scope}"
+                assert (await it.refresh()).outcome == "unchanged"
+                scopes.append(it.status.token_scope)
+            assert scopes == ["admin", "admin", "gate", "admin"]
+    assert len(warnings_of_scope(caplog)) == 1
+    assert "sk_live_acme" not in caplog.text
+
+
+async def test_a_hub_that_does_not_say_the_scope_is_not_remarked_on(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(hub) as it:
+        assert it.status.token_scope is None
+        hub.always(Answer(403, headers={"token-scope": "admin"}))
+        await it.refresh()
+        assert it.status.token_scope is None
+    async with running(MemorySource(row(1))) as it:
+        assert (it.status.state, it.status.token_scope) == ("fresh", None)
+    assert warnings_of_scope(caplog) == []
+
+
+async def test_a_list_from_the_snapshot_says_no_scope(hub: FakeHub, tmp_path: Path) -> None:
+    hub.then(Answer(200, as_json(row(1)), {"token-scope": "admin"}))
+    for state, scope in (("fresh", "admin"), ("degraded", None)):
+        async with running(HubSource(hub.url, TOKEN, timeout=60), snapshot_path=tmp_path / "snapshot") as it:
+            assert (it.status.state, it.status.token_scope) == (state, scope)
+        hub.always(Answer(503))
 
 
 def test_a_list_that_never_changes_is_fresh_for_ever() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from gatekeeper import InvalidRow, RefreshReport, SnapshotError, WidgetKey
+from gatekeeper.client import TokenScope
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import ListDiff
@@ -233,3 +234,15 @@ def test_a_first_list_after_failures_is_a_recovery() -> None:
     it.succeeds()
     it.log.state("fresh", 0.0, 5)
     assert it.said() == [("WARNING", "the list of widget keys is fresh: 5 keys")]
+
+
+def test_a_token_of_scope_admin_is_logged_once() -> None:
+    """A hub behind a rolling update says the scope in some answers only."""
+    it = Logged()
+    scopes: list[TokenScope | None] = [None, "gate", "admin", "admin", None, "gate", "admin"]
+    for scope in scopes:
+        it.log.token_scope(scope)
+    ((level, line),) = it.said()
+    assert level == "WARNING"
+    assert "the hub's token has the scope admin, so it can create, change and delete keys." in line
+    assert "gatekeeper hub token create --scope gate" in line
