@@ -25,7 +25,8 @@ class Demo(NamedTuple):
     """A running demo.
 
     Attributes:
-        hub: a client of the demo's hub.
+        hub: a client of the demo's hub, with a token of scope admin.
+        gate_hub: a client of the same hub with the token of the gate, of scope gate.
         hub_url: the URL of the hub.
         widget_url: the URL of the guarded widget service with open preflights.
         strict_url: the URL of the same service with strict preflights.
@@ -37,6 +38,7 @@ class Demo(NamedTuple):
     """
 
     hub: AsyncHubClient
+    gate_hub: AsyncHubClient
     hub_url: str
     widget_url: str
     strict_url: str
@@ -66,10 +68,13 @@ async def running_demo(*, fixed_ports: bool, refresh_interval: float = 1.0) -> A
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatekeeper-demo-")))
         hub_app = create_hub(directory / "hub.sqlite", pepper=secrets.token_hex(32))
         hub_url = await stack.enter_async_context(serving(hub_app, hub_listener))
-        token = await hub_app.state.hub.tokens.mint("acme", name="demo")
-        hub = await stack.enter_async_context(AsyncHubClient(hub_url, token))
+        tokens = hub_app.state.hub.tokens
+        admin_token = await tokens.mint("acme", name="demo", scope="admin")
+        gate_token = await tokens.mint("acme", name="the demo's gate", scope="gate")
+        hub = await stack.enter_async_context(AsyncHubClient(hub_url, admin_token))
+        gate_hub = await stack.enter_async_context(AsyncHubClient(hub_url, gate_token))
         key = await hub.widget_keys.create("Acme Outdoor", domain_allowlist=["localhost:*"], agent_id=AGENT_ID)
-        gate = Gatekeeper(HubSource(hub_url, token), refresh_interval=refresh_interval)
+        gate = Gatekeeper(HubSource(hub_url, gate_token), refresh_interval=refresh_interval)
         widget_url = await stack.enter_async_context(serving(widget_service(gate), widget_listener))
         strict = widget_service(gate, CorsPolicy(preflight="strict"))
         strict_url = await stack.enter_async_context(serving(strict, strict_listener))
@@ -81,13 +86,14 @@ async def running_demo(*, fixed_ports: bool, refresh_interval: float = 1.0) -> A
         await stack.enter_async_context(serving(site, site_listener))
         yield Demo(
             hub,
+            gate_hub,
             hub_url,
             widget_url,
             strict_url,
             allowed_url,
             refused_url,
             key,
-            _headers_file(directory, token),
+            _headers_file(directory, admin_token),
             refresh_interval,
         )
 

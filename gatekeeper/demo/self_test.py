@@ -9,6 +9,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from gatekeeper.demo.running import Demo
+from gatekeeper.errors import HubPermissionError
 
 __all__ = ("self_test",)
 
@@ -136,6 +137,15 @@ class _Checks:
         response = await self.config(self.demo.allowed_url, created.public_key)
         _require(_reason(response) == "allowed", response.text)
 
+    async def least_privilege(self) -> None:
+        """The gate's token can read the list, and change no key."""
+        await self.demo.gate_hub.widget_keys.list()
+        try:
+            await self.demo.gate_hub.widget_keys.update(self.demo.key.id, disabled=True)
+        except HubPermissionError:
+            return
+        _require(condition=False, seen="it disabled the key")
+
     async def deleted(self) -> None:
         """A key that was deleted at the hub is unknown."""
         await self.demo.hub.widget_keys.delete(self.demo.key.id)
@@ -174,6 +184,7 @@ async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
             checks.enabled_again,
             checks.newly_allowed,
             checks.new_key,
+            checks.least_privilege,
             checks.deleted,
         ):
             problem = await _outcome(check)

@@ -460,7 +460,7 @@ async def test_a_gate_over_a_file_follows_it(tmp_path: Path) -> None:
 @asyncio_only
 async def test_a_gate_follows_the_reference_hub(tmp_path: Path) -> None:
     with served_hub(tmp_path) as served, HubClient(served.url, served.token) as client:
-        async with Gatekeeper(HubSource(served.url, served.token), unknown_key_wait=5) as gate:
+        async with Gatekeeper(HubSource(served.url, served.gate_token), unknown_key_wait=5) as gate:
             created = await anyio.to_thread.run_sync(
                 lambda: client.widget_keys.create("shop", domain_allowlist=["acme.com"], agent_id="agent-7")
             )

@@ -154,7 +154,7 @@ async def test_the_reference_hub_lists_what_was_reported(tmp_path: Path) -> None
             used = client.widget_keys.create("used", domain_allowlist=["acme.com"])
             unused = client.widget_keys.create("unused", domain_allowlist=["acme.com"])
         for _ in range(2):
-            async with Gatekeeper(HubSource(real.url, real.token, timeout=60)) as gate:
+            async with Gatekeeper(HubSource(real.url, real.gate_token, timeout=60)) as gate:
                 for _ in range(3):
                     assert gate.decide(used.public_key, ORIGIN).allowed
         async with httpx.AsyncClient(headers={"authorization": f"Bearer {real.token}"}) as http:
