@@ -14,6 +14,7 @@ __all__ = (
     "PATH",
     "answer",
     "get",
+    "get_in_frame",
     "headerless_app",
     "mere_app",
     "preflight",
@@ -55,6 +56,13 @@ def get(
     own = {b"data-client-key": key, b"origin": origin, b"referer": referer}
     headers = [(name, own.get(name, value)) for name, value in HEADERS]
     return _scope("GET", query, [(name, value) for name, value in headers if value is not None])
+
+
+def get_in_frame(grant: bytes) -> dict[str, Any]:
+    """The scope of that GET by the widget's own frame."""
+    names = {b"data-client-key": (b"data-client-grant", grant), b"sec-fetch-site": (b"sec-fetch-site", b"same-origin")}
+    headers = [names.get(name, (name, value)) for name, value in HEADERS if name != b"origin"]
+    return _scope("GET", b"", headers)
 
 
 def preflight(origin: bytes) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks import keys
-from benchmarks.asgi import get, headerless_app, mere_app, preflight, widget_app
+from benchmarks.asgi import get, get_in_frame, headerless_app, mere_app, preflight, widget_app
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
 from tests.support.cases import CASES, Case
 
-__all__ = ("KINDS", "MANY", "ORIGIN", "Contender", "Name", "allowed", "answered", "flat")
+__all__ = ("KINDS", "MANY", "ORIGIN", "Contender", "Name", "allowed", "answered", "flat", "granted")
 
 KEY = keys.client_key(0).encode()
 ORIGIN = keys.origin(0).encode()
@@ -145,6 +145,19 @@ def flat(by_keys: dict[int, Gatekeeper], by_entries: dict[int, Gatekeeper]) -> I
 
         yield ("entries", f"{entries}"), Contender(GatekeeperMiddleware(mere_app, gate), same)
         yield ("entries", f"{entries}, bare"), Contender(mere_app, same)
+
+
+def granted(gate: Gatekeeper, grant: bytes) -> Iterator[tuple[Name, Contender]]:
+    """Requests with a key and with a grant, which a gate with frames allows."""
+    framed = GatekeeperMiddleware(mere_app, gate, frames=("/embed",))
+    yield ("grant", "with a key, bare"), Contender(mere_app, lambda _: get(key=KEY, origin=ORIGIN))
+    yield (
+        ("grant", "with a key, no frames"),
+        Contender(GatekeeperMiddleware(mere_app, gate), lambda _: get(key=KEY, origin=ORIGIN)),
+    )
+    yield ("grant", "with a key"), Contender(framed, lambda _: get(key=KEY, origin=ORIGIN))
+    yield ("grant", "with a grant, bare"), Contender(mere_app, lambda _: get_in_frame(grant))
+    yield ("grant", "with a grant"), Contender(framed, lambda _: get_in_frame(grant))
 
 
 def _scope_of(case: Case, _: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "exempt paths": (("if self._exempt is not None and self._exempt.covers(scope):", "if False:"),),
     "a key in the query": (("if query:", "if False:"),),
-    "frame_ancestors": (("if self._frame_ancestors:", "if False:"),),
+    "frames": (("if frames is not None:", "if False:"), ("if identity is None or frames is None:", "if True:")),
     "the deadline of a remembered decision": (
         ("if remembered is not None and self._clock() < memo.deadline:", "if remembered is not None:"),
     ),

@@ -18,7 +18,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,12 @@ from benchmarks import contenders, keys, script
 from benchmarks.asgi import BATCH, answer, get, mere_app, receive, send
 from benchmarks.contenders import KINDS, MANY, ORIGIN, Contender, Name
 from benchmarks.script import Figures, parameter
-from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, Reason
+from gatekeeper import Decision, FileSource, Gatekeeper, GatekeeperMiddleware, Reason
+from gatekeeper.gate.page import read_page
 from gatekeeper.index.key_index import MAX_COMPILED
 from tests.support.cases import ROWS
 
+WILD = keys.client_key(2_000_003)  # a key that allows many pages
 SMALL = 1000  # keys of the account, except in the comparison by the number of keys
 KNOWN = MAX_COMPILED // 2  # keys of first sights; all are still known when another page uses them
 
@@ -76,6 +78,7 @@ async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStac
             FileSource(rows, account=keys.ACCOUNT),
             refresh_interval=86_000.0,
             fetch_timeout=600.0,
+            grant_secrets=["0123456789abcdef"],
             **{"start_timeout": 600.0, "clock": standing_clock, **options},
         )
         return await stack.enter_async_context(gate)
@@ -85,7 +88,8 @@ async def gates_of(parameters: Parameters, directory: Path, stack: AsyncExitStac
         path.write_text(json.dumps(rows), encoding="utf-8")
         return path
 
-    ready = await started(written("ready", [*map(keys.row, range(SMALL)), *ROWS]))
+    wild = keys.row(2_000_003) | {"domain_allowlist": ["*.wild.example"], "disabled_at": None}
+    ready = await started(written("ready", [*map(keys.row, range(SMALL)), *ROWS, wild]))
     for number in range(4):  # use up the fetches for unknown keys
         await ready.check(keys.client_key(90_000_000 + number), ORIGIN)
     states = {
@@ -128,6 +132,8 @@ async def _measure(parameters: Parameters) -> Figures:
         asked = dict(contenders.allowed(states["ready"], parameters.cors_origins))
         asked |= contenders.answered(states)
         asked |= contenders.flat(gates["keys"], gates["entries"])
+        grants = await _grants(states["ready"])
+        asked |= contenders.granted(states["ready"], grants[0])
         await check_answers(asked)
         taken: Taken = {name: [] for name in asked}
         gc.collect()
@@ -136,9 +142,12 @@ async def _measure(parameters: Parameters) -> Figures:
         for name in script.interleaved(asked, parameters.rounds):
             taken[name].append(await time_of(asked[name], parameters.requests))
             gc.collect(1)
+        sights = _each(
+            [(None, grant) for grant in grants[1:]], lambda _, grant: states["ready"].decide(None, None, grant=grant)
+        )
         long = {shape: await _long(states["ready"], repeated, parameters.rounds) for shape, repeated in LONG_QUERIES.items()}
         gc.enable()
-    return _figures(taken) | {"first_sight_us": first, "long_query_ms": long}
+    return _figures(taken) | {"first_sight_us": first, "first_sight_of_a_grant_us": sights, "long_query_ms": long}
 
 
 def measure(parameters: Parameters) -> Figures:
@@ -177,16 +186,30 @@ def _first_sights(size: int, gate: Gatekeeper) -> dict[str, dict[str, float]]:
     of_key = [(keys.client_key(number), keys.origin(number)) for number in chosen]
     # Two in three keys have a wildcard.
     of_page = [(key, page.replace("//", "//www.")) for number, (key, page) in zip(chosen, of_key, strict=True) if number % 3]
-    return {"key": _each(of_key, gate), "page": _each(of_page, gate)}
+    return {"key": _each(_encoded(of_key), gate.decide), "page": _each(_encoded(of_page), gate.decide)}
 
 
-def _each(pairs: list[tuple[str, str]], gate: Gatekeeper) -> dict[str, float]:
+def _encoded(pairs: list[tuple[str, str]]) -> list[tuple[bytes | None, bytes]]:
+    return [(key.encode(), origin.encode()) for key, origin in pairs]
+
+
+async def _grants(gate: Gatekeeper) -> list[bytes]:
+    """Grants for pages of one key, each for another page."""
+    given = []
+    for number in range(10 * BATCH):
+        page = read_page(ORIGIN if number == 0 else b"https://shop-%d.wild.example" % number, None)
+        decision = await gate.grant(contenders.KEY if number == 0 else WILD.encode(), page)
+        given.append((decision.grant or "").encode())
+    return given
+
+
+def _each(pairs: list[tuple[bytes | None, bytes]], decide: Callable[[Any, bytes], Decision]) -> dict[str, float]:
     means = []
     for first in range(0, len(pairs), BATCH):
-        batch = [(key.encode(), origin.encode()) for key, origin in pairs[first : first + BATCH]]
+        batch = [(key, bytes(bytearray(text))) for key, text in pairs[first : first + BATCH]]
         begun = time.perf_counter_ns()
-        for key, page in batch:
-            gate.decide(key, page)
+        for key, text in batch:
+            decide(key, text)
         means.append((time.perf_counter_ns() - begun) / len(batch) / 1000)
     return script.spread(means)
 
@@ -206,6 +229,7 @@ def _figures(taken: Taken) -> Figures:
         "preflight": {"taken_ns": preflights, "of_cors": of_cors},
         "refused": {"CORSMiddleware_ns": cors, "reasons": refused},
         "flat": {kind: _flat(taken, kind) for kind in ("keys", "entries")},
+        "grant": _granted(taken),
     }
 
 
@@ -225,6 +249,16 @@ def _flat(taken: Taken, kind: str) -> Figures:
         number: {"added_ns": each, "of_least": each["median"] / added[numbers[0]]["median"]}
         for number, each in added.items()
     }
+
+
+def _granted(taken: Taken) -> Figures:
+    with_key = _added(taken, "grant", "with a key", "with a key, bare")
+    by_name = {
+        "with a key, no frames": _added(taken, "grant", "with a key, no frames", "with a key, bare"),
+        "with a key": with_key,
+        "with a grant": _added(taken, "grant", "with a grant", "with a grant, bare"),
+    }
+    return {name: {"added_ns": each, "of_key": each["median"] / with_key["median"]} for name, each in by_name.items()}
 
 
 def _added(taken: Taken, kind: str, name: str, bare: str) -> dict[str, float]:
@@ -263,6 +297,11 @@ def tables(figures: Figures) -> Iterator[script.Table]:
             (what, "added µs (quartiles)", "x least"),
             [(f"{int(number):,}", _us(each["added_ns"]), f"{each['of_least']:.2f}") for number, each in by_number.items()],
         )
+    yield script.table(
+        f"a gate with frames; first sight of a grant: {figures['first_sight_of_a_grant_us']['median']:.1f} µs",
+        ("a request", "added µs (quartiles)", "x key"),
+        [(name, _us(each["added_ns"]), f"{each['of_key']:.2f}") for name, each in figures["grant"].items()],
+    )
     yield script.table(
         "first sight",
         ("keys", "of a key, µs", "of a page of a known key, µs"),

@@ -87,6 +87,8 @@ def test_overhead_has_every_kind_of_request_and_every_reason(results: Path) -> N
         assert {"floor", "gatekeeper", "CORSMiddleware"} <= set(by_name)
     assert {"asgi-cors", "BaseHTTPMiddleware", "CORSMiddleware, regex"} <= set(figures["allowed"]["header key"])
     assert len(figures["refused"]["reasons"]) == 15
+    assert set(figures["grant"]) == {"with a key, no frames", "with a key", "with a grant"}
+    assert figures["first_sight_of_a_grant_us"]["median"] > 0
     assert all(each["taken_ns"]["median"] > 0 for each in figures["refused"]["reasons"].values())
     assert set(figures["flat"]["keys"]) == {"100", "1000"}
     assert "percent signs" in figures["long_query_ms"]

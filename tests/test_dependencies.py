@@ -31,7 +31,8 @@ def without_zeros(release: str) -> str:
 
 
 def test_the_core_needs_these_packages_and_no_others() -> None:
-    assert set(bounds()) == {"anyio", "cachetools", "httpx", "idna", "msgspec", "starlette", "tenacity", "tldextract"}
+    needed = {"anyio", "cachetools", "httpx", "idna", "itsdangerous", "msgspec", "starlette", "tenacity", "tldextract"}
+    assert set(bounds()) == needed
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -1,7 +1,7 @@
 """Reason, Decision: may this page use this key, and why."""
 
 from enum import Enum, StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -25,9 +25,13 @@ class Reason(StrEnum):
 
     NOT_READY = "not_ready"
     EXPIRED = "expired"
+    NOT_FRAMED = "not_framed"
     KEY_MISSING = "key_missing"
     KEY_MALFORMED = "key_malformed"
     KEY_CONFLICT = "key_conflict"
+    GRANT_FOREIGN = "grant_foreign"
+    GRANT_INVALID = "grant_invalid"
+    GRANT_EXPIRED = "grant_expired"
     KEY_UNKNOWN = "key_unknown"
     KEY_AMBIGUOUS = "key_ambiguous"
     KEY_DISABLED = "key_disabled"
@@ -57,6 +61,9 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         add: the entry that would allow the page, where adding one is what helps.
         problem: what is wrong with the value that the reason names, where that can be said.
         retry_after: seconds after which to ask again, where that can help.
+        via: what named the page: "origin", "referer" or "grant"; None if nothing did.
+        grant: the grant for the frame's own requests: of a frame's document, and where the grant of a request is past half
+            its life. The `repr` does not show it.
     """
 
     reason: Reason
@@ -67,6 +74,17 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     add: str | None = None
     problem: str | None = None
     retry_after: int | None = None
+    via: Literal["origin", "referer", "grant"] | None = None
+    grant: str | None = None
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Decision({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Hide the grant, from rich tracebacks, too. msgspec would show every field."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list((shown | {"grant": self.grant and "…"}).items())
 
     @property
     def allowed(self) -> bool:
@@ -98,6 +116,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         return _TEXTS[self.reason].detail.format(
             key="" if self.last8 is None else f" {mask(self.last8)}",
             origin="this page" if self.origin is None else self.origin,
+            page="not known" if self.origin is None else self.origin,
             mend=mend,
             problem="" if self.problem is None else f": {self.problem}",
             retry_after="soon" if self.retry_after is None else f"in {self.retry_after} s",
@@ -147,6 +166,12 @@ _TEXTS = {
         "The list of widget keys could not be renewed for too long, so no key is trusted any more. "
         "The operator of the widget has to look at its connection to the hub. Try again {retry_after}.",
     ),
+    Reason.NOT_FRAMED: _Text(
+        403,
+        "Not in a frame",
+        "This is the document of a widget's frame, and only a page that embeds it in an iframe can open it. "
+        "Open the page on which the widget is.",
+    ),
     Reason.KEY_MISSING: _Text(
         400,
         "No client key",
@@ -162,6 +187,25 @@ _TEXTS = {
         400,
         "Two different client keys",
         "The request names two different client keys. Send one, in the header or in the query.",
+    ),
+    Reason.GRANT_FOREIGN: _Text(
+        403,
+        "A grant of another site",
+        "A grant counts only in requests of the widget's own frame, and the page of this one is {page}. "
+        "Scripts on a customer's page send the client key. If the frame or the service has another public host name, "
+        "its operator has to list it in own_origins.",
+    ),
+    Reason.GRANT_INVALID: _Text(
+        403,
+        "Not a grant",
+        "The request sends a grant that this service has not signed, or that has been changed. Load the page with the "
+        "widget again. If that does not help, all servers of the widget need the same secrets.",
+    ),
+    Reason.GRANT_EXPIRED: _Text(
+        403,
+        "The grant has ended",
+        "The grant of the widget's frame does not count any more: its time is over, or the allowed domains of the widget "
+        "key{key} have changed. Load the page with the widget again.",
     ),
     Reason.KEY_UNKNOWN: _Text(
         403,
@@ -224,6 +268,6 @@ _TEXTS = {
 _ADVISE_AN_ENTRY = frozenset({Reason.ALLOWLIST_EMPTY, Reason.ORIGIN_NOT_ALLOWED})
 _OWN_FRAME = (
     "{origin} is the widget's own host: the request comes from the widget's own frame, and does not say which page embeds "
-    "it. Do not allow this host, or every page could use the key. Make the request in the script on the customer's page: "
+    "it. Do not allow this host, or every page could use the key. Send the frame's grant in place of the key: "
     'see "Frames" in the reference of gatekeeper.web.'
 )

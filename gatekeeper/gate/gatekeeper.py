@@ -3,8 +3,9 @@
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,9 +13,10 @@ from typing import Any, Self
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
-from gatekeeper.gate.memo import Memos, Remembered, memo_key
+from gatekeeper.gate.granting import Granting, grant_problems, grants_of
+from gatekeeper.gate.memo import Memos, Remembered, may_be_remembered
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
-from gatekeeper.gate.page import RequestIdentity, read_page
+from gatekeeper.gate.page import Page, RequestIdentity, identity_of, read_page
 from gatekeeper.index.enabled_origins import EnabledOrigins
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
@@ -27,6 +29,8 @@ from gatekeeper.sync.sources import Source, StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
 
 __all__ = ("Gatekeeper",)
+
+GRANT_PARTS = 4  # of the identity of a request that sends a grant
 
 
 class Gatekeeper:
@@ -48,6 +52,8 @@ class Gatekeeper:
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
         usage_interval: seconds between two reports to the hub on which keys were used, at least; 0 for none.
+        grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
+        grant_lifetime: seconds for which a grant counts, at most 12 hours.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
         sleep: waits for seconds, between two fetches.
@@ -77,6 +83,8 @@ class Gatekeeper:
         fetch_timeout: float = 30.0,
         close_streams_on_revoke: bool = True,
         usage_interval: float = 30.0,
+        grant_secrets: Sequence[str] | None = None,
+        grant_lifetime: float = 900.0,
         clock: Clock = boot_clock,
         wall_clock: Clock = time.time,
         sleep: Sleep = boot_sleep,
@@ -98,6 +106,7 @@ class Gatekeeper:
             *_problems(source, key_prefix),
             *sync_options.problems(),
             *negative(unknown_key_wait=unknown_key_wait, start_timeout=start_timeout),
+            *grant_problems(grant_secrets, grant_lifetime),
         ):
             raise ConfigError(problems)
         self.https_only = https_only
@@ -114,7 +123,9 @@ class Gatekeeper:
             on_deadline=memos.renew,
             take_used_keys=memos.take_used_keys,
         )
-        self._decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
+        self._decider = decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
+        grants = grants_of(source, grant_secrets, self._index.account, grant_lifetime)
+        self._granting = Granting(grants, decider, self._index, clock=clock, wall_clock=wall_clock)
         self._streams: PerLoop[OpenStreams] | None = None
         if close_streams_on_revoke and not sync.is_static:
             self._streams = PerLoop("gatekeeper: the open streams of this event loop", self._new_streams)
@@ -154,18 +165,22 @@ class Gatekeeper:
         origin: str | bytes | Conflict | None,
         *,
         referer: str | bytes | Conflict | None = None,
+        grant: str | bytes | Conflict | None = None,
     ) -> Decision:
         """Decide from what is in memory, without waiting.
 
         Args:
             client_key: the key that the request names; None where it names none.
-            origin: the value of its Origin header; None where there is none.
+            origin: the value of its Origin header; None where there is none. Beside a grant, None says that the request is
+                known to come from the widget's own frame; with any other value the grant is foreign.
             referer: the value of its Referer header, which counts only where there is no Origin.
+            grant: the grant that the request sends in place of a key and a page.
 
         Returns:
             The decision. Nothing is raised, whatever the arguments are.
         """
-        return self.memos.use(self._remembered(_bytes(client_key), _bytes(origin), _bytes(referer)))
+        identity = identity_of(_bytes(client_key), _bytes(origin), _bytes(referer), _bytes(grant))
+        return self.memos.use(self._remembered(identity))
 
     async def check(
         self,
@@ -173,6 +188,7 @@ class Gatekeeper:
         origin: str | bytes | Conflict | None,
         *,
         referer: str | bytes | Conflict | None = None,
+        grant: str | bytes | Conflict | None = None,
     ) -> Decision:
         """Decide as `decide` does, after waiting for a fresher list if needed.
 
@@ -183,24 +199,38 @@ class Gatekeeper:
             client_key: as for `decide`.
             origin: as for `decide`.
             referer: as for `decide`.
+            grant: as for `decide`.
 
         Returns:
             The decision.
         """
-        refresher = await self._started()
-        if refresher is not None and self._sync.is_overdue:
-            await refresher.schedule.catch_up(self._unknown_key_wait)
-        key, origin, referer = _bytes(client_key), _bytes(origin), _bytes(referer)
-        remembered = self._remembered(key, origin, referer)
-        if (
-            remembered.decision.reason is Reason.KEY_UNKNOWN
-            and refresher is not None
-            and self._unknown_key_wait
-            and self._decider.may_become_known(key)
-            and await refresher.refresh_for_unknown_key(self._unknown_key_wait)
-        ):
-            remembered = self._remembered(key, origin, referer)
-        return self.memos.use(remembered)
+        return await self.check_request(identity_of(_bytes(client_key), _bytes(origin), _bytes(referer), _bytes(grant)))
+
+    async def check_request(self, identity: RequestIdentity) -> Decision:
+        """Decide as `check` does on a request whose values are put together.
+
+        Args:
+            identity: what the request sends.
+        """
+        return await self._check(identity[0], partial(self._remembered, identity))
+
+    async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:
+        """Decide as `check` does on a page that holds a frame.
+
+        Args:
+            client_key: as for `decide`.
+            page: the page.
+
+        Returns:
+            The decision. If it allows the page, it has a grant.
+        """
+        decide = partial(self._decider.decide, client_key, page)
+        return self._granting.give(await self._check(client_key, lambda: Remembered(decide())))
+
+    @property
+    def grant_lifetime(self) -> float | None:
+        """Seconds for which a grant counts; None without a secret."""
+        return None if self._granting.grants is None else self._granting.grants.lifetime
 
     async def start(self) -> None:
         """Start the gate, and wait for the first list.
@@ -247,7 +277,7 @@ class Gatekeeper:
 
     def allowlist(self, key: WidgetKey) -> Allowlist | None:
         """The compiled allowlist of a key; None if the key is gone."""
-        known = self._index.get(key)
+        known = self._index.get(key.last8, key.id)
         return None if known is None else known.allowlist
 
     def enabled_origins(self) -> EnabledOrigins:
@@ -273,18 +303,31 @@ class Gatekeeper:
         """The refresher of this event loop, started if it does not run."""
         return await self._lifecycle.started(wait=not self._sync.freshness.has_list)
 
-    def _remembered(
-        self, key: bytes | Conflict | None, origin: bytes | Conflict | None, referer: bytes | Conflict | None
-    ) -> Remembered:
-        referer = referer if origin is None else None
-        memo = self.memos.current
-        what = memo_key(key, origin, referer) if self.clock() < memo.deadline else None
-        if what is not None and (remembered := memo.find(what)) is not None:
+    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
+        """Decide after the waits that help, and count the request."""
+        refresher = await self._started()
+        if refresher is not None and self._sync.is_overdue:
+            await refresher.schedule.catch_up(self._unknown_key_wait)
+        remembered = decide()
+        if (
+            remembered.decision.reason is Reason.KEY_UNKNOWN
+            and refresher is not None
+            and self._unknown_key_wait
+            and self._decider.may_become_known(key)
+            and await refresher.refresh_for_unknown_key(self._unknown_key_wait)
+        ):
+            remembered = decide()
+        return self.memos.use(remembered)
+
+    def _remembered(self, identity: RequestIdentity) -> Remembered:
+        memo, now = self.memos.current, self.clock()
+        is_remembered = now < memo.deadline and may_be_remembered(identity)
+        if is_remembered and (remembered := memo.find(identity, now)) is not None:
             return remembered
-        remembered = Remembered(self._decider.decide(key, read_page(origin, referer)))
+        remembered = self._granting.decide(identity) if _has_grant(identity) else Remembered(self._decide_again(identity))
         # Remember only decisions about known keys: unknown ones could fill the memo.
-        if what is not None and remembered.decision.key is not None:
-            memo.remember(what, remembered)
+        if is_remembered and remembered.decision.key is not None:
+            memo.remember(identity, remembered)
         return remembered
 
     def _new_streams(self) -> OpenStreams:
@@ -300,6 +343,8 @@ class Gatekeeper:
 
     def _decide_again(self, identity: RequestIdentity) -> Decision:
         """Decide without the memo, which another event loop may be dropping."""
+        if _has_grant(identity):
+            return self._granting.decide_again(identity)
         key, origin, *referer = identity
         return self._decider.decide(key, read_page(origin, *(referer or (None,))))
 
@@ -317,6 +362,10 @@ class Gatekeeper:
     def _after_fork(self) -> None:
         self._index.after_fork()
         self.memos.after_fork()
+
+
+def _has_grant(identity: RequestIdentity) -> bool:
+    return len(identity) == GRANT_PARTS
 
 
 def _bytes(value: str | bytes | Conflict | None) -> bytes | Conflict | None:

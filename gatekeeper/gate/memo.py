@@ -5,10 +5,12 @@ from collections import Counter
 from itertools import chain, islice
 from threading import Lock
 
-from gatekeeper.gate.decisions import Conflict, Decision, Reason
+from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.grants import MAX_GRANT_LENGTH
+from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 
-__all__ = ("Memo", "MemoKey", "Memos", "Remembered", "Tally", "memo_key")
+__all__ = ("Memo", "Memos", "Remembered", "Tally", "may_be_remembered")
 
 # An entry takes about 0.5 KB, and any client can fill the memo, so it grows by 5 MB at most (benchmarks.floods). Allowed and
 # refused decisions are kept apart, so that a flood of foreign pages evicts no allowed one.
@@ -17,23 +19,25 @@ MOST_REFUSED = 2_000
 # Decisions that are evicted together: a dict skips all deleted entries each time that its first item is asked for.
 ROOM = 64
 
-# (client key, origin), or (client key, None, referer)
-MemoKey = tuple[bytes | Conflict | None, bytes | Conflict | None] | tuple[bytes, None, bytes]
-
 
 class Remembered:
     """A decision, and the number of requests that it has answered.
 
-    Attributes:
+    Args:
         decision: the decision.
+        until: the moment, by the gate's clock, from which on it does not hold; for a grant, which changes with time.
+
+    Attributes:
+        decision, until: as given.
         uses: the requests that are not counted in a tally yet.
         is_kept: whether a memo holds it, and counts its uses later.
     """
 
-    __slots__ = ("decision", "is_kept", "uses")
+    __slots__ = ("decision", "is_kept", "until", "uses")
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Decision, until: float = math.inf) -> None:
         self.decision = decision
+        self.until = until
         self.uses = 0
         self.is_kept = False
 
@@ -91,8 +95,8 @@ class Memo:
         room: int = ROOM,
     ) -> None:
         self.deadline = deadline
-        self.allowed: dict[MemoKey, Remembered] = {}
-        self.refused: dict[MemoKey, Remembered] = {}
+        self.allowed: dict[RequestIdentity, Remembered] = {}
+        self.refused: dict[RequestIdentity, Remembered] = {}
         self._tally = tally
         self._most_allowed = most_allowed
         self._most_refused = most_refused
@@ -102,11 +106,17 @@ class Memo:
     def __len__(self) -> int:
         return len(self.allowed) + len(self.refused)
 
-    def find(self, key: MemoKey) -> Remembered | None:
-        """The decision about such a request; None if there is none."""
-        return self.allowed.get(key) or self.refused.get(key)
+    def find(self, identity: RequestIdentity, now: float) -> Remembered | None:
+        """The decision about such a request, if one holds now."""
+        found = self.allowed.get(identity) or self.refused.get(identity)
+        return found if found is not None and now < found.until else None
 
-    def remember(self, key: MemoKey, remembered: Remembered) -> None:
+    def find_allowed(self, identity: RequestIdentity, now: float) -> Remembered | None:
+        """The decision that allows such a request, if one holds now."""
+        found = self.allowed.get(identity)
+        return found if found is not None and now < found.until else None
+
+    def remember(self, identity: RequestIdentity, remembered: Remembered) -> None:
         """Keep a decision: best effort."""
         is_allowed = remembered.decision.allowed
         kept, most = (self.allowed, self._most_allowed) if is_allowed else (self.refused, self._most_refused)
@@ -117,7 +127,9 @@ class Memo:
                 if len(kept) >= most:
                     for oldest in list(islice(kept, self._room)):
                         self._tally.add(kept.pop(oldest))
-                kept[key] = remembered
+                if (replaced := kept.get(identity)) is not None:  # it does not hold any more
+                    self._tally.add(replaced)
+                kept[identity] = remembered
                 remembered.is_kept = True
             finally:
                 self._lock.release()
@@ -178,14 +190,11 @@ class Memos:
         self.current = Memo(self._tally, -math.inf)
 
 
-def memo_key(
-    key: bytes | Conflict | None, origin: bytes | Conflict | None, referer: bytes | Conflict | None
-) -> MemoKey | None:
-    """The key of a decision; None for an odd request."""
-    if not isinstance(key, bytes):
-        return None
-    if isinstance(origin, bytes):
-        return (key, origin) if len(origin) <= MAX_ORIGIN_LENGTH else None
-    if origin is None and isinstance(referer, bytes):
-        return (key, None, referer) if len(referer) <= MAX_ORIGIN_LENGTH else None
-    return None
+def may_be_remembered(identity: RequestIdentity) -> bool:
+    """Whether a request has bounded values and no conflicts."""
+    key, origin, *rest = identity
+    grant = rest[1] if len(rest) > 1 else None
+    if grant is not None:
+        return isinstance(grant, bytes) and len(grant) <= MAX_GRANT_LENGTH and key is None and origin is None
+    page = rest[0] if origin is None and rest else origin
+    return isinstance(key, bytes) and isinstance(page, bytes) and len(page) <= MAX_ORIGIN_LENGTH

@@ -93,14 +93,15 @@ class KeyIndex:
             return key if digest is None or digest == client_key.sha256() else "unknown"
         return self._resolve_collision(self._suffix_collisions.get(last8, {}), client_key)
 
-    def get(self, widget_key: WidgetKey) -> IndexedKey | None:
+    def get(self, last8: str, row_id: str) -> IndexedKey | None:
         """Return the current version of a key; None if it was removed.
 
         Args:
-            widget_key: an earlier version of the key.
+            last8: its last 8 characters.
+            row_id: its id.
         """
-        packed = self.candidate(widget_key.last8, widget_key.id)
-        return None if packed is None or id_of(packed) != widget_key.id else self._get_compiled(packed)
+        packed = self.candidate(last8, row_id)
+        return None if packed is None or id_of(packed) != row_id else self._get_compiled(packed)
 
     def ambiguous(self) -> tuple[str, ...]:
         """Return the last 8 characters of the client keys that are ambiguous."""

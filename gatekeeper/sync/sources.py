@@ -30,6 +30,7 @@ __all__ = (
     "Basis",
     "FileSource",
     "FullList",
+    "HoldsToken",
     "HubSource",
     "NeverChanges",
     "ReportsUsage",
@@ -146,6 +147,15 @@ class ReportsUsage(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsToken(Protocol):
+    """A source with a token, which all its gates share."""
+
+    def last_token(self) -> str:
+        """The token that was used last."""
+        ...
+
+
 class HubSource:
     """The hub's list endpoint.
 
@@ -178,10 +188,11 @@ class HubSource:
         http: MakeHttp | None = None,
     ) -> None:
         self._token = token if callable(token) else lambda: token
-        self.account = account or account_of(self._token())
+        self._last_token = self._token()
+        self.account = account or account_of(self._last_token)
         self.suffix_field = suffix_field
         self.token_scope: TokenScope | None = None
-        require_hub(base_url, self._token(), account)
+        require_hub(base_url, self._last_token, account)
         RowReader(suffix_field)
         self._base_url = base_url
         self._max_list = max_list
@@ -192,6 +203,10 @@ class HubSource:
     def fingerprint(self) -> str:
         """See Source."""
         return hashlib.blake2b(f"{self._base_url}\n{self._token()}".encode(), digest_size=16).hexdigest()
+
+    def last_token(self) -> str:
+        """The token that was used last."""
+        return self._last_token
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
@@ -228,13 +243,16 @@ class HubSource:
         """A function that makes clients with the current token."""
         async with aclosing(self._make_http()) as http:
 
-            def client() -> AsyncHubClient:
+            def make_client() -> AsyncHubClient:
+                token = self._token()
                 try:
-                    return self._client(self._token(), http=http)
+                    client = self._client(token, http=http)
                 except ConfigError as error:
                     raise SourceError(f"the hub's token cannot be used: {error}") from error
+                self._last_token = token
+                return client
 
-            yield client
+            yield make_client
 
 
 class FileSource:

@@ -1,13 +1,14 @@
 """A decision as a response: status, headers and body, for any server."""
 
 from collections.abc import Iterable
+from html import escape
 from typing import NamedTuple
 
 from gatekeeper.gate.decisions import Conflict, Decision
 from gatekeeper.web.cors import PUBLIC, CorsHeaders
-from gatekeeper.web.request import Header
+from gatekeeper.web.request import Header, is_at
 
-__all__ = ("Answer", "problem", "refusal")
+__all__ = ("Answer", "document", "problem", "refusal")
 
 
 class Answer(NamedTuple):
@@ -52,7 +53,7 @@ def problem(decision: Decision, headers: Iterable[Header] = (), *, host: bytes |
     Returns:
         The answer, which caches must not store.
     """
-    body = decision.problem_json(from_own_frame=host is not None and _is_at(host, decision.origin))
+    body = decision.problem_json(from_own_frame=host is not None and is_at(host, decision.origin or ""))
     answered = [
         *headers,
         (b"content-type", b"application/problem+json"),
@@ -65,8 +66,47 @@ def problem(decision: Decision, headers: Iterable[Header] = (), *, host: bytes |
     return Answer(decision.status, answered, body)
 
 
-def _is_at(host: bytes, origin: str | None) -> bool:
-    """Whether an origin is at this host and port, whatever its scheme: a proxy may have ended TLS."""
-    scheme, _, authority = (origin or "").partition("://")
-    port = {"https": ":443", "http": ":80"}.get(scheme, "")
-    return authority != "" and host.decode("latin-1").strip().lower() in {authority, authority + port}
+def document(decision: Decision) -> Answer:
+    """A refusal as HTML, in place of a frame document.
+
+    Any page may frame it: its owner has to see why the widget is missing.
+
+    Args:
+        decision: the decision that refuses the document.
+
+    Returns:
+        The answer, which caches must not store.
+    """
+    text = {"title": decision.title, "detail": decision.detail, "reason": decision.reason}
+    body = _DOCUMENT.format_map({name: escape(value) for name, value in text.items()}).encode()
+    answered = [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-length", str(len(body)).encode("ascii")),
+        (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+        (b"cache-control", b"no-store"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    if decision.retry_after is not None:
+        answered.append((b"retry-after", str(decision.retry_after).encode("ascii")))
+    return Answer(decision.status, answered, body)
+
+
+# Readable in a frame of 280 pixels: the text wraps anywhere, and nothing has a width of its own.
+_DOCUMENT = """\
+<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ margin: 1rem; font: 14px/1.5 system-ui, sans-serif; color: #222; background: #fff; overflow-wrap: anywhere }}
+h1 {{ margin: 0 0 .5rem; font-size: 1rem }}
+p {{ margin: 0 0 .5rem }}
+code {{ color: #666 }}
+</style>
+<h1>{title}</h1>
+<p>{detail}</p>
+<p><code>{reason}</code></p>
+</html>
+"""

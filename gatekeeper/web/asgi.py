@@ -13,9 +13,10 @@ from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, read_page
-from gatekeeper.web.answers import Answer, problem, refusal
+from gatekeeper.web.answers import Answer, document, problem, refusal
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
-from gatekeeper.web.request import ExemptPaths, exempt_problems, has_header, key_in_query, single_header
+from gatekeeper.web.frames import VARIES_BY, Frames, frame_problems, grant_answer, send_document, with_grant
+from gatekeeper.web.request import Header, Paths, has_header, path_problems, single_header, value_in_query
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
@@ -42,7 +43,10 @@ class GatekeeperMiddleware:
         cors: the CORS policy.
         exempt: paths that need no key, relative to the mount point; "/static/*" covers every path below "/static/".
         readable_denials: whether the script of a refused page may read the reason; never with credentials.
-        frame_ancestors: whether only the key's own pages may frame the app's HTML.
+        frames: paths of the documents of the widget's frames, written as for `exempt`.
+        grant_path: the path at which a page's script gets a grant for its frame; None for none.
+        own_origins: origins of the widget's frames and of the service, besides the Host that a request names.
+        frame_ancestors: whether only the key's own pages may frame the app's HTML on other paths.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -58,10 +62,17 @@ class GatekeeperMiddleware:
         cors: CorsPolicy | None = None,
         exempt: Collection[str] = (),
         readable_denials: bool = True,
+        frames: Collection[str] = (),
+        grant_path: str | None = None,
+        own_origins: Collection[str] = (),
         frame_ancestors: bool = False,
     ) -> None:
         cors = CorsPolicy() if cors is None else cors
-        if problems := tuple(_problems(gatekeeper, key_header, key_query, cors, exempt)):
+        problems = (
+            *_problems(gatekeeper, key_header, key_query, cors, exempt),
+            *frame_problems(frames, grant_path, own_origins, has_secrets=_has_secrets(gatekeeper)),
+        )
+        if problems:
             raise ConfigError(problems)
         self.app = app
         self._gate = gatekeeper
@@ -69,12 +80,15 @@ class GatekeeperMiddleware:
         self._clock = gatekeeper.clock
         self._key_header = key_header.lower().encode("ascii")
         self._key_query = key_query.encode("ascii")
-        self._cors = CorsHeaders(cors, key_header.lower())
+        takes_grants = bool(frames or grant_path or own_origins)
+        self._cors = CorsHeaders(cors, key_header.lower(), varies_by=VARIES_BY if takes_grants else ())
         self._gained = self._cors.allowed
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
-        self._exempt = ExemptPaths(exempt) if exempt else None
+        self._exempt = Paths(exempt) if exempt else None
         self._readable_denials = readable_denials
-        self._frame_ancestors = frame_ancestors
+        self._frames = None
+        if takes_grants or frame_ancestors:
+            self._frames = Frames(frames, grant_path, own_origins, cors, key_header.lower(), ancestors=frame_ancestors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
         """Handle one ASGI connection."""
@@ -101,18 +115,34 @@ class GatekeeperMiddleware:
             await self._preflight(scope, send, origin)
             return
         if query:
-            key = key_in_query(query, self._key_query, key)
-        identity: Any = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
+            key = value_in_query(query, self._key_query, key)
+        identity: Any = None
+        gained = self._gained
         memo = self._memos.current
-        try:
-            remembered = memo.allowed[identity]
-        except KeyError:
-            remembered = None
+        frames = self._frames
+        if frames is not None:
+            if frames.answers(scope):
+                await self._frame(frames, scope, receive, send, key, origin)
+                return
+            identity = frames.grant_identity(scope, key, origin)
+            if frames.ancestors:
+                send = self._framing(scope, send)
+        if identity is None or frames is None:
+            identity = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
+            try:
+                remembered = memo.allowed[identity]
+            except KeyError:
+                remembered = None
+        else:
+            gained = frames.cors.allowed
+            remembered = memo.find_allowed(identity, self._clock())
+            if remembered is None or remembered.decision.grant is not None:
+                send = self._renewing(scope, send)
         if remembered is not None and self._clock() < memo.deadline:
             remembered.uses += 1
             decision = remembered.decision
         else:
-            decision = await self._gate.check(key, origin, referer=None if origin is not None else identity[2])
+            decision = await self._gate.check_request(identity)
             if not decision.allowed:
                 await self._refuse(scope, send, decision, origin)
                 return
@@ -121,11 +151,9 @@ class GatekeeperMiddleware:
         except (KeyError, TypeError):  # no state, or None
             scope["state"] = {STATE_KEY: decision}
         if origin is not None:
-            headers = [(b"access-control-allow-origin", origin), *self._gained]
+            headers = [(b"access-control-allow-origin", origin), *gained]
         else:
             headers = [self._cors.vary_with_referer]
-        if self._frame_ancestors:
-            send = self._framing(send, decision)
 
         given = send
         start = _NOT_STARTED
@@ -167,8 +195,11 @@ class GatekeeperMiddleware:
         if page.origin is None or not isinstance(origin, bytes):
             await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
             return
-        if self._enabled_origins is not None:
-            decision = await self._gate.check(key_in_query(scope.get("query_string") or b"", self._key_query), origin)
+        cors = self._cors
+        if self._frames is not None and self._frames.is_listed(origin):
+            cors = self._frames.cors
+        elif self._enabled_origins is not None:
+            decision = await self._gate.check(value_in_query(scope.get("query_string") or b"", self._key_query), origin)
             if decision.reason is Reason.KEY_MISSING:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
@@ -176,7 +207,7 @@ class GatekeeperMiddleware:
                 await self._refuse_preflight(scope, send, decision)
                 return
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
-        await _send(send, Answer(204, self._cors.preflight(origin, private_network=private_network), b""))
+        await _send(send, Answer(204, cors.preflight(origin, private_network=private_network), b""))
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
         await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials, host=_host(scope)))
@@ -189,9 +220,14 @@ class GatekeeperMiddleware:
         if scope["type"] != "websocket" or (self._exempt is not None and self._exempt.covers(scope)):
             await self.app(scope, receive, send)
             return
-        key = key_in_query(scope.get("query_string") or b"", self._key_query)
-        identity = key, single_header(scope.get("headers") or (), b"origin")
-        decision = await self._gate.check(*identity)
+        key = value_in_query(scope.get("query_string") or b"", self._key_query)
+        origin = single_header(scope.get("headers") or (), b"origin")
+        identity: RequestIdentity | None = None
+        if self._frames is not None:
+            identity = self._frames.grant_identity(scope, key, origin)
+        if identity is None:
+            identity = key, origin
+        decision = await self._gate.check_request(identity)
         if decision.allowed:
             if scope.get("state") is None:
                 scope["state"] = {}
@@ -215,18 +251,59 @@ class GatekeeperMiddleware:
         else:
             await stream.leave(None)
 
-    def _framing(self, send: Send, decision: Decision) -> Send:
-        allowlist = None if decision.key is None else self._gate.allowlist(decision.key)
-        policy = frame_ancestors(allowlist)
+    async def _frame(
+        self,
+        frames: Frames,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        key: bytes | Conflict | None,
+        origin: bytes | Conflict | None,
+    ) -> None:
+        """Answer a request for a frame document or a grant."""
+        if frames.is_document(scope):
+            decision = await self._gate.grant(key, frames.page_of(scope))
+            if not decision.allowed:
+                await _send(send, document(decision))
+                return
+            if scope.get("state") is None:
+                scope["state"] = {}
+            scope["state"][STATE_KEY] = decision
+            send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
+            await self.app(scope, receive, send)
+            return
+        decision = await self._gate.grant(key, read_page(origin, None))
+        if decision.allowed and isinstance(origin, bytes):
+            await _send(send, grant_answer(decision, origin, self._cors, self._gate.grant_lifetime or 0.0))
+        else:
+            await self._refuse(scope, send, decision, origin)
+
+    def _framing(self, scope: Scope, send: Send) -> Send:
+        """A `send` for HTML that only the key's own pages may frame."""
 
         def send_framing(message: Message) -> Awaitable[None]:
             headers = message.get("headers", ())
             if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
                 # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
-                message = {**message, "headers": [*headers, policy]}
+                message = {**message, "headers": [*headers, self._ancestors(decision_from(scope))]}
             return send(message)
 
         return send_framing
+
+    def _renewing(self, scope: Scope, send: Send) -> Send:
+        """A `send` for the answer to a request whose grant may be past half its life."""
+
+        def send_renewed(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                decision = (scope.get("state") or {}).get(STATE_KEY)
+                if isinstance(decision, Decision) and decision.grant is not None:
+                    message = with_grant(message, decision.grant)
+            return send(message)
+
+        return send_renewed
+
+    def _ancestors(self, decision: Decision) -> Header:
+        return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))
 
 
 def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decision:
@@ -266,6 +343,10 @@ def _is_html(name: bytes, value: bytes) -> bool:
     return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
 
 
+def _has_secrets(gatekeeper: object) -> bool:
+    return isinstance(gatekeeper, Gatekeeper) and gatekeeper.grant_lifetime is not None
+
+
 def _problems(
     gatekeeper: object, key_header: object, key_query: object, cors: object, exempt: Collection[str]
 ) -> Iterator[str]:
@@ -287,4 +368,4 @@ def _problems(
             yield "allow_credentials=True needs CorsPolicy(preflight='strict'): open preflights answer every origin"
         if isinstance(gatekeeper, Gatekeeper) and not gatekeeper.https_only:
             yield "allow_credentials=True needs Gatekeeper(https_only=True): anyone on the network path can forge http pages"
-    yield from exempt_problems(exempt)
+    yield from path_problems("exempt", exempt)

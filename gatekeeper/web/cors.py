@@ -73,6 +73,7 @@ class CorsHeaders:
     Args:
         policy: the policy.
         key_header: the header that carries the client key.
+        varies_by: other request headers by which responses vary.
 
     Attributes:
         vary: the Vary header of a response.
@@ -80,15 +81,15 @@ class CorsHeaders:
         allowed: the headers added to an allowed response, besides the page's own origin.
     """
 
-    def __init__(self, policy: CorsPolicy, key_header: str) -> None:
+    def __init__(self, policy: CorsPolicy, key_header: str, *, varies_by: tuple[str, ...] = ()) -> None:
         credentials: tuple[Header, ...] = ()
         if policy.allow_credentials:
             credentials = ((b"access-control-allow-credentials", b"true"),)
         expose: tuple[Header, ...] = ()
         if policy.expose_headers:
             expose = ((b"access-control-expose-headers", _joined(policy.expose_headers)),)
-        self.vary: Header = (b"vary", _joined(("Origin", key_header)))
-        self.vary_with_referer: Header = (b"vary", _joined(("Origin", key_header, "Referer")))
+        self.vary: Header = (b"vary", _joined(("Origin", key_header, *varies_by)))
+        self.vary_with_referer: Header = (b"vary", _joined(("Origin", key_header, *varies_by, "Referer")))
         self.allowed: tuple[Header, ...] = (self.vary, *expose, *credentials)
         asked: tuple[str, ...] = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
         if policy.allow_private_network:

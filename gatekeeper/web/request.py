@@ -1,4 +1,4 @@
-"""What a request says: its client key, its headers, its exempt path."""
+"""What a request says: client key, headers, path, host."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -9,8 +9,9 @@ from starlette.types import Scope
 
 from gatekeeper.gate.decisions import CONFLICT, Conflict
 from gatekeeper.keys.client_key import MAX_CLIENT_KEY_LENGTH
+from gatekeeper.matching.hosts import is_loopback
 
-__all__ = ("ExemptPaths", "Header", "exempt_problems", "has_header", "key_in_query", "single_header")
+__all__ = ("Header", "Paths", "has_header", "is_at", "is_own", "path_problems", "single_header", "value_in_query")
 
 Header = tuple[bytes, bytes]  # name and value
 
@@ -18,8 +19,8 @@ LONGEST_VALUE = 3 * MAX_CLIENT_KEY_LENGTH  # bytes of a key of which every one i
 MOST_SPELLINGS = 16  # of the key in one query that are read: decoding takes 0.1 µs for each %xx
 
 
-class ExemptPaths:
-    """Paths that are served without a client key.
+class Paths:
+    """Paths that are not guarded like the others.
 
     Args:
         paths: exact paths; "/static/*" covers every path below "/static/".
@@ -30,11 +31,11 @@ class ExemptPaths:
         self._prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
 
     def covers(self, scope: Scope) -> bool:
-        """Whether a connection's path, relative to the mount point, is exempt."""
+        """Whether a connection's path below the mount point is listed."""
         path = _route_path(scope)
         if path in self._exact:
             return True
-        # An app may read "/static/../chat" as "/chat", or decode once more. Such a path is never exempt by its prefix.
+        # An app may read "/static/../chat" as "/chat", or decode once more. Such a path is none by its prefix.
         return path.startswith(self._prefixes) and not any(odd in path for odd in ("/..", "\\", "%"))
 
 
@@ -46,21 +47,49 @@ def _route_path(scope: Scope) -> str:
     return below if below[:1] in {"", "/"} else path
 
 
-def exempt_problems(paths: Collection[str]) -> Iterator[str]:
-    """Yield one sentence for each mistake in exempt paths."""
+def path_problems(option: str, paths: Collection[str]) -> Iterator[str]:
+    """Yield one sentence for each mistake in an option with paths."""
     if isinstance(paths, str):
-        yield f"exempt is one string, {paths!r}: expected a collection of paths, such as ({paths!r},)"
+        yield f"{option} is one string, {paths!r}: expected a collection of paths, such as ({paths!r},)"
         return
     for path in paths:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
-            yield f"exempt has {path!r}: expected a path such as '/healthz', or '/static/*' for every path below '/static/'"
+            yield f"{option} has {path!r}: expected a path such as '/embed', or '/static/*' for every path below '/static/'"
         elif path.endswith("*") and not path.endswith("/*"):
-            yield f"exempt has {path!r}: expected '/*' at the end, so that it covers whole path segments"
+            yield f"{option} has {path!r}: expected '/*' at the end, so that it covers whole path segments"
         elif path == "/*":
-            yield "exempt has '/*', which guards nothing: list the paths that need no key"
+            yield f"{option} has '/*', which guards nothing: list single paths"
 
 
-def key_in_query(query: bytes, parameter: bytes, key: bytes | Conflict | None = None) -> bytes | Conflict | None:
+def is_at(host: bytes, origin: str) -> bool:
+    """Whether an origin is at a host and port.
+
+    Its scheme does not matter: a proxy may have ended TLS.
+
+    Args:
+        host: the value of a Host header.
+        origin: a serialised origin.
+    """
+    scheme, _, authority = origin.partition("://")
+    port = {"https": ":443", "http": ":80"}.get(scheme, "")
+    return authority != "" and host.decode("latin-1").strip().lower() in {authority, authority + port}
+
+
+def is_own(host: bytes, origin: bytes) -> bool:
+    """Whether a request comes from a page of the service itself.
+
+    Args:
+        host: the value of its Host header.
+        origin: the value of its Origin header. Over http it counts on loopback names only: elsewhere an attacker on the
+            network can answer in the service's name.
+    """
+    text = origin.decode("latin-1")
+    scheme, _, authority = text.partition("://")
+    name = authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
+    return is_at(host, text) and (scheme == "https" or (scheme == "http" and is_loopback(name)))
+
+
+def value_in_query(query: bytes, parameter: bytes, key: bytes | Conflict | None = None) -> bytes | Conflict | None:
     """The client key of a request, by its query and its header.
 
     The work is linear in the length of the query: 65 KB of any shape take at most 4 ms (benchmarks.overhead).

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gatekeeper import Decision, Gatekeeper, Reason, WidgetKey
 from gatekeeper.gate.decisions import CONFLICT
-from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, memo_key
+from gatekeeper.gate.grants import MAX_GRANT_LENGTH
+from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, may_be_remembered
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 from tests.support.fake_hub import Answer, FakeHub
 from tests.support.fake_time import FakeTime
@@ -265,21 +266,26 @@ LONGEST = b"o" * MAX_ORIGIN_LENGTH
 
 
 @pytest.mark.parametrize(
-    ("asked", "by"),
+    ("identity", "remembered"),
     [
-        ((b"key", b"origin", None), (b"key", b"origin")),
-        ((b"key", b"origin", b"referer"), (b"key", b"origin")),
-        ((b"key", None, b"referer"), (b"key", None, b"referer")),
-        ((b"key", LONGEST, None), (b"key", LONGEST)),
-        ((b"key", LONGEST + b"o", None), None),
-        ((b"key", None, LONGEST), (b"key", None, LONGEST)),
-        ((b"key", None, LONGEST + b"o"), None),
-        ((b"key", None, None), None),
-        ((None, b"origin", None), None),
-        ((CONFLICT, b"origin", None), None),
-        ((b"key", CONFLICT, b"referer"), None),
-        ((b"key", None, CONFLICT), None),
+        ((b"key", b"origin"), True),
+        ((b"key", None, b"referer"), True),
+        ((b"key", LONGEST), True),
+        ((b"key", LONGEST + b"o"), False),
+        ((b"key", None, LONGEST), True),
+        ((b"key", None, LONGEST + b"o"), False),
+        ((b"key", None, None), False),
+        ((None, b"origin"), False),
+        ((CONFLICT, b"origin"), False),
+        ((b"key", CONFLICT), False),
+        ((b"key", None, CONFLICT), False),
+        ((None, None, None, b"grant"), True),
+        ((None, None, None, b"g" * MAX_GRANT_LENGTH), True),
+        ((None, None, None, b"g" * (MAX_GRANT_LENGTH + 1)), False),
+        ((None, None, None, CONFLICT), False),
+        ((None, b"https://evil.test", None, b"grant"), False),
+        ((b"key", None, None, b"grant"), False),
     ],
 )
-def test_a_decision_is_remembered_by_all_its_inputs(asked: Any, by: object) -> None:
-    assert memo_key(*asked) == by
+def test_only_ordinary_requests_of_bounded_length_are_remembered(identity: Any, *, remembered: bool) -> None:
+    assert may_be_remembered(identity) == remembered

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,9 +67,13 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(app: ASGIApp, *, http: Http = "httptools", ws: WebSockets = "none") -> Iterator[Served]:
+def serving(
+    app: ASGIApp, *, http: Http = "httptools", ws: WebSockets = "none", tls: ssl.SSLContext | None = None
+) -> Iterator[Served]:
     """Serve an app until the end of the block."""
     config = uvicorn.Config(app, http=http, ws=ws, loop="asyncio", lifespan="on", log_config=None, access_log=False)
+    config.load()
+    config.ssl = tls
     server = _Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

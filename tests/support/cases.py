@@ -7,7 +7,7 @@ from gatekeeper import Reason
 
 from .client_keys import DISABLED_KEY, EMPTY_KEY, KEY, OTHER_KEY, TWIN_KEY, UNKNOWN_KEY
 
-__all__ = ("CASES", "PAGE", "ROWS", "Case", "assert_headers_equal")
+__all__ = ("CASES", "OF_FRAMES", "PAGE", "ROWS", "Case", "assert_headers_equal")
 
 PAGE = "https://shop.acme.com"
 FOREIGN_PAGE = "https://evil.test"
@@ -18,6 +18,7 @@ ROWS: list[dict[str, Any]] = [
     {"id": "5", "name": "twin", "last8": TWIN_KEY[-8:], "domain_allowlist": [PAGE]},
     {"id": "6", "name": "twin", "last8": TWIN_KEY[-8:], "domain_allowlist": [PAGE]},
 ]
+OF_FRAMES = {"not_framed", "grant_foreign", "grant_invalid", "grant_expired"}  # reasons that need other options
 
 VARY = {"vary": "Origin, data-client-key"}
 VARY_WITH_REFERER = {"vary": "Origin, data-client-key, Referer"}

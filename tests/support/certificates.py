@@ -29,6 +29,10 @@ class Certificates:
         """A good certificate."""
         return _speaking_as(self._authority.issue_cert("127.0.0.1"))
 
+    def of(self, *hosts: str) -> ssl.SSLContext:
+        """A good certificate of other hosts."""
+        return _speaking_as(self._authority.issue_cert(*hosts))
+
     def expired(self) -> ssl.SSLContext:
         """A certificate that has expired."""
         return _speaking_as(

@@ -132,7 +132,7 @@ def index_of(*rows: WidgetKey, account: str | None = None, https_only: bool = Fa
 def known_as(index: KeyIndex, row_id: str) -> IndexedKey | None:
     """The key with this id."""
     widget_key = next((each for each in index if each.id == row_id), None)
-    return None if widget_key is None else index.get(widget_key)
+    return None if widget_key is None else index.get(widget_key.last8, row_id)
 
 
 def packed_size(widget_key: WidgetKey) -> int:

@@ -20,7 +20,8 @@ import pytest
 from starlette.applications import Starlette
 
 from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Unchanged
-from gatekeeper.gate.memo import Memo, MemoKey, Remembered, Tally
+from gatekeeper.gate.memo import Memo, Remembered, Tally
+from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
 from gatekeeper.sync.sources import Updates
 from tests.support.fake_hub import Answer, FakeHub
@@ -544,7 +545,7 @@ def test_a_child_forked_while_a_thread_decides_can_decide() -> None:
     gate = Gatekeeper(MemorySource(row(1)))
     is_deciding, may_go_on = threading.Event(), threading.Event()
 
-    class Slow(dict[MemoKey, Remembered]):
+    class Slow(dict[RequestIdentity, Remembered]):
         def __setitem__(self, *entry: Any) -> None:
             is_deciding.set()
             may_go_on.wait(5)

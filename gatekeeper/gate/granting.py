@@ -1,0 +1,133 @@
+"""Granting: decides by grants, and gives new ones."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from gatekeeper.gate.decider import Decider
+from gatekeeper.gate.decisions import Decision
+from gatekeeper.gate.grants import LONGEST_LIFE, DerivedSecrets, Grants
+from gatekeeper.gate.memo import Remembered
+from gatekeeper.gate.page import RequestIdentity, read_page
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.sync.sources import HoldsToken, Source
+
+__all__ = ("Granting", "grant_problems", "grants_of")
+
+SHORTEST_SECRET = 16  # characters
+
+
+class Granting:
+    """Decides by grants.
+
+    Args:
+        grants: reads and issues them; None if there is no secret to sign them with, so that every grant is invalid.
+        decider: decides about their keys and pages.
+        index: the keys.
+        clock: gives the seconds by which decisions are remembered.
+        wall_clock: gives seconds since 1970, by which grants end.
+    """
+
+    def __init__(
+        self,
+        grants: Grants | None,
+        decider: Decider,
+        index: KeyIndex,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.grants = grants
+        self._decider = decider
+        self._index = index
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def decide(self, identity: RequestIdentity) -> Remembered:
+        """Decide on a request that sends a grant.
+
+        Args:
+            identity: what it sends.
+
+        Returns:
+            The decision, with a new grant if the old one is past half its life, and how long it holds.
+        """
+        key, origin, _, text = identity
+        page = None if origin is None else read_page(origin, None)
+        now = self._wall_clock()
+        grants, grant = self.grants, None
+        if grants is not None and isinstance(text, bytes):
+            grant = grants.read(text, now)
+        ended = grant is not None and now >= grant.ends_at
+        decision = self._decider.decide_grant(grant, key, page, ended=ended)
+        if grants is None or grant is None or not decision.allowed:
+            return Remembered(decision)
+        known = self._index.get(grant.last8, grant.key_id)
+        renewed = None if known is None else grants.renewed(grant, known, now)
+        until = grant.ends_at
+        if renewed is not None:
+            decision = msgspec.structs.replace(decision, grant=renewed)
+        elif now < (half := grants.half_life(grant)):
+            until = half
+        return Remembered(decision, self._clock() + until - now)
+
+    def decide_again(self, identity: RequestIdentity) -> Decision:
+        """Decide again on a stream that a grant has opened.
+
+        It may outlive the grant, but not its revocation.
+
+        Args:
+            identity: what the request sent that opened the stream.
+        """
+        key, _, _, text = identity
+        grant = self.grants.reread(text) if self.grants is not None and isinstance(text, bytes) else None
+        return self._decider.decide_grant(grant, key, None, ended=False)
+
+    def give(self, decision: Decision) -> Decision:
+        """Add a grant to a decision, if it allows its page.
+
+        Args:
+            decision: a decision on a page that holds a frame.
+        """
+        key: Any = decision.key
+        if self.grants is None or not decision.allowed:
+            return decision
+        known = self._index.get(key.last8, key.id)
+        if known is None:  # removed since
+            return decision
+        return msgspec.structs.replace(decision, grant=self.grants.issue(known, decision.origin, self._wall_clock()))
+
+
+def grants_of(source: Source, secrets: Sequence[str] | None, account: str | None, lifetime: float) -> Grants | None:
+    """Make what signs the grants of a gate.
+
+    Args:
+        source: where its keys come from.
+        secrets: the secrets, the newest first; None to derive them from the source's token.
+        account: its account.
+        lifetime: seconds for which a grant counts.
+
+    Returns:
+        The grants; None if there is no secret.
+    """
+    if secrets is not None:
+        given = [secret.encode() for secret in secrets]
+        return Grants(lambda _: given, account, lifetime)
+    if isinstance(source, HoldsToken):
+        return Grants(DerivedSecrets(source.last_token, lifetime), account, lifetime)
+    return None
+
+
+def grant_problems(secrets: object, lifetime: object) -> Iterator[str]:
+    """Yield one sentence for each mistake in the options about grants."""
+    if secrets is not None:
+        if isinstance(secrets, str | bytes) or not isinstance(secrets, Sequence) or not secrets:
+            yield "grant_secrets is not a list of secrets: expected the newest first, such as ['…', '…']"
+        elif not all(isinstance(secret, str) and len(secret) >= SHORTEST_SECRET for secret in secrets):
+            yield (
+                f"grant_secrets has a secret that is no text of {SHORTEST_SECRET} characters or more: "
+                "expected the output of `openssl rand -hex 32`"
+            )
+    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 0 < lifetime <= LONGEST_LIFE:
+        yield f"grant_lifetime is {lifetime!r}: expected seconds, more than 0 and at most {LONGEST_LIFE:,.0f}"

@@ -1,0 +1,185 @@
+"""Grants: sent by a frame's own requests, in place of a key. No IO, no clock."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from itsdangerous import BadData, Signer
+from itsdangerous.encoding import base64_decode, base64_encode
+
+from gatekeeper.index.enabled_origins import IndexedKey
+from gatekeeper.matching.allowlist import Allowlist
+
+__all__ = ("LONGEST_LIFE", "MAX_GRANT_LENGTH", "DerivedSecrets", "Grant", "Grants", "digest_holds")
+
+LONGEST_LIFE: Final = 43_200.0  # seconds, 12 hours: from then on a grant is not renewed
+MAX_GRANT_LENGTH: Final = 2048  # bytes; one with a page and an id of 100 characters has about 400
+_SALT: Final = b"gatekeeper.grant"
+_DIGEST_SIZE: Final = 12  # bytes
+
+
+class Grant(msgspec.Struct, frozen=True, array_like=True):
+    """The right of a frame to use a key.
+
+    Attributes:
+        key_id: the id of the widget key.
+        last8: the last 8 characters of the client key.
+        account: the account of the gate that issued it.
+        page: the origin of the page that holds the frame; None if it is not known.
+        allowlist: a digest of the key's allowlist, where the page is not known.
+        issued_at: when the frame's document was served, in seconds since 1970. A renewed grant keeps it.
+        ends_at: the moment from which on it does not count, in seconds since 1970.
+    """
+
+    key_id: str
+    last8: str
+    account: str | None
+    page: str | None
+    allowlist: str | None
+    issued_at: float
+    ends_at: float
+
+
+class Grants:
+    """Issues grants and reads them.
+
+    Args:
+        secrets: gives the secrets for a moment, in seconds since 1970. The first one signs, and all of them are accepted.
+        account: the account of the gate; grants of another account are unknown.
+        lifetime: seconds for which a grant counts.
+
+    Attributes:
+        lifetime: as given.
+    """
+
+    def __init__(self, secrets: Callable[[float], Sequence[bytes]], account: str | None, lifetime: float) -> None:
+        self.lifetime = lifetime
+        self._secrets = secrets
+        self._account = account
+
+    def issue(self, key: IndexedKey, page: str | None, now: float, *, issued_at: float | None = None) -> str:
+        """Make a grant for a frame.
+
+        Args:
+            key: the key that the frame may use.
+            page: the origin of the page that holds the frame; None if it is not known.
+            now: seconds since 1970.
+            issued_at: when the grant that this one renews was issued.
+
+        Returns:
+            The grant, in characters that headers and URLs may contain.
+        """
+        first = now if issued_at is None else issued_at
+        grant = Grant(
+            key.widget_key.id,
+            key.widget_key.last8,
+            self._account,
+            page,
+            _digest(key.allowlist) if page is None else None,
+            first,
+            min(now + self.lifetime, first + LONGEST_LIFE),
+        )
+        return self._signer(now).sign(base64_encode(msgspec.json.encode(grant))).decode("ascii")
+
+    def read(self, text: bytes, now: float) -> Grant | None:
+        """Read a grant that a request sent.
+
+        Args:
+            text: the grant.
+            now: seconds since 1970.
+
+        Returns:
+            The grant, which may have ended; None if it is not signed with one of the secrets, or is another account's.
+        """
+        if len(text) > MAX_GRANT_LENGTH:
+            return None
+        try:
+            grant = _decoded(self._signer(now).unsign(text))
+        except BadData:
+            return None
+        return grant if grant.account == self._account else None
+
+    def reread(self, text: bytes) -> Grant:
+        """Read a grant that `read` accepted before.
+
+        Its secret may be gone by now.
+
+        Args:
+            text: the grant.
+        """
+        payload, _, _ = text.rpartition(b".")
+        return _decoded(payload)
+
+    def renewed(self, grant: Grant, key: IndexedKey, now: float) -> str | None:
+        """Make a new grant where one is past half its life.
+
+        Args:
+            grant: the grant that a request sent.
+            key: its key.
+            now: seconds since 1970.
+
+        Returns:
+            The new grant; None if it is too early, or more than 12 hours after the first one.
+        """
+        if now < self.half_life(grant) or grant.ends_at >= grant.issued_at + LONGEST_LIFE:
+            return None
+        return self.issue(key, grant.page, now, issued_at=grant.issued_at)
+
+    def half_life(self, grant: Grant) -> float:
+        """When a grant is renewed, in seconds since 1970."""
+        return grant.ends_at - self.lifetime / 2
+
+    def _signer(self, now: float) -> Signer:
+        # itsdangerous signs with the last of several secrets.
+        return Signer(list(reversed(self._secrets(now))), salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
+
+
+class DerivedSecrets:
+    """Secrets that are derived from the token of a source.
+
+    All gates with the same token accept each other's grants.
+
+    Args:
+        token: gives the present token.
+        lifetime: seconds for which the secret of a replaced token is accepted.
+    """
+
+    def __init__(self, token: Callable[[], str], lifetime: float) -> None:
+        self._token = token
+        self._lifetime = lifetime
+        self._present = token()
+        self._replaced: tuple[tuple[str, float], ...] = ()
+
+    def __call__(self, now: float) -> Sequence[bytes]:
+        """The secrets for a moment, the newest first.
+
+        Args:
+            now: seconds since 1970.
+        """
+        token = self._token()
+        if token != self._present:
+            self._replaced = ((self._present, now + self._lifetime), *self._replaced)
+            self._present = token
+        if self._replaced:
+            self._replaced = tuple(each for each in self._replaced if now < each[1])
+        return [_derive(token), *(_derive(replaced) for replaced, _ in self._replaced)]
+
+
+def digest_holds(grant: Grant, allowlist: Allowlist) -> bool:
+    """Whether a grant without a page was issued for this allowlist."""
+    return grant.allowlist == _digest(allowlist)
+
+
+def _digest(allowlist: Allowlist) -> str:
+    text = "\n".join(sorted(allowlist.patterns))
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def _decoded(payload: bytes) -> Grant:
+    return msgspec.json.decode(base64_decode(payload), type=Grant)
+
+
+def _derive(token: str) -> bytes:
+    return hmac.digest(token.encode(), _SALT, "sha256")
