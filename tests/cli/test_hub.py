@@ -27,6 +27,7 @@ from .support import gatekeeper
 pytestmark = pytest.mark.process
 
 PEPPER = "the pepper of these tests"
+ANY_PORT = ("--listen", "127.0.0.1:0")  # the default may be taken by another program
 
 
 class Running(NamedTuple):
@@ -228,7 +229,7 @@ def test_migrate_needs_no_pepper_for_postgresql(postgres: PostgresCluster) -> No
     assert mint(database, GATEKEEPER_PEPPER=PEPPER).startswith("sk_live_acme_")
 
 
-@pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
+@pytest.mark.parametrize("command", [ANY_PORT, ("migrate",), ("token", "list")])
 def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
     database = tmp_path / "hub.sqlite"
     database.write_text("this is a letter, and no database; " * 100)
@@ -240,7 +241,7 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, command: tuple
 
 
 @pytest.mark.parametrize("database", ["mysql://hub@127.0.0.1/hub", ":memory:", ""])
-@pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
+@pytest.mark.parametrize("command", [ANY_PORT, ("migrate",), ("token", "list")])
 def test_an_invalid_database_is_refused_and_gets_no_pepper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, command: tuple[str, ...]
 ) -> None:
@@ -304,7 +305,7 @@ def test_an_unreadable_pepper_is_reported(tmp_path: Path, content: bytes | None,
     pepper = tmp_path / "pepper"
     if content is not None:
         pepper.write_bytes(content)
-    done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--pepper-file", str(pepper))
+    done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--pepper-file", str(pepper), *ANY_PORT)
     assert done.returncode == 2
     assert said in done.stderr
 
@@ -319,7 +320,7 @@ def test_a_pepper_readable_by_others_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_postgresql_database_needs_a_given_pepper() -> None:
-    done = gatekeeper("hub", GATEKEEPER_DATABASE="postgresql://hub@127.0.0.1:1/hub")
+    done = gatekeeper("hub", *ANY_PORT, GATEKEEPER_DATABASE="postgresql://hub@127.0.0.1:1/hub")
     assert done.returncode == 2
     assert "GATEKEEPER_PEPPER" in done.stderr
     assert "openssl rand -hex 32" in done.stderr
