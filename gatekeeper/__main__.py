@@ -8,10 +8,10 @@ __all__ = ("main",)
 def main() -> None:
     """Run the command line, or say what to install."""
     try:
-        from gatekeeper.cli import app  # noqa: PLC0415 - so that a missing extra can be caught
+        from gatekeeper.cli import app, run  # noqa: PLC0415 - so that a missing extra can be caught
     except ImportError as error:
         sys.exit(f"gatekeeper: {error}")
-    app()
+    run(app)
 
 
 if __name__ == "__main__":

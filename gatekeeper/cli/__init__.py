@@ -1,7 +1,8 @@
 """The command line. It may import all other packages, including hub and demo.
 
 Each command (demo, check, lint) or group of commands (keys, hub) has a file, and app.py collects them. output.py prints and
-exits; connection.py makes the client from the options. Exit codes: 0 yes, 1 no or refused, 2 usage, 3 hub unreachable.
+exits, through the standard streams of streams.py; connection.py makes the client from the options. Exit codes: 0 yes, 1 no
+or refused, 2 usage or no output, 3 hub unreachable.
 """
 
 from importlib.util import find_spec
@@ -11,5 +12,6 @@ if any(find_spec(needed) is None for needed in ("typer", "rich")):
     raise ImportError(_missing)
 
 from gatekeeper.cli.app import app
+from gatekeeper.cli.streams import run
 
-__all__ = ("app",)
+__all__ = ("app", "run")

@@ -22,6 +22,8 @@ from gatekeeper.cli.output import (
     plain,
     print_json,
     print_table,
+    print_text,
+    shown_once,
     stop,
     warn,
 )
@@ -139,7 +141,13 @@ def create(
     """Mint a token and print it. It cannot be shown again."""
     options = _options(context, database, pepper_file)
     plaintext = _with_hub(options, lambda hub: hub.tokens.mint(account, name=name, scope=scope.value))
-    typer.echo(plaintext)
+
+    def lost() -> str:
+        *_, token_id = [row.id for row in _with_hub(options, lambda hub: hub.tokens.list(account)) if row.name == name]
+        return f"the token {token_id} was minted but not shown; revoke it: gatekeeper hub token revoke {token_id}"
+
+    with shown_once(lost):
+        print_text(plaintext)
     out = console(stderr=True)
     out.print("The token will not be shown again.")
     if scope is Scope.ADMIN:

@@ -10,7 +10,20 @@ from rich.table import Column, Table
 from gatekeeper.cli.connection import with_client
 from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.lint import explain
-from gatekeeper.cli.output import REFUSED, USAGE, ask, console, legible, moment, plain, print_json, print_table, stop, warn
+from gatekeeper.cli.output import (
+    REFUSED,
+    USAGE,
+    ask,
+    console,
+    legible,
+    moment,
+    plain,
+    print_json,
+    print_table,
+    shown_once,
+    stop,
+    warn,
+)
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
 from gatekeeper.errors import InvalidEntry
 from gatekeeper.keys.client_key import mask
@@ -63,13 +76,13 @@ def create(
     entries = allow or []
     _require_entries(entries, entries)
     created = client.widget_keys.create(name, domain_allowlist=entries, agent_id=agent_id)
-    if as_json:
-        print_json(created)
-    else:
-        for line in _describe(created):
-            console().print(line)
-        for line in _script_tag(created, widget_url):
-            console().print(line)
+    lost = f"the key {plain(created.id)} was minted but not shown; delete it: gatekeeper keys delete {plain(created.id)}"
+    with shown_once(lambda: lost):
+        if as_json:
+            print_json(created)
+        else:
+            for line in (*_describe(created), *_script_tag(created, widget_url)):
+                console().print(line)
     console(stderr=True).print("The key will not be shown again.")
 
 

@@ -1,5 +1,9 @@
 """Output, questions and exit codes of the commands."""
 
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -8,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from gatekeeper.cli.streams import OutputLost
 
 __all__ = (
     "REFUSED",
@@ -20,7 +26,9 @@ __all__ = (
     "plain",
     "print_json",
     "print_table",
+    "print_text",
     "several",
+    "shown_once",
     "stop",
     "warn",
 )
@@ -31,18 +39,47 @@ WIDE = 400  # characters, enough for a table in a file or a pipe
 
 def console(*, stderr: bool = False) -> Console:
     """Make a console for text that users copy: no wrapping, no highlighting."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, emoji=False, highlight=False, soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """Print a line that programs read, exactly as it is."""
+    # Not with typer.echo, which replaces an ASCII stream by a stream of its own.
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    """Print a value as JSON. It is ASCII if the encoding lacks a character."""
+    text = msgspec.json.format(msgspec.json.encode(value)).decode()
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)
+    print_text(text)
+
+
+@contextmanager
+def shown_once(lost: Callable[[], str]) -> Iterator[None]:
+    """Name a secret's id if the block cannot print the secret.
+
+    Args:
+        lost: makes the message, with the id and the command that revokes it.
+
+    Raises:
+        OutputLost: standard output cannot be written; the message is printed on standard error.
+    """
+    try:
+        yield
+    except OutputLost:
+        _print_error(lost())
+        raise
 
 
 def print_table(table: Table) -> None:
     """Print a table. Without a terminal, it is not folded."""
     width = None if console().is_terminal else WIDE
-    Console(highlight=False, width=width).print(table)
+    Console(emoji=False, highlight=False, width=width).print(table)
 
 
 def ask(question: str, *, yes: bool) -> None:
@@ -100,5 +137,9 @@ def stop(code: int, message: str) -> NoReturn:
     Raises:
         typer.Exit: always.
     """
-    console(stderr=True).print(f"[red]gatekeeper:[/] {escape(message.removeprefix('gatekeeper: '))}")
+    _print_error(message)
     raise typer.Exit(code)
+
+
+def _print_error(message: str) -> None:
+    console(stderr=True).print(f"[red]gatekeeper:[/] {escape(message.removeprefix('gatekeeper: '))}")

@@ -49,9 +49,15 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
     # The default WebSocket implementation logs an error for every refusal (Kludex/uvicorn#3138).
     config = uvicorn.Config(app, ws="wsproto", log_level="warning", timeout_graceful_shutdown=1)
     server = _Server(config)
+    raised: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(server.serve, [listener])
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for that
             await anyio.sleep(0.01)
-        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        try:
+            yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        except Exception as error:  # noqa: BLE001 - raised below; here it would cancel the server's shutdown
+            raised = error
         server.should_exit = True
+    if raised is not None:
+        raise raised
