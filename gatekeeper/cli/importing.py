@@ -1,18 +1,23 @@
-"""gatekeeper keys import: mint a key for each CSV line."""
+"""gatekeeper keys import: mint a key for each CSV record."""
 
-import csv
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import shlex
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple, NoReturn, Self
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
+from rich.markup import escape
 from rich.progress import track
 
 from gatekeeper.cli.connection import with_client
-from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, several, stop, warn
-from gatekeeper.client import CreatedWidgetKey, HubClient
+from gatekeeper.cli.drafts import Draft, read_drafts
+from gatekeeper.cli.keys_file import KeysFile, MintedKey, read_minted
+from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, plain, several, stop, warn
+from gatekeeper.client import HubClient
 from gatekeeper.errors import (
     ConfigError,
     HubAuthenticationError,
@@ -21,39 +26,17 @@ from gatekeeper.errors import (
     HubPermissionError,
     HubProtocolError,
 )
-from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("import_keys",)
 
-COLUMNS = ("name", "domain_allowlist", "agent_id")
-KEYS_COLUMNS = ("line", "name", "id", "public_key")
-OWNER_ONLY = 0o600
-
-
-class Draft(NamedTuple):
-    """A line of the file, which describes a key.
-
-    Attributes:
-        line: the number of the line, from 1.
-        name: the key's name.
-        domain_allowlist: its entries.
-        agent_id: the agent to pin it to, or None.
-    """
-
-    line: int
-    name: str
-    domain_allowlist: list[str]
-    agent_id: str | None
-
-
-class BadLine(ValueError):
-    """A line of the file does not describe a key."""
+SIGNALLED = 128  # plus the signal's number: the exit code in a shell
 
 
 @with_client
 def import_keys(
     client: HubClient,
     *,
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV: name, domain_allowlist (spaces or ; between entries), agent_id.")],
     keys_file: Annotated[
         Path | None, typer.Option("--out", help="Where to write the keys; by default beside the file.", show_default=False)
@@ -62,137 +45,107 @@ def import_keys(
 ) -> None:
     """Mint a key for each line. Only you can read the file of keys."""
     target = keys_file or file.with_suffix(".keys.csv")
-    drafts, bad = _read(file)
-    done = _minted(target) if resume else set()
-    drafts = [draft for draft in drafts if (draft.line, draft.name) not in done]
+    again = _command(context, file, target)
+    drafts, bad = read_drafts(file)
+    if resume:
+        drafts, changed, unused = _without_minted(drafts, read_minted(target))
+        bad += changed
+        for key in unused:
+            warn(f"the key {plain(key.id)} ({plain(key.content.name)}) in {target} has no line in {file} any more")
     for problem in bad:
         warn(problem)
-    with KeysFile(target, resume=resume) as keys:
-        minted = 0
+    minted = failed = 0
+    with KeysFile(target, resume=resume) as keys, _signals() as received:
         for draft in track(drafts, "minting", console=console(stderr=True), disable=not drafts):
+            if received:
+                break
+            name, entries, agent_id = draft.content
             try:
-                created = client.widget_keys.create(
-                    draft.name, domain_allowlist=draft.domain_allowlist, agent_id=draft.agent_id
-                )
+                created = client.widget_keys.create(name, domain_allowlist=entries, agent_id=agent_id)
             except HubInvalidRequestError as error:
-                bad.append(f"line {draft.line}: {error}")
-                warn(bad[-1])
+                warn(f"line {draft.line}: {error}")
+                failed += 1
                 continue
             except (ConfigError, HubError) as error:
-                _give_up(draft, error, minted, file, target)
+                _give_up(draft, error, f"Minted and written to {target}: {several(minted, 'key')}.", again)
             keys.add(draft, created)
             minted += 1
-    console().print(f"{several(minted, 'key')} minted and written to {target}, which only you can read")
-    if bad:
-        again = f"correct them in place and run: gatekeeper keys import {file} --out {target} --resume"
-        stop(REFUSED, f"{several(len(bad), 'line')} failed: {again}")
+    left = len(drafts) - minted - failed
+    if received and left:
+        done = f"{several(minted, 'key')} minted and written to {target}, {several(left, 'line')} left"
+        stop(SIGNALLED + received[0], f"stopped by {received[0].name}: {done}. To continue: {again}")
+    console().print(escape(f"{several(minted, 'key')} minted and written to {target}, which only you can read"))
+    if bad or failed:
+        stop(REFUSED, f"{several(len(bad) + failed, 'line')} failed: correct them in place and run: {again}")
 
 
-class KeysFile:
-    """The file of plaintexts, synced to the disk after each key.
+@contextmanager
+def _signals() -> Iterator[list[signal.Signals]]:
+    """Collect SIGINT and SIGTERM, so that no key is lost between the hub and the disk."""
+    received: list[signal.Signals] = []
+
+    def receive(number: int, _: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: handler for each, handler in before.items() if handler is not signal.SIG_IGN}
+    for each in before:
+        signal.signal(each, receive)
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _without_minted(drafts: list[Draft], minted: list[MintedKey]) -> tuple[list[Draft], list[str], list[MintedKey]]:
+    """Leave out what an earlier import has minted.
 
     Args:
-        path: the path of the file.
-        resume: whether to append to the file of an earlier import.
+        drafts: the records of the file, which may have moved or changed since.
+        minted: the keys of the earlier import.
+
+    Returns:
+        The records without a key, a sentence about each whose key was minted with other fields, and the keys that have no
+        record any more.
     """
-
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        self._path = path
-        try:
-            # O_EXCL: an existing file may hold the only copy of other keys.
-            flags = os.O_WRONLY | os.O_APPEND | (0 if resume else os.O_CREAT | os.O_EXCL)
-            self._file = os.fdopen(os.open(path, flags, OWNER_ONLY), "a", encoding="utf-8", newline="")
-            self._lines = csv.writer(self._file)
-            if self._file.tell() == 0:
-                self._write(KEYS_COLUMNS)
-        except FileExistsError:
-            stop(
-                USAGE, f"{path} already exists and may hold keys: choose another file with --out, or continue with --resume"
+    here = Counter(draft.content for draft in drafts)
+    unused: defaultdict[str, list[MintedKey]] = defaultdict(list)
+    done: Counter[object] = Counter()
+    for key in minted:
+        if done[key.content] < here[key.content]:
+            done[key.content] += 1
+        else:
+            unused[key.content.name].append(key)
+    without_key: list[Draft] = []
+    changed: list[str] = []
+    for draft in drafts:
+        name = draft.content.name
+        if done[draft.content]:
+            done[draft.content] -= 1
+        elif unused[name]:
+            key_id = plain(unused[name].pop(0).id)
+            changed.append(
+                f"line {draft.line}: {name!r} has the key {key_id}, with other fields: change that key at the hub "
+                "(`gatekeeper keys allow`, `disallow`, `pin`), or give the line another name"
             )
-        except OSError as error:
-            stop(USAGE, f"cannot write {path}: {error.strerror}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # All that could be written has been flushed. On a full disk, closing fails once more.
-        with suppress(OSError):
-            self._file.close()
-
-    def add(self, draft: Draft, created: CreatedWidgetKey) -> None:
-        """Write a key and sync it to the disk."""
-        try:
-            self._write((draft.line, draft.name, created.id, created.public_key))
-        except OSError as error:
-            lost = f"the key {created.id} of line {draft.line} was minted but not saved: delete it"
-            stop(USAGE, f"cannot write {self._path}: {error.strerror}; {lost}, then continue with --resume")
-
-    def _write(self, fields: Iterable[object]) -> None:
-        self._lines.writerow(fields)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        else:
+            without_key.append(draft)
+    return without_key, changed, [key for keys in unused.values() for key in keys]
 
 
-def _read(file: Path) -> tuple[list[Draft], list[str]]:
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape") as opened:
-            lines = [line.rstrip("\n") for line in opened]
-    except OSError as error:
-        stop(USAGE, f"cannot read {file}: {error.strerror}")
-    header = [column.strip() for column in next(csv.reader(lines[:1]), [])]
-    if not {"name", "domain_allowlist"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
-        stop(USAGE, f"the first line of {file} is {','.join(header)!r}: expected the columns {','.join(COLUMNS)}")
-    drafts: list[Draft] = []
-    bad: list[str] = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            drafts.extend(_draft(number, line, header))
-        except (BadLine, csv.Error) as error:
-            bad.append(f"line {number}: {error}")
-    return drafts, bad
+def _command(context: typer.Context, file: Path, target: Path) -> str:
+    """The command that continues this import, without the token."""
+    words = ["gatekeeper", "keys", "import", str(file), "--out", str(target)]
+    for name, option in (("hub", "--hub"), ("account", "--account"), ("suffix_field", "--suffix-field")):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            words += [option, str(context.params[name])]
+    return shlex.join([*words, "--resume"])
 
 
-def _draft(number: int, line: str, header: list[str]) -> Iterator[Draft]:
-    # Parse line by line, so that an unclosed quote does not swallow other lines.
-    fields = next(csv.reader([line], strict=True), [])
-    if not any(field.strip() for field in fields):
-        return
-    if len(fields) != len(header):
-        raise BadLine(f"it has {several(len(fields), 'field')}: expected {len(header)}, as in the first line")
-    if not line.replace("\t", " ").isprintable():
-        raise BadLine("it contains characters that are not UTF-8 or not printable")
-    row = dict(zip(header, (field.strip() for field in fields), strict=True))
-    entries = row["domain_allowlist"].replace(";", " ").split()
-    rejected = Allowlist.parse(entries).rejected
-    if rejected:
-        raise BadLine(" ".join(entry.hint for entry in rejected))
-    if not row["name"]:
-        raise BadLine("it has no name")
-    yield Draft(number, row["name"], entries, row.get("agent_id") or None)
-
-
-def _minted(target: Path) -> set[tuple[int, str]]:
-    """The lines, by number and name, that already have a key."""
-    try:
-        text = target.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        stop(USAGE, f"there is no {target} to continue: run the import without --resume")
-    except OSError as error:
-        stop(USAGE, f"cannot read {target}: {error.strerror}")
-    except UnicodeDecodeError:
-        stop(USAGE, f"{target} was not written by an import")
-    rows = list(csv.reader(text.splitlines()))
-    if rows and tuple(rows[0]) != KEYS_COLUMNS:
-        stop(USAGE, f"{target} was not written by an import")
-    if not text.endswith("\n") and text:
-        stop(USAGE, f"the last line of {target} is cut short: delete that key at the hub and the line, then try again")
-    return {(int(row[0]), row[1]) for row in rows[1:] if len(row) == len(KEYS_COLUMNS) and row[0].isdecimal()}
-
-
-def _give_up(draft: Draft, error: Exception, minted: int, file: Path, target: Path) -> NoReturn:
+def _give_up(draft: Draft, error: Exception, done: str, again: str) -> NoReturn:
     refused = isinstance(error, HubAuthenticationError | HubPermissionError)
     code = REFUSED if refused else USAGE if isinstance(error, ConfigError | HubProtocolError) else UNREACHABLE
     unsure = "" if refused else f" Line {draft.line} may have its key: see `gatekeeper keys list`."
-    again = f"gatekeeper keys import {file} --out {target} --resume"
-    stop(code, f"{error}. Minted and written to {target}: {several(minted, 'key')}.{unsure} To continue: {again}")
+    stop(code, f"{error}. {done}{unsure} To continue: {again}")

@@ -1,7 +1,11 @@
 """gatekeeper keys import, against the reference hub and a misbehaving one."""
 
+import csv
+import io
 import os
 import resource
+import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -22,9 +26,10 @@ def write(directory: Path, *lines: str) -> Path:
 
 
 def minted(file: Path) -> list[list[str]]:
-    header, *lines = [line.split(",") for line in file.read_text().splitlines()]
-    assert header == ["line", "name", "id", "public_key"]
-    return lines
+    """The line, the name, the id and the plaintext of each key in a file of keys."""
+    header, *records = csv.reader(io.StringIO(file.read_text(), newline=""), strict=True)
+    assert header == ["line", "name", "domain_allowlist", "agent_id", "id", "public_key"]
+    return [[line, name, key_id, key] for line, name, _, _, key_id, key in records]
 
 
 def test_import_mints_a_key_per_line_into_a_file_only_for_the_owner(keys: Keys, tmp_path: Path) -> None:
@@ -140,6 +145,100 @@ def test_each_key_is_written_before_the_next_one_is_minted(fake: FakeHub, at_fak
     assert seen == [1, 2, 3, 4, 5]
 
 
+def test_a_changed_file_is_resumed_by_the_content_of_its_lines(keys: Keys, tmp_path: Path) -> None:
+    """Lines were inserted, moved, removed and corrected since."""
+    file = write(tmp_path, "Shop,acme.com,", "Blog,blog.acme.com;www.acme.com,agent-7", "Gone,gone.example,", "Bad,a/b,")
+    assert keys("import", str(file)).code == 1
+    write(tmp_path, "New,new.example,", "Blog,blog.acme.com www.acme.com,agent-7", "Shop,acme.com,", "Bad,b.example,")
+    done = keys("import", str(file), "--resume")
+    assert done.code == 0, done.err
+    gone = minted(tmp_path / "rows.keys.csv")[2][2]
+    assert f"the key {gone} (Gone) in {tmp_path / 'rows.keys.csv'} has no line in {file} any more" in done.err
+    assert [listed["name"] for listed in keys.rows()] == ["Shop", "Blog", "Gone", "New", "Bad"]
+
+
+def test_lines_with_equal_fields_are_counted(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
+    """A third line like the first two is inserted before them. It gets a key, once."""
+
+    def create(_: object) -> Answer:
+        return json_answer({**row(len(fake.requests)), "public_key": client_key(len(fake.requests))}, 201)
+
+    fake.always(create)
+    file = write(tmp_path, "Shop,acme.com,", "Shop,acme.com,")
+    assert at_fake("import", str(file)).code == 0
+    write(tmp_path, "Shop,acme.com,", "Shop,acme.com,", "Shop,acme.com,")
+    for _ in range(2):
+        assert at_fake("import", str(file), "--resume").code == 0
+        assert len(fake.requests) == 3
+
+
+def test_a_line_whose_key_has_other_fields_is_refused(keys: Keys, tmp_path: Path) -> None:
+    """A second key of the same name is hardly what the change of a line asks for."""
+    file = write(tmp_path, "Shop,acme.com,")
+    assert keys("import", str(file)).code == 0
+    write(tmp_path, "Shop,acme.com *.acme.com,", "Blog,acme.com,")
+    done = keys("import", str(file), "--resume")
+    assert done.code == 1
+    (shop, blog) = keys.rows()
+    assert (shop["name"], shop["domain_allowlist"], blog["name"]) == ("Shop", ["acme.com"], "Blog")
+    assert f"line 2: 'Shop' has the key {shop['id']}, with other fields" in done.err
+    assert "has no line" not in done.err
+
+
+def test_names_that_look_like_formulas_are_harmless_and_resumed(keys: Keys, tmp_path: Path) -> None:
+    """Spreadsheets run what begins with such characters, and where the comma is the decimal sign, they split at `;`."""
+    names = ["=HYPERLINK(1)", "+1", "-1", "@x", "'=quoted", "'plain", "a;=1", 'a;"=1', "a\n@x", "a,'-b=c"]
+    file = write(tmp_path, *('"{}",,'.format(name.replace('"', '""')) for name in names))
+    assert keys("import", str(file)).code == 0
+    written = [name for _, name, _, _ in minted(tmp_path / "rows.keys.csv")]
+    assert written[:6] == ["'=HYPERLINK(1)", "'+1", "'-1", "'@x", "''=quoted", "'plain"]
+    assert written[6:] == ["a;'=1", "a;'\"=1", "a\n'@x", "a,''-b=c"]
+    assert keys("import", str(file), "--resume").code == 0
+    assert [listed["name"] for listed in keys.rows()] == names
+
+
+def test_a_quoted_line_break_is_part_of_a_name(keys: Keys, tmp_path: Path) -> None:
+    file = write(tmp_path, '"Two', 'lines",acme.com,', "Last,acme.com,")
+    for options in ((), ("--resume",)):
+        assert keys("import", str(file), *options).code == 0
+    assert [listed["name"] for listed in keys.rows()] == ["Two\nlines", "Last"]
+    assert [line for line, *_ in minted(tmp_path / "rows.keys.csv")] == ["2", "4"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_import_once_the_key_is_saved(
+    fake: FakeHub, at_fake: Keys, tmp_path: Path, ending: signal.Signals, code: int
+) -> None:
+    """The signal comes while the hub mints the second key. The printed command continues."""
+
+    def created(number: int) -> Answer:
+        return json_answer({**row(number), "public_key": client_key(number)}, 201)
+
+    (tmp_path / "of [acme] 1").mkdir()
+    file = write(tmp_path / "of [acme] 1", "First,,", "Second,,", "Third,,", "Fourth,,")
+    hold = fake.hold()
+    second = created(2)
+    fake.then(created(1), Answer(201, second.body, second.headers, hold=hold))
+    token = {"GATEKEEPER_TOKEN": at_fake.environment["GATEKEEPER_TOKEN"]}
+    command = [sys.executable, "-m", "gatekeeper", "keys", "import", str(file), "--hub", fake.url]
+    importing = subprocess.Popen(command, env={**os.environ, **token}, stderr=subprocess.PIPE, text=True)
+    fake.wait_for_requests(2)
+    importing.send_signal(ending)
+    importing.send_signal(ending)
+    hold.release()
+    _, said = importing.communicate(timeout=30)
+    assert importing.returncode == code
+    assert f"stopped by {ending.name}: 2 keys minted and written to {file.with_suffix('.keys.csv')}, 2 lines left" in said
+    assert "Traceback" not in said
+    program, *again = shlex.split(said.partition("To continue: ")[2])
+    assert program == "gatekeeper"
+    fake.then(created(3), created(4))
+    assert Keys(token)(*again[1:]).code == 0
+    assert [key for *_, key in minted(file.with_suffix(".keys.csv"))] == [client_key(number) for number in (1, 2, 3, 4)]
+    assert [request.json["name"] for request in fake.requests] == ["First", "Second", "Third", "Fourth"]
+
+
 @pytest.mark.process
 def test_a_kill_in_the_middle_loses_no_minted_key(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "First,,", "Second,,", "Third,,")
@@ -161,7 +260,7 @@ def test_a_kill_in_the_middle_loses_no_minted_key(fake: FakeHub, at_fake: Keys, 
     assert [request.json["name"] for request in fake.requests] == ["First", "Second", "Third", "Third"]
 
 
-@pytest.mark.parametrize("header", ["", "name", "name,allowlist", "name;domain_allowlist", "name,domain_allowlist,name"])
+@pytest.mark.parametrize("header", ["", "name", "name,allowlist", "name,domain_allowlist,name"])
 def test_a_file_with_other_columns_is_refused(keys: Keys, tmp_path: Path, header: str) -> None:
     file = tmp_path / "rows.csv"
     file.write_text(f"{header}\nShop,acme.com\n")
@@ -184,7 +283,7 @@ def test_a_missing_file_exits_with_2(keys: Keys, tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_of_keys_is_not_resumed(keys: Keys, tmp_path: Path) -> None:
-    (tmp_path / "rows.keys.csv").write_text("line,name,id,public_key\n2,Shop,key-1,pk_live_")
+    (tmp_path / "rows.keys.csv").write_text("line,name,domain_allowlist,agent_id,id,public_key\r\n2,Shop,,,key-1,pk_live_")
     done = keys("import", str(write(tmp_path, "Shop,,")), "--resume")
     assert (done.code, "cut short" in done.err) == (2, True)
     assert keys.rows() == []
@@ -195,7 +294,7 @@ def test_a_key_that_cannot_be_saved_is_named_and_stops_the_import(fake: FakeHub,
     file = write(tmp_path, "First,,", "Second,,")
 
     def fill_the_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
 
     done = subprocess.run(
         [sys.executable, "-B", "-m", "gatekeeper", "keys", "import", str(file)],
@@ -207,7 +306,8 @@ def test_a_key_that_cannot_be_saved_is_named_and_stops_the_import(fake: FakeHub,
         check=False,
     )
     assert done.returncode == 2
-    assert "File too large; the key key-1 of line 2 was minted but not saved: delete it" in done.stderr
+    assert "the key key-1 of line 2 was minted but not saved: delete it with `gatekeeper keys delete key-1`" in done.stderr
+    assert minted(tmp_path / "rows.keys.csv") == []
     assert "Traceback" not in done.stderr
     assert client_key(1) not in done.stdout + done.stderr
     assert len(fake.requests) == 1
@@ -220,7 +320,9 @@ def test_a_file_that_cannot_be_created_stops_the_import_first(fake: FakeHub, at_
     assert fake.requests == []
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"name,key\n", None])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"name,key\n", b"line,name,domain_allowlist,agent_id,id,public_key\n2,Shop,key-1\n", None]
+)
 def test_a_file_of_another_program_is_not_resumed(
     fake: FakeHub, at_fake: Keys, tmp_path: Path, content: bytes | None
 ) -> None:
