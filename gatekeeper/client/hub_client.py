@@ -155,7 +155,7 @@ class WidgetKeys:
         """List the audit trail of a key, oldest first, even if deleted.
 
         Args:
-            key_id: the row's id.
+            key_id: the row's id. The reference hub also takes the last 8 characters of the key.
 
         Returns:
             The events.

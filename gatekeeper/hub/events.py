@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gatekeeper.hub.tables import events
 from gatekeeper.hub.tokens import Bearer
 
-__all__ = ("Action", "Change", "EventRow", "add_event", "read_events")
+__all__ = ("Action", "Change", "EventRow", "add_event", "find_deleted", "read_events")
 
 Action = Literal["created", "updated", "disabled", "enabled", "deleted"]
 
@@ -91,3 +91,19 @@ async def read_events(connection: AsyncConnection, account: str, key_id: str) ->
         EventRow(number, key, action, token_name, at, msgspec.convert(changes, dict[str, Change]))
         for number, key, action, token_name, at, changes in await connection.execute(mine)
     ]
+
+
+async def find_deleted(connection: AsyncConnection, account: str, last8: str) -> str | None:
+    """Find a deleted key by its last 8 characters.
+
+    Args:
+        connection: a connection in a transaction.
+        account: the account that had the key.
+        last8: the last 8 characters of the key.
+
+    Returns:
+        The key's id; None if no such deletion is known. Deletions by older versions of the hub have no last 8 characters.
+    """
+    had = events.c.changes["last8", "before"].as_string() == last8
+    deleted = select(events.c.key_id).where(events.c.account == account, events.c.action == "deleted", had)
+    return await connection.scalar(deleted.order_by(events.c.at.desc()).limit(1))

@@ -121,7 +121,8 @@ _OPERATIONS: Final = (
         f"{_KEY}/events",
         "get",
         "list_events",
-        "List the events of a widget key, oldest first, even after its deletion.",
+        "List the events of a widget key, oldest first, even after its deletion. The last 8 characters of the key may take "
+        "the place of its id.",
         {HTTPStatus.OK: ("The events.", list[EventRow])},
         _UNKNOWN,
         "admin",

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gatekeeper.hub.accounts import advance_revision, lock_account, read_etag
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.database import Database
-from gatekeeper.hub.events import Action, Change, EventRow, add_event, read_events
+from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow
 from gatekeeper.hub.tables import UtcDateTime, widget_keys
 from gatekeeper.hub.tokens import Bearer
-from gatekeeper.keys.client_key import ClientKey
+from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
 __all__ = ("KeyStore", "UnknownKey")
@@ -32,10 +32,12 @@ MAX_DRAWS: Final = 10
 PAGE: Final = 1000  # Rows per query: half a megabyte of JSON.
 
 _COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
-_CHOSEN_FIELDS: Final = ("name", "domain_allowlist", "agent_id")  # The fields in the events of create and delete.
+# The fields in the events of create and delete. The last 8 characters find the events of a key that is gone.
+_LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 
 # The form of uuid4. Other ids are not sent to the database: PostgreSQL rejects some strings, such as those with NUL.
 _KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
+_LAST8: Final = re.compile(rf"[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}")
 
 # Earlier times of use cannot be right, and not all of them can be converted to UTC.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -119,7 +121,7 @@ class KeyStore:
             fields = msgspec.structs.asdict(row)
             hidden = {"account": bearer.account, "keyed_hash": self._mint.keyed_hash(key.value)}
             await connection.execute(insert(widget_keys).values(fields | hidden))
-            chosen = {field: Change(None, getattr(row, field)) for field in _CHOSEN_FIELDS}
+            chosen = {field: Change(None, getattr(row, field)) for field in _LASTING_FIELDS}
             await add_event(connection, bearer, row.id, "created", now, chosen)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CreatedKeyRow(**fields, warnings=warnings, public_key=key.value)
@@ -172,7 +174,7 @@ class KeyStore:
             if row.use_count or row.last_used_at is not None:
                 return await _change(connection, bearer, row, {"disabled_at": row.disabled_at or now}, now)
             await connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
-            chosen = {field: Change(getattr(row, field), None) for field in _CHOSEN_FIELDS}
+            chosen = {field: Change(getattr(row, field), None) for field in _LASTING_FIELDS}
             await add_event(connection, bearer, key_id, "deleted", now, chosen)
             await advance_revision(connection, bearer.account)
             return None
@@ -195,12 +197,12 @@ class KeyStore:
             if added and (await connection.execute(_add_use(account), added)).rowcount:
                 await advance_revision(connection, account)
 
-    async def events(self, account: str, key_id: str) -> Iterable[EventRow]:
+    async def events(self, account: str, key: str) -> Iterable[EventRow]:
         """Read the events of a widget key, also after its deletion.
 
         Args:
             account: the account that has or had the key.
-            key_id: the key's id.
+            key: the key's id, or its last 8 characters.
 
         Returns:
             The events, oldest first.
@@ -209,8 +211,9 @@ class KeyStore:
             UnknownKey: the account has never had this key.
         """
         async with self._database.reading() as connection:
-            if not _KEY_ID.fullmatch(key_id):
-                raise UnknownKey(key_id)
+            key_id = await _find_id(connection, account, key) if _LAST8.fullmatch(key) else key
+            if key_id is None or not _KEY_ID.fullmatch(key_id):
+                raise UnknownKey(key)
             happened = await read_events(connection, account, key_id)
             if not happened:
                 # A key from before the events table exists without events.
@@ -251,6 +254,12 @@ async def _find(connection: AsyncConnection, account: str, key_id: str) -> KeyRo
         if found is not None:
             return KeyRow(*found)
     raise UnknownKey(key_id)
+
+
+async def _find_id(connection: AsyncConnection, account: str, last8: str) -> str | None:
+    """The id of the key that has these last 8 characters, otherwise of the last one that had them."""
+    listed = select(widget_keys.c.id).where(widget_keys.c.account == account, widget_keys.c.last8 == last8)
+    return await connection.scalar(listed) or await find_deleted(connection, account, last8)
 
 
 async def _change(

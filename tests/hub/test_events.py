@@ -38,6 +38,7 @@ async def test_a_create_is_an_event_with_the_given_fields(acme: httpx.AsyncClien
             "token_name": "tests",
             "at": written(START),
             "changes": {
+                "last8": {"before": None, "after": row["last8"]},
                 "name": {"before": None, "after": "shop"},
                 "domain_allowlist": {"before": None, "after": ["acme.com"]},
                 "agent_id": {"before": None, "after": "agent-7"},
@@ -126,12 +127,47 @@ async def test_the_events_of_a_deleted_key_stay_with_its_last_fields(hub: Runnin
             "token_name": "tests",
             "at": later,
             "changes": {
+                "last8": {"before": row["last8"], "after": None},
                 "name": {"before": "shop", "after": None},
                 "domain_allowlist": {"before": ["acme.com"], "after": None},
                 "agent_id": {"before": None, "after": None},
             },
         }
     ]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_the_last_8_characters_name_a_key_even_after_its_deletion(
+    acme: httpx.AsyncClient, globex: httpx.AsyncClient, *, gone: bool
+) -> None:
+    """A page still shows the last 8 characters when the list no longer has the key."""
+    row, other = await create(acme), await create(acme)
+    for each in (row, other) if gone else ():
+        await acme.delete(f"{PATH}/{each['id']}")
+    by_id, by_last8 = [await acme.get(f"{PATH}/{name}/events") for name in (row["id"], row["last8"])]
+    assert by_last8.status_code == httpx.codes.OK
+    assert by_last8.json() == by_id.json()
+    assert_problem(await globex.get(f"{PATH}/{row['last8']}/events"), 404, "not_found")
+
+
+async def test_last_8_characters_name_the_listed_key_or_the_last_deleted(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """The last 8 characters of a deleted key are drawn again."""
+    hub.dice.next = ["A" * 32] * 3
+    rows = []
+    for _ in range(3):
+        rows.append(await create(acme))
+        named = (await acme.get(f"{PATH}/AAAAAAAA/events")).json()[0]["key_id"]
+        assert named == rows[-1]["id"]
+        hub.clock.advance(60)
+        await acme.delete(f"{PATH}/{rows[-1]['id']}")
+        assert (await acme.get(f"{PATH}/AAAAAAAA/events")).json()[-1]["key_id"] == rows[-1]["id"]
+
+
+async def test_only_events_take_the_last_8_characters(acme: httpx.AsyncClient) -> None:
+    """A change needs the id, which is never drawn again."""
+    row = await create(acme)
+    assert_problem(await acme.delete(f"{PATH}/{row['last8']}"), 404, "not_found")
+    assert_problem(await acme.patch(f"{PATH}/{row['last8']}", json={"name": "renamed"}), 404, "not_found")
 
 
 async def test_deleting_a_used_key_is_one_disabled_event(hub: RunningHub, acme: httpx.AsyncClient) -> None:
@@ -171,7 +207,7 @@ async def test_events_contain_no_plaintext(acme: httpx.AsyncClient) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("key_id", ["nothing", "%00", "0" * 36, "%F0%9F%94%91"])
+@pytest.mark.parametrize("key_id", ["nothing", "nothing1", "%00", "%00" * 8, "0" * 36, "%F0%9F%94%91"])
 async def test_events_of_an_unknown_id_are_a_404(acme: httpx.AsyncClient, key_id: str) -> None:
     assert_problem(await acme.get(f"{PATH}/{key_id}/events"), 404, "not_found")
 
