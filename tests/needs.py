@@ -10,7 +10,7 @@ import pytest
 from .support.nginx import find_nginx
 from .support.postgres import find_postgres
 
-__all__ = ("chromium", "lacking", "nginx", "postgres")
+__all__ = ("chromium", "lacking", "nginx", "openssl", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
 
@@ -28,6 +28,14 @@ def nginx() -> str:
     program = find_nginx()
     if program is None:
         lacking("nginx is not installed: apt-get install nginx-light")
+    return program
+
+
+def openssl() -> str:
+    """Find openssl, or skip the test."""
+    program = shutil.which("openssl")
+    if program is None:
+        lacking("openssl is not installed: apt-get install openssl")
     return program
 
 

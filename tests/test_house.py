@@ -44,7 +44,7 @@ OUTSIDE = ("__init__.py", "__main__.py")  # may import from anywhere, and nothin
 ONLY = {
     "tldextract": ("matching",),
     "idna": ("matching",),
-    "httpx": ("client", "demo"),
+    "httpx": ("cli", "client", "demo"),
     "tenacity": ("client",),
     "sqlalchemy": ("hub",),
     "alembic": ("hub",),

@@ -1,15 +1,24 @@
 """gatekeeper check: whether a page may use a key, and why."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from gatekeeper.cli.connection import AccountOption, HubOption, SuffixFieldOption, TokenOption, require_token
+from gatekeeper.cli.connection import (
+    AccountOption,
+    CaFileOption,
+    HubOption,
+    ProxyOption,
+    SuffixFieldOption,
+    TokenOption,
+    connect,
+    with_options,
+)
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, legible, stop, warn
-from gatekeeper.client import HubClient, account_of
+from gatekeeper.client import account_of
 from gatekeeper.errors import (
     ConfigError,
     HubRateLimitedError,
@@ -24,7 +33,6 @@ from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
-from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.loading import MAX_REJECTED_SHARE
 from gatekeeper.sync.sources import FileSource
@@ -41,11 +49,32 @@ def check(
     file: Annotated[Path | None, typer.Option(help="Read rows from a JSON file instead of a hub.")] = None,
     account: AccountOption = None,
     suffix_field: SuffixFieldOption = "last8",
+    ca_file: CaFileOption = None,
+    proxy: ProxyOption = None,
     https_only: Annotated[bool, typer.Option("--https-only", help="Decide like a gate with https_only=True.")] = False,
 ) -> None:
     """Decide like a gate, and explain the decision."""
     out = console()
-    rows = _rows(hub, token, file, account, suffix_field)
+    if (hub is None) == (file is None):
+        stop(USAGE, "expected either a hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file)")
+    try:
+        if file is not None:
+            listing = FileSource(file).read()
+            rows, rejected = read_list(RowReader(suffix_field), b"" if listing is None else listing[0])
+        else:
+            with connect(hub or "", token, account, suffix_field, ca_file, proxy) as client:
+                listed = client.widget_keys.list()
+                rows, rejected = list(listed), list(listed.rejected)
+    except (HubTransportError, HubServerError, HubRateLimitedError) as error:
+        stop(UNREACHABLE, with_options(error))
+    except InvalidList as error:
+        stop(USAGE, f"{hub or file}: {error}")
+    except (ConfigError, SourceError) as error:
+        stop(USAGE, with_options(error))
+    for problem in rejected:
+        warn(f"left out: {with_options(problem)}")
+    if len(rejected) > MAX_REJECTED_SHARE * (len(rows) + len(rejected)):
+        warn("a gate rejects a list with so many bad rows and keeps the previous list")
     known_account = account or (account_of(token) if file is None and token else None)
     gate = Gatekeeper.from_rows(rows, https_only=https_only, account=known_account)
     # Users paste the URL of a page. A browser would send its origin.
@@ -55,34 +84,6 @@ def check(
     if decision.reason is Reason.ORIGIN_MALFORMED and (page := _origin_at(f"https://{origin}")) is not None:
         out.print(f"  [yellow]hint[/]     name the page with its scheme, such as {escape(str(page))}")
     raise typer.Exit(0 if decision.allowed else REFUSED)
-
-
-def _rows(
-    hub: str | None, token: str | None, file: Path | None, account: str | None, suffix_field: str
-) -> Iterable[WidgetKey]:
-    if (hub is None) == (file is None):
-        stop(USAGE, "expected either a hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file)")
-    if file is None:
-        require_token(token)
-    try:
-        if file is not None:
-            listing = FileSource(file).read()
-            rows, rejected = read_list(RowReader(suffix_field), b"" if listing is None else listing[0])
-        else:
-            with HubClient(hub or "", token or "", account=account, suffix_field=suffix_field) as client:
-                listed = client.widget_keys.list()
-                rows, rejected = list(listed), list(listed.rejected)
-    except (HubTransportError, HubServerError, HubRateLimitedError) as error:
-        stop(UNREACHABLE, str(error))
-    except InvalidList as error:
-        stop(USAGE, f"{hub or file}: {error}")
-    except (ConfigError, SourceError) as error:
-        stop(USAGE, str(error))
-    for problem in rejected:
-        warn(f"left out: {problem}")
-    if len(rejected) > MAX_REJECTED_SHARE * (len(rows) + len(rejected)):
-        warn("a gate rejects a list with so many bad rows and keeps the previous list")
-    return rows
 
 
 def _origin_at(address: str) -> Origin | None:

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import track
 
-from gatekeeper.cli.connection import with_client
+from gatekeeper.cli.connection import with_client, with_options
 from gatekeeper.cli.drafts import Draft, read_drafts
 from gatekeeper.cli.keys_file import KeysFile, MintedKey, read_minted
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, plain, several, stop, warn
@@ -63,7 +63,7 @@ def import_keys(
             try:
                 created = client.widget_keys.create(name, domain_allowlist=entries, agent_id=agent_id)
             except HubInvalidRequestError as error:
-                warn(f"line {draft.line}: {error}")
+                warn(f"line {draft.line}: {with_options(error)}")
                 failed += 1
                 continue
             except (ConfigError, HubError) as error:
@@ -148,4 +148,4 @@ def _give_up(draft: Draft, error: Exception, done: str, again: str) -> NoReturn:
     refused = isinstance(error, HubAuthenticationError | HubPermissionError)
     code = REFUSED if refused else USAGE if isinstance(error, ConfigError | HubProtocolError) else UNREACHABLE
     unsure = "" if refused else f" Line {draft.line} may have its key: see `gatekeeper keys list`."
-    stop(code, f"{error}. {done}{unsure} To continue: {again}")
+    stop(code, f"{with_options(error)}. {done}{unsure} To continue: {again}")

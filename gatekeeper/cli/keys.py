@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from gatekeeper.cli.connection import with_client
+from gatekeeper.cli.connection import with_client, with_options
 from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.lint import explain
 from gatekeeper.cli.output import (
@@ -196,7 +196,7 @@ def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
 def _list(client: HubClient) -> list[WidgetKey]:
     rows = client.widget_keys.list()
     for problem in rows.rejected:
-        warn(f"left out: {problem}")
+        warn(f"left out: {with_options(problem)}")
     return rows
 
 

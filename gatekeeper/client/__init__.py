@@ -1,4 +1,4 @@
-"""HubClient, AsyncHubClient: the hub over HTTP, and the only importer of httpx.
+"""HubClient, AsyncHubClient: the hub over HTTP.
 
 It may import errors, matching and keys. The two clients share everything except the sending. A call (calls.py) is a request,
 the function that reads its answer, and whether it may be retried (retries.py). refusals.py turns every failure into an error

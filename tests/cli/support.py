@@ -22,10 +22,14 @@ ROWS = [
 ]
 KEY = "pk_live_acme_0000abcd1234"
 
+# The variables of a developer's environment that lead elsewhere, or trust others.
+_WAYS = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+WAYS = (*_WAYS, *map(str.lower, _WAYS))
+
 
 def gatekeeper(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process, without other GATEKEEPER_ variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEKEEPER_")}
+    """Run a command in a process, without other GATEKEEPER_ variables, proxies and certificates."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEKEEPER_") and name not in WAYS}
     return subprocess.run(
         [sys.executable, "-m", "gatekeeper", *arguments],
         stdin=subprocess.DEVNULL,
@@ -56,6 +60,14 @@ class Invoked(NamedTuple):
         return json.loads(self.out)
 
 
+def invoke(*arguments: str, answer: str | None = None, **environment: str) -> Invoked:
+    """Run a command in this process, with an answer to its question."""
+    env = {**dict.fromkeys(WAYS), **environment}
+    result = CliRunner().invoke(app, arguments, input=answer, env=env)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Invoked(result.exit_code, result.stdout, result.stderr)
+
+
 class Keys:
     """`gatekeeper keys` with a hub in the environment.
 
@@ -66,11 +78,9 @@ class Keys:
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
 
-    def __call__(self, *arguments: str, answer: str | None = None) -> Invoked:
+    def __call__(self, *arguments: str, answer: str | None = None, **environment: str) -> Invoked:
         """Run a command in this process, with an answer to its question."""
-        result = CliRunner().invoke(app, ["keys", *arguments], input=answer, env=self.environment)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return Invoked(result.exit_code, result.stdout, result.stderr)
+        return invoke("keys", *arguments, answer=answer, **{**self.environment, **environment})
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows that the hub lists."""

@@ -124,6 +124,13 @@ def test_a_failed_import_keeps_the_minted_keys_and_says_how_to_resume(fake: Fake
     assert len(fake.requests) == 2
 
 
+def test_a_hub_that_asks_for_an_account_names_the_option(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
+    fake.always(json_answer({"error": "Missing X-Account-ID header"}, 400))
+    done = at_fake("import", str(write(tmp_path, "Shop,acme.com,")))
+    assert done.code == 1
+    assert "pass --account; it says" in done.err
+
+
 @pytest.mark.parametrize(("status", "code"), [(401, 1), (403, 1), (404, 3), (429, 3), (500, 3)])
 def test_an_import_stops_at_the_first_failure_of_the_hub(
     fake: FakeHub, at_fake: Keys, tmp_path: Path, status: int, code: int

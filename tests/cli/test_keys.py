@@ -307,7 +307,7 @@ def test_the_errors_of_the_hub_are_printed(fake: FakeHub, at_fake: Keys) -> None
     [
         ({"GATEKEEPER_HUB": "", "GATEKEEPER_TOKEN": TOKEN}, "GATEKEEPER_HUB"),
         ({"GATEKEEPER_HUB": "http://127.0.0.1:1", "GATEKEEPER_TOKEN": ""}, "GATEKEEPER_TOKEN"),
-        ({"GATEKEEPER_HUB": "hub.example", "GATEKEEPER_TOKEN": TOKEN}, "base_url"),
+        ({"GATEKEEPER_HUB": "hub.example", "GATEKEEPER_TOKEN": TOKEN}, "--hub"),
     ],
 )
 def test_a_missing_hub_or_token_is_reported_with_its_variable(environment: dict[str, str], said: str) -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 import ssl
 import warnings
+from pathlib import Path
 
 import httpx
 import trustme
@@ -18,6 +19,11 @@ class Certificates:
     def __init__(self) -> None:
         self._authority = trustme.CA()
         self._now = dt.datetime.now(dt.UTC)
+
+    def write_authority(self, path: Path) -> Path:
+        """Write the certificate of the authority to a PEM file."""
+        self._authority.cert_pem.write_to_path(path)
+        return path
 
     def client(self) -> httpx.AsyncClient:
         """Make a client that trusts the authority."""
