@@ -2,8 +2,8 @@
 
 Each command (demo, check, lint) or group of commands (keys, hub) has a file, and app.py collects them. importing.py is a
 command of keys, with drafts.py for the file that it reads and keys_file.py for the one that it writes. output.py prints and
-exits, through the standard streams of streams.py; connection.py makes the client from the options. Exit codes: 0 yes, 1 no
-or refused, 2 usage or no output, 3 hub unreachable.
+exits, through the standard streams of streams.py; connection.py makes the client from the options; lookup.py finds a key by
+what users have. Exit codes: 0 yes, 1 no or refused, 2 usage or no output, 3 hub unreachable.
 """
 
 from importlib.util import find_spec

@@ -1,11 +1,10 @@
 """gatekeeper check: whether a page may use a key, and why."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
-from rich.markup import escape
 
 from gatekeeper.cli.connection import (
     AccountOption,
@@ -17,7 +16,9 @@ from gatekeeper.cli.connection import (
     connect,
     with_options,
 )
-from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, legible, stop, warn
+from gatekeeper.cli.explanation import Explanation, explain_decision
+from gatekeeper.cli.lookup import find, find_one, whole_key
+from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, print_json, stop, warn
 from gatekeeper.client import account_of
 from gatekeeper.errors import (
     ConfigError,
@@ -30,9 +31,10 @@ from gatekeeper.errors import (
 )
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.keys.client_key import mask
+from gatekeeper.keys.client_key import SUFFIX_LENGTH, mask
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
+from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.loading import MAX_REJECTED_SHARE
 from gatekeeper.sync.sources import FileSource
@@ -41,7 +43,9 @@ __all__ = ("check",)
 
 
 def check(
-    key: Annotated[str, typer.Argument(help="The client key, pk_live_…", show_default=False)],
+    key: Annotated[
+        str, typer.Argument(help="The client key, pk_live_…, its last 8 characters, or its id.", show_default=False)
+    ],
     origin: Annotated[str, typer.Argument(help="The origin or the URL of the page.", show_default=False)],
     *,
     hub: HubOption = None,
@@ -52,9 +56,9 @@ def check(
     ca_file: CaFileOption = None,
     proxy: ProxyOption = None,
     https_only: Annotated[bool, typer.Option("--https-only", help="Decide like a gate with https_only=True.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Decide like a gate, and explain the decision."""
-    out = console()
     if (hub is None) == (file is None):
         stop(USAGE, "expected either a hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file)")
     try:
@@ -76,14 +80,38 @@ def check(
     if len(rejected) > MAX_REJECTED_SHARE * (len(rows) + len(rejected)):
         warn("a gate rejects a list with so many bad rows and keeps the previous list")
     known_account = account or (account_of(token) if file is None and token else None)
-    gate = Gatekeeper.from_rows(rows, https_only=https_only, account=known_account)
+    explanation = _explain(rows, key, origin, known_account, https_only=https_only)
+    if as_json:
+        print_json(explanation)
+    else:
+        for line in explanation.lines():
+            console().print(line)
+    raise typer.Exit(0 if explanation.allowed else REFUSED)
+
+
+def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *, https_only: bool) -> Explanation:
     # Users paste the URL of a page. A browser would send its origin.
-    decision = gate.decide(key, str(_origin_at(origin) or origin))
-    for line in _verdict(decision, gate):
-        out.print(line)
-    if decision.reason is Reason.ORIGIN_MALFORMED and (page := _origin_at(f"https://{origin}")) is not None:
-        out.print(f"  [yellow]hint[/]     name the page with its scheme, such as {escape(str(page))}")
-    raise typer.Exit(0 if decision.allowed else REFUSED)
+    origin = _origin_at(page)
+    sent = page if origin is None else str(origin)
+    row = None if whole_key(key) else find_one(rows, key)
+    if row is not None:
+        # A gate sees a whole key. Any key with this end stands for the one of the row, without its digest.
+        gate = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)], https_only=https_only)
+        decision = gate.decide(f"pk_live_any_{row.last8}", sent)
+    else:
+        gate = Gatekeeper.from_rows(rows, https_only=https_only, account=account)
+        decision = gate.decide(key, sent)
+    hint = None
+    if decision.reason is Reason.KEY_MALFORMED:
+        last8 = key.removeprefix(mask(""))
+        if len(last8) == SUFFIX_LENGTH:
+            decision = Decision(Reason.KEY_UNKNOWN, last8=last8, origin=decision.origin)
+        else:
+            hint = "it is not the id of a key, nor its last 8 characters, either"
+    elif decision.reason is Reason.ORIGIN_MALFORMED and (named := _origin_at(f"https://{page}")) is not None:
+        hint = f"name the page with its scheme, such as {named}"
+    candidates = [each.id for each in find(rows, key)] if decision.reason is Reason.KEY_AMBIGUOUS else ()
+    return explain_decision(decision, gate, candidates=tuple(candidates), hint=hint)
 
 
 def _origin_at(address: str) -> Origin | None:
@@ -91,33 +119,3 @@ def _origin_at(address: str) -> Origin | None:
         return Origin.from_referer(address)
     except InvalidOrigin:
         return None
-
-
-def _verdict(decision: Decision, gate: Gatekeeper) -> Iterator[str]:
-    colour = "green" if decision.allowed else "red"
-    yield (
-        f"[bold {colour}]allowed[/]"
-        if decision.allowed
-        else f"[bold {colour}]refused[/]  {decision.reason} ({decision.status})"
-    )
-    yield f"  {escape(decision.detail)}"
-    if decision.key is None:
-        return
-    key = decision.key
-    yield f"  key      {mask(key.last8)} {escape(repr(key.name))}, id {legible(key.id)}"
-    yield f"           {'disabled since ' + legible(str(key.disabled_at)) if key.disabled else 'enabled'}"
-    if key.agent_id is not None:
-        yield f"           pinned to agent {legible(key.agent_id)}"
-    yield f"  page     {escape(decision.origin or 'none')}"
-    if decision.matched is not None:
-        yield f"  matched  {escape(decision.matched)}"
-    allowlist = gate.allowlist(key)
-    if allowlist is None:
-        return
-    if decision.reason is Reason.ORIGIN_NOT_ALLOWED and decision.origin is not None:
-        nearest = allowlist.nearest(Origin.parse(decision.origin))
-        yield f"  nearest  {escape(', '.join(nearest)) if nearest else f'none of its {len(allowlist)} entries is similar'}"
-    if decision.add is not None:
-        yield f"  add      {escape(decision.add)}"
-    for entry in allowlist.rejected:
-        yield f"  [yellow]ignored[/]  {escape(entry.hint)}"

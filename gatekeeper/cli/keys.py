@@ -1,17 +1,17 @@
 """gatekeeper keys: manage the widget keys of an account."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from gatekeeper.cli.connection import with_client, with_options
+from gatekeeper.cli.connection import with_client
 from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.lint import explain
+from gatekeeper.cli.lookup import fetch_keys, find_one, require_key
 from gatekeeper.cli.output import (
-    REFUSED,
     USAGE,
     ask,
     console,
@@ -22,7 +22,6 @@ from gatekeeper.cli.output import (
     print_table,
     shown_once,
     stop,
-    warn,
 )
 from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
 from gatekeeper.errors import InvalidEntry
@@ -36,7 +35,7 @@ __all__ = ("keys",)
 keys = typer.Typer(help="Manage the widget keys of an account.", no_args_is_help=True)
 keys.command("import")(import_keys)
 
-Key = Annotated[str, typer.Argument(help="The key's id, or its last 8 characters.", show_default=False)]
+Key = Annotated[str, typer.Argument(help="The key's last 8 characters, its id, or the whole key.", show_default=False)]
 Entries = Annotated[list[str], typer.Argument(help="Allowlist entries, such as '*.acme.com'.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -46,7 +45,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 @with_client
 def list_keys(client: HubClient, *, as_json: Json = False) -> None:
     """List the keys, oldest first."""
-    rows = _list(client)
+    rows = fetch_keys(client)
     if as_json:
         print_json(rows)
         return
@@ -90,7 +89,7 @@ def create(
 @with_client
 def show(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Show a key, and what its allowlist means."""
-    row = _find(client, key)
+    row = require_key(client, key)
     if as_json:
         print_json(row)
         return
@@ -102,7 +101,7 @@ def show(client: HubClient, *, key: Key, as_json: Json = False) -> None:
 @with_client
 def allow(client: HubClient, *, key: Key, entries: Entries, as_json: Json = False) -> None:
     """Add entries to the allowlist of a key."""
-    row = _find(client, key)
+    row = require_key(client, key)
     known = {_normalised(entry) for entry in row.domain_allowlist}
     new = [entry for entry in dict.fromkeys(entries) if _normalised(entry) not in known]
     together = [*row.domain_allowlist, *new]
@@ -114,7 +113,7 @@ def allow(client: HubClient, *, key: Key, entries: Entries, as_json: Json = Fals
 @with_client
 def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False, as_json: Json = False) -> None:
     """Remove entries from the allowlist of a key."""
-    row = _find(client, key)
+    row = require_key(client, key)
     unwanted = {_normalised(entry) for entry in entries}
     unknown = unwanted - {_normalised(entry) for entry in row.domain_allowlist}
     if unknown:
@@ -136,21 +135,21 @@ def pin(
     as_json: Json = False,
 ) -> None:
     """Pin a key to an agent, whatever agent the page names."""
-    _print_changed(client.widget_keys.update(_find(client, key).id, agent_id=agent_id), as_json=as_json)
+    _print_changed(client.widget_keys.update(require_key(client, key).id, agent_id=agent_id), as_json=as_json)
 
 
 @keys.command()
 @with_client
 def unpin(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Let the page name the agent again."""
-    _print_changed(client.widget_keys.update(_find(client, key).id, agent_id=None), as_json=as_json)
+    _print_changed(client.widget_keys.update(require_key(client, key).id, agent_id=None), as_json=as_json)
 
 
 @keys.command()
 @with_client
 def disable(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = False) -> None:
     """Revoke a key until it is enabled again."""
-    row = _find(client, key)
+    row = require_key(client, key)
     ask(f"Disable {_label(row)}? Every page with this key loses its widget.", yes=yes)
     _print_changed(client.widget_keys.update(row.id, disabled=True), as_json=as_json)
 
@@ -159,14 +158,14 @@ def disable(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = Fa
 @with_client
 def enable(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Enable a disabled key."""
-    _print_changed(client.widget_keys.update(_find(client, key).id, disabled=False), as_json=as_json)
+    _print_changed(client.widget_keys.update(require_key(client, key).id, disabled=False), as_json=as_json)
 
 
 @keys.command()
 @with_client
 def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = False) -> None:
     """Delete a key if it was never used, otherwise disable it."""
-    row = _find(client, key)
+    row = require_key(client, key)
     ask(f"Delete {_label(row)}? It cannot be restored.", yes=yes)
     kept = client.widget_keys.delete(row.id)
     if as_json:
@@ -181,9 +180,9 @@ def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = Fal
 @with_client
 def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Show the events of a key, even after its deletion."""
-    named = _matching(_list(client), key)
+    row = find_one(fetch_keys(client), key)
     # A deleted key is not in the list. Its events remain, by its id.
-    trail = client.widget_keys.events(named[0].id if named else key)
+    trail = client.widget_keys.events(key if row is None else row.id)
     if as_json:
         print_json(trail)
         return
@@ -191,35 +190,6 @@ def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     for event in trail:
         table.add_row(moment(event.at), legible(event.action), legible(event.token_name), "\n".join(_changes(event)))
     print_table(table)
-
-
-def _list(client: HubClient) -> list[WidgetKey]:
-    rows = client.widget_keys.list()
-    for problem in rows.rejected:
-        warn(f"left out: {with_options(problem)}")
-    return rows
-
-
-def _find(client: HubClient, named: str) -> WidgetKey:
-    found = _matching(_list(client), named)
-    if not found:
-        stop(REFUSED, f"the account has no key with the id or the last 8 characters {named!r}")
-    return found[0]
-
-
-def _matching(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
-    """Find a row by its id, otherwise by its last 8 characters."""
-    last8 = named.removeprefix(mask(""))
-    by_last8 = []
-    for row in rows:
-        if row.id == named:
-            return [row]
-        if row.last8 == last8:
-            by_last8.append(row)
-    if len(by_last8) > 1:
-        ids = ", ".join(row.id for row in by_last8)
-        stop(USAGE, f"{len(by_last8)} keys end in {last8}; name one by its id: {ids}")
-    return by_last8
 
 
 def _require_entries(entries: list[str], together: list[str]) -> None:

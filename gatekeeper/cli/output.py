@@ -19,6 +19,7 @@ __all__ = (
     "REFUSED",
     "UNREACHABLE",
     "USAGE",
+    "as_moment",
     "ask",
     "console",
     "legible",
@@ -115,6 +116,15 @@ def legible(text: str) -> str:
 def moment(at: datetime) -> str:
     """Format a datetime in UTC, to the second."""
     return at.astimezone(UTC).isoformat(sep=" ", timespec="seconds")
+
+
+def as_moment(text: str) -> str:
+    """Format an ISO 8601 time in UTC, to the second. Other text stays as it is."""
+    try:
+        at = datetime.fromisoformat(text)
+        return text if at.tzinfo is None else moment(at)
+    except (ValueError, OverflowError):
+        return text
 
 
 def several(count: int, noun: str) -> str:

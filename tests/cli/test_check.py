@@ -9,7 +9,7 @@ from anyio.from_thread import start_blocking_portal
 
 from gatekeeper.demo import Demo, running_demo
 
-from .support import KEY, ROWS, gatekeeper
+from .support import KEY, ROWS, gatekeeper, invoke
 
 
 @pytest.fixture
@@ -66,6 +66,147 @@ def test_check_explains_a_bad_key_without_printing_it(rows: Path, key: str, reas
     assert done.returncode == 1
     assert f"refused  {reason}" in done.stdout
     assert not key or key not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("key", ["abcd1234", "…abcd1234", "wk_1"])
+@pytest.mark.parametrize(("page", "code"), [("https://a.acme.com", 0), ("https://globex.com", 1)])
+def test_check_takes_the_last_8_characters_or_the_id(rows: Path, key: str, page: str, code: int) -> None:
+    """Support has what refusals and lists show, and not the whole key."""
+    whole, partial = [invoke("check", each, page, "--file", str(rows)) for each in (KEY, key)]
+    assert whole.code == partial.code == code
+    assert whole.out == partial.out
+
+
+def test_check_by_last_8_characters_needs_no_digest(tmp_path: Path) -> None:
+    """Only a whole key has the digest of the row. The account is the one of the list."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{**ROWS[0], "key_sha256": "0" * 64}]))
+    assert invoke("check", "abcd1234", "https://a.acme.com", "--file", str(path), "--account", "acme").code == 0
+    assert "key_unknown" in invoke("check", KEY, "https://a.acme.com", "--file", str(path)).out
+
+
+def test_check_of_ambiguous_characters_names_the_candidates(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([ROWS[0], {**ROWS[0], "id": "wk_9", "domain_allowlist": ["globex.com"]}]))
+    done = invoke("check", "abcd1234", "https://a.acme.com", "--file", str(path))
+    assert (done.code, done.out) == (2, "")
+    assert "2 keys end in abcd1234; name one by its id: wk_1, wk_9" in done.err
+    assert invoke("check", "wk_9", "https://globex.com", "--file", str(path)).code == 0
+    whole = invoke("check", KEY, "https://a.acme.com", "--file", str(path))
+    assert "refused  key_ambiguous" in whole.out
+    assert "  keys     wk_1, wk_9\n" in whole.out
+    assert invoke("check", KEY, "https://a.acme.com", "--file", str(path), "--json").json["candidates"] == ["wk_1", "wk_9"]
+
+
+@pytest.mark.parametrize("key", ["nothing1", "…nothing1"])
+def test_check_of_unknown_last_8_characters_is_an_unknown_key(rows: Path, key: str) -> None:
+    done = invoke("check", key, "https://acme.com", "--file", str(rows))
+    assert done.code == 1
+    assert "refused  key_unknown (403)" in done.out
+    assert "There is no widget key …nothing1." in done.out
+
+
+def test_check_of_an_unknown_id_says_that_it_is_none(rows: Path) -> None:
+    done = invoke("check", "wk_3", "https://acme.com", "--file", str(rows))
+    assert done.code == 1
+    assert "refused  key_malformed" in done.out
+    assert "it is not the id of a key, nor its last 8 characters" in done.out
+
+
+# JSON
+
+
+FIELDS = {
+    "allowed": False,
+    "reason": "key_missing",
+    "status": 400,
+    "key_id": None,
+    "last8": None,
+    "name": None,
+    "disabled_at": None,
+    "agent_id": None,
+    "origin": "https://acme.com",
+    "matched": None,
+    "nearest": [],
+    "add": None,
+    "rejected": [],
+    "candidates": [],
+    "hint": None,
+}
+SHOP = {"key_id": "wk_1", "last8": "abcd1234", "name": "Shop", "agent_id": "agent_7"}
+
+
+@pytest.mark.parametrize(
+    ("key", "page", "fields"),
+    [
+        ("", "https://acme.com", {}),
+        (
+            KEY,
+            "https://a.acme.com/cart",
+            {
+                **SHOP,
+                "allowed": True,
+                "reason": "allowed",
+                "status": 200,
+                "origin": "https://a.acme.com",
+                "matched": "*.acme.com",
+            },
+        ),
+        (
+            KEY,
+            "https://acme.com",
+            {
+                **SHOP,
+                "reason": "origin_not_allowed",
+                "status": 403,
+                "nearest": ["*.acme.com", "shop.acme.co"],
+                "add": "acme.com",
+            },
+        ),
+        (
+            "efgh5678",
+            "https://acme.com",
+            {
+                "reason": "key_disabled",
+                "status": 403,
+                "key_id": "wk_2",
+                "last8": "efgh5678",
+                "name": "Old",
+                "disabled_at": "2026-01-02",
+            },
+        ),
+        (
+            KEY,
+            "acme.com",
+            {
+                **SHOP,
+                "reason": "origin_malformed",
+                "status": 400,
+                "origin": None,
+                "hint": "name the page with its scheme, such as https://acme.com",
+            },
+        ),
+    ],
+)
+def test_check_as_json_has_the_same_fields_for_every_decision(
+    rows: Path, key: str, page: str, fields: dict[str, object]
+) -> None:
+    done = invoke("check", key, page, "--file", str(rows), "--json")
+    said = done.json
+    detail = said.pop("detail")
+    if fields.get("key_id") == "wk_1":
+        (rejected,) = said["rejected"]
+        assert (rejected["entry"], rejected["reason"]) == ("acme.com/x", "path")
+        assert "has a path" in rejected["hint"]
+        said["rejected"] = []
+    assert said == {**FIELDS, **fields}
+    assert detail
+    assert done.code == (0 if said["allowed"] else 1)
+
+
+def test_check_as_json_prints_no_json_where_there_is_no_decision(tmp_path: Path) -> None:
+    done = invoke("check", KEY, "https://acme.com", "--file", str(tmp_path / "none.json"), "--json")
+    assert (done.code, done.out) == (2, "")
 
 
 def test_check_asks_a_hub_with_a_token_from_the_environment(demo: Demo) -> None:

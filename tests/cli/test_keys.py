@@ -203,6 +203,18 @@ def test_a_key_can_be_given_by_id_or_last_8_characters(fake: FakeHub, at_fake: K
         assert at_fake("show", named, "--json").json["id"] == "key-2"
 
 
+def test_a_whole_key_names_its_own_row_and_is_not_printed(keys: Keys) -> None:
+    """Users paste what they have. The digest tells keys with the same end apart."""
+    created = mint(keys)
+    assert keys("show", created["public_key"], "--json").json["id"] == created["id"]
+    stranger = f"pk_live_acme_x{created['last8']}"
+    for arguments in (("show", stranger), ("disable", stranger, "--yes")):
+        done = keys(*arguments)
+        assert done.code == 1
+        assert "'pk_live_…'" in done.err
+        assert stranger not in done.out + done.err
+
+
 def test_ambiguous_last_8_characters_are_refused(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1), row(2, last8="00000001"))
     done = at_fake("disable", "00000001", "--yes")

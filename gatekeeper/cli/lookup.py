@@ -1,0 +1,73 @@
+"""Find keys by id, last 8 characters, or the whole key."""
+
+from collections.abc import Iterable
+
+from gatekeeper.cli.connection import with_options
+from gatekeeper.cli.output import REFUSED, USAGE, stop, warn
+from gatekeeper.client import HubClient
+from gatekeeper.errors import InvalidClientKey
+from gatekeeper.keys.client_key import ClientKey, mask
+from gatekeeper.keys.widget_key import WidgetKey
+
+__all__ = ("fetch_keys", "find", "find_one", "require_key", "whole_key", "without_secret")
+
+
+def fetch_keys(client: HubClient) -> list[WidgetKey]:
+    """List the keys of the account, and warn of malformed rows."""
+    rows = client.widget_keys.list()
+    for problem in rows.rejected:
+        warn(f"left out: {with_options(problem)}")
+    return rows
+
+
+def whole_key(named: str) -> ClientKey | None:
+    """The client key, if this is a whole one."""
+    try:
+        return ClientKey.parse(named)
+    except InvalidClientKey:
+        return None
+
+
+def find(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
+    """Find the row with this id, otherwise those with this end.
+
+    Args:
+        rows: the rows of the account.
+        named: an id, the last 8 characters of a key, or a whole key.
+
+    Returns:
+        The rows; several only if their keys have the same last 8 characters.
+    """
+    key = whole_key(named)
+    last8 = named.removeprefix(mask("")) if key is None else key.last8
+    digests = None if key is None else (None, key.sha256())
+    by_last8 = []
+    for row in rows:
+        if row.id == named:
+            return [row]
+        if row.last8 == last8 and (digests is None or row.key_sha256 in digests):
+            by_last8.append(row)
+    return by_last8
+
+
+def find_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey | None:
+    """Find a row as `find` does, or exit if there are several."""
+    found = find(rows, named)
+    if len(found) > 1:
+        ids = ", ".join(row.id for row in found)
+        stop(USAGE, f"{len(found)} keys end in {found[0].last8}; name one by its id: {ids}")
+    return found[0] if found else None
+
+
+def require_key(client: HubClient, named: str) -> WidgetKey:
+    """Find one key of the account as `find` does, or exit."""
+    found = find_one(fetch_keys(client), named)
+    if found is None:
+        stop(REFUSED, f"the account has no key with the id or the last 8 characters {without_secret(named)!r}")
+    return found
+
+
+def without_secret(named: str) -> str:
+    """Mask a name that is a whole key or a token."""
+    prefix = next((each for each in ("pk_live_", "sk_live_") if named.startswith(each)), None)
+    return named if prefix is None else f"{prefix}…"
