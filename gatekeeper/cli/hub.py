@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import anyio
 import typer
-from rich.table import Column, Table
 
 from gatekeeper.cli.output import (
     REFUSED,
@@ -20,8 +19,8 @@ from gatekeeper.cli.output import (
     legible,
     moment,
     plain,
+    print_columns,
     print_json,
-    print_table,
     print_text,
     shown_once,
     stop,
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ("hub",)
 
 DEFAULT_DATABASE = "gatekeeper-hub.sqlite"
+
+TITLES = ("ID", "ACCOUNT", "NAME", "SCOPE", "CREATED")
+LEAST = {4: 14, 2: 9, 1: 8}  # of created, name and account, so that a whole id fits 80 columns
 
 hub = typer.Typer(invoke_without_command=True)
 tokens = typer.Typer(help="Manage the tokens that clients send to the hub.", no_args_is_help=True)
@@ -168,10 +170,8 @@ def list_tokens(
     if as_json:
         print_json(rows)
         return
-    table = Table(Column("id", overflow="fold"), "account", "name", "scope", "created")
-    for row in rows:
-        table.add_row(row.id, legible(row.account), legible(row.name), legible(row.scope), moment(row.created_at))
-    print_table(table)
+    cells = [(row.id, plain(row.account), plain(row.name), row.scope, moment(row.created_at)) for row in rows]
+    print_columns([TITLES, *cells], foldable=LEAST)
 
 
 @tokens.command("revoke")

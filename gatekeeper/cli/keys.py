@@ -5,26 +5,31 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
 from gatekeeper.cli.connection import with_client
 from gatekeeper.cli.importing import import_keys
+from gatekeeper.cli.key_filter import KeyFilter, origin_of
+from gatekeeper.cli.key_table import LEAST, key_table
 from gatekeeper.cli.lint import explain
-from gatekeeper.cli.lookup import fetch_keys, find_one, require_key
+from gatekeeper.cli.lookup import fetch_keys, find_one, require_key, whole_key, without_secret
 from gatekeeper.cli.output import (
+    REFUSED,
     USAGE,
+    as_moment,
     ask,
     console,
     legible,
-    moment,
     plain,
+    print_columns,
     print_json,
-    print_table,
+    print_text,
+    several,
     shown_once,
     stop,
 )
-from gatekeeper.client import CreatedWidgetKey, HubClient, KeyEvent
-from gatekeeper.errors import InvalidEntry
+from gatekeeper.cli.trail import trail_lines
+from gatekeeper.client import CreatedWidgetKey, HubClient
+from gatekeeper.errors import HubNotFoundError, InvalidEntry
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
@@ -43,19 +48,28 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 @keys.command("list")
 @with_client
-def list_keys(client: HubClient, *, as_json: Json = False) -> None:
+def list_keys(
+    client: HubClient,
+    *,
+    name: Annotated[str | None, typer.Option(help="Only keys with this text in their name, in any case.")] = None,
+    allows: Annotated[str | None, typer.Option(metavar="PAGE", help="Only keys whose allowlist allows this page.")] = None,
+    enabled: Annotated[bool | None, typer.Option("--enabled/--disabled", help="Only enabled, or disabled, keys.")] = None,
+    unused: Annotated[bool, typer.Option("--unused", help="Only keys that were never used.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Show ids, agents and last uses too, and fold nothing.")] = False,
+    as_json: Json = False,
+) -> None:
     """List the keys, oldest first."""
+    chosen = KeyFilter(name=name, allows=None if allows is None else origin_of(allows), enabled=enabled, unused=unused)
     rows = fetch_keys(client)
+    found = [row for row in rows if chosen.takes(row)]
     if as_json:
-        print_json(rows)
-        return
-    table = Table("key", "name", "allowlist", "agent", "state", "last used", Column("id", overflow="fold"))
-    for row in rows:
-        entries = "\n".join(map(legible, row.domain_allowlist)) or "[yellow]none: blocked[/]"
-        agent = legible(row.agent_id or "")
-        used = legible(row.last_used_at or "never")
-        table.add_row(mask(row.last8), legible(row.name or ""), entries, agent, _state(row), used, legible(row.id))
-    print_table(table)
+        print_json(found)
+    elif found:
+        print_columns(key_table(found, wide=wide), foldable=LEAST, fold=not wide)
+    if chosen != KeyFilter():
+        console(stderr=True).print(f"{len(found)} of {several(len(rows), 'key')} matched")
+    elif not rows:
+        console(stderr=True).print("the account has no keys")
 
 
 @keys.command()
@@ -127,6 +141,19 @@ def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False,
 
 @keys.command()
 @with_client
+def rename(
+    client: HubClient,
+    *,
+    key: Key,
+    name: Annotated[str, typer.Argument(help="The new name.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Give a key another name."""
+    _print_changed(client.widget_keys.update(require_key(client, key).id, name=name), as_json=as_json)
+
+
+@keys.command()
+@with_client
 def pin(
     client: HubClient,
     *,
@@ -171,7 +198,7 @@ def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = Fal
     if as_json:
         print_json(kept)
     elif kept is None:
-        console().print(f"{escape(_label(row))} is deleted")
+        console().print(f"{escape(_label(row))} is deleted; its events stay, by its id {legible(row.id)}")
     else:
         console().print(f"{escape(_label(row))} was used before, so it is disabled and its row stays")
 
@@ -181,15 +208,24 @@ def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = Fal
 def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Show the events of a key, even after its deletion."""
     row = find_one(fetch_keys(client), key)
-    # A deleted key is not in the list. Its events remain, by its id.
-    trail = client.widget_keys.events(key if row is None else row.id)
+    # The list has no deleted key. A hub may know it by its last 8 characters, and every hub by its id.
+    whole = whole_key(key)
+    named = row.id if row is not None else key.removeprefix(mask("")) if whole is None else whole.last8
+    try:
+        trail = client.widget_keys.events(named)
+    except HubNotFoundError:
+        if row is not None:
+            raise
+        stop(
+            REFUSED,
+            f"the account has no key {without_secret(key)!r}, and the hub no events of it; "
+            "if it was deleted, name it by its id, which `gatekeeper keys delete` printed",
+        )
     if as_json:
         print_json(trail)
         return
-    table = Table("when", "what", "by token", "changes")
-    for event in trail:
-        table.add_row(moment(event.at), legible(event.action), legible(event.token_name), "\n".join(_changes(event)))
-    print_table(table)
+    for line in trail_lines(trail):
+        print_text(line)
 
 
 def _require_entries(entries: list[str], together: list[str]) -> None:
@@ -225,7 +261,8 @@ def _describe(row: WidgetKey) -> Iterator[str]:
     if row.agent_id is not None:
         yield f"  agent      {legible(row.agent_id)}"
     yield f"  allowlist  {', '.join(map(legible, row.domain_allowlist)) or '[yellow]none: no page can use the key[/]'}"
-    yield f"  created    {legible(row.created_at or 'unknown')}, last used {legible(row.last_used_at or 'never')}"
+    created, used = as_moment(row.created_at or "unknown"), as_moment(row.last_used_at or "never")
+    yield f"  created    {legible(created)}, last used {legible(used)}"
 
 
 def _script_tag(created: CreatedWidgetKey, widget_url: str) -> Iterator[str]:
@@ -237,13 +274,8 @@ def _script_tag(created: CreatedWidgetKey, widget_url: str) -> Iterator[str]:
 
 
 def _state(row: WidgetKey) -> str:
-    return f"[red]disabled[/] since {legible(str(row.disabled_at))}" if row.disabled else "[green]enabled[/]"
+    return f"[red]disabled[/] since {legible(as_moment(str(row.disabled_at)))}" if row.disabled else "[green]enabled[/]"
 
 
 def _label(row: WidgetKey) -> str:
     return f"the key {mask(row.last8)} ({plain(row.name or row.id)})"
-
-
-def _changes(event: KeyEvent) -> Iterator[str]:
-    for field, change in event.changes.items():
-        yield f"{legible(field)}: {legible(str(change.before))} -> {legible(str(change.after))}"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -11,8 +11,8 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from gatekeeper.cli.columns import align
 from gatekeeper.cli.streams import OutputLost
 
 __all__ = (
@@ -25,8 +25,8 @@ __all__ = (
     "legible",
     "moment",
     "plain",
+    "print_columns",
     "print_json",
-    "print_table",
     "print_text",
     "several",
     "shown_once",
@@ -35,7 +35,6 @@ __all__ = (
 )
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
-WIDE = 400  # characters, enough for a table in a file or a pipe
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -77,10 +76,16 @@ def shown_once(lost: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def print_table(table: Table) -> None:
-    """Print a table. Without a terminal, it is not folded."""
-    width = None if console().is_terminal else WIDE
-    Console(emoji=False, highlight=False, width=width).print(table)
+def print_columns(rows: Sequence[Sequence[str]], *, foldable: Mapping[int, int], fold: bool = True) -> None:
+    """Print rows of cells in columns that fit a terminal.
+
+    Args:
+        rows: the cells of each row, the titles first, as for `align`.
+        foldable: the columns that may be folded, with their least widths, as for `align`.
+        fold: whether to fold on a terminal. In a file or a pipe, nothing is folded.
+    """
+    width = console().width if fold and console().is_terminal else None
+    print_text("\n".join(align(rows, width=width, foldable=foldable)))
 
 
 def ask(question: str, *, yes: bool) -> None:

@@ -364,6 +364,19 @@ def test_a_token_has_the_given_scope_or_admin(tmp_path: Path, options: tuple[str
     assert f" {scope} " in run_token(database, "list").stdout
 
 
+def test_80_columns_hold_the_ids_of_tokens_whole(tmp_path: Path) -> None:
+    """`token revoke` needs them in one piece."""
+    database = tmp_path / "hub.sqlite"
+    name = "the continuous integration of acme"
+    run_token(database, "create", "--account", "acme-incorporated", "--name", name)
+    (token,) = json.loads(run_token(database, "list", "--json").stdout)
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": "80", "LINES": "24", "GATEKEEPER_DATABASE": str(database)}
+    lines = CliRunner().invoke(app, ["hub", "token", "list"], env=terminal).stdout.splitlines()
+    assert token["id"] in lines[1]
+    assert max(map(len, lines)) <= 80
+    assert "".join(line[48:57] for line in lines[1:]).replace(" ", "") == name.replace(" ", "")
+
+
 def test_an_unknown_scope_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     database = tmp_path / "hub.sqlite"
     refused = run_token(database, "create", "--account", "acme", "--name", "ci", "--scope", "reader")

@@ -66,19 +66,6 @@ def test_no_other_command_prints_the_plaintext(keys: Keys) -> None:
         assert created["public_key"] not in done.out + done.err
 
 
-def test_list_shows_every_key_and_its_state_in_full(keys: Keys) -> None:
-    first = mint(keys, "--allow", "acme.com", "--allow", "*.acme.com")
-    second = mint(keys)
-    keys("disable", second["id"], "--yes")
-    done = keys("list")
-    assert done.code == 0
-    assert [
-        line for line in done.out.splitlines() if f"…{first['last8']}" in line and first["id"] in line and "enabled" in line
-    ]
-    assert [line for line in done.out.splitlines() if f"…{second['last8']}" in line and "disabled since" in line]
-    assert "none: blocked" in done.out
-
-
 def test_check_reads_the_output_of_list_as_json(keys: Keys, tmp_path: Path) -> None:
     created = mint(keys, "--allow", "acme.com")
     file = tmp_path / "rows.json"
@@ -87,17 +74,33 @@ def test_check_reads_the_output_of_list_as_json(keys: Keys, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout
 
 
-def test_list_of_no_keys_is_an_empty_list(keys: Keys) -> None:
-    assert keys.rows() == []
-    assert keys("list").code == 0
-
-
 def test_show_explains_the_entries(keys: Keys) -> None:
     created = mint(keys, "--allow", "*.acme.com")
     done = keys("show", created["last8"])
     assert created["id"] in done.out
     assert "every subdomain of acme.com (not acme.com itself)" in done.out
     assert keys("show", created["last8"], "--json").json["id"] == created["id"]
+
+
+def test_show_prints_times_to_the_second_in_utc(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1, last_used_at="2026-03-04T05:06:07.891+01:00", disabled_at="2026-03-05T00:00:00Z"))
+    said = at_fake("show", "key-1").out
+    assert "created    2026-01-02 03:04:05+00:00, last used 2026-03-04 04:06:07+00:00" in said
+    assert "disabled since 2026-03-05 00:00:00+00:00" in said
+
+
+def test_rename_changes_only_the_name(keys: Keys) -> None:
+    created = mint(keys, "--allow", "acme.com")
+    assert "New shop" in keys("rename", created["last8"], "New shop").out
+    (listed,) = keys.rows()
+    assert (listed["name"], listed["domain_allowlist"]) == ("New shop", ["acme.com"])
+    assert keys("rename", created["id"], "Newer shop", "--json").json["name"] == "Newer shop"
+
+
+def test_rename_to_nothing_is_refused_by_the_hub(keys: Keys) -> None:
+    created = mint(keys)
+    assert keys("rename", created["id"], "").code == 1
+    assert keys.rows()[0]["name"] == "shop"
 
 
 def test_allow_adds_new_entries_and_disallow_removes_them(keys: Keys) -> None:
@@ -165,33 +168,47 @@ def test_delete_says_that_a_used_key_stays(fake: FakeHub, at_fake: Keys) -> None
     assert (done.code, "its row stays" in done.out) == (0, True)
 
 
-def test_events_shows_who_changed_what_and_when(fake: FakeHub, at_fake: Keys) -> None:
-    event = {"id": 1, "key_id": "key-1", "action": "updated", "token_name": "ci", "at": "2026-01-02T12:00:00Z"}
-    event["changes"] = {"agent_id": {"before": None, "after": "agent-7"}}
-    fake.then(json_answer([row(1)]), json_answer([event]))
-    done = at_fake("events", "00000001")
-    assert done.code == 0
-    (line,) = [line for line in done.out.splitlines() if "updated" in line]
-    assert "2026-01-02 12:00:00+00:00" in line
-    assert "ci" in line
-    assert "agent_id: None -> agent-7" in line
-    assert fake.requests[1].target.endswith("/key-1/events")
-
-
 def test_events_of_the_reference_hub_name_the_token_and_the_change(keys: Keys) -> None:
     created = mint(keys, "--allow", "acme.com")
     keys("pin", created["id"], "agent-7")
     assert [event["action"] for event in keys("events", created["last8"], "--json").json] == ["created", "updated"]
-    (line,) = [line for line in keys("events", created["last8"]).out.splitlines() if "updated" in line]
-    assert "tests" in line
-    assert "agent_id: None -> agent-7" in line
-    keys("delete", created["id"], "--yes")
-    assert keys("events", created["id"], "--json").json[-1]["action"] == "deleted"
+    said = keys("events", created["last8"]).out
+    assert "updated by tests\n  agent: none -> agent-7\n" in said
+    assert "\n  allowlist: acme.com\n" in said
 
 
-def test_events_of_a_deleted_key_are_read_by_its_id(fake: FakeHub, at_fake: Keys) -> None:
-    assert at_fake("events", "key-9", "--json").json == []
-    assert fake.requests[1].target.endswith("/key-9/events")
+@pytest.mark.parametrize("named", ["id", "last8", "public_key"])
+def test_events_of_a_deleted_key_are_found_by_all_its_names(keys: Keys, named: str) -> None:
+    """The list no longer has the key. The reference hub knows the events by its last 8 characters."""
+    created = mint(keys)
+    other = mint(keys)
+    for each in (created, other):
+        keys("delete", each["id"], "--yes")
+    done = keys("events", created[named], "--json")
+    assert {event["key_id"] for event in done.json} == {created["id"]}
+    assert done.json[-1]["action"] == "deleted"
+
+
+def test_a_hub_that_knows_deleted_keys_by_id_alone_is_explained(fake: FakeHub, at_fake: Keys) -> None:
+    """`delete` prints the id for this case."""
+    fake.then(json_answer([row(1)]), Answer(204))
+    assert "its events stay, by its id key-1" in at_fake("delete", "00000001", "--yes").out
+    fake.then(json_answer([]), json_answer("Not Found", 404))
+    done = at_fake("events", "…00000001")
+    assert done.code == 1
+    assert "name it by its id, which `gatekeeper keys delete` printed" in done.err
+    assert fake.requests[-1].target.endswith("/00000001/events")
+    fake.then(json_answer([]), json_answer([]))
+    assert at_fake("events", "key-1", "--json").json == []
+    assert fake.requests[-1].target.endswith("/key-1/events")
+
+
+def test_a_hub_without_events_is_reported_as_it_answers(fake: FakeHub, at_fake: Keys) -> None:
+    fake.then(json_answer([row(1)]), json_answer("Not Found", 404))
+    done = at_fake("events", "key-1")
+    assert done.code == 1
+    assert "answered 404" in done.err
+    assert "deleted" not in done.err
 
 
 # Which key a command finds
@@ -207,12 +224,12 @@ def test_a_whole_key_names_its_own_row_and_is_not_printed(keys: Keys) -> None:
     """Users paste what they have. The digest tells keys with the same end apart."""
     created = mint(keys)
     assert keys("show", created["public_key"], "--json").json["id"] == created["id"]
-    stranger = f"pk_live_acme_x{created['last8']}"
-    for arguments in (("show", stranger), ("disable", stranger, "--yes")):
+    same_end, unknown = f"pk_live_acme_x{created['last8']}", "pk_live_acme_0000unknown1"
+    for arguments in (("show", same_end), ("disable", same_end, "--yes"), ("events", unknown)):
         done = keys(*arguments)
         assert done.code == 1
         assert "'pk_live_…'" in done.err
-        assert stranger not in done.out + done.err
+        assert arguments[1] not in done.out + done.err
 
 
 def test_ambiguous_last_8_characters_are_refused(fake: FakeHub, at_fake: Keys) -> None:
