@@ -11,7 +11,7 @@ def main() -> None:
         from gatekeeper.cli import app, run  # noqa: PLC0415 - so that a missing extra can be caught
     except ImportError as error:
         sys.exit(f"gatekeeper: {error}")
-    run(app)
+    run(lambda: app(prog_name="gatekeeper"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .support import KEY, gatekeeper
+import gatekeeper as package
+
+from .support import KEY, gatekeeper, invoke
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,35 @@ def test_a_missing_extra_is_reported_with_the_pip_command(
     assert f"pip install 'widget-gatekeeper[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version_is_the_one_of_the_package() -> None:
+    done = invoke("--version")
+    assert (done.code, done.out) == (0, f"gatekeeper {package.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("check",), ("lint",), ("demo",), ("keys",), ("keys", "list"), ("hub", "token", "create")]
+)
+def test_h_is_help(command: tuple[str, ...]) -> None:
+    short, long = invoke(*command, "-h"), invoke(*command, "--help")
+    assert short.code == 0
+    assert short.out == long.out != ""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_shown_for_the_installed_command(shell: str) -> None:
+    """`python -m gatekeeper` is no name that a shell can complete."""
+    done = gatekeeper("--show-completion", shell)
+    assert done.returncode == 0, done.stderr
+    assert "_GATEKEEPER_COMPLETE" in done.stdout
+    assert "python" not in done.stdout
+
+
+@pytest.mark.process
+def test_completion_completes_commands_and_options() -> None:
+    for words, found in (("gatekeeper keys re", "rename"), ("gatekeeper check --ca", "--ca-file")):
+        last = str(len(words.split()) - 1)
+        done = gatekeeper(_GATEKEEPER_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=last)
+        assert done.stdout.split() == [found], done.stderr
