@@ -37,6 +37,7 @@ CHECKSUM = 32  # bytes
 LENGTH = 4  # bytes that say how long a frame is
 CHUNK = 1024 * 1024  # bytes that are read or written at once, in a thread
 PATIENCE = 5.0  # seconds
+LOCK_INTERVAL = 0.02  # seconds between two attempts at the lock, which is held for a few milliseconds
 FIELDS = WidgetKey.__struct_fields__
 LEFT_BEHIND = 600.0  # seconds after which the temporary file of a killed process is removed
 
@@ -124,14 +125,15 @@ class Snapshot:
             asked_at: when it was asked for, in seconds since 1970.
 
         Raises:
-            SnapshotError: if that fails, and why; what was on disk stays as it was.
+            SnapshotError: if that fails, or another process keeps the lock; what was on disk stays as it was.
         """
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
         try:
             await self._write(new, index, asked_at)
-            # Another process may have been stopped while it holds the lock.
+            # Another process may have been stopped while it holds the lock. A thread that waits for the lock would stay.
             with anyio.fail_after(self._patience, reason=f"another process has held its lock for {self._patience:g} s"):
-                await anyio.to_thread.run_sync(self._put_in_place, new, asked_at, abandon_on_cancel=True)
+                while not await anyio.to_thread.run_sync(self._put_in_place, new, asked_at):  # noqa: ASYNC110 - no event
+                    await anyio.sleep(LOCK_INTERVAL)
         except (OSError, RuntimeError) as error:
             problem = getattr(error, "strerror", None) or error
             raise SnapshotError(f"the snapshot could not be written to {str(self.path)!r}: {problem}") from error
@@ -201,8 +203,11 @@ class Snapshot:
             await anyio.to_thread.run_sync(file.write, pending + checksum.digest())
             await anyio.to_thread.run_sync(os.fsync, file.fileno())
 
-    def _put_in_place(self, new: Path, asked_at: float) -> None:
-        with self._locked():
+    def _put_in_place(self, new: Path, asked_at: float) -> bool:
+        """Rename the new file, unless another process holds the lock."""
+        with self._locked() as is_locked:
+            if not is_locked:
+                return False
             # Processes race for the file: the newer list wins.
             if not self._has_newer(asked_at):
                 new.replace(self.path)
@@ -212,6 +217,7 @@ class Snapshot:
         finally:
             os.close(folder)
         self._sweep()
+        return True
 
     def _has_newer(self, asked_at: float) -> bool:
         with suppress(OSError, msgspec.MsgspecError), self._open() as file:
@@ -223,12 +229,17 @@ class Snapshot:
         return False
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[bool]:
+        """Take the lock without waiting; False if another process holds it."""
         lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | _NO_FOLLOW, MODE)
         try:
             if sys.platform != "win32":
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield False
+                    return
+            yield True
         finally:
             os.close(lock)
 

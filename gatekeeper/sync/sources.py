@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import anyio
@@ -278,12 +279,23 @@ class FileSource:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
         """Keep nothing open between two readings."""
-        yield self._updates
+        reading = Lock()
 
-    @asynccontextmanager
-    async def _updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-        read = await anyio.to_thread.run_sync(self.read, basis.validator, abandon_on_cancel=True)
-        yield Unchanged() if read is None else FullList(Listing.whole(*read))
+        def read(validator: str | None) -> tuple[bytes, str] | None:
+            # A disk that hangs, or a pipe without a writer, keeps the thread of an abandoned reading.
+            if not reading.acquire(blocking=False):
+                raise SourceError(f"cannot read the rows in {str(self.path)!r}: an earlier reading has not ended yet")
+            try:
+                return self.read(validator)
+            finally:
+                reading.release()
+
+        @asynccontextmanager
+        async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged]:
+            rows = await anyio.to_thread.run_sync(read, basis.validator, abandon_on_cancel=True)
+            yield Unchanged() if rows is None else FullList(Listing.whole(*rows))
+
+        yield updates
 
     def read(self, validator: str | None = None) -> tuple[bytes, str] | None:
         """Read the file if it has changed.

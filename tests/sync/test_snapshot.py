@@ -3,8 +3,10 @@
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -23,7 +25,11 @@ from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.sync.applying import SharedList
+from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.snapshot import CHECKSUM, FORMAT, LEFT_BEHIND, Snapshot
+from gatekeeper.sync.snapshot_keeper import RETRY_AFTER, SnapshotKeeper
 from tests.support.forked import Child
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
@@ -333,6 +339,63 @@ async def test_a_lock_held_by_a_stopped_process_times_out(path: Path) -> None:
         assert names(path) == {path.name}
     await save(path, 3)
     assert await load(path) == (0, {"key-3"})
+
+
+async def test_no_thread_waits_for_the_lock_of_another_process(path: Path) -> None:
+    """A thread that waited for the lock of a stopped process would stay, one for each attempt."""
+    await save(path, 1)
+    threads = threading.active_count()
+    with open_lock(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for _ in range(3):
+            with pytest.raises(SnapshotError, match="another process"):
+                await save(path, 2, patience=0.05)
+            assert threading.active_count() == threads
+
+
+async def test_a_write_goes_on_as_soon_as_another_process_lets_go(path: Path) -> None:
+    before = await save(path, 1)
+    with open_lock(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(save, path, 2, asked_at=NOW, patience=30))
+            while len(names(path)) == 1:  # noqa: ASYNC110 - the temporary file appears in the middle of the call
+                await anyio.sleep(0.001)
+            assert content(path) == before
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    assert await load(path) == (0, {"key-2"})
+
+
+async def test_the_newest_list_is_written_when_the_lock_is_free_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another process was stopped with the lock while two lists came."""
+    now = NOW
+
+    def clock() -> float:
+        return now
+
+    index, shared, freshness = index_of(), SharedList(), Freshness(soft_stale=60, hard_stale=HOUR, clock=clock)
+    log = RefreshLog(logging.getLogger("gatekeeper"), clock)
+    saver = Snapshot(path, account="acme", fingerprint=lambda: "ours", wall_clock=clock, patience=0.05)
+    keeper = SnapshotKeeper(saver, index, shared, freshness, log, clock, clock)
+
+    async def lists(*rows: dict[str, Any]) -> None:
+        index.clear()
+        difference.load(index, [RowReader().convert(number, one) for number, one in enumerate(rows)])
+        shared.generation += 1
+        freshness.record_success(now)
+        await keeper.save_if_due()
+
+    await lists(row(1))
+    with open_lock(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        await lists(row(1), row(2))
+        now += RETRY_AFTER
+        await lists(row(1), row(2), row(3))
+    assert await load(path) == (0, {"key-1"})
+    now += RETRY_AFTER
+    await keeper.save_if_due()
+    assert await load(path, now=now) == (RETRY_AFTER, {"key-1", "key-2", "key-3"})
+    assert caplog.text.count("another process has held its lock") == 2
 
 
 @pytest.mark.process

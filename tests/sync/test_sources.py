@@ -264,7 +264,12 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
     async with FileSource(pipe).connect() as fetch:
         with anyio.move_on_after(0.05):
             await read(fetch, None)
-    seconds = time.monotonic() - began
+        seconds = time.monotonic() - began
+        threads = threading.active_count()
+        for _ in range(3):  # no further thread waits beside the first
+            with pytest.raises(SourceError, match="an earlier reading has not ended"):
+                await read(fetch, None)
+        assert threading.active_count() <= threads + 1
     is_over.set()
     await anyio.to_thread.run_sync(unblocking.join)
     assert seconds < 30
