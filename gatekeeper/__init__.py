@@ -2,6 +2,7 @@
 
 from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient, KeyUsage, Listing
 from gatekeeper.errors import (
+    ClientClosed,
     ConfigError,
     DecisionMissing,
     GatekeeperError,
@@ -47,6 +48,7 @@ __all__ = (
     "Allowlist",
     "AsyncHubClient",
     "Basis",
+    "ClientClosed",
     "ConfigError",
     "CorsPolicy",
     "CreatedWidgetKey",

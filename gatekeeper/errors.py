@@ -12,6 +12,7 @@ GatekeeperError                  the base class: catch it to catch all of them
 └── SourceError                  the list of widget keys could not be loaded
     ├── InvalidList              the list is not a JSON array of rows
     └── HubError                 a request to the hub failed
+        ├── ClientClosed             the client was closed before the call, or during it
         ├── HubTransportError        no response: refused, unreachable, timed out, TLS
         ├── HubProtocolError         the response is not what a hub sends
         ├── HubAuthenticationError   401: the token is missing, unknown or revoked
@@ -25,7 +26,10 @@ GatekeeperError                  the base class: catch it to catch all of them
 from collections.abc import Iterable
 from typing import Literal
 
+from gatekeeper.quoting import quoted
+
 __all__ = (
+    "ClientClosed",
     "ConfigError",
     "DatabaseDown",
     "DecisionMissing",
@@ -166,7 +170,7 @@ class InvalidRow(GatekeeperError, ValueError):
         self.fields = fields
         self.disabled_at = disabled_at
         self.reason = reason
-        named = "" if row_id is None else f" (id {row_id!r})"
+        named = "" if row_id is None else f" (id {quoted(row_id)})"
         super().__init__(f"row {index}{named}: {problem}")
 
 
@@ -212,7 +216,7 @@ class HubError(SourceError):
     Args:
         problem: what was seen, what was expected and what to do, as a sentence without secrets.
         status: the status code of the hub's response, if there was one.
-        errors: the hub's list of errors in the request, if it sent one.
+        errors: the hub's list of errors in the request, if it sent one: its own words, to be escaped before they are shown.
         retry_after: the seconds to wait before a retry, if the hub gave them.
     """
 
@@ -227,6 +231,10 @@ class HubError(SourceError):
         self.status = status
         self.errors = errors
         super().__init__(problem, retry_after=retry_after)
+
+
+class ClientClosed(HubError):
+    """The client was closed before the call, or during it."""
 
 
 class HubTransportError(HubError):

@@ -9,6 +9,7 @@ import pytest
 
 from gatekeeper import errors
 from gatekeeper.errors import (
+    ClientClosed,
     ConfigError,
     DecisionMissing,
     GatekeeperError,
@@ -117,6 +118,7 @@ def test_a_source_error_is_a_sentence_and_may_have_retry_after(cls: type[SourceE
         (SourceError, False),
         (InvalidList, False),
         (HubError, False),
+        (ClientClosed, False),
         (HubTransportError, False),
         (HubProtocolError, False),
         (HubAuthenticationError, True),

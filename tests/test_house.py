@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "gatekeeper"
 
 # Packages, and modules beside them, from top to bottom. Each imports only from the layers above its own.
 LAYERS = (
+    ("quoting",),
     ("errors",),
     ("matching",),
     ("keys",),
@@ -28,10 +29,11 @@ LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages that import less than all that stands above them.
 ONLY_FROM: dict[str, set[str]] = {
     "matching": {"errors"},
-    "keys": {"errors", "matching"},
+    "errors": {"quoting"},
+    "keys": {"errors", "matching", "quoting"},
     "index": {"errors", "matching", "keys"},
-    "client": {"errors", "matching", "keys"},
-    "sync": {"errors", "keys", "index", "client"},
+    "client": {"errors", "matching", "keys", "quoting"},
+    "sync": {"errors", "keys", "index", "client", "quoting"},
     "gate": {"errors", "matching", "keys", "index", "sync"},
     "web": {"errors", "matching", "keys", "gate"},
     "hub": {"errors", "matching", "keys"},

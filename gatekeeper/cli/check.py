@@ -72,7 +72,7 @@ def check(
     except (HubTransportError, HubServerError, HubRateLimitedError) as error:
         stop(UNREACHABLE, with_options(error))
     except InvalidList as error:
-        stop(USAGE, f"{hub or file}: {error}")
+        stop(USAGE, f"{file}: {error}")
     except (ConfigError, SourceError) as error:
         stop(USAGE, with_options(error))
     for problem in rejected:

@@ -114,7 +114,8 @@ class AsyncWidgetKeys:
 
         Returns:
             A context with the listing, which is read while the context is open; None if the hub answers that the list has
-            not changed. Entering the context and reading the listing may raise a HubError.
+            not changed. Entering the context and reading the listing may raise a HubError. InvalidList leaves the context
+            as a HubProtocolError.
         """
         return fetch(self._calls, self._http, validator, max_list, on_token_scope)
 
@@ -151,7 +152,7 @@ class AsyncWidgetKeys:
     async def _send(self, call: Call[Answer]) -> Answer:
         async for attempt in self._attempts(call.may_repeat):
             with attempt:
-                with self._calls.transport_errors():
+                with self._calls.transport_errors(self._http):
                     response = await self._http.send(self._calls.request(self._http, call), follow_redirects=False)
                 answer = self._calls.read(call, response, attempt=attempt.retry_state.attempt_number)
         return answer

@@ -14,12 +14,15 @@ from gatekeeper.client.address import address_problems, widget_keys_url
 from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, WidgetKeyList
 from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
-from gatekeeper.errors import ConfigError, HubProtocolError, InvalidRow
+from gatekeeper.errors import ConfigError, HubProtocolError, InvalidList, InvalidRow
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
 
-__all__ = ("Answer", "Call", "Calls", "KeyEvents")
+__all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents")
+
+# Statuses of a whole list: 203 if a proxy has altered it. The other successes are part of a list, changes, or nothing.
+WHOLE = (httpx.codes.OK, httpx.codes.NON_AUTHORITATIVE_INFORMATION)
 
 KeyEvents = list[KeyEvent]  # an alias, because `list` is a method in the classes that use it
 
@@ -109,7 +112,7 @@ class Calls:
 
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
         """Report which keys were used. It is never retried, as it would count twice."""
-        return Call("POST", "/usage", lambda _: None, never, usage)
+        return Call("POST", "/usage", self._read_nothing, never, usage)
 
     def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
         """Build the request of a call."""
@@ -124,19 +127,23 @@ class Calls:
         raw_headers = httpx.Headers(headers, encoding="latin-1")
         return http.build_request(call.method, self.url + call.path, content=content, headers=raw_headers)
 
-    def transport_errors(self) -> AbstractContextManager[None]:
+    def transport_errors(self, http: httpx.Client | httpx.AsyncClient) -> AbstractContextManager[None]:
         """See `Refusals.transport_errors`."""
-        return self.refusals.transport_errors()
+        return self.refusals.transport_errors(http)
 
     def read(self, call: Call[Answer], response: httpx.Response, *, attempt: int = 1) -> Answer:
         """Read an answer, or raise its HubError. Attempts are numbered from 1."""
-        done = response.is_success or response.status_code == httpx.codes.NOT_MODIFIED
-        if done or (attempt > 1 and response.status_code == call.done_when_repeated):
+        if response.is_success or (attempt > 1 and response.status_code == call.done_when_repeated):
             return call.read(response)
         raise self.refusals.refusal(response)
 
     def _read_list(self, response: httpx.Response) -> WidgetKeyList:
-        rows, rejected = read_list(self._rows, response.content)
+        if response.status_code not in WHOLE:
+            raise self.refusals.refusal(response)
+        try:
+            rows, rejected = read_list(self._rows, response.content)
+        except InvalidList as error:
+            raise self.refusals.not_a_list(response, error) from error
         listed = WidgetKeyList(rows)
         listed.rejected = tuple(rejected)
         return listed
@@ -155,6 +162,11 @@ class Calls:
     def _read_deleted(self, response: httpx.Response) -> WidgetKey | None:
         gone = response.status_code in {httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND}
         return None if gone else self._read_row(response)
+
+    def _read_nothing(self, response: httpx.Response) -> None:
+        if response.content:
+            said = self.refusals.quoted(response.content.decode("utf-8", "replace"))
+            raise self.refusals.unexpected(response, "an empty answer", said)
 
     def _read_events(self, response: httpx.Response) -> KeyEvents:
         return self._decode(response, KeyEvents, "a list of events")

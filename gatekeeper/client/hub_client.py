@@ -87,8 +87,7 @@ class WidgetKeys:
             The rows; malformed rows are in `rejected`.
 
         Raises:
-            HubError: the subclass for what went wrong.
-            InvalidList: the answer is not an array of rows.
+            HubError: the subclass for what went wrong; HubProtocolError if the answer is not an array of rows.
         """
         return self._send(self._calls.list())
 
@@ -182,7 +181,7 @@ class WidgetKeys:
     def _send(self, call: Call[Answer]) -> Answer:
         for attempt in self._attempts(call.may_repeat):
             with attempt:
-                with self._calls.transport_errors():
+                with self._calls.transport_errors(self._http):
                     response = self._http.send(self._calls.request(self._http, call), follow_redirects=False)
                 answer = self._calls.read(call, response, attempt=attempt.retry_state.attempt_number)
         return answer

@@ -8,9 +8,9 @@ from typing import Literal, Self, cast
 
 import httpx
 
-from gatekeeper.client.calls import Call, Calls
+from gatekeeper.client.calls import WHOLE, Call, Calls
 from gatekeeper.client.retries import never
-from gatekeeper.errors import HubProtocolError
+from gatekeeper.errors import HubProtocolError, InvalidList
 
 __all__ = ("MAX_LIST", "Listing", "TokenScope", "fetch")
 
@@ -77,24 +77,30 @@ async def fetch(
     max_list: int,
     on_token_scope: Callable[[TokenScope | None], None] | None,
 ) -> AsyncIterator[Listing | None]:
-    """Fetch the list if its validator has changed. Read it while the context is open."""
+    """Fetch the list if its validator has changed. Read it while the context is open.
+
+    InvalidList, from reading it, leaves the context as a HubProtocolError.
+    """
     headers = {"cache-control": "no-cache", "accept-encoding": "gzip"}
     if validator is not None:
         headers["if-none-match"] = validator
     call = Call("GET", "", lambda _: None, never, headers=headers)
-    with calls.transport_errors():
+    with calls.transport_errors(http):
         response = await http.send(calls.request(http, call), stream=True, follow_redirects=False)
-    chunks = _decoded(calls, response, max_list)
+    chunks = _decoded(calls, http, response, max_list)
     if on_token_scope is not None and (response.is_success or response.status_code == httpx.codes.NOT_MODIFIED):
         on_token_scope(_token_scope(response))
     try:
         if response.status_code == httpx.codes.NOT_MODIFIED:
-            with calls.transport_errors():
+            with calls.transport_errors(http):
                 await response.aread()  # the body is empty, but only reading it to its end frees the connection
             _require_same(calls, response, validator)
             yield None
-        elif response.is_success:
-            yield Listing(chunks, _etag(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
+        elif response.status_code in WHOLE:
+            try:
+                yield Listing(chunks, _etag(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
+            except InvalidList as error:
+                raise calls.refusals.not_a_list(response, error) from error
         else:
             raise calls.refusals.refusal(await _beginning(response, chunks))
     finally:
@@ -102,13 +108,16 @@ async def fetch(
         await response.aclose()
 
 
-async def _decoded(calls: Calls, response: httpx.Response, max_list: int) -> AsyncGenerator[bytes, None]:
+async def _decoded(
+    calls: Calls, http: httpx.AsyncClient, response: httpx.Response, max_list: int
+) -> AsyncGenerator[bytes, None]:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     pieces = {"identity": _as_they_are, "": _as_they_are, "gzip": _unzipped, "x-gzip": _unzipped}.get(encoding)
     if pieces is None:
-        raise _unusable(calls, response, f"in the content encoding {encoding!r}, but only gzip was requested")
+        named = calls.refusals.quoted(encoding)
+        raise _unusable(calls, response, f"in the content encoding {named}, but only gzip was requested")
     size = 0
-    with calls.transport_errors():
+    with calls.transport_errors(http):
         try:
             async with aclosing(_raw(response)) as raw, aclosing(pieces(raw)) as unpacked:
                 async for piece in unpacked:
@@ -189,8 +198,9 @@ _ABOUT_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 def _require_same(calls: Calls, response: httpx.Response, validator: str | None) -> None:
     etag = _etag(response) or validator or ""
     if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
-        problem = f"the hub at {calls.url} answered 304 for another list ({etag}) than the requested one"
-        raise HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
+        named = calls.refusals.quoted(etag)
+        problem = f"the hub at {calls.url} answered 304 for another list ({named}) than the requested one"
+        raise HubProtocolError(problem, status=response.status_code)
 
 
 def _etag(response: httpx.Response) -> str | None:
@@ -205,7 +215,7 @@ def _token_scope(response: httpx.Response) -> TokenScope | None:
 
 def _unusable(calls: Calls, response: httpx.Response, what: str) -> HubProtocolError:
     problem = f"the hub at {calls.url} answered {response.status_code} with a list {what}"
-    return HubProtocolError(calls.refusals.masked(problem), status=response.status_code)
+    return HubProtocolError(problem, status=response.status_code)
 
 
 def _dated_at(response: httpx.Response) -> float | None:

@@ -1,4 +1,4 @@
 """Keys: the plaintext, the row, and the reading of rows.
 
-The package may import errors and matching.
+The package may import quoting, errors and matching.
 """

@@ -11,10 +11,13 @@ from gatekeeper.errors import ConfigError, InvalidRow, RowReason
 from gatekeeper.keys.client_key import SUFFIX_LENGTH
 from gatekeeper.keys.salvage import decode_leniently, is_encodable, outline, replace_surrogates
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.quoting import quoted
 
 __all__ = ("RowReader", "as_widget_key")
 
 DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
+MAX_NAMES = 12  # of a row's fields, in a message; the rows of the reference hub have 11
+MAX_NAME = 40  # characters
 
 _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
 _EXPECTED_TEXT = {
@@ -159,9 +162,11 @@ class RowReader:
 
     def _problem(self, row: Mapping[str, Any], fields: tuple[str, ...], error: str) -> str:
         if self._suffix_field not in fields:
+            named = ", ".join(quoted(field, MAX_NAME) for field in fields[:MAX_NAMES])
+            more = f" and {len(fields) - MAX_NAMES} more" if len(fields) > MAX_NAMES else ""
             return (
                 f"expected the key's last 8 characters in {self._suffix_field!r}, got "
-                f"{'only the fields ' + ', '.join(map(repr, fields)) if fields else 'no fields'}; "
+                f"{f'only the fields {named}{more}' if fields else 'no fields'}; "
                 "if another field has them, pass its name as suffix_field="
             )
         expected, field = _split_error(error)

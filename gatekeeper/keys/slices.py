@@ -15,6 +15,7 @@ from gatekeeper.errors import InvalidList, InvalidRow
 from gatekeeper.keys.reader import RowReader, as_widget_key
 from gatekeeper.keys.salvage import STRUCTURE
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.quoting import quoted
 
 __all__ = ("SLICE", "ListReader", "Slice", "read_list")
 
@@ -280,5 +281,5 @@ def _kind(text: bytes) -> str:
     if not first:
         return "nothing at all"
     fields = re.findall(rb'[{,]\s*"([A-Za-z0-9_-]{1,40})"\s*:', text[:400]) if first == b"{" else ()
-    named = f" with the fields {', '.join(repr(field.decode()) for field in fields[:5])}" if fields else ""
+    named = f" with the fields {', '.join(quoted(field.decode()) for field in fields[:5])}" if fields else ""
     return _KINDS.get(first, "a number" if first.isdigit() or first == b"-" else "something that is not JSON") + named

@@ -1,4 +1,4 @@
 """Keeps an index fresh: sources, refresher, snapshot, reports on usage.
 
-It may import errors, keys, index and client.
+It may import quoting, errors, keys, index and client.
 """

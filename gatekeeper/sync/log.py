@@ -14,6 +14,7 @@ from gatekeeper.errors import SnapshotError
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.precedence import seconds
 from gatekeeper.keys.client_key import mask
+from gatekeeper.quoting import quoted
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.loading import Loaded
 from gatekeeper.sync.status import RefreshReport, State
@@ -130,8 +131,8 @@ class RefreshLog:
             if problem not in before:
                 self._logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
         for row_id in sorted(changes.duplicate_ids)[:MAX_DUPLICATES]:
-            text = "gatekeeper: the list has id %r more than once; a disabled row stands, else the first"
-            self._logger.warning(text, row_id)
+            text = "gatekeeper: the list has id %s more than once; a disabled row stands, else the first"
+            self._logger.warning(text, quoted(row_id))
         for last8 in set(ambiguous).difference(self.ambiguous):
             text = "gatekeeper: several widget keys end with %s and are refused, for they look alike"
             self._logger.error(text, mask(last8))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from gatekeeper.quoting import quoted
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
 from gatekeeper.sync.clock import Clock, Sleep
 from gatekeeper.sync.freshness import Freshness
@@ -88,7 +89,7 @@ class Refresher:
                         while True:
                             await self._fetch(updates)
                 except Exception as error:  # noqa: BLE001 - a source of the user's own raises anything; it is logged
-                    problem = f"the source could not be opened: {type(error).__name__}: {error}"
+                    problem = f"the source could not be opened: {type(error).__name__}: {quoted(str(error))}"
                     report = RefreshReport("failed", error=problem)
                     self.updater.record_failure(report, error)
                     self.schedule.begin()

@@ -23,6 +23,7 @@ import msgspec
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.quoting import quoted
 
 if sys.platform != "win32":  # has no such lock: two processes may replace the file in any order
     import fcntl
@@ -173,7 +174,8 @@ class Snapshot:
             raise self._set_aside(f"is of another format ({error})") from error
         if header.fields != FIELDS:
             # Rows are packed by position, and decoded at requests.
-            raise self._set_aside(f"has rows with the fields {', '.join(header.fields)}: expected {', '.join(FIELDS)}")
+            fields = quoted(", ".join(header.fields))
+            raise self._set_aside(f"has rows with the fields {fields}: expected {', '.join(FIELDS)}")
         if (header.account, header.fingerprint) != (self._account, self._fingerprint()):
             raise self._set_aside("is of another account, hub or credential")
         return header

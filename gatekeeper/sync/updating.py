@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from gatekeeper.errors import HubError, SourceError
+from gatekeeper.quoting import quoted
 from gatekeeper.sync.applying import Applier, OvertakenError, SharedList
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.freshness import Freshness
@@ -51,7 +52,7 @@ class ListUpdater:
             if isinstance(error, HubError) and error.status == HTTPStatus.NOT_MODIFIED:
                 self.shared.forget_validator()  # it was about another list, so the next answer has to bring one
         except Exception as error:  # noqa: BLE001 - nothing ends the loop; it is logged with its traceback
-            problem = f"refreshing failed in a way that is a bug: {type(error).__name__}: {error}"
+            problem = f"refreshing failed in a way that is a bug: {type(error).__name__}: {quoted(str(error))}"
             report, bug = RefreshReport("failed", error=problem), error
             self.shared.forget_validator()
         self.last_duration = self.clock() - asked_at

@@ -12,7 +12,7 @@ from gatekeeper import (
     InvalidList,
     WidgetKey,
 )
-from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent
+from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage
 from tests.client.support import METHODS, NOON, Connect
 from tests.support.callers import Caller
 from tests.support.fake_hub import Answer, FakeHub, json_answer
@@ -64,10 +64,26 @@ def test_the_name_of_the_suffix_field_is_an_option(connect: Connect, hub: FakeHu
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"data": []}', b"null", b'"rows"', b"7", b"[" * 100_000])
-def test_a_list_that_is_not_an_array_is_an_invalid_list(call: Caller, hub: FakeHub, body: bytes) -> None:
-    hub.always(Answer(200, body))
-    with pytest.raises(InvalidList, match="expected a JSON array of rows"):
+def test_a_list_that_is_not_an_array_is_a_protocol_error(call: Caller, hub: FakeHub, body: bytes) -> None:
+    hub.always(Answer(200, body, {"content-type": "text/html"}))
+    with pytest.raises(HubProtocolError, match="expected a JSON array of rows") as caught:
         call("list")
+    assert caught.value.status == 200
+    assert hub.url in str(caught.value)
+    assert isinstance(caught.value.__cause__, InvalidList)
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
+def test_a_success_that_is_no_whole_list_is_a_protocol_error(call: Caller, hub: FakeHub, status: int) -> None:
+    """An array of changes (226), or a part of the list (206), would look like a list that lacks most keys."""
+    hub.always(Answer(status, b"" if status == 204 else as_json(row(1))))
+    with pytest.raises(HubProtocolError, match=f"answered {status}"):
+        call("list")
+
+
+def test_a_list_that_a_proxy_has_altered_is_a_list(call: Caller, hub: FakeHub) -> None:
+    hub.always(Answer(203, as_json(row(1))))
+    assert [key.id for key in call("list")] == ["key-1"]
 
 
 def test_create_returns_the_row_and_its_plaintext(call: Caller, hub: FakeHub) -> None:
@@ -165,6 +181,26 @@ def test_a_success_without_a_list_of_events_is_a_protocol_error(call: Caller, hu
     hub.always(Answer(200, body))
     with pytest.raises(HubProtocolError, match="something other than a list of events"):
         call("events", "key-1")
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_an_empty_success_takes_a_report_on_usage(call: Caller, hub: FakeHub, status: int) -> None:
+    hub.always(Answer(status))
+    call("report_usage", {"key-1": KeyUsage(3, NOON)})
+    assert len(hub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(200, b"<html>Please log in</html>", {"content-type": "text/html"}), json_answer({"login": True}), Answer(304)],
+    ids=lambda answer: f"{answer.status} {answer.body!r}",
+)
+def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: FakeHub, answer: Answer) -> None:
+    hub.always(answer)
+    with pytest.raises(HubProtocolError) as caught:
+        call("report_usage", {"key-1": KeyUsage(3, NOON)})
+    assert caught.value.status == answer.status
+    assert len(hub.requests) == 1
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, HubNotFoundError), (405, HubProtocolError)])

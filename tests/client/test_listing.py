@@ -23,8 +23,11 @@ from gatekeeper import (
     HubSource,
     HubTransportError,
     Unchanged,
+    Updates,
 )
 from gatekeeper.client import KeyUsage
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.slices import read_list
 from tests.client.support import NOON
 from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, as_json, row
@@ -107,6 +110,46 @@ async def test_304_with_another_tag_is_an_error_and_tags_compare_weakly(hub: Fak
         assert await is_unchanged(client, '"7"')
         with pytest.raises(HubProtocolError):
             await is_unchanged(client, '"7"')
+
+
+@pytest.mark.anyio
+async def test_the_tag_of_a_foreign_304_is_shown_escaped_masked_and_cut(hub: FakeHub) -> None:
+    tag = '"\x1b[31m\x9b\xad' + TOKEN + "x" * 5000 + '"'
+    hub.always(Answer(304, headers={"etag": tag}))
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        with pytest.raises(HubProtocolError, match=r"another list \('\"\\x1b\[31m\\x9b\\xadsk_live_…xxx") as caught:
+            await is_unchanged(client, '"7"')
+    assert str(caught.value).isprintable()
+    assert TOKEN not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
+async def test_only_a_whole_list_is_streamed(hub: FakeHub, status: int) -> None:
+    hub.always(Answer(status, b"" if status == 204 else as_json(row(1))))
+    async with AsyncHubClient(hub.url, TOKEN) as client:
+        with pytest.raises(HubProtocolError, match=f"answered {status}"):
+            await is_unchanged(client)
+
+
+async def read_rows(updates: Updates) -> None:
+    async with updates(Basis()) as update:
+        assert isinstance(update, FullList)
+        read_list(RowReader(), await update.listing.read())
+
+
+@pytest.mark.anyio
+async def test_a_list_that_its_reader_refuses_is_a_protocol_error(hub: FakeHub) -> None:
+    """A login page that repeats the token. What reads the list does not know the token, and the client masks it."""
+    token = "another-bearer"
+    hub.always(Answer(200, f'{{"{token}": 1}}'.encode()))
+    async with HubSource(hub.url, token, account="acme").connect() as updates:
+        with pytest.raises(HubProtocolError, match="with the fields 'sk_live_…'") as caught:
+            await read_rows(updates)
+    assert hub.url in str(caught.value)
+    assert caught.value.status == 200
+    assert token not in str(caught.value)
 
 
 @pytest.mark.anyio

@@ -1,14 +1,17 @@
 """The options of a client, and closing it."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
 import pytest
 
-from gatekeeper import (
-    ConfigError,
-)
+from gatekeeper import AsyncHubClient, ClientClosed, ConfigError, HubClient
 from gatekeeper.client import account_of
-from tests.client.support import Connect
+from tests.client.support import METHODS, Connect
 from tests.support.callers import Caller
-from tests.support.fake_hub import FakeHub
+from tests.support.fake_hub import Answer, FakeHub
 from tests.support.rows import TOKEN
 
 # Options
@@ -100,12 +103,59 @@ def test_a_given_httpx_client_stays_open(connect: Connect, hub: FakeHub) -> None
     assert len(hub.requests) == 2
 
 
-def test_a_closed_client_sends_nothing_more(call: Caller, hub: FakeHub) -> None:
+@pytest.mark.parametrize(("method", "arguments"), METHODS)
+def test_a_closed_client_sends_nothing_more(call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]) -> None:
     call("list")
     call.close_client()
-    with pytest.raises(RuntimeError, match="closed"):
-        call("list")
-    assert len(hub.requests) == 1
+    with pytest.raises(ClientClosed, match=r"the client of the hub at .* is closed") as caught:
+        call(method, *arguments)
+    assert caught.value.status is None
+    assert (len(hub.requests), call.naps) == (1, [])
+
+
+def test_a_closed_httpx_client_is_a_closed_client() -> None:
+    http = httpx.Client(trust_env=False)
+    http.close()
+    with pytest.raises(ClientClosed):
+        HubClient("http://hub.example", TOKEN, http=http).widget_keys.list()
+
+
+def test_a_client_that_is_closed_during_a_call_says_so(hub: FakeHub) -> None:
+    client = HubClient(hub.url, TOKEN, max_attempts=1)
+    with hub.held() as hold, ThreadPoolExecutor() as thread:
+        listed = thread.submit(client.widget_keys.list)
+        hub.wait_for_requests(1)
+        client.close()
+        hold.release()
+        with pytest.raises(ClientClosed):
+            listed.result()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("method", "arguments"), METHODS)
+async def test_an_async_client_that_is_closed_during_a_call_says_so(
+    hub: FakeHub, method: str, arguments: tuple[Any, ...]
+) -> None:
+    client = AsyncHubClient(hub.url, TOKEN)
+    with hub.held():
+        call = asyncio.create_task(getattr(client.widget_keys, method)(*arguments))
+        await hub.asked(1)
+        await client.aclose()
+        with pytest.raises(ClientClosed):
+            await call
+
+
+@pytest.mark.anyio
+async def test_a_list_that_is_read_while_its_client_is_closed_says_so(hub: FakeHub) -> None:
+    client = AsyncHubClient(hub.url, TOKEN)
+    hub.always(Answer(200, b"[", {"content-length": "100000"}))
+    async with client.widget_keys.fetch() as listing:
+        assert listing is not None
+        await client.aclose()
+        with pytest.raises(ClientClosed):
+            await listing.read()
+    with pytest.raises(ClientClosed):
+        await client.widget_keys.fetch().__aenter__()
 
 
 def test_all_calls_of_a_client_share_one_pool_of_connections(call: Caller, hub: FakeHub) -> None:

@@ -375,6 +375,99 @@ def test_no_error_holds_the_token_even_if_the_hub_repeats_it(call: Caller, hub: 
     assert TOKEN not in str(caught.value.errors)
 
 
+def escaped(form: str) -> str:
+    """The token as JSON, a script, a URL or HTML may write it."""
+    return "".join(form.format(ord(character)) for character in TOKEN)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        escaped("\\u{:04x}"),
+        escaped("\\u{:04X}"),
+        escaped("\\\\u{:04x}"),
+        escaped("\\x{:02x}"),
+        escaped("%{:02X}"),
+        escaped("%25{:02x}"),
+        escaped("&#{};"),
+        escaped("&#x{:x};"),
+        TOKEN.replace("_", r"\u005f"),
+        TOKEN.replace("_", "%5F"),
+        TOKEN.replace("_", r"\_"),
+    ],
+)
+def test_no_error_holds_the_token_even_if_the_hub_escapes_it(call: Caller, hub: FakeHub, echo: str) -> None:
+    for around in ("%s", '"%s"', '{"detail": "no token %s", "errors": [{"%s": "%s"}]}', "<a href='?%s'>"):
+        hub.always(Answer(401, around.replace("%s", echo).encode()))
+        with pytest.raises(HubError, match="sk_live_…") as caught:
+            call("update", "key-1", name="new")
+        assert_hidden(f"{caught.value}{caught.value!r}{caught.value.errors}", TOKEN, echo)
+
+
+def test_a_token_with_a_slash_is_masked_as_json_writes_it(connect: Connect, hub: FakeHub) -> None:
+    """PHP's json_encode puts a backslash before each slash."""
+    token = "sk_live_acme/eu+west_Qx7/R2+s9="
+    echo = token.replace("/", r"\/")
+    call = connect(hub.url, token, account="acme")
+    for tail in ("}", ""):  # the second body is no JSON, and is shown as it came
+        hub.always(Answer(401, f'{{"detail": "unknown: {echo}", "errors": [{{"token": "{echo}"}}]{tail}'.encode()))
+        with pytest.raises(HubAuthenticationError, match="unknown: sk_live_…") as caught:
+            call("list")
+        assert_hidden(f"{caught.value}{caught.value.errors}", token, echo, "Qx7")
+
+
+def assert_hidden(shown: str, *secrets: str) -> None:
+    assert [secret for secret in secrets if secret.lower() in shown.lower()] == []
+
+
+ODD = "one\ntwo\x1b[31m\u202eevil\u2028three\x00"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer({"detail": ODD}, 500),
+        json_answer({"detail": ODD * 100_000}, 400),
+        Answer(500, ODD.encode() * 1000),
+        Answer(302, headers={"location": "/\x1b[31m" + "x" * 5000}),
+        Answer(raw=b"HTTP/1.1 200 OK\x1b[31m" + b"x" * 5000 + b"\x00\r\n\r\n", hang_up=True),
+        Answer(raw=b"\x1b[31m" + b"x" * 5000 + b"\r\n\r\n", hang_up=True),
+        json_answer({"id": f"{ODD}{'x' * 5000}", "last8": 1}),
+        json_answer({f"{ODD}{number}" + "x" * 5000: 1 for number in range(100)}),
+    ],
+    ids=lambda answer: repr((answer.raw or answer.body)[:30]),
+)
+def test_what_the_hub_says_is_shown_escaped_and_cut(call: Caller, hub: FakeHub, answer: Answer) -> None:
+    hub.always(answer)
+    with pytest.raises(HubError) as caught:
+        call("update", "key-1", name="new")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2500
+
+
+def test_a_long_list_of_errors_is_cut(call: Caller, hub: FakeHub) -> None:
+    many = [{"entry": "*", "reason": "any_origin"}] * 2000
+    hub.always(json_answer({"detail": "bad", "errors": many}, 422))
+    with pytest.raises(HubInvalidRequestError) as caught:
+        call("create", "shop")
+    assert len(caught.value.errors) == 1000
+    hub.always(json_answer({"detail": "bad", "errors": [{"entry": "x" * 100_000}]}, 422))
+    with pytest.raises(HubInvalidRequestError) as caught:
+        call("create", "shop")
+    assert len(caught.value.errors[0]["entry"]) == 2000
+
+
+def test_masking_takes_little_time_whatever_the_hub_says(call: Caller, hub: FakeHub) -> None:
+    """Backslashes, percent signs and beginnings of a token are what the search for one follows furthest."""
+    hub.always(lambda _: Answer(500, bodies.pop()))
+    bodies = [piece * (200_000 // len(piece)) for piece in (b"\\", b"%25", TOKEN[:-1].encode(), b"&#11", b"s")]
+    began = time.process_time()
+    for _ in range(len(bodies)):
+        with pytest.raises(HubServerError):
+            call("report_usage", {})
+    assert time.process_time() - began < 30
+
+
 def test_a_client_does_not_show_its_token(call: Caller) -> None:
     assert TOKEN not in repr(call.client)
     assert TOKEN not in repr(vars(call.client))

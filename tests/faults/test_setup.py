@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from gatekeeper import ConfigError, Gatekeeper, HubSource, Reason
+from gatekeeper.health import health
 from tests.support.certificates import Certificates
 from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.rows import ORIGIN, TOKEN, client_key, row
@@ -105,6 +107,41 @@ async def test_a_404_names_both_documented_paths(hub: FakeHub, caplog: pytest.Lo
         await gate.refresh()
     assert re.search(r"/api/v1/widget-keys", caplog.text)
     assert re.search(r"(?<!/api)/v1/widget-keys", caplog.text)
+
+
+FORGED = "\x1b[31m\nWARNING forged \u202e\x00"
+ESCAPED_TOKEN = TOKEN.replace("_", r"\u005f")
+ANSWERS = {
+    "an escaped token": Answer(401, f'{{"detail": "no such token: {ESCAPED_TOKEN}"}}'.encode()),
+    "an escaped token in HTML": Answer(502, f'<script>let was = "{ESCAPED_TOKEN}"</script>'.encode()),
+    "control characters": json_answer({"detail": FORGED * 1000}, 500),
+    "a foreign 304": Answer(304, headers={"etag": f'"\x1b[31m\x9b{TOKEN}{"x" * 5000}"'}),
+    "a redirect": Answer(302, headers={"location": f"/\x1b[31m?token={TOKEN}&next={'x' * 5000}"}),
+    "an encoding": Answer(200, b"[]", {"content-encoding": f"\x1b[31m{TOKEN}{'x' * 5000}"}),
+    "a phrase": Answer(raw=b"HTTP/1.1 200 OK\x1b[31m\x00" + TOKEN.encode() + b"x" * 5000 + b"\r\n\r\n", hang_up=True),
+    "names of fields": json_answer([{f"{FORGED}{TOKEN}{number}": 1 for number in range(1000)}]),
+    "an id": json_answer([{"id": f"{FORGED}{TOKEN}{'x' * 5000}", "last8": 1}]),
+    "an object": json_answer({TOKEN: 1}),
+}
+
+
+@pytest.mark.promise("mistakes are explained")
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_what_a_hub_says_is_escaped_cut_and_masked(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture, answer: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "gatekeeper")
+    hub.always(ANSWERS[answer])
+    gate = Gatekeeper(HubSource(hub.url, TOKEN), start_timeout=0.05)
+    async with gate, httpx.AsyncClient(transport=httpx.ASGITransport(health(gate)), base_url="http://test") as client:
+        await gate.refresh()
+        told = (gate.status.last_error, (await client.get("/")).json()["detail"], *gate.status.rejected, *caplog.messages)
+    for said in told:
+        assert said is not None
+        assert said.isprintable()
+        assert len(said) < 2500
+        assert TOKEN not in said
+        assert ESCAPED_TOKEN not in said
 
 
 @pytest.mark.promise("mistakes are explained")

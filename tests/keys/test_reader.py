@@ -277,6 +277,18 @@ def test_an_object_that_is_not_a_row_is_rejected(row: Any) -> None:
     assert refused.value.index == 5
 
 
+def test_names_and_ids_of_a_rejected_row_are_escaped_cut_and_masked() -> None:
+    secret = "sk_live_acme_4fJq8ZtR"
+    fields = {f"name\n{number}{'x' * 5000}": 1 for number in range(500)}
+    for row in ({**fields, "id": "wk\u202e" + "x" * 5000}, {secret: 1, "id": secret}, {"id": secret, "last8": 7}):
+        with pytest.raises(InvalidRow) as caught:
+            RowReader().convert(0, row)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 2000
+        assert secret not in str(caught.value)
+        assert (caught.value.row_id, set(caught.value.fields)) == (row["id"], set(row))
+
+
 @pytest.mark.parametrize(
     "fields", [{"id": 7}, {"id": ""}, {"last8": "short"}, {"domain_allowlist": "acme.com"}, {"key_sha256": "0"}], ids=repr
 )

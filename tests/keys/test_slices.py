@@ -470,6 +470,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
     [
         pytest.param(b"{}", "got an object", id="an object"),
         pytest.param(b'{"data": []}', "got an object with the fields 'data'", id="an object around a list"),
+        pytest.param(b'{"sk_live_acme_4fJq": 1}', "with the fields 'sk_live_…'", id="an object with a token"),
         pytest.param(b"null", "got null", id="null"),
         pytest.param(b'"[]"', "got a string", id="a string"),
         pytest.param(b"7", "got a number", id="a number"),

@@ -95,7 +95,7 @@ GARBAGE = Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
 
 
 class FakeHub:
-    """A hub on its own port, while it is entered. By default it has no keys.
+    """A hub on its own port, while it is entered. By default it has no keys, and takes reports on usage.
 
     Args:
         tls: the certificate, for a hub with TLS.
@@ -114,7 +114,7 @@ class FakeHub:
         self._tls = tls
         self._address = address
         self._next: deque[Answer] = deque()
-        self._otherwise: Callable[[Request], Answer] = lambda _: json_answer([])
+        self._otherwise: Callable[[Request], Answer] = lambda request: self._list(request, b"[]", None)
         self._hold: Hold | None = None
         self._asked = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -131,7 +131,7 @@ class FakeHub:
         self._otherwise = answer if callable(answer) else lambda _: answer
 
     def lists(self, *rows: Any, etag: str | None = None) -> None:
-        """List these rows, under this entity tag."""
+        """List these rows, under this entity tag, and take reports on usage."""
         self.always(lambda request: self._list(request, as_json(*rows), etag))
 
     def hold(self) -> Hold:
@@ -232,6 +232,8 @@ class FakeHub:
 
     @staticmethod
     def _list(request: Request, body: bytes, etag: str | None) -> Answer:
+        if request.target.endswith("/usage"):
+            return Answer(204)
         if etag is None:
             return Answer(200, body, {"content-type": "application/json"})
         if request.headers.get("if-none-match") == etag:

@@ -145,6 +145,15 @@ def test_ids_that_come_more_than_once_are_logged_and_counted() -> None:
     assert it.log.counters["duplicate_ids"] == 1
 
 
+def test_a_long_or_odd_id_is_logged_escaped_and_cut() -> None:
+    it = Logged()
+    key = row("a\n\x1b[31m" + "x" * 5000)
+    it.applies(index_of(key), key, key)
+    ((level, line),) = it.said()
+    assert (level, line[:40]) == ("WARNING", r"the list has id 'a\n\x1b[31mxxxxxxxxxxxx")
+    assert len(line) < 400
+
+
 def test_keys_that_look_alike_are_logged_once() -> None:
     it, index = Logged(), index_of()
     for _ in range(3):

@@ -17,7 +17,7 @@ import pytest
 from gatekeeper import Basis, HubSource, Unchanged
 from gatekeeper.keys.slices import ListReader, Slice
 from gatekeeper.sync.status import RefreshReport
-from tests.support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
+from tests.support.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, json_answer
 from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import Running, running
@@ -768,10 +768,8 @@ async def test_a_list_with_too_many_rows_changes_nothing(hub: FakeHub) -> None:
         assert len(it.index) == 100
         hub.lists(*map(row, range(1, 102)))
         report = await it.refresh()
-        assert (report.outcome, report.error) == (
-            "failed",
-            "the list has more than 100 rows: expected those of one account",
-        )
+        said = "answered 200 with no usable list: the list has more than 100 rows: expected those of one account"
+        assert (report.outcome, report.error) == ("failed", f"the hub at {hub.url}{PATH} {said}")
         assert it.get("key-0")
 
 

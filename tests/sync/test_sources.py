@@ -18,6 +18,7 @@ import pytest
 
 from gatekeeper import (
     Basis,
+    ClientClosed,
     ConfigError,
     FileSource,
     FullList,
@@ -95,7 +96,7 @@ async def test_each_connection_of_a_hub_source_has_its_own_pool(hub: FakeHub) ->
         async with source.connect() as closed:
             assert await read(closed, None) is not None
         assert await read(kept, None) is not None
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ClientClosed):
             await read(closed, None)
 
 
