@@ -36,7 +36,7 @@ ONLY_FROM: dict[str, set[str]] = {
     "sync": {"errors", "keys", "index", "client", "quoting"},
     "gate": {"errors", "matching", "keys", "index", "sync"},
     "web": {"errors", "matching", "keys", "gate"},
-    "hub": {"errors", "matching", "keys"},
+    "hub": {"errors", "matching", "keys", "quoting"},
 }
 PURE = ("matching", "keys", "index")  # no IO, no clock, nothing asynchronous
 OPTIONAL = ("fastapi", "metrics", "hub", "demo", "cli")

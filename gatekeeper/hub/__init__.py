@@ -1,6 +1,6 @@
 """The reference hub: widget keys over HTTP, in SQLite or PostgreSQL.
 
-It may import errors, matching and keys.
+It may import quoting, errors, matching and keys.
 
 A request passes through endpoints.py -> bearer.py (authentication) -> bodies.py (validation) -> store.py -> tables.py.
 Each refusal on the way is a Problem (problems.py). minting.py makes the plaintexts; each one is in a single answer.

@@ -1,7 +1,8 @@
 """The JSON bodies of create, update and usage requests."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
 
@@ -9,13 +10,17 @@ import msgspec
 from starlette.requests import Request
 
 from gatekeeper.hub.problems import EntryError, Problem
+from gatekeeper.hub.rows import CreatedKeyRow
 from gatekeeper.matching.allowlist import MAX_ENTRIES, Allowlist
+from gatekeeper.quoting import quoted
 
-__all__ = ("KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
+__all__ = ("SET_BY_HUB", "KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
 
 MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries take a tenth of it.
 
-MAX_ANSWERED: Final = 1000  # Entries; up to this many, an answer lists each bad one. A key has at most 100.
+MAX_ANSWERED: Final = 1000  # Entries; an answer lists up to this many bad ones. A key has at most 100.
+MAX_UNKNOWN: Final = 5  # Unknown fields that an answer names.
+MAX_FIELD: Final = 40  # Characters of an unknown field in an answer.
 MAX_COUNT: Final = 1_000_000_000  # Uses in one report; the sum of 9 billion such reports still fits in 64 bits.
 
 # PostgreSQL cannot store NUL in text, so the hub refuses it on every database.
@@ -54,7 +59,11 @@ class KeyChange(msgspec.Struct, frozen=True):
     disabled: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class KeyUse(msgspec.Struct, frozen=True):
+# Fields of an answered row that no body sets. They are ignored, so that a client may change a row and send it back.
+SET_BY_HUB: Final = tuple(field for field in CreatedKeyRow.__struct_fields__ if field not in KeyChange.__struct_fields__)
+
+
+class KeyUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The use of one key in a usage report.
 
     Attributes:
@@ -81,10 +90,15 @@ async def read_body(request: Request, kind: type[Keys]) -> Keys:
         The body, whose allowlist entries are all valid.
 
     Raises:
-        Problem: 415 for a content type other than JSON, 413 above 1 MB, 400 for malformed JSON or an invalid body.
+        Problem: 415 for a content type other than JSON, 413 above 1 MB, 400 for malformed JSON, an invalid body or a field
+            that is unknown. Fields that the hub sets are ignored.
         starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
-    body = _decode(await _read(request), kind)
+    content = await _read(request)
+    unknown = _describe_unknown(_decode(content, dict[str, msgspec.Raw]), kind, SET_BY_HUB)
+    if unknown:
+        raise Problem(HTTPStatus.BAD_REQUEST, "unknown_field", unknown)
+    body = _decode(content, kind)
     if body.domain_allowlist is not msgspec.UNSET:
         _require_entries(body.domain_allowlist)
     return body
@@ -100,20 +114,40 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
         The reported use by key id.
 
     Raises:
-        Problem: 415, 413 or 400 as for `read_body`; the 400 lists every invalid entry.
+        Problem: 415, 413 or 400 as for `read_body`; the 400 lists the first 1,000 invalid entries.
         starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
     entries = _decode(await _read(request), dict[str, Any])
-    uses, errors = {}, []
+    uses: dict[str, KeyUse] = {}
+    errors: list[EntryError] = []
     for key_id, entry in entries.items():
         try:
             uses[key_id] = msgspec.convert(entry, KeyUse)
         except msgspec.ValidationError as error:
-            errors.append(EntryError(key_id, "malformed", f"{error}."))
+            if len(errors) < MAX_ANSWERED:
+                unknown = _describe_unknown(entry, KeyUse) if isinstance(entry, dict) else None
+                errors.append(EntryError(key_id, "unknown_field" if unknown else "malformed", unknown or f"{error}."))
     if errors:
-        detail = f"{len(errors)} of the {len(entries)} entries are invalid; `errors` lists them with the reasons."
+        bad = len(entries) - len(uses)
+        detail = f"{bad} of the {len(entries)} entries are invalid; `errors` lists them with the reasons."
         raise Problem(HTTPStatus.BAD_REQUEST, "usage_invalid", detail, errors=errors)
     return uses
+
+
+def _describe_unknown(fields: Iterable[str], kind: type[msgspec.Struct], ignored: Collection[str] = ()) -> str | None:
+    """Name the unknown fields of an object, with the nearest known ones; None if there are none."""
+    known = kind.__struct_fields__
+    unknown = [field for field in fields if field not in known and field not in ignored]
+    if not unknown:
+        return None
+    named = ", ".join(quoted(field, MAX_FIELD) + _nearest(field, known) for field in unknown[:MAX_UNKNOWN])
+    more = f" and {len(unknown) - MAX_UNKNOWN} more" if len(unknown) > MAX_UNKNOWN else ""
+    return f"Unknown fields: {named}{more}. The known ones are {', '.join(known)}."
+
+
+def _nearest(field: str, known: Sequence[str]) -> str:
+    near = get_close_matches(field[:MAX_FIELD].lower(), known, 1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 async def _read(request: Request) -> bytearray:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
+from gatekeeper.hub.bodies import SET_BY_HUB, KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.events import EventRow
 from gatekeeper.hub.health import Health
 from gatekeeper.hub.listing import SCOPE_HEADER
@@ -43,7 +43,7 @@ class _Operation(NamedTuple):
 
 
 _REFUSALS: Final = {
-    HTTPStatus.BAD_REQUEST: "The body is invalid, or no account is named.",
+    HTTPStatus.BAD_REQUEST: "The body is invalid, has an unknown field, or no account is named.",
     HTTPStatus.UNAUTHORIZED: "The token is missing or unknown.",
     HTTPStatus.FORBIDDEN: "The token lacks the scope, or does not belong to the account that X-Account-ID names.",
     HTTPStatus.NOT_FOUND: "The account has no widget key with this id.",
@@ -146,6 +146,10 @@ def openapi_document() -> dict[str, Any]:
     for component in components.values():
         # Keep the first line of the docstring: its sections document the code.
         component["description"] = component["description"].partition("\n")[0]
+    for body in (KeyDraft, KeyChange):
+        described_body = components[body.__name__]
+        described_body["properties"] |= {field: {"description": "Set by the hub; ignored here."} for field in SET_BY_HUB}
+        described_body["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
     for operation in _OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _describe(operation, schemas)

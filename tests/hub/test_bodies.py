@@ -16,7 +16,7 @@ JSON = {"Content-Type": "application/json"}
 
 def body_of(length: int) -> bytes:
     """Make a valid create body of exactly this many bytes."""
-    frame = b'{"name":"shop","padding":""}'
+    frame = b'{"name":"shop","public_key":""}'
     return frame[:-2] + b"x" * (length - len(frame)) + frame[-2:]
 
 
@@ -67,6 +67,54 @@ async def test_a_deeply_nested_body_is_a_400(acme: httpx.AsyncClient) -> None:
 async def test_json_other_than_an_object_is_a_400(acme: httpx.AsyncClient, body: str) -> None:
     answer = await acme.post(PATH, content=body, headers=JSON)
     assert "object" in assert_problem(answer, 400, "invalid_request")["detail"]
+
+
+TYPOS = {
+    "disable": "'disabled'",
+    "Disabled": "'disabled'",
+    "agentId": "'agent_id'",
+    "allowlist": "'domain_allowlist'",
+    "domainAllowlist": "'domain_allowlist'",
+    "nme": "'name'",
+}
+
+
+@pytest.mark.parametrize("typo", TYPOS)
+async def test_an_unknown_field_is_named_with_the_nearest_known_one(acme: httpx.AsyncClient, typo: str) -> None:
+    """A PATCH {"disable": true} must not look as if it had revoked the key."""
+    row = await create(acme)
+    answer = await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed", typo: True})
+    detail = assert_problem(answer, 400, "unknown_field")["detail"]
+    assert f"{typo!r} (did you mean {TYPOS[typo]}?)" in detail
+    assert "The known ones are name, domain_allowlist, agent_id, disabled." in detail
+    assert await list_rows(acme) == [row]
+
+
+async def test_a_create_takes_no_field_of_an_update(acme: httpx.AsyncClient) -> None:
+    for fields in ({"disabled": True}, {"colour": "red", "last8": "chosen00"}, {"account": "globex"}, {"nme": "shop"}):
+        answer = await acme.post(PATH, json={"name": "shop", **fields})
+        assert f"{next(iter(fields))!r}" in assert_problem(answer, 400, "unknown_field")["detail"]
+    assert await list_rows(acme) == []
+
+
+async def test_many_or_long_unknown_fields_are_named_briefly(acme: httpx.AsyncClient) -> None:
+    body = {f"{number}\n{'x' * 1000}": 1 for number in range(900)}
+    detail = assert_problem(await acme.post(PATH, json=body), 400, "unknown_field")["detail"]
+    assert "and 895 more" in detail
+    assert len(detail) < 400
+    assert detail.isprintable()
+
+
+async def test_a_row_may_be_changed_and_sent_back(acme: httpx.AsyncClient) -> None:
+    created = (await acme.post(PATH, json={"name": "shop", "domain_allowlist": ["acme.com"]})).json()
+    for sent in (created, *(await list_rows(acme))):
+        answer = await acme.patch(f"{PATH}/{created['id']}", json={**sent, "name": "renamed", "disabled": True})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        assert answer.json()["name"] == "renamed"
+        assert answer.json()["disabled_at"] is not None
+    again = await acme.post(PATH, json=created)
+    assert again.json()["id"] != created["id"]
+    assert again.json()["public_key"] != created["public_key"]
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON ;x=y"])

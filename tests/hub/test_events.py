@@ -96,7 +96,8 @@ async def test_an_update_that_also_disables_is_two_events_at_the_same_time(hub: 
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"name": "shop"}, {"domain_allowlist": []}, {"agent_id": None}, {"disabled": False}, {"colour": "red"}]
+    "fields",
+    [{}, {"name": "shop"}, {"domain_allowlist": []}, {"agent_id": None}, {"disabled": False}, {"last8": "chosen00"}],
 )
 async def test_an_update_without_a_change_is_no_event_and_keeps_the_etag(
     hub: RunningHub, acme: httpx.AsyncClient, fields: dict[str, Any]

@@ -72,9 +72,18 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
             ask("GET", f"{key}/events", 200)
         ask("POST", PATH, 400, {"name": "shop", "domain_allowlist": ["*"]})
         ask("POST", f"{PATH}/usage", 400, {"used": {}})
+        ask("PATCH", key, 400, {"disable": True})
         key_id = "nothing"
         for method, path in (("PATCH", key), ("DELETE", key), ("GET", f"{key}/events")):
             ask(method, path, 404, {} if method == "PATCH" else None)
+
+
+def test_the_document_says_which_fields_a_body_takes() -> None:
+    schemas = openapi_document()["components"]["schemas"]
+    of_rows = set(schemas["CreatedKeyRow"]["properties"])
+    assert set(schemas["KeyDraft"]["properties"]) == of_rows
+    assert set(schemas["KeyChange"]["properties"]) == of_rows | {"disabled"}
+    assert [schemas[body]["additionalProperties"] for body in ("KeyDraft", "KeyChange", "KeyUse")] == [False] * 3
 
 
 @pytest.mark.anyio

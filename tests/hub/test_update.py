@@ -59,11 +59,11 @@ async def test_the_warnings_are_about_the_updated_allowlist(acme: httpx.AsyncCli
     assert (await acme.patch(path, json={"domain_allowlist": ["acme.com"]})).json()["warnings"] == []
 
 
-async def test_an_update_without_known_fields_changes_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_an_update_of_what_the_hub_sets_changes_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     hub.clock.advance(60)
     assert await update(acme, row) == row
-    assert await update(acme, row, last8="chosen00", disabled_at="2020-01-01T00:00:00Z", colour="red") == row
+    assert await update(acme, row, last8="chosen00", disabled_at="2020-01-01T00:00:00Z", use_count=7) == row
 
 
 async def test_disabling_sets_disabled_at_and_is_idempotent(hub: RunningHub, acme: httpx.AsyncClient) -> None:

@@ -138,9 +138,20 @@ async def test_every_malformed_entry_is_listed(acme: httpx.AsyncClient) -> None:
     assert "3 of the 5 entries" in problem["detail"]
 
 
-async def test_unknown_fields_are_ignored(acme: httpx.AsyncClient) -> None:
+async def test_an_unknown_field_of_an_entry_is_named(acme: httpx.AsyncClient) -> None:
     row = await create(acme)
-    assert (await acme.post(USAGE, json={row["id"]: {**FINE, "worker": 7}})).status_code == httpx.codes.NO_CONTENT
+    answer = await acme.post(USAGE, json={row["id"]: {**FINE, "coun": 7}, "fine": FINE})
+    (error,) = assert_problem(answer, 400, "usage_invalid")["errors"]
+    assert (error["entry"], error["reason"]) == (row["id"], "unknown_field")
+    assert "'coun' (did you mean 'count'?)" in error["hint"]
+    assert await list_rows(acme) == [row]
+
+
+async def test_of_many_malformed_entries_the_first_1000_are_listed(acme: httpx.AsyncClient) -> None:
+    report = {str(number): {"coun": 1} for number in range(1500)}
+    problem = assert_problem(await acme.post(USAGE, json={**report, "fine": FINE}), 400, "usage_invalid")
+    assert [error["entry"] for error in problem["errors"]] == [str(number) for number in range(1000)]
+    assert "1500 of the 1501 entries" in problem["detail"]
 
 
 async def test_a_body_that_is_not_a_json_object_is_refused(acme: httpx.AsyncClient) -> None:
