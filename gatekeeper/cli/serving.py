@@ -68,6 +68,8 @@ def serve(database: str, pepper: str, address: Address, *, workers: int) -> None
     """
     import uvicorn  # noqa: PLC0415 - an extra of its own
 
+    from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp  # noqa: PLC0415 - imports uvicorn
+
     # Pass these to the workers in the environment: all users of the machine can read the arguments of a process.
     os.environ[DATABASE_VARIABLE] = database
     os.environ[PEPPER_VARIABLE] = pepper
@@ -80,6 +82,9 @@ def serve(database: str, pepper: str, address: Address, *, workers: int) -> None
         host=address.host,
         port=address.port,
         workers=workers,
+        http=BoundedHttp,
+        h11_max_incomplete_event_size=MAX_HEAD,
+        ws="none",
         lifespan="on",
         access_log=False,
         server_header=False,

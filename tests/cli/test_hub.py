@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,6 +117,28 @@ def test_a_hub_stops_cleanly_and_keeps_its_keys(tmp_path: Path) -> None:
         assert [key.id for key in client.widget_keys.list()] == [created.id]
         hub.end(signal.SIGINT)
         assert hub.process.returncode == 0
+
+
+def test_endless_headers_neither_fill_the_memory_nor_stop_the_hub(tmp_path: Path) -> None:
+    """120 MB of header lines from a client without a token took 2 GB."""
+    lines = b"a: b\r\n" * 20_000
+    with running("--database", str(tmp_path / "hub.sqlite")) as hub:
+        before = peak_memory(hub.process)
+        with socket.create_connection(("127.0.0.1", httpx.URL(hub.url).port or 0), timeout=20) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: hub\r\n")
+            sent = 0
+            with suppress(ConnectionError):
+                while sent < 1000:
+                    connection.sendall(lines)
+                    sent += 1
+        assert sent < 1000
+        assert httpx.get(f"{hub.url}/healthz", trust_env=False).status_code == httpx.codes.OK
+        assert peak_memory(hub.process) - before < 20_000
+
+
+def peak_memory(process: subprocess.Popen[str]) -> int:
+    """The most memory that a process had, in KB."""
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())[0])
 
 
 def test_an_open_request_is_answered_before_the_hub_stops(tmp_path: Path) -> None:

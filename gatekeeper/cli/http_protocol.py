@@ -1,0 +1,96 @@
+"""BoundedHttp: uvicorn's HTTP protocol with bounds on what a client may send."""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+__all__ = ("MAX_HEAD", "BoundedHttp")
+
+# Bytes of a request's head while it arrives, as in nginx (large_client_header_buffers, 4 of 8 KB). That bounds the number of
+# header lines, too. httptools, which uvicorn prefers, has no bound.
+MAX_HEAD = 32 * 1024
+_PIECE = 16 * 1024  # bytes; the head is measured after each
+TIMEOUT = 30.0  # seconds; a body has at most 1 MB. uvicorn has a timeout only between two requests.
+
+
+class BoundedHttp(H11Protocol):
+    """An HTTP connection that is closed when its client stalls.
+
+    The head of a request has to be complete within the timeout after the connection or the last response, and its body
+    within the timeout after the head. A response may wait as long for a client that does not read it. uvicorn's own timeout
+    closes an idle connection earlier.
+
+    Args:
+        config, server_state, app_state: as for H11Protocol.
+        timeout: seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._timeout = timeout
+        self._request_deadline: asyncio.TimerHandle | None = None
+        self._response_deadline: asyncio.TimerHandle | None = None
+        self._timed_cycle: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in H11Protocol
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._watch_request()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, in pieces."""
+        for start in range(0, len(data), _PIECE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + _PIECE])
+        self._watch_request()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        super().on_response_complete()
+        self._watch_request()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self._response_deadline = self._deadline()
+
+    def resume_writing(self) -> None:
+        """End that wait."""
+        super().resume_writing()
+        _cancel(self._response_deadline)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all waiting."""
+        super().connection_lost(exc)
+        _cancel(self._request_deadline)
+        _cancel(self._response_deadline)
+
+    def _watch_request(self) -> None:
+        is_arriving = self.conn.their_state in {h11.IDLE, h11.SEND_BODY}
+        if not is_arriving or self.cycle is not self._timed_cycle:
+            _cancel(self._request_deadline)
+            self._request_deadline = None
+        if is_arriving and self._request_deadline is None:
+            self._timed_cycle = self.cycle
+            self._request_deadline = self._deadline()
+
+    def _deadline(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(self._timeout, self.transport.abort)
+
+
+def _cancel(deadline: asyncio.TimerHandle | None) -> None:
+    if deadline is not None:
+        deadline.cancel()

@@ -1,0 +1,199 @@
+"""The bounds on what a client of `gatekeeper hub` may send, over sockets."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp
+
+pytestmark = pytest.mark.process
+
+TIMEOUT = 0.5
+PATIENCE = 20.0
+LARGE = 64 * 1024 * 1024  # bytes; the buffers of the sockets hold a tenth of them
+GET = b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: hub\r\nContent-Length: 10\r\n\r\n"
+
+
+class App:
+    """Reads each body and answers with its length; `/slow` waits, `/early` reads nothing, `/large` answers with 64 MB.
+
+    Attributes:
+        ends: the type of the last message of each request, as they end.
+    """
+
+    def __init__(self) -> None:
+        self.ends: SimpleQueue[str] = SimpleQueue()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        length = 0
+        while scope["path"] != "/early":
+            message = await receive()
+            length += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.ends.put(message["type"])
+                break
+        if scope["path"] == "/slow":
+            await asyncio.sleep(2 * TIMEOUT)
+        body = f"{length} bytes".encode()
+        pieces = [b"x" * (LARGE // 64)] * 64 if scope["path"] == "/large" else [body]
+        headers = [(b"content-length", str(sum(map(len, pieces))).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+        self.ends.put("answered")
+
+
+class Served:
+    """A server in a thread."""
+
+    def __init__(self, address: tuple[str, int], app: App) -> None:
+        self.address = address
+        self.app = app
+
+    def connect(self) -> socket.socket:
+        """Open a connection."""
+        return socket.create_connection(self.address, timeout=PATIENCE)
+
+
+@contextmanager
+def serving(timeout: float) -> Iterator[Served]:
+    """Serve the app, with no other timeout."""
+    app = App()
+    http: Any = partial(BoundedHttp, timeout=timeout)
+    bounds: dict[str, Any] = {"h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": 60}
+    server = uvicorn.Server(uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, **bounds))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield Served(listener.getsockname(), app)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with serving(TIMEOUT) as served:
+        yield served
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Everything until the server closes the connection."""
+    received = b""
+    while True:
+        try:
+            piece = connection.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not piece:
+            return received
+        received += piece
+
+
+def answer(connection: socket.socket) -> bytes:
+    """The body of one answer."""
+    received = b""
+    while b"bytes" not in received:
+        piece = connection.recv(65536)
+        assert piece, received
+        received += piece
+    return received.rpartition(b"\r\n")[2]
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", GET[:-2], POST + b"half", GET + b"G", GET + POST + b"half"], ids=repr)
+def test_a_request_that_is_not_complete_in_time_is_cut_off(served: Served, begun: bytes) -> None:
+    with served.connect() as connection:
+        connection.sendall(begun)
+        received = rest(connection)
+    assert received.count(b"200 OK") == (1 if begun.startswith(GET) else 0)
+    if begun.endswith(b"half"):
+        assert "http.disconnect" in [served.app.ends.get(timeout=PATIENCE) for _ in range(1 + received.count(b"200 OK") * 2)]
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nX: ", POST.replace(b"10", b"100000")], ids=repr)
+def test_bytes_that_drip_gain_no_time(served: Served, begun: bytes) -> None:
+    sent = 0
+    with served.connect() as connection, suppress(ConnectionError):
+        connection.sendall(begun)
+        while sent < 1000:
+            connection.sendall(b"x")
+            time.sleep(TIMEOUT / 10)
+            sent += 1
+    assert sent < 1000
+
+
+def test_an_answer_may_take_longer_than_its_request(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(GET.replace(b"/ ", b"/slow ", 1))
+        assert answer(connection) == b"0 bytes"
+
+
+def test_a_client_that_does_not_read_is_cut_off(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(GET.replace(b"/ ", b"/large ", 1))
+        assert [served.app.ends.get(timeout=PATIENCE) for _ in range(2)] == ["http.request", "answered"]
+        assert len(rest(connection)) < LARGE
+
+
+def test_a_client_may_take_its_time_to_read_as_long_as_it_reads() -> None:
+    with serving(timeout=2.0) as served, served.connect() as connection:
+        connection.sendall(GET.replace(b"/ ", b"/large ", 1))
+        received = 0
+        while received < LARGE:
+            received += len(connection.recv(LARGE // 32, socket.MSG_WAITALL))
+            time.sleep(0.08)
+
+
+def test_a_connection_is_kept_as_long_as_each_request_is_quick() -> None:
+    """Also where the answer comes before the body, whose rest is dropped."""
+    early = POST.replace(b"/ ", b"/early ", 1)
+    with serving(timeout=2.0) as served, served.connect() as connection:
+        for _ in range(4):
+            connection.sendall(GET)
+            assert answer(connection) == b"0 bytes"
+            connection.sendall(early)
+            assert answer(connection) == b"0 bytes"
+            time.sleep(0.4)
+            connection.sendall(b"0123456789" + POST)
+            time.sleep(0.4)
+            connection.sendall(b"0123456789")
+            assert answer(connection) == b"10 bytes"
+
+
+@pytest.mark.parametrize("line", [b"a: b\r\n", b"a:\r\n", b"x"], ids=repr)
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n", b"GET /"], ids=repr)
+def test_a_head_over_the_bound_is_refused(served: Served, first: bytes, line: bytes) -> None:
+    with served.connect() as connection:
+        connection.sendall(first + line * (2 * MAX_HEAD // len(line)) + b"\r\n\r\n")
+        received = rest(connection)
+    assert b"200 OK" not in received
+    assert served.app.ends.empty()
+
+
+def test_a_head_within_the_bound_is_served(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(GET[:-2] + b"X: " + b"y" * (MAX_HEAD - 100) + b"\r\n\r\n")
+        assert answer(connection) == b"0 bytes"
+
+
+@pytest.mark.parametrize("trailer", [b"0\r\n" + b"a: b\r\n" * 20_000, b"1;" + b"x" * 100_000], ids=["trailers", "extension"])
+def test_trailers_and_extensions_of_chunks_are_bounded_too(served: Served, trailer: bytes) -> None:
+    with served.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n" + trailer)
+        assert b"200 OK" not in rest(connection)
