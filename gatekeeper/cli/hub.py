@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
@@ -26,14 +27,14 @@ from gatekeeper.cli.output import (
     stop,
     warn,
 )
-from gatekeeper.cli.pepper import find_pepper, is_file
-from gatekeeper.cli.serving import read_address, require_free, require_server, serve
+from gatekeeper.cli.pepper import find_pepper, is_file, warn_if_exposed
+from gatekeeper.cli.serving import DATABASE_VARIABLE, read_address, require_free, require_server, serve
 from gatekeeper.errors import ConfigError, DatabaseDown
 
 if TYPE_CHECKING:
     from gatekeeper.hub import Hub
 
-__all__ = ("hub",)
+__all__ = ("DatabaseOption", "HubOptions", "PepperFileOption", "hub", "problems", "require_file")
 
 DEFAULT_DATABASE = "gatekeeper-hub.sqlite"
 
@@ -79,7 +80,7 @@ def run(
     database: Annotated[
         str,
         typer.Option(
-            envvar="GATEKEEPER_DATABASE",
+            envvar=DATABASE_VARIABLE,
             show_envvar=True,
             help="A SQLite file, or postgresql://user:password@host:port/name; use the environment if it has a password.",
         ),
@@ -100,15 +101,16 @@ def run(
         return
     require_server()
     address = read_address(listen)
-    with _problems():
-        from gatekeeper.hub import migrate  # noqa: PLC0415 - an extra of its own
+    with problems():
+        from gatekeeper.hub.database import Database, parse_location  # noqa: PLC0415 - an extra of its own
+        from gatekeeper.hub.minting import Mint, random_text  # noqa: PLC0415 - the same
 
         if workers > 1 and is_file(database):
             stop(USAGE, f"{workers} workers need a PostgreSQL database: a SQLite file has one writer at a time")
         require_free(address)
         pepper = _pepper(options)
         try:
-            migrate(database)
+            Database(parse_location(database)).migrate(Mint(pepper, random_text).check_value())
         except DatabaseDown:
             warn("the hub's database does not answer; the hub answers 503 until it does")
     serve(database, pepper, address, workers=workers)
@@ -118,7 +120,7 @@ def run(
 def upgrade(context: typer.Context, *, database: DatabaseOption = None, pepper_file: PepperFileOption = None) -> None:
     """Upgrade the database to the newest schema. Every start does the same."""
     options = _options(context, database, pepper_file)
-    with _problems():
+    with problems():
         from gatekeeper.hub import migrate  # noqa: PLC0415 - an extra of its own
 
         if is_file(options.database):
@@ -166,7 +168,8 @@ def list_tokens(
     pepper_file: PepperFileOption = None,
 ) -> None:
     """List the tokens, without their plaintexts."""
-    rows = _with_hub(_options(context, database, pepper_file), lambda hub: hub.tokens.list(account))
+    options = _existing(_options(context, database, pepper_file))
+    rows = _with_hub(options, lambda hub: hub.tokens.list(account), create=False)
     if as_json:
         print_json(rows)
         return
@@ -184,9 +187,9 @@ def revoke(
     pepper_file: PepperFileOption = None,
 ) -> None:
     """Revoke a token. The next request with it is refused."""
-    options = _options(context, database, pepper_file)
+    options = _existing(_options(context, database, pepper_file))
     ask(f"Revoke the token {plain(token_id)}? Programs that use it lose access.", yes=yes)
-    revoked = _with_hub(options, lambda hub: hub.tokens.revoke(token_id))
+    revoked = _with_hub(options, lambda hub: hub.tokens.revoke(token_id), create=False)
     if revoked is None:
         stop(REFUSED, f"there is no token with the id {token_id!r}; `gatekeeper hub token list` lists them")
     console().print(f"the token {legible(revoked.name)} of {legible(revoked.account)} is revoked")
@@ -198,28 +201,52 @@ def _options(context: typer.Context, database: str | None, pepper_file: Path | N
     return HubOptions(database or group.database, pepper_file or group.pepper_file)
 
 
+def require_file(database: str) -> None:
+    """Exit if the database is invalid, or its file does not exist."""
+    with problems():
+        from gatekeeper.hub.database import parse_location  # noqa: PLC0415 - an extra of its own
+
+        parse_location(database)
+    if is_file(database) and not Path(database).exists():
+        stop(USAGE, f"there is no database {Path(database).absolute()}: expected the file of a hub as --database or "
+             f"{DATABASE_VARIABLE}; `gatekeeper hub` and `gatekeeper hub token create` create one")  # fmt: skip
+
+
+def _existing(options: HubOptions) -> HubOptions:
+    require_file(options.database)
+    return options
+
+
 def _pepper(options: HubOptions) -> str:
     from gatekeeper.hub.database import parse_location  # noqa: PLC0415 - an extra of its own
 
     # Check the database first, so that a mistyped one gets no pepper file.
     parse_location(options.database)
-    return find_pepper(options.database, options.pepper_file)
+    pepper = find_pepper(options.database, options.pepper_file)
+    if is_file(options.database):
+        warn_if_exposed(Path(options.database))
+    return pepper
 
 
-def _with_hub(options: HubOptions, act: "Callable[[Hub], Awaitable[Result]]") -> Result:
+def _with_hub(options: HubOptions, act: "Callable[[Hub], Awaitable[Result]]", *, create: bool = True) -> Result:
     async def open_and_act() -> Result:
         async with app.router.lifespan_context(app):
             return await act(app.state.hub)
 
-    with _problems():
-        from gatekeeper.hub import create_hub  # noqa: PLC0415 - an extra of its own
+    with problems():
+        from gatekeeper.hub.app import build_app  # noqa: PLC0415 - an extra of its own
+        from gatekeeper.hub.database import Database, parse_location  # noqa: PLC0415 - the same
+        from gatekeeper.hub.minting import Mint, random_text  # noqa: PLC0415 - the same
 
-        app = create_hub(options.database, pepper=_pepper(options))
+        mint = Mint(_pepper(options), random_text)
+        database = Database(parse_location(options.database), create=create)
+        app = build_app(database, mint, lambda: datetime.now(UTC))
         return anyio.run(open_and_act)
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
+def problems() -> Iterator[None]:
+    """Exit with a sentence if a hub or its database fails."""
     try:
         yield
     except DatabaseDown as error:

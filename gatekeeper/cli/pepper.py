@@ -2,11 +2,12 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from gatekeeper.cli.output import USAGE, console, stop, warn
 
-__all__ = ("PEPPER_VARIABLE", "find_pepper", "is_file")
+__all__ = ("PEPPER_VARIABLE", "find_pepper", "is_file", "warn_if_exposed")
 
 PEPPER_VARIABLE = "GATEKEEPER_PEPPER"
 OWNER_ONLY = 0o600
@@ -17,12 +18,13 @@ def is_file(database: str) -> bool:
     return "://" not in database
 
 
-def find_pepper(database: str, pepper_file: Path | None) -> str:
+def find_pepper(database: str, pepper_file: Path | None, *, create: bool = True) -> str:
     """Find the pepper of a database. A new SQLite file gets one beside it.
 
     Args:
         database: the path of a SQLite file, or the URL of a PostgreSQL database.
         pepper_file: a file with the pepper, which takes precedence over the environment.
+        create: whether a SQLite file that does not exist yet gets a new pepper.
 
     Returns:
         The pepper.
@@ -39,8 +41,8 @@ def find_pepper(database: str, pepper_file: Path | None) -> str:
              "with the output of `openssl rand -hex 32`")  # fmt: skip
     beside = Path(f"{database}.pepper")
     if not beside.exists():
-        if Path(database).exists():
-            stop(USAGE, f"{database} exists, but its pepper is not in {beside}: expected its file as --pepper-file, or "
+        if Path(database).exists() or not create:
+            stop(USAGE, f"the pepper of {database} is not in {beside}: expected its file as --pepper-file, or "
                  f"{PEPPER_VARIABLE} in the environment; with another pepper, all tokens are unknown")  # fmt: skip
         _make(beside)
     return _read(beside)
@@ -62,13 +64,18 @@ def _make(path: Path) -> None:
 def _read(path: Path) -> str:
     try:
         pepper = path.read_text(encoding="utf-8").strip()
-        mode = path.stat().st_mode
     except OSError as error:
         stop(USAGE, f"cannot read the pepper in {path}: {error.strerror}")
     except UnicodeDecodeError:
         stop(USAGE, f"the pepper in {path} is not text")
     if not pepper:
         stop(USAGE, f"the pepper in {path} is empty: expected a secret, such as the output of `openssl rand -hex 32`")
-    if mode & 0o077:
-        warn(f"other users can read {path}: run chmod 600 {path}")
+    warn_if_exposed(path)
     return pepper
+
+
+def warn_if_exposed(path: Path) -> None:
+    """Warn if other users can read a file."""
+    with suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            warn(f"other users can read {path}: run chmod 600 {path}")

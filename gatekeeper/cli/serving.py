@@ -13,7 +13,7 @@ from gatekeeper.cli.output import USAGE, stop
 from gatekeeper.cli.pepper import PEPPER_VARIABLE
 from gatekeeper.matching.hosts import MAX_PORT
 
-__all__ = ("Address", "hub_from_environment", "read_address", "require_free", "require_server", "serve")
+__all__ = ("DATABASE_VARIABLE", "Address", "hub_from_environment", "read_address", "require_free", "require_server", "serve")
 
 DATABASE_VARIABLE = "GATEKEEPER_DATABASE"
 GRACE = 10  # seconds for open requests to finish; orchestrators kill after 10 (Docker) to 30 (Kubernetes)

@@ -54,14 +54,18 @@ def create_hub(
     """Make a hub over a SQLite file or a PostgreSQL database.
 
     Args:
-        database: the path of a file, created when the app starts; or postgresql://user:password@host:port/database.
-        pepper: the secret that keys the hashes of tokens and client keys. Tokens minted with another pepper are unknown.
+        database: the path of a file, created when the app starts, with mode 0600; or
+            postgresql://user:password@host:port/database.
+        pepper: the secret that keys the hashes of tokens and client keys. The first start of a hub on a database ties
+            the database to its pepper.
         clock: a function that returns the current time, as an aware datetime in any time zone.
         draw: a function that returns the given number of random letters and digits; all secrets depend on it.
 
     Returns:
         The app. Its lifespan has to run: it upgrades the database schema at the start and closes the database at the end.
-        If a PostgreSQL server is down, the app starts all the same and answers 503. `app.state.hub` is the Hub.
+        It raises ConfigError if the pepper is not that of the database, or the schema comes from a newer gatekeeper.
+        If a PostgreSQL server is down, the app starts all the same and answers 503, also when the server is back with such
+        a database. `app.state.hub` is the Hub.
 
     Raises:
         ConfigError: the database is neither a path nor a PostgreSQL URL, or the pepper is empty.
@@ -104,7 +108,7 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await database.open()
+            await database.open(mint.check_value())
             yield
         finally:
             await database.close()

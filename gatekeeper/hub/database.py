@@ -1,7 +1,7 @@
 """Database: the transactions of a hub, on SQLite or PostgreSQL.
 
 The database may be down when the hub starts, or later. A transaction first migrates the database if that has not succeeded
-yet. It raises DatabaseDown if the database does not answer; the next transaction tries again.
+yet. It raises DatabaseDown if the database does not answer or cannot be used; the next transaction tries again.
 """
 
 import asyncio
@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.engines import DatabaseLocation, Engines
+from gatekeeper.hub.migrations import upgrade
+from gatekeeper.hub.pepper import check_pepper
 from gatekeeper.hub.postgres import SCHEMES, PostgresServer
 from gatekeeper.hub.sqlite import SqliteFile, blames_statement
+from gatekeeper.hub.tables import accounts
 
 __all__ = ("Database", "parse_location")
 
@@ -62,43 +66,62 @@ class Database:
 
     Args:
         location: the file or the server.
+        create: whether to create the tables of a hub in a database without them.
         retry_pause: seconds between two attempts to migrate a database that is down.
     """
 
-    def __init__(self, location: DatabaseLocation, *, retry_pause: float = RETRY_PAUSE) -> None:
+    def __init__(self, location: DatabaseLocation, *, create: bool = True, retry_pause: float = RETRY_PAUSE) -> None:
         self._location = location
+        self._create = create
         self._retry_pause = retry_pause
         self._engines: Engines | None = None
         self._migrating: asyncio.Lock | None = None
+        self._check_value: str | None = None
         self._next_attempt = 0.0
-        self._down = False
+        self._problem: str | None = None
 
-    def migrate(self) -> None:
-        """Upgrade the database to the newest schema. This blocks.
+    def migrate(self, check_value: str | None = None) -> None:
+        """Upgrade the database to the newest schema, and check its pepper. This blocks.
+
+        Args:
+            check_value: the check value of the pepper, from `Mint.check_value`; None to check no pepper.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper.
+            ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, or there are no tables.
             DatabaseDown: the database does not answer.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
+
+        def prepare(connection: Connection) -> None:
+            upgrade(connection, create=self._create)
+            if check_value is not None:
+                check_pepper(connection, check_value)
+
         try:
-            self._location.migrate()
+            self._location.migrate(prepare)
         except _MAYBE_DOWN as error:
             if blames_statement(error):
                 raise
-            raise self._is_down(error) from error
+            raise self._is_down("does not answer", error) from error
 
-    async def open(self) -> None:
-        """Upgrade the schema. If the database is down, the first transaction does it.
+    async def open(self, check_value: str) -> None:
+        """Upgrade the schema and check the pepper. If the database is down, the first transaction does it.
+
+        Args:
+            check_value: the check value of the pepper, from `Mint.check_value`.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper.
+            ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, or there are no tables.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
         self._migrating = asyncio.Lock()
+        self._check_value = check_value
         self._next_attempt = 0.0
         try:
             await self._migrated()
+            # A restore refuses a SQLite file to which a connection is open, and a connection opens it at its first read.
+            async with self.reading() as connection:
+                await connection.execute(select(accounts.c.name).limit(1))
         except DatabaseDown:
             # Already logged. Requests answer 503 until it is up.
             return
@@ -127,7 +150,11 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, choose: Callable[[Engines], AsyncEngine]) -> AsyncIterator[AsyncConnection]:
-        engine = choose(await self._migrated())
+        try:
+            engine = choose(await self._migrated())
+        except ConfigError as error:
+            # The database was down when the hub started.
+            raise self._is_down("cannot be used", error) from error
         try:
             # SQLAlchemy closes a connection gracefully after one cancellation, but anyio cancels again at every await. With
             # aiosqlite 0.22, a task is left that waits forever for its thread, even when the event loop closes.
@@ -141,9 +168,9 @@ class Database:
         except _MAYBE_DOWN as error:
             if blames_statement(error):
                 raise
-            raise self._is_down(error) from error
-        if self._down:
-            self._down = False
+            raise self._is_down("does not answer", error) from error
+        if self._problem is not None:
+            self._problem = None
             _log.warning("the hub's database answers again")
 
     async def _migrated(self) -> Engines:
@@ -161,16 +188,16 @@ class Database:
             if self._engines is None:
                 try:
                     # Alembic is synchronous, and connecting may take seconds.
-                    await asyncio.to_thread(self.migrate)
-                except DatabaseDown:
+                    await asyncio.to_thread(self.migrate, self._check_value)
+                except (ConfigError, DatabaseDown):
                     self._next_attempt = asyncio.get_running_loop().time() + self._retry_pause
                     raise
                 self._engines = self._location.engines()
             return self._engines
 
-    def _is_down(self, error: Exception) -> DatabaseDown:
-        if not self._down:
-            self._down = True
-            reason = str(error).partition("\n")[0]
-            _log.warning("the hub's database does not answer: %s", reason)
+    def _is_down(self, problem: str, error: Exception) -> DatabaseDown:
+        if problem != self._problem:
+            self._problem = problem
+            reason = str(error).partition("\n")[0].removeprefix("gatekeeper: ")
+            _log.warning("the hub's database %s: %s", problem, reason)
         return DatabaseDown()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol, TypedDict
 
 import msgspec
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ("OPTIONS", "DatabaseLocation", "Engines")
@@ -56,11 +57,13 @@ class Engines(NamedTuple):
 class DatabaseLocation(Protocol):
     """A database file or server, before any connection."""
 
-    def migrate(self) -> None:
-        """Upgrade the database to the newest schema. This blocks; concurrent calls are safe.
+    def migrate(self, upgrade: Callable[[Connection], None]) -> None:
+        """Upgrade the database. This blocks; concurrent calls are safe.
+
+        Args:
+            upgrade: a function that is called in a transaction, which excludes other migrations and rolls back if it raises.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper.
             sqlalchemy.exc.OperationalError: the database does not answer.
         """
         ...

@@ -18,6 +18,9 @@ TOKEN_PREFIX: Final = "sk_live_"  # noqa: S105 - the public part of every token
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_LENGTH: Final = 32  # log2(62) * 32 = 190 bits; GitHub's tokens carry 178 in 30 of the same characters.
 
+# Neither a client key nor a token begins like this.
+_CHECKED: Final = "gatekeeper: the check of the pepper"
+
 Draw = Callable[[int], str]
 
 
@@ -66,6 +69,14 @@ class Mint:
             The plaintext, `sk_live_<account>_<random>`.
         """
         return f"{TOKEN_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}"
+
+    def check_value(self) -> str:
+        """Make the value by which a database recognises the pepper.
+
+        Returns:
+            The keyed hash of a constant.
+        """
+        return self.keyed_hash(_CHECKED)
 
     def keyed_hash(self, plaintext: str) -> str:
         """Hash a plaintext for the database.

@@ -1,16 +1,16 @@
 """PostgresServer: a database that several workers and machines can share."""
 
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.engines import OPTIONS, Engines
-from gatekeeper.hub.migrations import upgrade
 
 __all__ = ("SCHEMES", "PostgresServer")
 
@@ -48,11 +48,13 @@ class PostgresServer:
         kept = {name: value for name, value in _TIMEOUTS.items() if name not in parsed.query}
         self._url = parsed.set(drivername="postgresql+psycopg").update_query_dict(kept)
 
-    def migrate(self) -> None:
-        """Upgrade the database to the newest schema.
+    def migrate(self, upgrade: Callable[[Connection], None]) -> None:
+        """Upgrade the database.
+
+        Args:
+            upgrade: a function that is called in a transaction, which excludes other migrations and rolls back if it raises.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper.
             sqlalchemy.exc.OperationalError: the server cannot be reached, or refuses the connection.
         """
         engine = create_engine(self._url, hide_parameters=True)

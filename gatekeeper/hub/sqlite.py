@@ -2,7 +2,8 @@
 
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gatekeeper.hub.engines import OPTIONS, Engines
-from gatekeeper.hub.migrations import upgrade
+from gatekeeper.hub.files import create_private
 
 __all__ = ("SqliteFile", "blames_statement")
 
@@ -29,7 +30,7 @@ class SqliteFile:
     connection, for which its writers queue. BEGIN IMMEDIATE and the busy timeout arbitrate between processes.
 
     Args:
-        path: the file; `migrate` creates it if it does not exist.
+        path: the file; `migrate` creates it if it does not exist, with mode 0600.
         busy_timeout: the longest wait for another process's transaction, in seconds.
     """
 
@@ -37,20 +38,21 @@ class SqliteFile:
         self._path = path
         self._busy_timeout = busy_timeout
 
-    def migrate(self) -> None:
-        """Create the file if necessary, and upgrade it to the newest schema.
+    def migrate(self, upgrade: Callable[[Connection], None]) -> None:
+        """Create the file if necessary, and upgrade it.
+
+        Args:
+            upgrade: a function that is called in a transaction, which excludes other writers and rolls back if it raises.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
             sqlalchemy.exc.OperationalError: another process holds a lock on the file.
         """
-        try:
-            with closing(sqlite3.connect(self._path, timeout=self._busy_timeout)) as connection:
-                _switch_to_log(connection, self._busy_timeout)
-        except sqlite3.DatabaseError as error:
-            error.add_note(f"gatekeeper: the hub's database is {self._path}")
-            raise
+        # SQLite would create the file with the mode of the umask. It gives the log the mode of the file.
+        with suppress(OSError):
+            create_private(self._path)
+        with self._connected() as connection:
+            connection.execute("PRAGMA schema_version")
         engine = create_engine(self._url("sqlite"), connect_args=self._arguments, hide_parameters=True)
         event.listen(engine, "begin", _begin_immediate)
         try:
@@ -58,6 +60,9 @@ class SqliteFile:
                 upgrade(transaction)
         finally:
             engine.dispose()
+        # Not before the upgrade, which refuses the databases of other programs.
+        with self._connected() as connection:
+            _switch_to_log(connection, self._busy_timeout)
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
@@ -69,6 +74,15 @@ class SqliteFile:
         event.listen(writer.sync_engine, "begin", _begin_immediate)
         event.listen(writer.sync_engine, "connect", _prepare_writer)
         return Engines(reader, streamer, writer)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._path, timeout=self._busy_timeout)) as connection:
+                yield connection
+        except sqlite3.DatabaseError as error:
+            error.add_note(f"gatekeeper: the hub's database is {self._path}")
+            raise
 
     @property
     def _arguments(self) -> dict[str, object]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ("UtcDateTime", "accounts", "events", "metadata", "tokens", "widget_keys")
+__all__ = ("UtcDateTime", "accounts", "events", "metadata", "pepper_check", "tokens", "widget_keys")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -117,4 +117,12 @@ events = Table(
     Column("token_name", String(200), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("changes", JSON, nullable=False),
+)
+
+pepper_check = Table(
+    "pepper_check",
+    metadata,
+    # The table has one row.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("check_value", String(64), nullable=False),
 )

@@ -5,15 +5,17 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -22,7 +24,7 @@ from gatekeeper.cli import app
 from tests.client.support import free_port
 from tests.support.postgres import PostgresCluster
 
-from .support import gatekeeper
+from .support import gatekeeper, invoke
 
 pytestmark = pytest.mark.process
 
@@ -244,6 +246,48 @@ def test_migrate_creates_a_file_with_a_pepper_and_is_idempotent(tmp_path: Path) 
     assert mint(database).startswith("sk_live_acme_")
 
 
+def test_a_database_readable_by_others_is_a_warning(tmp_path: Path) -> None:
+    """Files from before were created with the mode of the umask."""
+    database = tmp_path / "hub.sqlite"
+    assert "other users" not in invoke("hub", "--database", str(database), *CREATE).err
+    database.chmod(0o644)
+    assert f"chmod 600 {database}" in invoke("hub", "--database", str(database), "token", "list").err
+
+
+READING = [("token", "list"), ("token", "revoke", "1")]
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_reading_command_creates_no_file_and_names_what_is_missing(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """In the wrong directory, it would find an empty hub instead of the one that runs."""
+    database = tmp_path / "hub.sqlite"
+    for environment in ({}, {"GATEKEEPER_PEPPER": PEPPER}):
+        done = invoke("hub", *command, GATEKEEPER_DATABASE=str(database), **environment)
+        assert (done.code, done.out) == (2, "")
+        assert f"there is no database {database}" in done.err
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reading_command_changes_no_database_of_another_program(tmp_path: Path) -> None:
+    database = tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("CREATE TABLE orders (id INTEGER)")
+    content = database.read_bytes()
+    done = invoke("hub", "token", "list", GATEKEEPER_DATABASE=str(database), GATEKEEPER_PEPPER=PEPPER)
+    assert done.code == 2
+    assert f"{database} has no tables of a hub" in done.err
+    assert database.read_bytes() == content
+
+
+def test_a_reading_command_creates_no_tables_in_postgresql(postgres: PostgresCluster) -> None:
+    database = postgres.create_schema()
+    done = invoke("hub", "token", "list", GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER)
+    assert done.code == 2
+    assert f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres has no tables of a hub" in done.err
+    with psycopg.connect(database) as server:
+        assert server.execute("SELECT 1 FROM pg_tables WHERE schemaname = current_schema").fetchall() == []
+
+
 def test_migrate_needs_no_pepper_for_postgresql(postgres: PostgresCluster) -> None:
     database = postgres.create_schema()
     done = gatekeeper("hub", "migrate", GATEKEEPER_DATABASE=database)
@@ -314,10 +358,6 @@ def test_a_pepper_file_takes_precedence_over_the_environment(tmp_path: Path) -> 
     with running(*arguments, GATEKEEPER_PEPPER="another") as hub, HubClient(hub.url, token) as client:
         assert client.widget_keys.list() == []
         hub.end()
-    with running("--database", str(database), GATEKEEPER_PEPPER="another") as hub, HubClient(hub.url, token) as client:
-        with pytest.raises(HubAuthenticationError):
-            client.widget_keys.list()
-        hub.end()
 
 
 @pytest.mark.parametrize(
@@ -336,9 +376,27 @@ def test_a_pepper_readable_by_others_is_a_warning(tmp_path: Path) -> None:
     pepper = tmp_path / "pepper"
     pepper.write_text(PEPPER)
     pepper.chmod(0o644)
-    done = gatekeeper("hub", "token", "list", "--database", str(tmp_path / "hub.sqlite"), "--pepper-file", str(pepper))
+    done = gatekeeper("hub", "migrate", "--database", str(tmp_path / "hub.sqlite"), "--pepper-file", str(pepper))
     assert done.returncode == 0
     assert f"chmod 600 {pepper}" in done.stderr
+
+
+CREATE = ("token", "create", "--account", "acme", "--name", "ci")
+
+
+@pytest.mark.parametrize(
+    "command", [("--listen", "127.0.0.1:0"), ("token", "list"), ("token", "revoke", "1", "--yes"), CREATE]
+)
+def test_another_pepper_is_refused_with_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """With it, the hub would refuse every token."""
+    database = str(tmp_path / "hub.sqlite")
+    assert invoke("hub", *CREATE, GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER).code == 0
+    done = invoke("hub", *command, GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER="another one")
+    assert (done.code, done.out) == (2, "")
+    assert "the pepper is not that of the database" in done.err
+    assert "another one" not in done.err
+    listed = invoke("hub", "token", "list", "--json", GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER)
+    assert len(listed.json) == 1
 
 
 def test_a_postgresql_database_needs_a_given_pepper() -> None:

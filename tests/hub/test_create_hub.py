@@ -1,8 +1,11 @@
 """create_hub: making, starting and stopping a hub."""
 
 import importlib
+import os
 import sqlite3
+import stat
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -20,6 +23,14 @@ from gatekeeper.hub.tokens import Bearer
 from .support import PATH, PEPPER, assert_problem, create, list_rows, running_hub, written
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Let other users read and write new files."""
+    former = os.umask(0)
+    yield
+    os.umask(former)
 
 
 def impatient(file: Path) -> Database:
@@ -59,8 +70,30 @@ async def test_the_start_creates_the_tables_and_enables_the_write_ahead_log(tmp_
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     journal = connection.execute("PRAGMA journal_mode").fetchone()
     connection.close()
-    assert tables == {"accounts", "alembic_version", "events", "tokens", "widget_keys"}
+    assert tables == {"accounts", "alembic_version", "events", "pepper_check", "tokens", "widget_keys"}
     assert journal == ("wal",)
+
+
+async def test_a_new_file_and_its_log_are_readable_only_by_the_owner(tmp_path: Path, open_umask: None) -> None:  # noqa: ARG001
+    """SQLite would create the file with the mode of the umask."""
+    async with running_hub(tmp_path / "hub.db") as running:
+        await running.client("acme")
+        for name in ("hub.db", "hub.db-wal", "hub.db-shm"):
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+async def test_a_new_file_behind_a_symbolic_link_is_private_too(tmp_path: Path, open_umask: None) -> None:  # noqa: ARG001
+    (tmp_path / "link.db").symlink_to("hub.db")
+    async with running_hub(tmp_path / "link.db"):
+        assert stat.S_IMODE((tmp_path / "hub.db").stat().st_mode) == 0o600
+
+
+async def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
+    """The operator may have let a group read it."""
+    (tmp_path / "hub.db").touch()
+    (tmp_path / "hub.db").chmod(0o640)
+    async with running_hub(tmp_path / "hub.db"):
+        assert stat.S_IMODE((tmp_path / "hub.db").stat().st_mode) == 0o640
 
 
 async def test_an_app_can_be_restarted(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy.pool import QueuePool
 from starlette.types import Message
 
+from gatekeeper.hub.minting import Mint
+
 from .conftest import NewDatabase
-from .support import PATH, RunningHub, ask, create, fill, list_rows, running_hub
+from .support import PATH, PEPPER, RunningHub, ask, create, fill, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -193,7 +195,7 @@ async def test_a_slow_client_is_cut_off_at_the_deadline(new_database: NewDatabas
 @pytest.mark.parametrize("pages_before", [0, 1])
 async def test_a_cancelled_list_leaves_no_task_that_waits_forever(hub: RunningHub, pages_before: int) -> None:
     await hub.database.close()
-    await hub.database.open()
+    await hub.database.open(Mint(PEPPER, hub.dice).check_value())
     tasks = asyncio.all_tasks()
     with anyio.CancelScope() as leaving:
         if not pages_before:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
+import psycopg
 import pytest
 from starlette.types import Message
 
@@ -107,6 +108,28 @@ async def test_requests_get_a_503_while_the_server_is_down_at_the_start(
         assert {answer.status_code for answer in answers} == {httpx.codes.UNAUTHORIZED}
         assert await list_rows(await running.client("acme")) == []
         assert_problem(await stranger.get(PATH), 401, "token_unknown")
+        assert (await stranger.get("/readyz")).status_code == httpx.codes.OK
+    cluster.stop()
+
+
+async def test_another_pepper_is_a_503_if_the_server_was_down_at_the_start(
+    stopped: str, cluster: PostgresCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hub finds out when the server is back, and resumes if it gets the right database."""
+    cluster.start()
+    async with running_hub(stopped):
+        pass
+    cluster.stop()
+    async with running_hub(without_pause(stopped), pepper="another") as running:
+        stranger = await running.client_with({})
+        cluster.start()
+        for _ in range(2):
+            assert_problem(await stranger.get("/readyz"), 503, "database_down")
+        said = [record.message for record in caplog.records if record.name == "gatekeeper.hub.database"]
+        assert ["does not answer" in message for message in said] == [True, False]
+        assert "cannot be used: the pepper is not that of the database" in said[1]
+        with psycopg.connect(stopped) as server:
+            server.execute("DELETE FROM pepper_check")
         assert (await stranger.get("/readyz")).status_code == httpx.codes.OK
     cluster.stop()
 

@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, inspect
+from sqlalchemy import URL, Connection, inspect
 
 from gatekeeper.errors import ConfigError
 
@@ -26,14 +26,15 @@ _UNSTAMPED_REVISION: Final = "0001"
 _lock: Final = Lock()
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, *, create: bool) -> None:
     """Upgrade a database to the newest schema.
 
     Args:
         connection: a connection in a transaction that excludes other writers and rolls back if this raises.
+        create: whether to create the tables in a database that has none of a hub.
 
     Raises:
-        ConfigError: the schema comes from a newer gatekeeper.
+        ConfigError: the schema comes from a newer gatekeeper, or there are no tables to upgrade.
         sqlalchemy.exc.SQLAlchemyError: the database failed.
     """
     config = Config()
@@ -41,6 +42,9 @@ def upgrade(connection: Connection) -> None:
     config.attributes["connection"] = connection
     with _lock:
         tables = set(inspect(connection).get_table_names())
+        if not create and _UNSTAMPED_TABLE not in tables:
+            named = _named(connection.engine.url)
+            raise ConfigError([f"the database {named} has no tables of a hub: expected the database that a hub uses"])
         if _UNSTAMPED_TABLE in tables and "alembic_version" not in tables:
             command.stamp(config, _UNSTAMPED_REVISION)
         try:
@@ -51,3 +55,8 @@ def upgrade(connection: Connection) -> None:
                 f"the database is newer than revision {newest}, the newest that this gatekeeper knows: update gatekeeper"
             )
             raise ConfigError([f"{problem} ({error})"]) from error
+
+
+def _named(url: URL) -> str:
+    # libpq accepts a password in the query too.
+    return str(url.set(drivername=url.get_backend_name(), password=None, query={}))
