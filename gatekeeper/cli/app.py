@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gatekeeper.cli.backup import backup, restore
 from gatekeeper.cli.check import check
 from gatekeeper.cli.demo import demo
 from gatekeeper.cli.hub import hub
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 for command in (demo, check, lint):
     app.command()(command)
+hub.command()(backup)
+hub.command()(restore)
 app.add_typer(keys, name="keys")
 app.add_typer(hub, name="hub")
 

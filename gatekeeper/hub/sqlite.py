@@ -15,12 +15,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from gatekeeper.hub.engines import OPTIONS, Engines
 from gatekeeper.hub.files import create_private
 
-__all__ = ("SqliteFile", "blames_statement")
+__all__ = ("PRIMARY_CODE", "SqliteFile", "blames_statement")
 
 BUSY_TIMEOUT: Final = 10.0  # Seconds; sqlite3's own default is 5.
 
 BUSY_PAUSE: Final = 0.02  # Seconds between two attempts, for a statement that ignores the busy timeout.
-_PRIMARY_CODE: Final = 0xFF  # The low byte of an extended error code of SQLite is its primary code.
+PRIMARY_CODE: Final = 0xFF  # The low byte of an extended error code of SQLite is its primary code.
 
 
 class SqliteFile:
@@ -99,7 +99,7 @@ def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             # SQLite ignores the busy timeout here, which polls in the same way. Migrations run outside the event loop.
             time.sleep(BUSY_PAUSE)

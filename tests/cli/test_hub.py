@@ -254,7 +254,7 @@ def test_a_database_readable_by_others_is_a_warning(tmp_path: Path) -> None:
     assert f"chmod 600 {database}" in invoke("hub", "--database", str(database), "token", "list").err
 
 
-READING = [("token", "list"), ("token", "revoke", "1")]
+READING = [("token", "list"), ("token", "revoke", "1"), ("backup", "backup.sqlite")]
 
 
 @pytest.mark.parametrize("command", READING)
