@@ -13,6 +13,8 @@ from tests.support.real_hub import served_hub
 
 from .support import Invoked, invoke
 
+pytestmark = pytest.mark.process
+
 PEPPER = "the pepper of these tests"
 
 
@@ -122,7 +124,6 @@ def test_a_database_in_use_is_not_restored(database: Path) -> None:
     assert (done.code, f"{database} is in use" in done.err) == (2, True)
 
 
-@pytest.mark.process
 def test_a_restore_that_is_stopped_at_its_question_leaves_nothing(database: Path) -> None:
     """The copy of the backup beside the database is removed on SIGTERM."""
     before = set(database.parent.iterdir())

@@ -1,6 +1,9 @@
 """A hub in this process with its clock and dice, and clients."""
 
 import asyncio
+import socket
+import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +27,15 @@ from tests.support.postgres import dump
 PATH = "/api/v1/widget-keys"
 PEPPER = "the pepper of these tests"
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+SERVE = """
+import socket, sys, uvicorn
+from gatekeeper.hub import create_hub
+
+app = create_hub(sys.argv[1], pepper=sys.argv[2])
+uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="error")).run([socket.socket(fileno=int(sys.argv[3]))])
+"""
 
 
 class Clock:
@@ -98,6 +110,21 @@ async def running_hub(
     app = build_app(opened, Mint(pepper, dice), clock, list_deadline=list_deadline)
     async with app.router.lifespan_context(app), AsyncExitStack() as clients:
         yield RunningHub(app, opened, clients, clock, dice)
+
+
+@asynccontextmanager
+async def hub_process(database: str | Path, *, port: int = 0) -> AsyncIterator[tuple[str, Process]]:
+    """Serve a hub in a process of its own. Requests wait for its start."""
+    with socket.create_server(("127.0.0.1", port), backlog=100) as listener:
+        arguments = [str(database), PEPPER, str(listener.fileno())]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, *arguments, pass_fds=[listener.fileno()])
+        url = "http://{}:{}".format(*listener.getsockname())
+    try:
+        yield url, process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 def stored_bytes(database: str | Path) -> bytes:

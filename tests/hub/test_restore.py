@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import httpx
 import psycopg
 import pytest
 
+from gatekeeper import AsyncHubClient, Gatekeeper, HubSource
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.backup import back_up
 from gatekeeper.hub.minting import Mint, random_text
@@ -23,9 +24,9 @@ from gatekeeper.hub.restore import Differences, Restore, restoring
 from tests import needs
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, PEPPER, START, RunningHub, create, fill, list_rows, running_hub
+from .support import PATH, PEPPER, START, RunningHub, create, fill, hub_process, list_rows, running_hub
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
 BEFORE_MIGRATIONS = Path(__file__).parent / "before_migrations.sql"
 README = Path(__file__).parents[2] / "gatekeeper" / "hub" / "README.md"
@@ -148,6 +149,25 @@ async def test_restored_rows_are_newer_than_every_row_that_a_gate_holds(tmp_path
         assert datetime.fromisoformat(second["updated_at"]) == LATER
 
 
+async def test_a_gate_believes_a_restored_hub(tmp_path: Path) -> None:
+    """It has seen the revocation, and would take the former row for that of an old copy."""
+    database, backup = tmp_path / "hub.db", tmp_path / "backup.db"
+    async with running_hub(database) as running:
+        token = await running.hub.tokens.mint("acme", name="gate")
+    async with AsyncExitStack() as gates:
+        async with hub_process(database) as (url, _), AsyncHubClient(url, token) as client:
+            key = await client.widget_keys.create("shop", domain_allowlist=["acme.com"])
+            back_up(database, backup)
+            await client.widget_keys.update(key.id, disabled=True)
+            gate = await gates.enter_async_context(Gatekeeper(HubSource(url, token), refresh_interval=60))
+            await gate.refresh()
+            assert gate.decide(key.public_key, "https://acme.com").reason == "key_disabled"
+        restore(backup, database, datetime.now(UTC))
+        async with hub_process(database, port=httpx.URL(url).port or 0):
+            await gate.refresh()
+            assert gate.decide(key.public_key, "https://acme.com").reason == "allowed"
+
+
 async def test_the_list_has_a_new_etag_after_a_restore(tmp_path: Path) -> None:
     """A client that holds the list from before must not be told that it is unchanged."""
     database, backup = tmp_path / "hub.db", tmp_path / "backup.db"
@@ -215,6 +235,18 @@ async def test_an_open_database_is_not_replaced(backup: Path) -> None:
         with pytest.raises(ConfigError, match=f"{database} is in use: stop every hub"):
             restore(backup, database)
     assert await names(database) == ["before", "after"]
+
+
+async def test_the_database_of_another_process_is_not_replaced(backup: Path) -> None:
+    """Once the process is killed, nothing holds its database."""
+    database = backup.with_name("hub.db")
+    async with hub_process(database) as (url, process), httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        assert (await client.get("/healthz")).status_code == httpx.codes.OK
+        with pytest.raises(ConfigError, match=f"{database} is in use"):
+            restore(backup, database)
+        process.kill()
+    restore(backup, database)
+    assert await names(database) == ["before"]
 
 
 async def test_no_hub_starts_on_a_database_that_is_being_replaced(backup: Path) -> None:
@@ -351,7 +383,6 @@ async def test_a_backup_from_before_migrations_is_migrated(backup: Path, caplog:
     assert "had no check of its pepper" in caplog.text
 
 
-@pytest.mark.process
 async def test_a_killed_restore_leaves_the_former_database_or_the_restored_one(tmp_path: Path) -> None:
     """SQLite rolls the copy back if it was not complete."""
     database, backup = tmp_path / "hub.db", tmp_path / "backup.db"
@@ -370,7 +401,6 @@ async def test_a_killed_restore_leaves_the_former_database_or_the_restored_one(t
         assert {token.account for token in await running.hub.tokens.list()} == {"acme"}
 
 
-@pytest.mark.process
 async def test_the_statements_of_the_reference_follow_a_restore_of_postgresql(
     postgres: PostgresCluster, tmp_path: Path
 ) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import itertools
 import signal
-import socket
-import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -16,19 +14,12 @@ from gatekeeper.hub.minting import random_text
 from gatekeeper.hub.tables import widget_keys
 
 from .conftest import NewDatabase
-from .support import PATH, PEPPER, RunningHub, create, list_rows, running_hub
+from .support import PATH, RunningHub, create, hub_process, list_rows, running_hub
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
 CREATES = 1000
 AT_ONCE = 20
-WORKER = """
-import socket, sys, uvicorn
-from gatekeeper.hub import create_hub
-
-app = create_hub(sys.argv[1], pepper=sys.argv[2])
-uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="error")).run([socket.socket(fileno=int(sys.argv[3]))])
-"""
 
 
 @pytest.fixture
@@ -81,10 +72,6 @@ async def test_acknowledged_creates_survive_a_kill_of_the_hub(new_database: NewD
     async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="tests")
     acknowledged: set[str] = set()
-    with socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE) as listener:
-        arguments = [str(database), PEPPER, str(listener.fileno())]
-        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *arguments, pass_fds=[listener.fileno()])
-        base_url = "http://{}:{}".format(*listener.getsockname())
     numbers = itertools.count()
     headers = {"Authorization": f"Bearer {token}"}
 
@@ -99,9 +86,12 @@ async def test_acknowledged_creates_survive_a_kill_of_the_hub(new_database: NewD
             if len(acknowledged) == CREATES // 3:
                 worker.send_signal(signal.SIGKILL)
 
-    async with httpx.AsyncClient(base_url=base_url, headers=headers, trust_env=False, timeout=30) as client:
+    async with (
+        hub_process(database) as (url, worker),
+        httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as client,
+    ):
         await asyncio.gather(*(create_many(client) for _ in range(AT_ONCE)))
-    assert await asyncio.wait_for(worker.wait(), 10) == -signal.SIGKILL
+        assert await asyncio.wait_for(worker.wait(), 10) == -signal.SIGKILL
     assert CREATES // 3 <= len(acknowledged) < CREATES
     async with running_hub(database) as running:
         client = await running.client_with(headers)
