@@ -4,10 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import delete, text, update
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.tables import tokens
+from gatekeeper.hub.tables import pepper_check, tokens
 
 from .conftest import NewDatabase
 from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub, use
@@ -138,6 +138,9 @@ async def test_tokens_survive_a_restart_but_not_a_change_of_the_pepper(new_datab
         headers = {"Authorization": f"Bearer {await first.hub.tokens.mint('acme', name='ci')}"}
     async with running_hub(database) as second:
         assert await list_rows(await second.client_with(headers)) == []
+        async with second.database.writing() as connection:
+            # Otherwise, a hub with another pepper does not start.
+            await connection.execute(delete(pepper_check))
     async with running_hub(database, pepper="another") as third:
         assert_problem(await (await third.client_with(headers)).get(PATH), 401, "token_unknown")
 
