@@ -25,7 +25,7 @@ def back_up(database: Path, backup: Path) -> None:
         ConfigError: the database is missing, damaged or not that of a hub.
         FileExistsError: the backup exists; it stays as it is.
         OSError: the backup cannot be written.
-        sqlite3.DatabaseError: the database is locked, or the disk is full.
+        sqlite3.DatabaseError: the database cannot be opened or is locked, or the disk is full.
     """
     with whole_file(backup) as unfinished:
         copy_hub(database, unfinished, "mode=rw")
@@ -41,22 +41,22 @@ def copy_hub(database: Path, copy: Path, parameters: str) -> None:
 
     Raises:
         ConfigError: the database is missing, damaged or not that of a hub.
-        sqlite3.DatabaseError: the database is locked, or the disk is full.
+        sqlite3.DatabaseError: the database cannot be opened or is locked, or the disk is full.
     """
     if not database.exists():
         raise ConfigError([f"there is no {database}: expected the file of a hub"])
     location = f"{database.absolute().as_uri()}?{parameters}"
-    with closing(sqlite3.connect(location, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
-        try:
+    try:
+        with closing(sqlite3.connect(location, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
             _require_hub(source, database)
             source.backup(target)
             target.execute("PRAGMA journal_mode = DELETE")
             (found,) = target.execute("PRAGMA integrity_check(1)").fetchone()
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & PRIMARY_CODE in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-                raise ConfigError([f"{database} is damaged, or not a database ({error})"]) from error
-            error.add_note(f"gatekeeper: copying {database}")
-            raise
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & PRIMARY_CODE in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+            raise ConfigError([f"{database} is damaged, or not a database ({error})"]) from error
+        error.add_note(f"gatekeeper: copying {database}")
+        raise
     if found != "ok":
         raise ConfigError([f"{database} is damaged ({found})"])
 

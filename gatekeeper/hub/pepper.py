@@ -31,5 +31,5 @@ def check_pepper(connection: Connection, check_value: str) -> None:
             _log.warning("the hub's database had no check of its pepper; from now on, it accepts this pepper only")
     elif not hmac.compare_digest(stored, check_value):
         raise ConfigError(
-            ["the pepper is not that of the database, so no token would be known: use the former one, of its first start"]
+            ["the pepper is not that of the database, so no token would be known: use the former pepper, of its first start"]
         )

@@ -153,7 +153,7 @@ def restoring(backup: Path, database: Path, *, check_value: str, now: datetime) 
         ConfigError: the backup is missing, damaged, from a newer gatekeeper, of another pepper or not of a hub; or the
             database is in use, or is not a database.
         OSError: the directory of the database cannot be written to.
-        sqlite3.DatabaseError: the disk is full.
+        sqlite3.DatabaseError: the backup cannot be opened, or the disk is full.
     """
     if database.exists() and backup.exists() and database.samefile(backup):
         raise ConfigError([f"{backup} is the database itself: expected a backup of it"])

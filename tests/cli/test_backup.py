@@ -109,6 +109,7 @@ def test_refusals_are_sentences_and_change_nothing(database: Path, tmp_path: Pat
         (run(missing, "backup", str(tmp_path / "b.db")), f"there is no database {missing}"),
         (run(database, "restore", "--yes", str(missing)), f"there is no {missing}"),
         (run(database, "restore", "--yes", str(database)), "is the database itself"),
+        (run(database, "restore", "--yes", str(tmp_path)), f"copying {tmp_path}: unable to open database file"),
         (run(database, "restore", "--yes", backup, pepper="another one"), "the pepper is not that of the database"),
         (run("postgresql://hub@127.0.0.1/hub", "backup", "b.db"), "use pg_dump and pg_restore"),
         (run("postgresql://hub@127.0.0.1/hub", "restore", backup), "use pg_dump and pg_restore"),

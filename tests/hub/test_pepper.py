@@ -58,7 +58,7 @@ async def test_another_pepper_stops_the_start(new_database: NewDatabase) -> None
         row = await create(await running.client("acme"))
         token = await running.hub.tokens.mint("acme", name="ci")
     app = create_hub(database, pepper=ANOTHER)
-    with pytest.raises(ConfigError, match="use the former one") as raised:
+    with pytest.raises(ConfigError, match="use the former pepper") as raised:
         async with app.router.lifespan_context(app):
             pytest.fail("started")
     for pepper in (PEPPER, ANOTHER):
