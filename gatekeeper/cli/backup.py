@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 
 from gatekeeper.cli.hub import DatabaseOption, HubOptions, PepperFileOption, problems, require_file
-from gatekeeper.cli.output import USAGE, ask, console, legible, print_table, several, stop, warn
+from gatekeeper.cli.output import USAGE, ask, console, legible, plain, print_columns, several, stop, warn
 from gatekeeper.cli.pepper import find_pepper, is_file
 from gatekeeper.keys.client_key import mask
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ("backup", "restore")
 
 KILLED = 128 + signal.SIGTERM
+LEAST_NAME = 12  # cells to which a name may be folded
 
 
 def backup(
@@ -80,16 +80,12 @@ def _tell(differences: "Differences") -> None:
     keys, tokens = differences.keys, differences.tokens
     if keys:
         warn(f"{several(len(keys), 'key')} disabled or deleted since the backup will be allowed again:")
-        table = Table(Column("id", overflow="fold"), "key", "account", "name")
-        for key in keys:
-            table.add_row(key.id, mask(key.last8), legible(key.account), legible(key.name))
-        print_table(table)
+        of_keys = [(plain(key.id), mask(key.last8), plain(key.account), plain(key.name)) for key in keys]
+        print_columns([("ID", "KEY", "ACCOUNT", "NAME"), *of_keys], foldable={3: LEAST_NAME})
     if tokens:
         warn(f"{several(len(tokens), 'token')} revoked since the backup will be accepted again:")
-        table = Table(Column("id", overflow="fold"), "account", "name")
-        for token in tokens:
-            table.add_row(token.id, legible(token.account), legible(token.name))
-        print_table(table)
+        of_tokens = [(plain(token.id), plain(token.account), plain(token.name)) for token in tokens]
+        print_columns([("ID", "ACCOUNT", "NAME"), *of_tokens], foldable={2: LEAST_NAME})
     if differences.lost_keys or differences.lost_tokens:
         lost = f"{several(differences.lost_keys, 'key')} and {several(differences.lost_tokens, 'token')}"
         warn(f"{lost} made since the backup will be unknown")

@@ -34,6 +34,8 @@ def database(tmp_path: Path) -> Path:
     path = tmp_path / "hub.db"
     with served_hub(tmp_path) as served, HubClient(served.url, served.token) as client:
         key = client.widget_keys.create("[Shop]")
+        _, of_gate = token_ids(path)
+        assert run(path, "token", "revoke", "--yes", of_gate).code == 0
         assert run(path, "backup", str(tmp_path / "backup.db")).code == 0
         client.widget_keys.update(key.id, disabled=True)
     assert run(path, "token", "revoke", "--yes", *token_ids(path)).code == 0
