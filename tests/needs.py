@@ -8,9 +8,10 @@ from typing import NoReturn
 import pytest
 
 from .support.nginx import find_nginx
+from .support.pgbouncer import find_pgbouncer
 from .support.postgres import find_postgres
 
-__all__ = ("chromium", "lacking", "nginx", "openssl", "postgres")
+__all__ = ("chromium", "lacking", "nginx", "openssl", "pgbouncer", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
 
@@ -36,6 +37,14 @@ def openssl() -> str:
     program = shutil.which("openssl")
     if program is None:
         lacking("openssl is not installed: apt-get install openssl")
+    return program
+
+
+def pgbouncer() -> str:
+    """Find PgBouncer, or skip the test."""
+    program = find_pgbouncer()
+    if program is None:
+        lacking("PgBouncer is not installed: apt-get install pgbouncer")
     return program
 
 

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlalchemy.exc import DataError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 
@@ -25,6 +26,7 @@ from gatekeeper.hub.problems import (
     answer_problem,
     answer_unknown_key,
     answer_unrouted,
+    answer_unstorable,
 )
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
@@ -119,6 +121,7 @@ def build_app(
             Problem: answer_problem,
             UnknownKey: answer_unknown_key,
             DatabaseDown: answer_database_down,
+            DataError: answer_unstorable,
             ClientDisconnect: answer_disconnected,
             HTTPStatus.NOT_FOUND: answer_unrouted,
             HTTPStatus.METHOD_NOT_ALLOWED: answer_unrouted,

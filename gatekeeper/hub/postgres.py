@@ -3,50 +3,71 @@
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.engines import OPTIONS, Engines
+
+if TYPE_CHECKING:
+    from gatekeeper.hub.postgres_connections import AsyncConnection
 
 __all__ = ("SCHEMES", "PostgresServer")
 
 SCHEMES: Final = ("postgresql://", "postgres://")  # libpq accepts both (PostgreSQL documentation, section 34.1.1.2).
 
+STATEMENT_DEADLINE: Final = 5.0  # Seconds; with 5 s for a new connection, a client with a timeout of 10 s gets the 503.
+POOL_TIMEOUT: Final = 5.0  # Seconds; the same holds for a wait for a connection.
+MIGRATION_DEADLINE: Final = 60.0  # Seconds for one statement of a migration, which may build an index over all keys.
+
 # Seconds for connecting, and milliseconds until the server acknowledges sent data. Without them, a server whose packets are
 # dropped would block requests for minutes. The URL can override both.
 _TIMEOUTS: Final = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
 
+IDLE_TIMEOUT: Final = 10.0  # Seconds; a worker that is frozen in a transaction keeps its locks no longer.
+_STREAM_IDLE_TIMEOUT: Final = 90.0  # Seconds; the list waits for its client, which has 60 s for all of it.
+
+_MIGRATION_LOCK_TIMEOUT: Final = 10.0  # Seconds; statements on a table wait behind a migration that waits for its lock.
+
 # The id of the advisory lock that serialises the migrations of workers that start together; it spells "gatekeep".
 _MIGRATION_LOCK: Final = int.from_bytes(b"gatekeep")
 
+_EXPECTED: Final = "expected postgresql://user:password@host:port/database"
+_NO_SERVER: Final = "/nonexistent/gatekeeper"  # A directory of sockets; nothing can listen there.
+
 
 class PostgresServer:
-    """A database on a PostgreSQL server.
+    """A database on a PostgreSQL server, perhaps behind PgBouncer.
+
+    In transaction mode, PgBouncer gives each transaction another connection to the server. So nothing is prepared, and
+    settings hold for one transaction (https://www.pgbouncer.org/features.html).
 
     Args:
         url: postgresql://user:password@host:port/database, with libpq's parameters in the query.
+        statement_deadline: the longest silence of the server during a statement, in seconds. The server ends a statement
+            after 0.8 times as long.
+        idle_timeout: the longest time between two statements of a transaction that can write, in seconds.
 
     Raises:
-        ConfigError: an invalid URL; the message does not contain it, because of the password.
+        ConfigError: an invalid URL, or a parameter that libpq refuses; the message does not contain the password.
         ImportError: the extra `postgres` is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, statement_deadline: float = STATEMENT_DEADLINE, idle_timeout: float = IDLE_TIMEOUT
+    ) -> None:
         if find_spec("psycopg") is None:
             problem = "a PostgreSQL database needs the extra `postgres`: pip install 'widget-gatekeeper[hub,postgres]'"
             raise ImportError(problem)
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):
-            raise ConfigError(
-                ["database is an invalid URL: expected postgresql://user:password@host:port/database"]
-            ) from None
+        parsed = _parse(url)
         kept = {name: value for name, value in _TIMEOUTS.items() if name not in parsed.query}
-        self._url = parsed.set(drivername="postgresql+psycopg").update_query_dict(kept)
+        # The encoding of the database is the default, but psycopg reads text of SQL_ASCII as bytes.
+        self._url = parsed.update_query_dict({**kept, "client_encoding": "utf8"})
+        self._statement_deadline = statement_deadline
+        self._idle_timeout = idle_timeout
 
     def migrate(self, upgrade: Callable[[Connection], None]) -> None:
         """Upgrade the database.
@@ -55,11 +76,18 @@ class PostgresServer:
             upgrade: a function that is called in a transaction, which excludes other migrations and rolls back if it raises.
 
         Raises:
-            sqlalchemy.exc.OperationalError: the server cannot be reached, or refuses the connection.
+            sqlalchemy.exc.DBAPIError: the server cannot be reached, or refuses the connection or the upgrade.
         """
-        engine = create_engine(self._url, hide_parameters=True)
+        from gatekeeper.hub.postgres_connections import Connection as DriverConnection  # noqa: PLC0415 - an extra of its own
+
+        engine = create_engine(self._url, connect_args={"prepare_threshold": None}, hide_parameters=True)
+        event.listen(engine, "do_connect", lambda *arguments: DriverConnection.connect(**arguments[-1]))
+        settings = _set_local(MIGRATION_DEADLINE, MIGRATION_DEADLINE, lock_timeout=_MIGRATION_LOCK_TIMEOUT)
+        event.listen(engine, "begin", partial(_begin, settings))
         try:
             with engine.begin() as transaction:
+                # The server answers: it was not silent until now.
+                transaction.connection.driver_connection.deadline = MIGRATION_DEADLINE  # type: ignore[union-attr]  # not None
                 transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
                 upgrade(transaction)
         finally:
@@ -67,10 +95,72 @@ class PostgresServer:
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
-        # pool_pre_ping replaces connections that a restarted server has closed, before a request uses one.
-        # use_native_hstore would make every new connection look up a type that the tables do not have.
-        make = partial(create_async_engine, self._url, pool_pre_ping=True, use_native_hstore=False, **OPTIONS)
-        reader, streamer = (
-            make(isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}) for _ in range(2)
+        reading = {"isolation_level": "REPEATABLE READ", "execution_options": {"postgresql_readonly": True}}
+        return Engines(
+            reader=self._engine(self._idle_timeout, **reading),
+            streamer=self._engine(_STREAM_IDLE_TIMEOUT, **reading),
+            writer=self._engine(self._idle_timeout, isolation_level="READ COMMITTED"),
         )
-        return Engines(reader, streamer, make(isolation_level="READ COMMITTED"))
+
+    def _engine(self, idle: float, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(
+            self._url,
+            connect_args={"async_creator_fn": self._connect, "prepare_threshold": None},
+            pool_pre_ping=True,  # Replaces connections that a restarted server has closed, before a request uses one.
+            use_native_hstore=False,  # Otherwise every new connection looks up a type that the tables do not have.
+            **{**OPTIONS, "pool_timeout": POOL_TIMEOUT, **options},
+        )
+        event.listen(engine.sync_engine, "begin", partial(_begin, _set_local(self._statement_deadline, idle)))
+        return engine
+
+    async def _connect(self, **options: Any) -> "AsyncConnection":
+        from gatekeeper.hub.postgres_connections import AsyncConnection  # noqa: PLC0415 - an extra of its own
+
+        connection = await AsyncConnection.connect(**options)
+        connection.deadline = self._statement_deadline
+        return connection
+
+
+def _parse(url: str) -> URL:
+    # Otherwise the rest of the password is taken for a host, which error messages name.
+    if "@" in url.partition("@")[2].partition("=")[0]:
+        raise ConfigError([f"database is a URL with @ in its user or password: write it as %40; {_EXPECTED}"])
+    try:
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError):
+        raise ConfigError([f"database is an invalid URL: {_EXPECTED}"]) from None
+    import psycopg  # noqa: PLC0415 - an extra of its own
+
+    try:
+        _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+        # libpq checks the values of parameters only when it connects.
+        nowhere = {"host": _NO_SERVER, "hostaddr": None, "port": None, "gssencmode": "disable"}
+        psycopg.connect(psycopg.conninfo.make_conninfo(**{**arguments, **nowhere})).close()
+    except (ArgumentError, psycopg.Error) as error:
+        if _NO_SERVER not in str(error):
+            raise ConfigError([f"database is a URL with a wrong parameter: {' '.join(str(error).split())}"]) from None
+    return parsed
+
+
+def _set_local(deadline: float, idle: float, **others: float) -> str:
+    """Write the statement that sets parameters until the end of a transaction.
+
+    Args:
+        deadline: the longest time for one statement, in seconds.
+        idle: the longest time between two statements, in seconds.
+        others: further parameters that are times, in seconds.
+    """
+    times = {
+        # The server gives up first, if it is able to: it says why, and the connection stays.
+        "statement_timeout": deadline * 0.8,
+        "idle_in_transaction_session_timeout": idle,
+        **others,
+    }
+    # psycopg reads dates only in the format ISO.
+    settings = {name: f"{seconds * 1000:.0f}" for name, seconds in times.items()} | {"datestyle": "ISO", "timezone": "UTC"}
+    calls = [f"set_config('{name}', '{value}', true)" for name, value in settings.items()]
+    return f"SELECT {', '.join(calls)}"
+
+
+def _begin(statement: str, connection: Connection) -> None:
+    connection.exec_driver_sql(statement).close()

@@ -21,6 +21,7 @@ __all__ = (
     "answer_problem",
     "answer_unknown_key",
     "answer_unrouted",
+    "answer_unstorable",
     "problem_response",
 )
 
@@ -144,6 +145,18 @@ async def answer_database_down(_request: Request, _error: Exception) -> Response
     detail = "The hub's database does not answer. The request was not completed; try again."
     headers = {"Retry-After": str(RETRY_AFTER)}
     return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_down", detail, headers=headers))
+
+
+async def answer_unstorable(_request: Request, _error: Exception) -> Response:
+    """Answer 400 for text that the encoding of the database lacks.
+
+    Returns:
+        The answer.
+    """
+    detail = (
+        "The database cannot store a character of this request, because its encoding is not UTF8. Ask the hub's operator."
+    )
+    return problem_response(Problem(HTTPStatus.BAD_REQUEST, "unstorable", detail))
 
 
 async def answer_disconnected(_request: Request, _error: Exception) -> Response:

@@ -14,11 +14,23 @@ from gatekeeper.hub import create_hub, migrate
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.postgres import PostgresServer
 from tests import needs
+from tests.support.pgbouncer import pooled
 from tests.support.postgres import PostgresCluster
 
 from .support import PATH, PEPPER, START, RunningHub, ask, assert_problem, create, fill, list_rows, running_hub, written
 
 pytestmark = pytest.mark.anyio
+
+# What may be other than PostgreSQL's default, for all sessions of a database.
+SETTINGS = {
+    "bytea_output": "'escape'",
+    "client_encoding": "'latin1'",
+    "datestyle": "'German'",
+    "intervalstyle": "'sql_standard'",
+    "search_path": "missing, public",
+    "standard_conforming_strings": "off",
+    "timezone": "'Asia/Kolkata'",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +63,27 @@ async def interrupted(stopped: str, cluster: PostgresCluster) -> AsyncIterator[R
     cluster.stop()
 
 
+async def use(database: str) -> None:
+    """Create, change, list and delete keys over several connections."""
+    name = "Café 日本"
+    async with running_hub(database) as running:
+        client = await running.client("acme")
+        await fill(running, "acme", 1500)
+        created = await asyncio.gather(*(create(client, name=name) for _ in range(12)))
+        assert {row["created_at"] for row in created} == {written(START)}
+        for rows in await asyncio.gather(*(list_rows(client) for _ in range(8))):
+            assert len(rows) == 1512
+            assert [row["name"] for row in rows[-12:]] == [name] * 12
+        paths = [f"{PATH}/{row['id']}" for row in created]
+        answers = [
+            *await asyncio.gather(*(client.patch(path, json={"disabled": True}) for path in paths)),
+            *await asyncio.gather(*(client.get(f"{path}/events") for path in paths)),
+            *await asyncio.gather(*(client.delete(path) for path in paths)),
+            await client.get("/readyz"),
+        ]
+        assert {answer.status_code for answer in answers} == {httpx.codes.OK, httpx.codes.NO_CONTENT}
+
+
 @pytest.mark.parametrize(
     "url", ["postgresql://user:secret@host:port/hub", "postgresql://user:secret@[::1/hub", "postgres://user:secret@h:x/"]
 )
@@ -68,6 +101,42 @@ def test_a_url_of_another_scheme_is_refused_without_its_password(url: str) -> No
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("ssl=true", "ssl"),
+        ("prepare_threshold=0", "prepare_threshold"),
+        ("sslmode=nonsense", "sslmode"),
+        ("connect_timeout=soon", "connect_timeout"),
+        ("port=high", "high"),
+        ("service=missing", "service"),
+    ],
+)
+def test_a_wrong_parameter_of_the_url_is_named_in_one_sentence(query: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"wrong parameter.*{problem}") as raised:
+        create_hub(f"postgresql://hub:secret@127.0.0.1/hub?{query}", pepper=PEPPER)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?sslmode=require", "?gssencmode=require", "?host=/tmp&port=1", "?target_session_attrs=any"]
+)
+def test_parameters_are_checked_without_a_connection(query: str) -> None:
+    create_hub(f"postgresql://hub:secret@nowhere.invalid/hub{query}", pepper=PEPPER)
+
+
+@pytest.mark.parametrize("password", ["p@secret", "p@secret/1", "p@secret?1", "@secret"])
+def test_a_password_with_an_unescaped_at_is_never_shown(password: str) -> None:
+    with pytest.raises(ConfigError, match="%40") as raised:
+        create_hub(f"postgresql://hub:{password}@host/hub", pepper=PEPPER)
+    assert "secret" not in str(raised.value)
+
+
+def test_an_at_in_a_parameter_is_no_mistake() -> None:
+    create_hub("postgresql://hub:secret@host/hub?application_name=hub@host&options=-csearch_path%3Da@b", pepper=PEPPER)
+
+
 async def test_both_schemes_and_the_parameters_of_libpq_work(postgres: PostgresCluster) -> None:
     url = postgres.create_schema().replace("postgresql://", "postgres://") + "&application_name=hub&connect_timeout=9"
     async with running_hub(url) as running:
@@ -79,6 +148,30 @@ async def test_the_time_zone_of_the_server_does_not_matter(postgres: PostgresClu
         client = await running.client("acme")
         row = await create(client)
         assert row["created_at"] == written(START)
+        assert await list_rows(client) == [row]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII"])
+async def test_settings_of_the_database_do_not_matter(postgres: PostgresCluster, encoding: str) -> None:
+    await use(postgres.create_database(f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'", **SETTINGS))
+
+
+@pytest.mark.process
+async def test_a_hub_works_behind_pgbouncer_in_transaction_mode(postgres: PostgresCluster) -> None:
+    """Two connections to the server take turns at serving all transactions, also where dates are written in German."""
+    url = postgres.create_database(**SETTINGS)
+    with pooled(needs.pgbouncer(), postgres) as pooled_server:
+        await use(f"{pooled_server}/{url.rpartition('/')[2]}")
+
+
+@pytest.mark.process
+async def test_text_that_the_encoding_of_the_database_lacks_is_a_400(postgres: PostgresCluster) -> None:
+    async with running_hub(postgres.create_database("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")) as running:
+        client = await running.client("acme")
+        row = await create(client, name="Café")
+        assert_problem(await client.post(PATH, json={"name": "日本"}), 400, "unstorable")
+        assert_problem(await client.patch(f"{PATH}/{row['id']}", json={"name": "日本"}), 400, "unstorable")
         assert await list_rows(client) == [row]
 
 

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +83,20 @@ class PostgresCluster:
         asking = ("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
         wait_until_ready(self._server, lambda: self._run(*asking).returncode == 0, lambda: "PostgreSQL")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all processes of the server with SIGSTOP: it accepts connections, and answers nothing."""
+        assert self._server is not None
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children")
+        processes = [self._server.pid, *map(int, children.read_text(encoding="ascii").split())]
+        try:
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
     def stop(self) -> None:
         """Stop the server, closing all connections."""
         if self._server is not None:
@@ -98,6 +115,15 @@ class PostgresCluster:
         with psycopg.connect(self.url) as connection:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         return f"{self.url}?options=-csearch_path%3D{name}"
+
+    def create_database(self, *clauses: str, **settings: str) -> str:
+        """Make a database with these clauses, and settings for its sessions; return its URL."""
+        name = next(self._names)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 {' '.join(clauses)}".encode())
+            for setting, value in settings.items():
+                connection.execute(f"ALTER DATABASE {name} SET {setting} = {value}".encode())
+        return f"{self.url.rpartition('/')[0]}/{name}"
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [str(self._programs / program), *arguments]

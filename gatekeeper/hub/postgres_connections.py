@@ -1,0 +1,116 @@
+"""Connections to PostgreSQL whose statements have a deadline. Needs the extra `postgres`.
+
+A server that is stopped, or a network that drops packets, ends no statement. Cancelling one asks the server too, which takes
+psycopg up to 10 s more. So the deadline shuts the socket down: the driver then finds the connection closed, and the pool
+replaces it.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Timer
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+
+__all__ = ("AsyncConnection", "Connection")
+
+Result = TypeVar("Result")
+
+
+class AsyncConnection(psycopg.AsyncConnection[Any]):
+    """A connection for an event loop.
+
+    Attributes:
+        deadline: the longest silence of the server during a statement, in seconds. BEGIN, COMMIT and the ping of the pool
+            are statements too.
+        was_silent: whether a statement has reached the deadline.
+    """
+
+    deadline = 5.0
+    was_silent = False
+
+    async def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
+        """Run a statement. psycopg calls this for each one.
+
+        Args:
+            gen: the statement, as a generator of psycopg.
+            args: further arguments of psycopg.
+            options: further arguments of psycopg.
+
+        Returns:
+            The result of the generator.
+
+        Raises:
+            psycopg.OperationalError: the server was silent for longer than the deadline, or the connection failed.
+        """
+        loop = asyncio.get_running_loop()
+        overdue = loop.call_later(self.deadline, _shut_down, self)
+
+        def wait_on() -> None:
+            nonlocal overdue
+            overdue.cancel()
+            overdue = loop.call_later(self.deadline, _shut_down, self)
+
+        try:
+            # A pipeline of 10,000 statements is one call, of which each answer is a sign of life.
+            return await super().wait(_listen(gen, wait_on), *args, **options)
+        except psycopg.OperationalError as error:
+            raise _explain(error, self) from None
+        finally:
+            overdue.cancel()
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection for code that blocks.
+
+    Attributes:
+        deadline: the longest time for a statement, in seconds.
+        was_silent: whether a statement has reached the deadline.
+    """
+
+    deadline = 5.0
+    was_silent = False
+
+    def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
+        """Run a statement, as AsyncConnection does."""
+        overdue = Timer(self.deadline, _shut_down, [self])
+        overdue.daemon = True
+        overdue.start()
+        try:
+            return super().wait(gen, *args, **options)
+        except psycopg.OperationalError as error:
+            raise _explain(error, self) from None
+        finally:
+            overdue.cancel()
+            overdue.join()
+
+
+def _listen(gen: PQGen[Result], heard: Callable[[], None]) -> PQGen[Result]:
+    """Run a statement of psycopg, and call `heard` whenever the server takes or sends something."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if ready:
+                heard()
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
+def _shut_down(connection: AsyncConnection | Connection) -> None:
+    connection.was_silent = True
+    # A duplicate, because the driver owns its descriptor. Shutting down affects both.
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _explain(error: psycopg.OperationalError, connection: AsyncConnection | Connection) -> psycopg.OperationalError:
+    if not connection.was_silent:
+        return error
+    return psycopg.OperationalError(f"the server was silent for {connection.deadline:g} s")
