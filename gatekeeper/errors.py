@@ -7,7 +7,7 @@ GatekeeperError                  the base class: catch it to catch all of them
 ├── InvalidEntry                 an allowlist entry breaks the grammar
 ├── InvalidClientKey             a client key is not of the form <prefix><account>_<random>
 ├── InvalidRow                   a row of the hub's list is not a widget key
-├── DatabaseDown                 the database of a reference hub does not answer
+├── DatabaseDown                 the database of a reference hub does not answer as it should
 ├── SnapshotError                the snapshot on disk cannot be read or written
 └── SourceError                  the list of widget keys could not be loaded
     ├── InvalidList              the list is not a JSON array of rows
@@ -175,13 +175,17 @@ class InvalidRow(GatekeeperError, ValueError):
 
 
 class DatabaseDown(GatekeeperError):
-    """The database of a reference hub does not answer.
+    """The database of a reference hub does not answer as it should.
 
-    The hub's log has the cause. A retry may succeed.
+    A server that is down or silent, a full disk and a read-only database are examples. A retry may succeed.
+
+    Args:
+        reason: what the database or its driver said.
     """
 
-    def __init__(self) -> None:
-        super().__init__("gatekeeper: the hub's database does not answer; try again")
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"gatekeeper: the hub's database does not answer as it should: {reason}; try again")
 
 
 class SnapshotError(GatekeeperError):

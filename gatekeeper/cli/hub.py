@@ -1,5 +1,6 @@
 """gatekeeper hub: run the reference hub, upgrade its database, manage its tokens."""
 
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -111,8 +112,8 @@ def run(
         pepper = _pepper(options)
         try:
             Database(parse_location(database)).migrate(Mint(pepper, random_text).check_value())
-        except DatabaseDown:
-            warn("the hub's database does not answer; the hub answers 503 until it does")
+        except DatabaseDown as error:
+            warn(f"the hub's database does not answer as it should: {error.reason}; the hub answers 503 until it does")
     serve(database, pepper, address, workers=workers)
 
 
@@ -233,6 +234,8 @@ def _with_hub(options: HubOptions, act: "Callable[[Hub], Awaitable[Result]]", *,
         async with app.router.lifespan_context(app):
             return await act(app.state.hub)
 
+    # The error below says the same as the hub's log.
+    logging.getLogger("gatekeeper.hub").addHandler(logging.NullHandler())
     with problems():
         from gatekeeper.hub.app import build_app  # noqa: PLC0415 - an extra of its own
         from gatekeeper.hub.database import Database, parse_location  # noqa: PLC0415 - the same

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.endpoints import Endpoints
-from gatekeeper.hub.health import health_routes
+from gatekeeper.hub.health import Readiness, health_routes
 from gatekeeper.hub.listing import LIST_DEADLINE
 from gatekeeper.hub.minting import Draw, Mint, random_text
 from gatekeeper.hub.openapi import openapi_route
@@ -105,6 +105,7 @@ def build_app(
         return clock().astimezone(UTC)
 
     hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
+    readiness = Readiness(database)
     endpoints = Endpoints(hub.keys, hub.tokens, list_deadline=list_deadline)
 
     @asynccontextmanager
@@ -113,10 +114,11 @@ def build_app(
             await database.open(mint.check_value())
             yield
         finally:
+            await readiness.close()
             await database.close()
 
     app = Starlette(
-        routes=[*endpoints.routes, *health_routes(database), openapi_route()],
+        routes=[*endpoints.routes, *health_routes(readiness), openapi_route()],
         exception_handlers={
             Problem: answer_problem,
             UnknownKey: answer_unknown_key,
@@ -144,7 +146,8 @@ def migrate(database: str | Path) -> None:
         database: as for `create_hub`.
 
     Raises:
-        ConfigError: the database is neither a path nor a PostgreSQL URL, or its schema comes from a newer gatekeeper.
+        ConfigError: the database is neither a path nor a PostgreSQL URL, its schema comes from a newer gatekeeper, or it
+            refuses the upgrade.
         DatabaseDown: the database does not answer, or refuses the connection.
         ImportError: a PostgreSQL database without the extra `postgres` installed.
         sqlite3.DatabaseError: the file cannot be opened or is not a database.

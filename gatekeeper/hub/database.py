@@ -1,21 +1,21 @@
 """Database: the transactions of a hub, on SQLite or PostgreSQL.
 
 The database may be down when the hub starts, or later. A transaction first migrates the database if that has not succeeded
-yet. It raises DatabaseDown if the database does not answer or cannot be used; the next transaction tries again.
+yet. It raises DatabaseDown if the database does not answer, or cannot do its work; the next transaction tries again.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.engines import DatabaseLocation, Engines
@@ -33,6 +33,13 @@ RETRY_PAUSE: Final = 1.0  # Seconds; without a pause, requests would queue up wh
 # if no connection of the pool becomes free. PostgreSQL raises other classes for a bad statement, SQLite the same one with
 # another code.
 _MAYBE_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+
+# What PostgreSQL raises as other classes (PostgreSQL documentation, appendix A).
+_READ_ONLY: Final = "25006"
+_SESSION_ENDED: Final = "25P03"  # the transaction was idle for too long
+_PRIVILEGE_MISSING: Final = "42501"
+
+Work = Literal["read", "write"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +85,8 @@ class Database:
         self._migrating: asyncio.Lock | None = None
         self._check_value: str | None = None
         self._next_attempt = 0.0
-        self._problem: str | None = None
+        self._reason = ""
+        self._failing: set[Work] = set()
 
     def migrate(self, check_value: str | None = None) -> None:
         """Upgrade the database to the newest schema, and check its pepper. This blocks.
@@ -87,7 +95,8 @@ class Database:
             check_value: the check value of the pepper, from `Mint.check_value`; None to check no pepper.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, or there are no tables.
+            ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, there are no tables, or the
+                database refuses the upgrade.
             DatabaseDown: the database does not answer.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
@@ -99,10 +108,12 @@ class Database:
 
         try:
             self._location.migrate(prepare)
-        except _MAYBE_DOWN as error:
-            if blames_statement(error):
-                raise
-            raise self._is_down("does not answer", error) from error
+        except DBAPIError as error:
+            if not _is_outage(error, _READ_ONLY):
+                problem = f"the database refuses the upgrade of its schema: {_reason(error)}"
+                expected = "expected tables of the hub alone, and a role that may create and alter them"
+                raise ConfigError([f"{problem}; {expected}"]) from error
+            raise DatabaseDown(_reason(error)) from error
 
     async def open(self, check_value: str) -> None:
         """Upgrade the schema and check the pepper. If the database is down, the first transaction does it.
@@ -111,7 +122,8 @@ class Database:
             check_value: the check value of the pepper, from `Mint.check_value`.
 
         Raises:
-            ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, or there are no tables.
+            ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, there are no tables, or the
+                database refuses the upgrade.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
         self._migrating = asyncio.Lock()
@@ -138,40 +150,53 @@ class Database:
         Returns:
             A context manager that gives the connection and raises DatabaseDown if the database does not answer.
         """
-        return self._transaction(lambda engines: engines.reader)
+        return self._transaction("reader")
 
     def streaming(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction like `reading`, for reads as slow as a download."""
-        return self._transaction(lambda engines: engines.streamer)
+        return self._transaction("streamer")
 
     def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction like `reading`, for writes too. An exception rolls it back."""
-        return self._transaction(lambda engines: engines.writer)
+        return self._transaction("writer")
+
+    async def check(self, *, write: bool) -> None:
+        """Check that the database works.
+
+        Args:
+            write: whether to write as well. Nothing is left of this write, and no other waits for it.
+
+        Raises:
+            DatabaseDown: it does not answer, or refuses the write: it is read-only, full or locked, for example.
+        """
+        async with self.writing() if write else self.reading() as connection:
+            for statement in self._location.write_check if write else ("SELECT 1",):
+                await connection.exec_driver_sql(statement)
 
     @asynccontextmanager
-    async def _transaction(self, choose: Callable[[Engines], AsyncEngine]) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, engine_name: Literal["reader", "streamer", "writer"]) -> AsyncIterator[AsyncConnection]:
+        work: Work = "write" if engine_name == "writer" else "read"
         try:
-            engine = choose(await self._migrated())
+            engines = await self._migrated()
         except ConfigError as error:
-            # The database was down when the hub started.
-            raise self._is_down("cannot be used", error) from error
+            # Only the start raises it. Later, the operator reads the log, and requests get a 503.
+            raise DatabaseDown(_reason(error)) from error
         try:
             # SQLAlchemy closes a connection gracefully after one cancellation, but anyio cancels again at every await. With
             # aiosqlite 0.22, a task is left that waits forever for its thread, even when the event loop closes.
             with anyio.CancelScope(shield=True) as connecting_or_closing:
-                async with engine.begin() as connection:
+                async with getattr(engines, engine_name).begin() as connection:
                     connecting_or_closing.shield = False
                     try:
                         yield connection
                     finally:
                         connecting_or_closing.shield = True
-        except _MAYBE_DOWN as error:
-            if blames_statement(error):
+        except (DBAPIError, PoolTimeoutError) as error:
+            if not _is_outage(error, _READ_ONLY, _SESSION_ENDED, _PRIVILEGE_MISSING):
                 raise
-            raise self._is_down("does not answer", error) from error
-        if self._problem is not None:
-            self._problem = None
-            _log.warning("the hub's database answers again")
+            self._fails(work, error)
+            raise DatabaseDown(_reason(error)) from error
+        self._succeeds(work)
 
     async def _migrated(self) -> Engines:
         if self._migrating is None:
@@ -184,20 +209,46 @@ class Database:
         async with self._migrating:
             now = asyncio.get_running_loop().time()
             if self._engines is None and now < self._next_attempt:
-                raise DatabaseDown
+                raise DatabaseDown(self._reason)
             if self._engines is None:
                 try:
                     # Alembic is synchronous, and connecting may take seconds.
                     await asyncio.to_thread(self.migrate, self._check_value)
-                except (ConfigError, DatabaseDown):
+                except (ConfigError, DatabaseDown) as error:
+                    self._fails("read", error)
                     self._next_attempt = asyncio.get_running_loop().time() + self._retry_pause
                     raise
+                self._succeeds("read")
                 self._engines = self._location.engines()
             return self._engines
 
-    def _is_down(self, problem: str, error: Exception) -> DatabaseDown:
-        if problem != self._problem:
-            self._problem = problem
-            reason = str(error).partition("\n")[0].removeprefix("gatekeeper: ")
-            _log.warning("the hub's database %s: %s", problem, reason)
-        return DatabaseDown()
+    def _fails(self, work: Work, error: Exception) -> None:
+        reason = _reason(error)
+        # If reads fail, writes fail too. A database that was down may be back with another pepper.
+        is_known = bool(self._failing & {work, "read"}) and not (isinstance(error, ConfigError) and reason != self._reason)
+        if not is_known:
+            _log.warning("the hub's database does not answer as it should: %s", reason)
+        self._reason = reason
+        self._failing.add(work)
+
+    def _succeeds(self, work: Work) -> None:
+        if work in self._failing:
+            # If writes succeed, reads do too. Reads do not end the outage of a read-only database.
+            self._failing -= {work, "read"}
+            if not self._failing:
+                _log.warning("the hub's database answers again")
+
+
+def _is_outage(error: Exception, *sqlstates: str) -> bool:
+    if isinstance(error, _MAYBE_DOWN):
+        return not blames_statement(error)
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in sqlstates
+
+
+def _reason(error: Exception) -> str:
+    """What the database or the driver said, in one line, without the statement."""
+    if isinstance(error, DatabaseDown):
+        return error.reason
+    said = getattr(error, "orig", error)
+    primary = getattr(getattr(said, "diag", None), "message_primary", None)
+    return primary or " ".join(str(said).removeprefix("gatekeeper: ").split())

@@ -55,7 +55,14 @@ class Engines(NamedTuple):
 
 
 class DatabaseLocation(Protocol):
-    """A database file or server, before any connection."""
+    """A database file or server, before any connection.
+
+    Attributes:
+        write_check: the statements of a transaction that fails if the database cannot be written.
+    """
+
+    @property
+    def write_check(self) -> tuple[str, ...]: ...  # noqa: D102 - an attribute
 
     def migrate(self, upgrade: Callable[[Connection], None]) -> None:
         """Upgrade the database. This blocks; concurrent calls are safe.
@@ -64,7 +71,7 @@ class DatabaseLocation(Protocol):
             upgrade: a function that is called in a transaction, which excludes other migrations and rolls back if it raises.
 
         Raises:
-            sqlalchemy.exc.OperationalError: the database does not answer.
+            sqlalchemy.exc.DBAPIError: the database does not answer, or refuses the upgrade.
         """
         ...
 

@@ -49,7 +49,7 @@ _REFUSALS: Final = {
     HTTPStatus.NOT_FOUND: "The account has no widget key with this id.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer. The request was not completed.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or cannot be written. The request was not completed.",
 }
 _DOWN: Final = (HTTPStatus.SERVICE_UNAVAILABLE,)
 _ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *_DOWN)

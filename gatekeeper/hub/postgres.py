@@ -56,6 +56,15 @@ class PostgresServer:
         ImportError: the extra `postgres` is not installed.
     """
 
+    # A write that leaves nothing behind and waits for no other. The first statement fails on a standby, in a read-only
+    # session and without the privilege. The last one takes a transaction id, so that the commit is written to the log, and
+    # fails on a full disk: rows that exceed work_mem go to a temporary file.
+    write_check = (
+        "UPDATE widget_keys SET name = name WHERE false",
+        "SET LOCAL work_mem = '64kB'",
+        "SELECT txid_current(), count(*) FROM generate_series(1, 20000)",
+    )
+
     def __init__(
         self, url: str, *, statement_deadline: float = STATEMENT_DEADLINE, idle_timeout: float = IDLE_TIMEOUT
     ) -> None:

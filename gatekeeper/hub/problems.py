@@ -142,7 +142,7 @@ async def answer_database_down(_request: Request, _error: Exception) -> Response
     Returns:
         The answer, with Retry-After.
     """
-    detail = "The hub's database does not answer. The request was not completed; try again."
+    detail = "The hub's database does not answer, or cannot be written. The request was not completed; try again."
     headers = {"Retry-After": str(RETRY_AFTER)}
     return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_down", detail, headers=headers))
 

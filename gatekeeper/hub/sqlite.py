@@ -34,6 +34,9 @@ class SqliteFile:
         busy_timeout: the longest wait for another process's transaction, in seconds.
     """
 
+    # Nothing else uses this number. SQLite writes its page at each commit, also if the number stays.
+    write_check = ("PRAGMA user_version = 0",)
+
     def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self._path = path
         self._busy_timeout = busy_timeout

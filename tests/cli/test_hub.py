@@ -306,7 +306,9 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, command: tuple
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("database", ["mysql://hub@127.0.0.1/hub", ":memory:", ""])
+@pytest.mark.parametrize(
+    "database", ["mysql://hub@127.0.0.1/hub", ":memory:", "", "postgresql://hub@127.0.0.1/hub?ssl=true"]
+)
 @pytest.mark.parametrize("command", [ANY_PORT, ("migrate",), ("token", "list")])
 def test_an_invalid_database_is_refused_and_gets_no_pepper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, command: tuple[str, ...]
@@ -323,7 +325,23 @@ def test_an_unreachable_postgresql_server_exits_with_3() -> None:
         done = gatekeeper("hub", *command, GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER)
         assert done.returncode == 3
         assert "does not answer" in done.stderr
+        assert "Connection refused" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
         assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("migrate",), ("token", "list")])
+def test_a_role_that_may_not_create_tables_exits_with_2(postgres: PostgresCluster, command: tuple[str, ...]) -> None:
+    database = postgres.create_database()
+    role = f"powerless_{'_'.join(command)}"
+    with psycopg.connect(postgres.url) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+    database = database.replace("postgres@", f"{role}:secret@")
+    done = gatekeeper("hub", *command, GATEKEEPER_DATABASE=database, GATEKEEPER_PEPPER=PEPPER)
+    assert done.returncode == 2
+    assert "permission denied for schema public" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
 
 
 # The pepper
