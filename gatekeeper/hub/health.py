@@ -74,11 +74,13 @@ class Readiness:
             raise failure
 
     async def close(self) -> None:
-        """Cancel a check that runs."""
-        checking, self._checking = self._checking, None
-        if checking is not None:
-            checking.cancel()
-            await asyncio.wait([checking])
+        """Wait for a check that runs.
+
+        The deadlines of the database end it. If it were cancelled while it connects to a SQLite file, the connection and
+        its thread would be left.
+        """
+        if self._checking is not None:
+            await asyncio.wait([self._checking])
 
     async def _check(self) -> DatabaseDown | None:
         begun = self._clock()
