@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gatekeeper.gate.decider import Decider
-from gatekeeper.gate.decisions import Decision
+from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.grants import LONGEST_LIFE, DerivedSecrets, Grants
 from gatekeeper.gate.memo import Remembered
 from gatekeeper.gate.page import RequestIdentity, read_page
@@ -59,12 +59,11 @@ class Granting:
         grants, grant = self.grants, None
         if grants is not None and isinstance(text, bytes):
             grant = grants.read(text, now)
-        ended = grant is not None and now >= grant.ends_at
+        ended = grants is not None and grant is not None and grants.has_ended(grant, now)
         decision = self._decider.decide_grant(grant, key, page, ended=ended)
         if grants is None or grant is None or not decision.allowed:
             return Remembered(decision)
-        known = self._index.get(grant.last8, grant.key_id)
-        renewed = None if known is None else grants.renewed(grant, known, now)
+        renewed = grants.renewed(grant, now)
         until = grant.ends_at
         if renewed is not None:
             decision = msgspec.structs.replace(decision, grant=renewed)
@@ -89,13 +88,16 @@ class Granting:
 
         Args:
             decision: a decision on a page that holds a frame.
+
+        Returns:
+            The decision. It has a grant if it allows the page and there is a secret.
         """
         key: Any = decision.key
         if self.grants is None or not decision.allowed:
             return decision
         known = self._index.get(key.last8, key.id)
-        if known is None:  # removed since
-            return decision
+        if known is None:  # another thread has removed it since
+            return msgspec.structs.replace(decision, reason=Reason.KEY_UNKNOWN, key=None)
         return msgspec.structs.replace(decision, grant=self.grants.issue(known, decision.origin, self._wall_clock()))
 
 

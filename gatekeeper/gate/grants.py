@@ -59,29 +59,20 @@ class Grants:
         self._secrets = secrets
         self._account = account
 
-    def issue(self, key: IndexedKey, page: str | None, now: float, *, issued_at: float | None = None) -> str:
+    def issue(self, key: IndexedKey, page: str | None, now: float) -> str:
         """Make a grant for a frame.
 
         Args:
             key: the key that the frame may use.
             page: the origin of the page that holds the frame; None if it is not known.
             now: seconds since 1970.
-            issued_at: when the grant that this one renews was issued.
 
         Returns:
             The grant, in characters that headers and URLs may contain.
         """
-        first = now if issued_at is None else issued_at
-        grant = Grant(
-            key.widget_key.id,
-            key.widget_key.last8,
-            self._account,
-            page,
-            _digest(key.allowlist) if page is None else None,
-            first,
-            min(now + self.lifetime, first + LONGEST_LIFE),
-        )
-        return self._signer(now).sign(base64_encode(msgspec.json.encode(grant))).decode("ascii")
+        allowlist = _digest(key.allowlist) if page is None else None
+        row = key.widget_key
+        return self._sign(Grant(row.id, row.last8, self._account, page, allowlist, now, now + self.lifetime), now)
 
     def read(self, text: bytes, now: float) -> Grant | None:
         """Read a grant that a request sent.
@@ -95,11 +86,24 @@ class Grants:
         """
         if len(text) > MAX_GRANT_LENGTH:
             return None
+        _, _, signature = text.rpartition(b".")
         try:
+            # Decoding skips foreign characters and spare bits. A grant with many spellings could fill a memo.
+            if base64_encode(base64_decode(signature)) != signature:
+                return None
             grant = _decoded(self._signer(now).unsign(text))
-        except BadData:
+        except (BadData, msgspec.DecodeError):  # the latter: signed by a version with other fields
             return None
         return grant if grant.account == self._account else None
+
+    def has_ended(self, grant: Grant, now: float) -> bool:
+        """Whether the time of a grant is over.
+
+        Args:
+            grant: the grant.
+            now: seconds since 1970. One that ends over a day later comes from a clock that ran ahead, and does not count.
+        """
+        return not 0 < grant.ends_at - now <= 2 * LONGEST_LIFE
 
     def reread(self, text: bytes) -> Grant:
         """Read a grant that `read` accepted before.
@@ -112,12 +116,13 @@ class Grants:
         payload, _, _ = text.rpartition(b".")
         return _decoded(payload)
 
-    def renewed(self, grant: Grant, key: IndexedKey, now: float) -> str | None:
+    def renewed(self, grant: Grant, now: float) -> str | None:
         """Make a new grant where one is past half its life.
+
+        It differs in its end only: a digest of the present allowlist could be one that has changed since the decision.
 
         Args:
             grant: the grant that a request sent.
-            key: its key.
             now: seconds since 1970.
 
         Returns:
@@ -125,11 +130,15 @@ class Grants:
         """
         if now < self.half_life(grant) or grant.ends_at >= grant.issued_at + LONGEST_LIFE:
             return None
-        return self.issue(key, grant.page, now, issued_at=grant.issued_at)
+        ends_at = min(now + self.lifetime, grant.issued_at + LONGEST_LIFE)
+        return self._sign(msgspec.structs.replace(grant, ends_at=ends_at), now)
 
     def half_life(self, grant: Grant) -> float:
         """When a grant is renewed, in seconds since 1970."""
         return grant.ends_at - self.lifetime / 2
+
+    def _sign(self, grant: Grant, now: float) -> str:
+        return self._signer(now).sign(base64_encode(msgspec.json.encode(grant))).decode("ascii")
 
     def _signer(self, now: float) -> Signer:
         # itsdangerous signs with the last of several secrets.
@@ -173,7 +182,7 @@ def digest_holds(grant: Grant, allowlist: Allowlist) -> bool:
 
 
 def _digest(allowlist: Allowlist) -> str:
-    text = "\n".join(sorted(allowlist.patterns))
+    text = "\n".join((str(allowlist.https_only), *sorted(allowlist.patterns)))
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).hexdigest()
 
 

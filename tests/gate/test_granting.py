@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 
 from gatekeeper import ConfigError, Decision, FileSource, Gatekeeper, HubSource, Reason, StaticSource
+from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import CONFLICT
+from gatekeeper.gate.granting import Granting
+from gatekeeper.gate.grants import Grants
 from gatekeeper.gate.page import BEHIND_FRAME, NOT_FRAMED, Page, read_page
+from gatekeeper.index.key_index import KeyIndex
 from tests.support.fake_hub import FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
@@ -198,6 +202,21 @@ async def test_a_grant_is_revoked_with_its_key_or_its_page(changed: Any, page: P
 async def test_a_refusal_of_a_granted_page_names_it_and_the_entry_to_add() -> None:
     decision = gate_of(row(1, domain_allowlist=["blog.acme.com"])).decide(None, None, grant=await granted(gate_of()))
     assert (decision.origin, decision.add) == (ORIGIN, "acme.com")
+
+
+async def test_a_key_that_another_thread_removes_meanwhile_gets_no_grant() -> None:
+    """The document was served with the grant None, and its frame could do nothing."""
+    clocks, gate = Clocks(), gate_of()
+    empty = KeyIndex()
+    granting = Granting(
+        Grants(lambda _: [SECRET.encode()], None, 900.0),
+        Decider(empty, lambda: "fresh", "pk_live_"),
+        empty,
+        clock=clocks.clock,
+        wall_clock=clocks.wall_clock,
+    )
+    decision = granting.give(gate.decide(KEY, ORIGIN))
+    assert (decision.reason, decision.key, decision.grant) == (Reason.KEY_UNKNOWN, None, None)
 
 
 async def test_without_a_list_a_grant_is_not_looked_at() -> None:

@@ -1,10 +1,14 @@
 """Grants: issuing, reading, renewal and secrets."""
 
+import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import Signer
+from itsdangerous.encoding import base64_encode
 
 from gatekeeper import Allowlist
 from gatekeeper.gate.grants import LONGEST_LIFE, MAX_GRANT_LENGTH, DerivedSecrets, Grant, Grants, digest_holds
@@ -58,9 +62,32 @@ def test_a_grant_needs_no_encoding_in_headers_and_urls() -> None:
 @given(st.data())
 def test_an_edited_grant_is_not_read(data: st.DataObject) -> None:
     text = grants().issue(indexed(), PAGE, NOW).encode()
-    position = data.draw(st.integers(0, len(text) - 2))  # the last character has bits that base64 ignores
+    position = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != text[position]))
     assert grants().read(text[:position] + bytes((other,)) + text[position + 1 :], NOW) is None
+
+
+@pytest.mark.parametrize("added", [b"!", b"=", b"\n", b"\xe9", b"~~~~"])
+@pytest.mark.parametrize("position", [1, 0])
+def test_a_grant_has_one_spelling(added: bytes, position: int) -> None:
+    """base64 skips what is not of its alphabet, so one grant had any number of spellings, each one remembered apart."""
+    text = grants().issue(indexed(), PAGE, NOW).encode()
+    end = len(text) - position
+    assert grants().read(text[:end] + added + text[end:], NOW) is None
+
+
+def test_a_signed_grant_of_another_version_is_not_read() -> None:
+    signer = Signer(b"secret", salt=b"gatekeeper.grant", key_derivation="hmac", digest_method=hashlib.sha256)
+    for payload in (b'["only one field"]', b"no JSON", b"\xff"):
+        assert grants().read(signer.sign(base64_encode(payload)), NOW) is None
+
+
+def test_a_grant_does_not_outlive_its_renewals_by_a_wrong_clock() -> None:
+    """A server whose clock ran ahead by years issued a grant that counted for years on all the others."""
+    ahead = NOW + 3 * LONGEST_LIFE
+    grant = read(grants(), grants().issue(indexed(), PAGE, ahead))
+    assert grants().has_ended(grant, NOW)
+    assert not grants().has_ended(grant, ahead)
 
 
 @given(st.binary(max_size=200))
@@ -91,10 +118,25 @@ def test_a_grant_is_not_read_once_its_secret_is_rotated_out() -> None:
     assert grants(b"new").reread(text).page == PAGE, "an open stream outlives the secret"
 
 
+def test_a_grant_without_a_page_ends_where_https_becomes_required() -> None:
+    """The document was served while its policy let an http page frame it."""
+    grant = read(grants(), grants().issue(indexed("acme.com"), None, NOW))
+    assert not digest_holds(grant, Allowlist.parse(["acme.com"], https_only=True))
+
+
+@pytest.mark.parametrize("page", [PAGE, None])
+def test_a_renewed_grant_differs_in_its_end_only(page: str | None) -> None:
+    """It got a digest of the present list, which another thread may have changed since the decision."""
+    grant = read(grants(), grants().issue(indexed(), page, NOW))
+    text = grants().renewed(grant, NOW + 450)
+    assert text is not None
+    assert read(grants(), text) == msgspec.structs.replace(grant, ends_at=NOW + 450 + LIFETIME)
+
+
 @pytest.mark.parametrize(("age", "renewed"), [(0, False), (449, False), (450, True), (899, True)])
 def test_a_grant_is_renewed_past_half_its_life(age: float, *, renewed: bool) -> None:
     grant = read(grants(), grants().issue(indexed(), PAGE, NOW))
-    text = grants().renewed(grant, indexed(), NOW + age)
+    text = grants().renewed(grant, NOW + age)
     assert (text is not None) == renewed
     if text is not None:
         new = read(grants(), text)
@@ -105,7 +147,7 @@ def test_a_grant_ends_12_hours_after_the_first_issue() -> None:
     by, now = grants(), NOW
     grant = read(by, by.issue(indexed(), PAGE, now))
     renewals = 0
-    while (text := by.renewed(grant, indexed(), now := grant.ends_at - 1)) is not None:
+    while (text := by.renewed(grant, now := grant.ends_at - 1)) is not None:
         grant = read(by, text)
         renewals += 1
         assert grant.ends_at <= NOW + LONGEST_LIFE
