@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gatekeeper.gate.decisions import Conflict, Decision
 from gatekeeper.web.cors import PUBLIC, CorsHeaders
-from gatekeeper.web.request import Header, is_at
+from gatekeeper.web.request import Header
 
 __all__ = ("Answer", "document", "problem", "refusal")
 
@@ -24,7 +24,12 @@ _READABLE: tuple[Header, ...] = (PUBLIC, (b"access-control-expose-headers", b"Re
 
 
 def refusal(
-    decision: Decision, origin: bytes | Conflict | None, cors: CorsHeaders, *, readable: bool, host: bytes | None = None
+    decision: Decision,
+    origin: bytes | Conflict | None,
+    cors: CorsHeaders,
+    *,
+    readable: bool,
+    from_own_frame: bool = False,
 ) -> Answer:
     """The answer to a refused HTTP request.
 
@@ -33,27 +38,27 @@ def refusal(
         origin: the value of its Origin header; None where there is none.
         cors: the headers of the policy.
         readable: whether a page's script may read why.
-        host: the value of its Host header, if it is known.
+        from_own_frame: whether the origin that is refused is that of the service itself.
 
     Returns:
         The answer. It never allows credentials.
     """
     vary = cors.vary_with_referer if origin is None else cors.vary
-    return problem(decision, (vary, *_READABLE) if readable else (vary,), host=host)
+    return problem(decision, (vary, *_READABLE) if readable else (vary,), from_own_frame=from_own_frame)
 
 
-def problem(decision: Decision, headers: Iterable[Header] = (), *, host: bytes | None = None) -> Answer:
+def problem(decision: Decision, headers: Iterable[Header] = (), *, from_own_frame: bool = False) -> Answer:
     """A refusal as application/problem+json (RFC 9457).
 
     Args:
         decision: the decision that refuses the request.
         headers: headers to put before those of the problem.
-        host: the value of the request's Host header, if it is known.
+        from_own_frame: whether the origin that is refused is that of the service itself.
 
     Returns:
         The answer, which caches must not store.
     """
-    body = decision.problem_json(from_own_frame=host is not None and is_at(host, decision.origin or ""))
+    body = decision.problem_json(from_own_frame=from_own_frame)
     answered = [
         *headers,
         (b"content-type", b"application/problem+json"),
@@ -66,13 +71,14 @@ def problem(decision: Decision, headers: Iterable[Header] = (), *, host: bytes |
     return Answer(decision.status, answered, body)
 
 
-def document(decision: Decision) -> Answer:
+def document(decision: Decision, vary: Header) -> Answer:
     """A refusal as HTML, in place of a frame document.
 
     Any page may frame it: its owner has to see why the widget is missing.
 
     Args:
         decision: the decision that refuses the document.
+        vary: the Vary header.
 
     Returns:
         The answer, which caches must not store.
@@ -80,6 +86,7 @@ def document(decision: Decision) -> Answer:
     text = {"title": decision.title, "detail": decision.detail, "reason": decision.reason}
     body = _DOCUMENT.format_map({name: escape(value) for name, value in text.items()}).encode()
     answered = [
+        vary,
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-length", str(len(body)).encode("ascii")),
         (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),

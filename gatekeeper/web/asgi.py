@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.gate.page import RequestIdentity, read_page
+from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
 from gatekeeper.web.answers import Answer, document, problem, refusal
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
 from gatekeeper.web.frames import VARIES_BY, Frames, frame_problems, grant_answer, send_document, with_grant
-from gatekeeper.web.request import Header, Paths, has_header, path_problems, single_header, value_in_query
+from gatekeeper.web.request import Header, Paths, has_header, is_at, path_problems, single_header, value_in_query
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
@@ -70,7 +70,7 @@ class GatekeeperMiddleware:
         cors = CorsPolicy() if cors is None else cors
         problems = (
             *_problems(gatekeeper, key_header, key_query, cors, exempt),
-            *frame_problems(frames, grant_path, own_origins, has_secrets=_has_secrets(gatekeeper)),
+            *frame_problems(frames, grant_path, own_origins, exempt, has_secrets=_has_secrets(gatekeeper)),
         )
         if problems:
             raise ConfigError(problems)
@@ -210,11 +210,19 @@ class GatekeeperMiddleware:
         await _send(send, Answer(204, cors.preflight(origin, private_network=private_network), b""))
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
-        await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials, host=_host(scope)))
+        own = self._is_from_own_frame(scope, decision)
+        await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
 
     async def _refuse_preflight(self, scope: Scope, send: Send, decision: Decision) -> None:
         # No script can read the answer to a preflight, and the headers of CORS would grant it.
-        await _send(send, refusal(decision, None, self._cors, readable=False, host=_host(scope)))
+        own = self._is_from_own_frame(scope, decision)
+        await _send(send, refusal(decision, None, self._cors, readable=False, from_own_frame=own))
+
+    def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
+        """Whether the origin of a refused request is that of the service itself."""
+        page, host = decision.origin or "", single_header(scope.get("headers") or (), b"host")
+        is_listed = self._frames is not None and self._frames.is_listed(page.encode())
+        return is_listed or (isinstance(host, bytes) and is_at(host, page))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or (self._exempt is not None and self._exempt.covers(scope)):
@@ -237,7 +245,8 @@ class GatekeeperMiddleware:
             else:
                 await self.app(scope, receive, send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):
-            await _send(send, problem(decision, host=_host(scope)), "websocket.http.response")
+            answer = problem(decision, from_own_frame=self._is_from_own_frame(scope, decision))
+            await _send(send, answer, "websocket.http.response")
         else:
             await send(closing_message(decision))
 
@@ -263,20 +272,40 @@ class GatekeeperMiddleware:
         """Answer a request for a frame document or a grant."""
         if frames.is_document(scope):
             decision = await self._gate.grant(key, frames.page_of(scope))
-            if not decision.allowed:
-                await _send(send, document(decision))
+            if decision.grant is None:
+                await _send(send, document(decision, self._cors.vary_with_referer))
                 return
             if scope.get("state") is None:
                 scope["state"] = {}
             scope["state"][STATE_KEY] = decision
             send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
-            await self.app(scope, receive, send)
+            await self._stream(identity_of(None, None, None, decision.grant.encode()), scope, receive, send)
             return
         decision = await self._gate.grant(key, read_page(origin, None))
-        if decision.allowed and isinstance(origin, bytes):
+        if decision.grant is not None and isinstance(origin, bytes):
             await _send(send, grant_answer(decision, origin, self._cors, self._gate.grant_lifetime or 0.0))
         else:
             await self._refuse(scope, send, decision, origin)
+
+    async def _stream(self, identity: RequestIdentity, scope: Scope, receive: Receive, given: Send) -> None:
+        """Serve an answer that ends once its grant is revoked."""
+        send, start = given, _NOT_STARTED
+
+        def send_piece(message: Message) -> Awaitable[None]:
+            nonlocal send, start
+            if message["type"] == "http.response.start":
+                start = message
+            elif "more_body" in message:
+                send = self._streaming(identity, send, start, message)
+            return send(message)
+
+        try:
+            await self.app(scope, receive, send_piece)
+        except BaseException as error:
+            if not isinstance(send, ResponseStream) or not await send.leave(error):
+                raise
+        if isinstance(send, ResponseStream):
+            await send.leave(None)
 
     def _framing(self, scope: Scope, send: Send) -> Send:
         """A `send` for HTML that only the key's own pages may frame."""
@@ -332,11 +361,6 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
 async def _send(send: Send, answer: Answer, kind: str = "http.response") -> None:
     await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
     await send({"type": f"{kind}.body", "body": answer.body})
-
-
-def _host(scope: Scope) -> bytes | None:
-    host = single_header(scope.get("headers") or (), b"host")
-    return host if isinstance(host, bytes) else None
 
 
 def _is_html(name: bytes, value: bytes) -> bool:

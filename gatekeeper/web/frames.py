@@ -58,7 +58,7 @@ class Frames:
     ) -> None:
         self.ancestors = ancestors
         self._documents = Paths(documents)
-        self._answered = Paths((*documents, grant_path or ""))
+        self._answered = Paths(documents if grant_path is None else (*documents, grant_path))
         self._takes_grants = bool(documents or grant_path or own_origins)
         self._own_origins = frozenset(origin.encode("ascii") for origin in own_origins)
         own = msgspec.structs.replace(
@@ -216,7 +216,12 @@ def grant_answer(decision: Decision, origin: bytes, cors: CorsHeaders, lifetime:
 
 
 def frame_problems(
-    frames: Collection[str], grant_path: object, own_origins: Collection[str], *, has_secrets: bool
+    frames: Collection[str],
+    grant_path: object,
+    own_origins: Collection[str],
+    exempt: Collection[str],
+    *,
+    has_secrets: bool,
 ) -> Iterator[str]:
     """Yield one sentence for each mistake in the options about frames.
 
@@ -224,21 +229,32 @@ def frame_problems(
         frames: as for GatekeeperMiddleware.
         grant_path: as for GatekeeperMiddleware.
         own_origins: as for GatekeeperMiddleware.
+        exempt: as for GatekeeperMiddleware.
         has_secrets: whether the gate can sign grants.
     """
-    yield from path_problems("frames", frames)
+    yield from _path_problems("frames", frames, exempt)
     if grant_path is not None:
-        yield from path_problems("grant_path", (grant_path,) if isinstance(grant_path, str) else (str(grant_path),))
+        yield from _path_problems("grant_path", (grant_path,) if isinstance(grant_path, str) else (str(grant_path),), exempt)
     if isinstance(own_origins, str):
         yield f"own_origins is one string, {own_origins!r}: expected a collection, such as ({own_origins!r},)"
     else:
         for origin in own_origins:
             try:
-                Origin.parse(origin)
-            except (InvalidOrigin, TypeError) as error:
+                Origin.parse(str(origin))
+            except InvalidOrigin as error:
                 yield f"own_origins has {origin!r}: expected an origin such as 'https://widget.example' ({error})"
     if not has_secrets and (frames or grant_path is not None or own_origins):
         yield (
             "frames, grant_path and own_origins need Gatekeeper(grant_secrets=[…]), the same on all servers: the source has "
             "no token to derive a secret from; use the output of `openssl rand -hex 32`"
         )
+
+
+def _path_problems(option: str, paths: Collection[str], exempt: Collection[str]) -> Iterator[str]:
+    if problems := tuple(path_problems(option, paths)):
+        yield from problems
+        return
+    unguarded = Paths(() if any(path_problems("exempt", exempt)) else exempt)
+    for path in paths:
+        if unguarded.covers({"path": path.removesuffix("*")}):
+            yield f"{option} has {path!r}, which exempt covers: list other paths there, or it is not guarded"

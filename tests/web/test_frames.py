@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatekeeper import ConfigError, CorsPolicy, FileSource, Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
 from tests.support.client_keys import DISABLED_KEY, KEY, OTHER_KEY, UNKNOWN_KEY
@@ -44,7 +48,7 @@ class Clock:
         return self.now
 
 
-def guard(app: App | None = None, clock: Clock | None = None, **options: Any) -> GatekeeperMiddleware:
+def guard(app: ASGIApp | None = None, clock: Clock | None = None, **options: Any) -> GatekeeperMiddleware:
     """Guard an app with frames."""
     clock = clock or Clock()
     gate = Gatekeeper(StaticSource(ROWS), grant_secrets=["0123456789abcdef"], clock=clock, wall_clock=clock)
@@ -168,6 +172,7 @@ def test_a_refused_document_is_a_page_that_says_why(query: str, page: str | None
     assert (answer.status, app.scopes) == (status, [])
     assert answer.value("content-type") == b"text/html; charset=utf-8"
     assert answer.value("cache-control") == b"no-store"
+    assert answer.names("vary") == VARY | {"referer"}
     assert f"<code>{reason}</code>".encode() in answer.body
     assert b"frame-ancestors" not in (answer.value("content-security-policy") or b""), "the foreign page may show it"
     assert b"<script" not in answer.body
@@ -191,6 +196,45 @@ async def test_a_refused_document_says_when_to_ask_again(tmp_path: Path) -> None
         answer = await ask_later(GatekeeperMiddleware(App(), gate, frames=("/embed",)), IN_FRAME, path="/embed", query=QUERY)
     assert (answer.status, answer.value("retry-after")) == (503, b"2")
     assert b"<code>not_ready</code>" in answer.body
+
+
+@pytest.mark.parametrize("options", [{}, {"frames": (), "own_origins": (), "frame_ancestors": True}])
+def test_a_mount_point_is_no_grant_path(options: dict[str, Any]) -> None:
+    """Without a grant_path, the empty path below a mount point answered with a grant, in place of the app."""
+    app = App()
+    guarded = guard(app, grant_path=None, **options)
+    fields = headers(("data-client-key", KEY), ("origin", PAGE))
+    assert ask(guarded, fields, path="/widget", root_path="/widget").reason == "allowed"
+    assert len(app.scopes) == 1
+
+
+SPELLINGS = (
+    *("/embed/", "//embed", "/embed;x", "/embed\n", "/Embed", "/embed%2f", "/%65mbed", "/./embed", "/x/../embed"),
+    *("/embed\\", "/embed ", "/embed\x00", "/embed?", "embed", ""),
+    *("/widget/embed", "/widgetembed", "/widget//embed", "/widget"),
+)
+
+
+async def serve_document(_request: Request) -> HTMLResponse:
+    return HTMLResponse("the document")
+
+
+@pytest.mark.parametrize("root_path", ["", "/widget", "/widget/", "/"])
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_no_spelling_of_its_path_serves_an_unguarded_document(path: str, root_path: str) -> None:
+    """A foreign page without referrer frames it: either the browser enforces the allowlist, or the request is refused.
+
+    Starlette's router takes "/embed" and a line break for "/embed".
+    """
+    guarded = guard(Starlette(routes=[Route("/embed", serve_document)]))
+    sent = [*IN_FRAME, *headers(("sec-fetch-site", "cross-site"))]
+    grant = grant_of(guard())
+    for query in (QUERY.encode(), QUERY.encode() + b"&client_grant=" + grant, b"client_grant=" + grant):
+        answer = ask(guarded, sent, path=path, root_path=root_path, query=query)
+        if b"the document" in answer.body:
+            assert (answer.value("content-security-policy") or b"").startswith(b"frame-ancestors "), query
+        else:
+            assert answer.status in {400, 403}, query
 
 
 def test_other_paths_are_not_documents() -> None:
@@ -295,6 +339,21 @@ def test_a_host_header_that_is_missing_or_repeated_is_not_ones_own() -> None:
 def test_a_grant_and_what_else_a_request_sends_must_agree(fields: list[Header], query: bytes, reason: str) -> None:
     guarded = guard()
     assert ask(guarded, with_grant(grant_of(guarded), *fields), query=query).reason == reason
+
+
+@pytest.mark.parametrize("field", [("origin", FRAMES_HOST), ("referer", f"{FRAMES_HOST}/embed")])
+@pytest.mark.parametrize("path", ["/", "/grant"])
+def test_a_refusal_never_advises_to_allow_an_own_origin(field: tuple[str, str], path: str) -> None:
+    """A frame on another host sent its key. The detail advised to allow that host: every page that embeds the frame."""
+    fields = headers(("host", HOST), ("data-client-key", KEY), field)
+    answers = [ask(guard(), fields, path=path)]
+    if field[0] == "origin":
+        start, body = shake_hands(guard(), headers(("host", HOST), field), extension=True, query=QUERY)
+        answers.append(Answer(start["status"], start["headers"], body["body"]))
+    for answer in answers:
+        if answer.reason == "origin_not_allowed":
+            assert "the request comes from the widget's own frame" in answer.problem["detail"]
+        assert "add " not in answer.problem["detail"]
 
 
 def test_without_frames_a_grant_is_ignored() -> None:
@@ -422,6 +481,13 @@ def test_other_pages_may_not_send_grants(page: str) -> None:
         ({"own_origins": ("frames.test",)}, "own_origins has 'frames.test': expected an origin"),
         ({"own_origins": ("https://frames.test/",)}, "own_origins has 'https://frames.test/'"),
         ({"own_origins": ("null",)}, "own_origins has 'null'"),
+        ({"own_origins": (5,)}, "own_origins has 5: expected an origin"),
+        ({"own_origins": (b"https://frames.test",)}, "own_origins has b'https://frames.test'"),
+        ({"exempt": ("/embed",)}, "frames has '/embed', which exempt covers"),
+        ({"exempt": ("/embed/*",), "frames": ("/embed/a.html",)}, "frames has '/embed/a.html', which exempt covers"),
+        ({"exempt": ("/embed/*",), "frames": ("/embed/frames/*",)}, "frames has '/embed/frames/*', which exempt covers"),
+        ({"exempt": ("/grant",)}, "grant_path has '/grant', which exempt covers"),
+        ({"exempt": ("embed",)}, "exempt has 'embed': expected a path"),
     ],
 )
 def test_a_wrong_option_about_frames_is_a_config_error(options: dict[str, Any], said: str) -> None:
@@ -435,6 +501,12 @@ def test_a_wrong_option_about_frames_is_a_config_error(options: dict[str, Any], 
 def test_frames_need_a_secret(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="frames, grant_path and own_origins need Gatekeeper"):
         GatekeeperMiddleware(App(), Gatekeeper(StaticSource(ROWS)), **options)
+
+
+def test_a_path_among_the_documents_may_be_exempt() -> None:
+    guarded = guard(frames=("/frames/*",), exempt=("/frames/app.js", "/frames/static/*"))
+    for path, status in (("/frames/a", 403), ("/frames/app.js", 200), ("/frames/static/a.css", 200)):
+        assert ask(guarded, headers(("host", HOST), ("sec-fetch-dest", "script")), path=path).status == status, path
 
 
 def test_no_log_and_no_answer_shows_a_grant(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.open_streams import POLL, SLICE, OpenStreams
+from gatekeeper.gate.page import read_page
 from gatekeeper.web.streams import MAX_CLOSE_REASON, ResponseStream, Stream, WebSocketStream, closing_message
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
@@ -100,7 +101,14 @@ class Exchange:
         blocked: the event until which the client does not read; None for a client that reads.
     """
 
-    def __init__(self, kind: str = "http", number: int = 1, origin: str | None = ORIGIN, referer: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str = "http",
+        number: int = 1,
+        origin: str | None = ORIGIN,
+        referer: str | None = None,
+        query: str | None = None,
+    ) -> None:
         headers = [] if origin is None else [(b"origin", origin.encode())]
         headers += [] if referer is None else [(b"referer", referer.encode())]
         self.scope: Scope = {
@@ -108,7 +116,7 @@ class Exchange:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "method": "GET",
             "path": "/",
-            "query_string": b"client_key=" + client_key(number).encode(),
+            "query_string": (query or f"client_key={client_key(number)}").encode(),
             "headers": headers,
         }
         self.sent: list[Message] = []
@@ -255,6 +263,41 @@ async def test_a_stream_allowed_by_its_referer_ends_with_it() -> None:
         await service.revokes(row(1, domain_allowlist=["shop.example"]))
         assert (ends.pieces, ends.ended) == ([b"first", b""], True)
         assert (stays.pieces, stays.ended) == ([b"first"], False)
+
+
+OF_FRAMES: Any = {"frames": ("/embed",), "own_origins": ("https://widget.test",)}
+
+
+@pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
+async def test_a_frame_document_that_streams_ends_with_its_grant(rows: list[Any], reason: str) -> None:
+    async with running(WIDGET, grant_secrets=["0123456789abcdef"]) as service:
+        service.app = GatekeeperMiddleware(WIDGET, service.gate, frames=("/",))
+        known, unknown = await service.opens(origin=None, referer=f"{ORIGIN}/cart"), await service.opens(origin=None)
+        other_key = await service.opens(origin=None, number=2)
+        assert [stream.pieces for stream in (known, unknown, other_key)] == [[b"first"]] * 3
+        await service.revokes(*rows)
+        for stream in (known, unknown):
+            assert stream.sent[2:] == [END]
+            assert (stream.ended, stream.error) == (True, None)
+        assert (other_key.pieces, other_key.ended) == ([b"first"], False)
+        assert service.gate.decide(client_key(1), ORIGIN).reason == reason
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_stream_outlives_its_grant_but_not_its_page(kind: str) -> None:
+    passed = [0.0]
+    options = {"grant_secrets": ["0123456789abcdef"], "clock": lambda: passed[-1], "wall_clock": lambda: passed[-1]}
+    async with running(WIDGET, **options) as service:
+        service.app = GatekeeperMiddleware(WIDGET, service.gate, **OF_FRAMES)
+        grant = (await service.gate.grant(client_key(1).encode(), read_page(ORIGIN.encode(), None))).grant
+        stream = await service.opens(kind, origin="https://widget.test", query=f"client_grant={grant}")
+        passed.append(43_201.0)
+        await service.revokes(row(1, domain_allowlist=ALLOWED_TWICE), row(2))
+        assert not stream.ended
+        late = await service.opens(kind, origin="https://widget.test", query=f"client_grant={grant}")
+        assert late.ended
+        await service.revokes(row(1, domain_allowlist=["shop.example"]), row(2))
+        assert (stream.ended, service.closed) == (True, 1)
 
 
 async def test_sending_on_a_closed_stream_raises_an_os_error() -> None:
