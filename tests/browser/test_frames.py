@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Frame, Page
+from playwright.sync_api import BrowserContext, Frame, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -135,19 +135,6 @@ def hosts() -> Iterator[Hosts]:
         guarded = GatekeeperMiddleware(widget_app(served), gate, frames=("/embed",))
         with serving(guarded, tls=certificates.of("widget.test"), ws="wsproto") as widget:
             yield Hosts(f"https://widget.test:{widget.port}", shop.port, served)
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(ignore_https_errors=True)
-    context.set_default_timeout(15_000)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def tab(context: BrowserContext) -> Page:
-    return context.new_page()
 
 
 def opened(tab: Page, url: str, embedded: str, **query: str) -> Frame:
