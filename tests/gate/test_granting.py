@@ -204,6 +204,62 @@ async def test_a_refusal_of_a_granted_page_names_it_and_the_entry_to_add() -> No
     assert (decision.origin, decision.add) == (ORIGIN, "acme.com")
 
 
+async def test_a_grant_is_not_of_a_key_that_has_taken_its_place() -> None:
+    """The key was removed and created again. Its last 8 characters are the same, but not its id."""
+    grant = await granted(gate_of())
+    assert gate_of(row(1, id="another")).decide(None, None, grant=grant).reason is Reason.KEY_UNKNOWN
+    twins = gate_of(row(1), row(1, id="another", domain_allowlist=["evil.test"]))
+    decision = twins.decide(None, None, grant=grant)
+    assert decision.key is not None
+    assert (decision.reason, decision.key.id) == (Reason.ALLOWED, "key-1")
+
+
+async def test_a_grant_of_another_account_is_invalid() -> None:
+    other = Gatekeeper(StaticSource([row(1)], account="globex"), grant_secrets=[SECRET])
+    assert other.decide(None, None, grant=await granted(gate_of())).reason is Reason.GRANT_INVALID
+
+
+async def test_a_grant_ends_with_its_secret() -> None:
+    clocks, new = Clocks(), "another secret of sixteen characters or more"
+    grant = await granted(gate_of(clocks=clocks))
+    for secrets, reason in (([new, SECRET], Reason.ALLOWED), ([new], Reason.GRANT_INVALID)):
+        assert gate_of(clocks=clocks, grant_secrets=secrets).decide(None, None, grant=grant).reason is reason
+
+
+async def test_a_remembered_grant_is_nothing_else() -> None:
+    gate = gate_of()
+    grant = await granted(gate)
+    for _ in range(2):
+        assert gate.decide(None, None, grant=grant).allowed
+    for request in ((None, grant), (grant, None), (grant, grant), ("", grant)):
+        assert not gate.decide(*request).allowed
+        assert not gate.decide(request[0], None, referer=request[1]).allowed
+
+
+async def test_a_wall_clock_that_jumps_back_by_days_gives_no_grant_more_time() -> None:
+    """As long as it is remembered, its time is measured by the gate's clock."""
+    clocks = Clocks()
+    wall = [1_800_000_000.0]
+    gate = gate_of(clocks=clocks, wall_clock=lambda: wall[-1])
+    grant = await granted(gate)
+    assert gate.decide(None, None, grant=grant).allowed
+    wall.append(wall[0] - 1_000_000.0)
+    clocks.passed = 449.0
+    assert gate.decide(None, None, grant=grant).allowed
+    clocks.passed = 900.0
+    assert gate.decide(None, None, grant=grant).reason is Reason.GRANT_EXPIRED
+
+
+async def test_a_grant_without_a_page_counts_for_its_own_list_only() -> None:
+    source = MemorySource(row(1), row(2))
+    async with guarded(source, grant_secrets=[SECRET]) as it:
+        grant = await granted(it.gate, BEHIND_FRAME)
+        for entries, reason in ((["acme.com", "evil.test"], "grant_expired"), (row(1)["domain_allowlist"], "allowed")):
+            source.rows = [row(1, domain_allowlist=entries), row(2)]
+            await it.refresh()
+            assert it.gate.decide(None, None, grant=grant).reason == reason
+
+
 async def test_a_key_that_another_thread_removes_meanwhile_gets_no_grant() -> None:
     """The document was served with the grant None, and its frame could do nothing."""
     clocks, gate = Clocks(), gate_of()

@@ -316,6 +316,62 @@ def test_a_grant_counts_nowhere_else(fields: list[Header]) -> None:
     assert grant not in answer.body
 
 
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        (HOST, f"https://user@{HOST}"),
+        (HOST, f"{OWN}."),
+        (f"{HOST}.", OWN),
+        (HOST, f"{OWN}:443"),
+        (f"{HOST}:80", OWN),
+        (HOST, f"HTTPS://{HOST}"),
+        (HOST, "https://WIDGET.test"),
+        (HOST, f"wss://{HOST}"),
+        (HOST, f"{OWN}/"),
+        (HOST, f"{OWN}, {STRANGE_PAGE}"),
+        (f"{HOST}, evil.test", STRANGE_PAGE),
+        (f"evil.test, {HOST}", OWN),
+        (f"user@{HOST}", OWN),
+        (f"https://{HOST}", OWN),
+        ("", "https://"),
+        ("null", "null"),
+        ("evil.test", "http://evil.test"),
+        ("127.0.0.1.evil.test", "http://127.0.0.1.evil.test"),
+        ("localhost.evil.test", "http://localhost.evil.test"),
+        ("localhost:8000", "http://localhost:8001"),
+        ("[::2]", "http://[::2]"),
+    ],
+)
+def test_a_grant_does_not_count_where_host_and_origin_differ(host: str, origin: str) -> None:
+    guarded = guard()
+    forwarded = headers(("x-forwarded-host", origin.partition("://")[2]), ("forwarded", f"host={origin}"))
+    assert ask(guarded, with_grant(grant_of(guarded), *forwarded, host=host, origin=origin)).reason == "grant_foreign"
+
+
+OTHER_GRANT = "data-client-grant", "another"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param([("cookie", "a=1"), ("cookie", "b=2")], "allowed", id="cookies, split by HTTP/2"),
+        pytest.param([("data-client-grant", "")], "grant_invalid", id="an empty grant"),
+        pytest.param([OTHER_GRANT, OTHER_GRANT], "grant_invalid", id="another grant twice"),
+        pytest.param([("host", HOST)], "allowed", id="the same host"),
+        pytest.param([("host", "evil.test")], "grant_foreign", id="another host"),
+        pytest.param([("host", "evil.test"), ("host", HOST)], "grant_foreign", id="another host between"),
+        pytest.param([("origin", OWN)], "grant_foreign", id="the same origin"),
+    ],
+)
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_repeated_header_counts_only_with_the_same_value(
+    fields: list[tuple[str, str]], reason: str, *, is_last: bool
+) -> None:
+    guarded = guard()
+    sent, more = with_grant(grant_of(guarded)), headers(*fields)
+    assert ask(guarded, [*sent, *more] if is_last else [*more, *sent]).reason == reason
+
+
 def test_a_host_header_that_is_missing_or_repeated_is_not_ones_own() -> None:
     guarded = guard()
     grant = grant_of(guarded)

@@ -265,7 +265,7 @@ async def test_a_stream_allowed_by_its_referer_ends_with_it() -> None:
         assert (stays.pieces, stays.ended) == ([b"first"], False)
 
 
-OF_FRAMES: Any = {"frames": ("/embed",), "own_origins": ("https://widget.test",)}
+WITH_FRAMES: Any = {"frames": ("/embed",), "own_origins": ("https://widget.test",)}
 
 
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
@@ -288,7 +288,7 @@ async def test_a_stream_outlives_its_grant_but_not_its_page(kind: str) -> None:
     passed = [0.0]
     options = {"grant_secrets": ["0123456789abcdef"], "clock": lambda: passed[-1], "wall_clock": lambda: passed[-1]}
     async with running(WIDGET, **options) as service:
-        service.app = GatekeeperMiddleware(WIDGET, service.gate, **OF_FRAMES)
+        service.app = GatekeeperMiddleware(WIDGET, service.gate, **WITH_FRAMES)
         grant = (await service.gate.grant(client_key(1).encode(), read_page(ORIGIN.encode(), None))).grant
         stream = await service.opens(kind, origin="https://widget.test", query=f"client_grant={grant}")
         passed.append(43_201.0)
