@@ -174,6 +174,14 @@ def test_no_cache_stores_a_grant(framed: Framed) -> None:
     assert len(set(given)) == 2
 
 
+def answers_no_other_site(framed: Framed, url: str, grant: str) -> None:
+    for foreign in ({"origin": STRANGE_PAGE}, {"origin": PAGE}, {"sec_fetch_site": "cross-site"}, {"origin": "null"}):
+        answer = framed.get(url, data_client_grant=grant, **foreign)
+        assert (answer.json()["reason"], answer.headers["x-cache"]) == ("grant_foreign", "MISS")
+    assert framed.get(url, origin=OWN).json()["reason"] == "key_missing"
+    assert framed.get(url, sec_fetch_site="same-origin").json()["reason"] == "key_missing"
+
+
 def test_a_cache_serves_no_other_site_the_answer_to_a_grant(framed: Framed) -> None:
     """The app lets caches store it, and the same frame is served from the cache."""
     grant, other = framed.grant(), framed.grant(OTHER_KEY, OTHER_PAGE)
@@ -184,15 +192,7 @@ def test_a_cache_serves_no_other_site_the_answer_to_a_grant(framed: Framed) -> N
             assert (answer.text.split()[0], answer.headers["x-cache"]) == ("agent_7", state)
             answer = framed.get(url, data_client_grant=other, **own)
             assert (answer.text.split()[0], answer.headers["x-cache"]) == ("agent_8", state)
-        _no_other_site_is_answered(framed, url, grant)
-
-
-def _no_other_site_is_answered(framed: Framed, url: str, grant: str) -> None:
-    for foreign in ({"origin": STRANGE_PAGE}, {"origin": PAGE}, {"sec_fetch_site": "cross-site"}, {"origin": "null"}):
-        answer = framed.get(url, data_client_grant=grant, **foreign)
-        assert (answer.json()["reason"], answer.headers["x-cache"]) == ("grant_foreign", "MISS")
-    assert framed.get(url, origin=OWN).json()["reason"] == "key_missing"
-    assert framed.get(url, sec_fetch_site="same-origin").json()["reason"] == "key_missing"
+        answers_no_other_site(framed, url, grant)
 
 
 def test_a_cache_serves_no_other_site_what_is_at_the_url_of_a_grant(framed: Framed) -> None:
