@@ -1,6 +1,7 @@
 """Headless Chromium and a running demo."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from gatekeeper.demo import Demo, running_demo
 from tests.needs import chromium
+
+DEADLINE = 15.0  # seconds
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -51,6 +54,14 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.fixture
 def tab(context: BrowserContext) -> Page:
     return context.new_page()
+
+
+def until(tab: Page, holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < end
+        tab.wait_for_timeout(20)
 
 
 class DemoInThread:

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, Reason, StaticSource
+from tests.browser.conftest import until
 from tests.browser.test_frames import call, widget_app
 from tests.integration.conftest import serving, write_rows
 from tests.support.certificates import Certificates
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.browser
 
 GLOBEX_KEY = "pk_live_globex_4fJq8ZtR2mXw9LbN6cVh1KsDglob-001"
 SECRETS = ["0123456789abcdef"]
-DEADLINE = 15.0
 
 # Ways to embed a document that have the page as their only ancestor.
 EMBEDDINGS = (
@@ -121,14 +121,6 @@ def hosts() -> Iterator[Hosts]:
         app = Starlette(routes=[Mount("/globex", guarded[0]), Mount("/", guarded[1])])
         with serving(app, tls=certificates.of("widget.test"), ws="wsproto") as widget:
             yield Hosts(f"https://widget.test:{widget.port}", shop.port, acme, served, passed)
-
-
-def until(tab: Page, holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < end
-        tab.wait_for_timeout(20)
 
 
 def show(tab: Page, url: str, html: str) -> None:

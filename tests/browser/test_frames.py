@@ -13,6 +13,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
+from tests.browser.conftest import until
 from tests.integration.conftest import serving
 from tests.support.certificates import Certificates
 from tests.support.client_keys import KEY
@@ -191,14 +192,14 @@ def test_a_foreign_page_sees_why_its_frame_is_refused(tab: Page, hosts: Hosts) -
 def test_the_browser_keeps_a_frame_from_a_foreign_page(tab: Page, hosts: Hosts, policy: str) -> None:
     """The request for the document looks like one of an allowed page, so the document is served."""
     frame = opened(tab, hosts.shop(f"/{policy}", "evil.test"), hosts.embed())
-    assert frame.url.startswith("chrome-error:")
+    until(tab, lambda: frame.url.startswith("chrome-error:"))
     assert frame.evaluate("window.grant") is None
 
 
 def test_a_frame_is_blocked_below_a_foreign_page(tab: Page, hosts: Hosts) -> None:
     inner = hosts.shop() + "?frame=" + hosts.embed().replace("?", "%3F")
     opened(tab, hosts.shop(host="evil.test"), inner.replace("?", "%3F").replace("%3Fclient", "%253Fclient"))
-    assert [frame.url.partition(":")[0] for frame in tab.frames] == ["https", "https", "chrome-error"]
+    until(tab, lambda: [frame.url.partition(":")[0] for frame in tab.frames] == ["https", "https", "chrome-error"])
 
 
 def test_a_document_in_a_tab_of_its_own_is_refused(tab: Page, context: BrowserContext, hosts: Hosts) -> None:
