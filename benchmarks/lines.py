@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ("elif name == key_header and value:", 'elif name == b"data-client-key":'),
         ("key = value if key is None or key == value else CONFLICT", "key = value"),
     ),
-    "exempt paths": (("if self._exempt is not None and self._exempt.covers(scope):", "if False:"),),
+    "exempt paths": (("if self._unguarded is not None and self._unguarded.covers(scope):", "if False:"),),
     "a key in the query": (("if query:", "if False:"),),
     "frames": (("if frames is not None:", "if False:"), ("if identity is None or frames is None:", "if True:")),
     "the deadline of a remembered decision": (

@@ -23,6 +23,8 @@ _DIGEST_SIZE: Final = 12  # bytes
 class Grant(msgspec.Struct, frozen=True, array_like=True):
     """The right of a frame to use a key.
 
+    The order of the fields is fixed: frame.js finds the page by its place.
+
     Attributes:
         key_id: the id of the widget key.
         last8: the last 8 characters of the client key.

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from html import escape
 from typing import NamedTuple
 
+from starlette.types import Send
+
 from gatekeeper.gate.decisions import Conflict, Decision
 from gatekeeper.web.cors import PUBLIC, CorsHeaders
 from gatekeeper.web.request import Header
 
-__all__ = ("Answer", "document", "problem", "refusal")
+__all__ = ("Answer", "document", "problem", "refusal", "send_answer")
 
 
 class Answer(NamedTuple):
@@ -97,6 +99,18 @@ def document(decision: Decision, vary: Header) -> Answer:
     if decision.retry_after is not None:
         answered.append((b"retry-after", str(decision.retry_after).encode("ascii")))
     return Answer(decision.status, answered, body)
+
+
+async def send_answer(send: Send, answer: Answer, kind: str = "http.response") -> None:
+    """Send a response.
+
+    Args:
+        send: the server's `send`.
+        answer: the response.
+        kind: "websocket.http.response" where it refuses a WebSocket.
+    """
+    await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": f"{kind}.body", "body": answer.body})
 
 
 # Readable in a frame of 280 pixels: the text wraps anywhere, and nothing has a width of its own.

@@ -13,10 +13,11 @@ from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
-from gatekeeper.web.answers import Answer, document, problem, refusal
+from gatekeeper.web.answers import Answer, document, problem, refusal, send_answer
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
 from gatekeeper.web.frames import VARIES_BY, Frames, frame_problems, grant_answer, send_document, with_grant
-from gatekeeper.web.request import Header, Paths, has_header, is_at, path_problems, single_header, value_in_query
+from gatekeeper.web.loader import Unguarded, loader_problems
+from gatekeeper.web.request import Header, has_header, is_at, path_problems, single_header, value_in_query
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
@@ -47,6 +48,7 @@ class GatekeeperMiddleware:
         grant_path: the path at which a page's script gets a grant for its frame; None for none.
         own_origins: origins of the widget's frames and of the service, besides the Host that a request names.
         frame_ancestors: whether only the key's own pages may frame the app's HTML on other paths.
+        loader_path: the path below which widget.js, widget.mjs and frame.js are served to any page; None for none.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -66,11 +68,15 @@ class GatekeeperMiddleware:
         grant_path: str | None = None,
         own_origins: Collection[str] = (),
         frame_ancestors: bool = False,
+        loader_path: str | None = None,
     ) -> None:
         cors = CorsPolicy() if cors is None else cors
         problems = (
             *_problems(gatekeeper, key_header, key_query, cors, exempt),
             *frame_problems(frames, grant_path, own_origins, exempt, has_secrets=_has_secrets(gatekeeper)),
+            *loader_problems(
+                loader_path, (key_header, key_query), exempt=exempt, frames=frames, grant_path=[grant_path or "/"]
+            ),
         )
         if problems:
             raise ConfigError(problems)
@@ -84,7 +90,7 @@ class GatekeeperMiddleware:
         self._cors = CorsHeaders(cors, key_header.lower(), varies_by=VARIES_BY if takes_grants else ())
         self._gained = self._cors.allowed
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
-        self._exempt = Paths(exempt) if exempt else None
+        self._unguarded = None if not exempt and loader_path is None else Unguarded(app, exempt, loader_path)
         self._readable_denials = readable_denials
         self._frames = None
         if takes_grants or frame_ancestors:
@@ -95,8 +101,8 @@ class GatekeeperMiddleware:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        if self._exempt is not None and self._exempt.covers(scope):
-            await self.app(scope, receive, send)
+        if self._unguarded is not None and self._unguarded.covers(scope):
+            await self._unguarded(scope, receive, send)
             return
         key: Any = None
         origin: Any = None
@@ -207,16 +213,16 @@ class GatekeeperMiddleware:
                 await self._refuse_preflight(scope, send, decision)
                 return
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
-        await _send(send, Answer(204, cors.preflight(origin, private_network=private_network), b""))
+        await send_answer(send, Answer(204, cors.preflight(origin, private_network=private_network), b""))
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
         own = self._is_from_own_frame(scope, decision)
-        await _send(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
+        await send_answer(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
 
     async def _refuse_preflight(self, scope: Scope, send: Send, decision: Decision) -> None:
         # No script can read the answer to a preflight, and the headers of CORS would grant it.
         own = self._is_from_own_frame(scope, decision)
-        await _send(send, refusal(decision, None, self._cors, readable=False, from_own_frame=own))
+        await send_answer(send, refusal(decision, None, self._cors, readable=False, from_own_frame=own))
 
     def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
         """Whether the origin of a refused request is that of the service itself."""
@@ -225,8 +231,11 @@ class GatekeeperMiddleware:
         return is_listed or (isinstance(host, bytes) and is_at(host, page))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket" or (self._exempt is not None and self._exempt.covers(scope)):
+        if scope["type"] != "websocket":
             await self.app(scope, receive, send)
+            return
+        if self._unguarded is not None and self._unguarded.covers(scope):
+            await self._unguarded(scope, receive, send)
             return
         key = value_in_query(scope.get("query_string") or b"", self._key_query)
         origin = single_header(scope.get("headers") or (), b"origin")
@@ -246,7 +255,7 @@ class GatekeeperMiddleware:
                 await self.app(scope, receive, send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):
             answer = problem(decision, from_own_frame=self._is_from_own_frame(scope, decision))
-            await _send(send, answer, "websocket.http.response")
+            await send_answer(send, answer, "websocket.http.response")
         else:
             await send(closing_message(decision))
 
@@ -273,7 +282,7 @@ class GatekeeperMiddleware:
         if frames.is_document(scope):
             decision = await self._gate.grant(key, frames.page_of(scope))
             if decision.grant is None:
-                await _send(send, document(decision, self._cors.vary_with_referer))
+                await send_answer(send, document(decision, self._cors.vary_with_referer))
                 return
             if scope.get("state") is None:
                 scope["state"] = {}
@@ -283,7 +292,7 @@ class GatekeeperMiddleware:
             return
         decision = await self._gate.grant(key, read_page(origin, None))
         if decision.grant is not None and isinstance(origin, bytes):
-            await _send(send, grant_answer(decision, origin, self._cors, self._gate.grant_lifetime or 0.0))
+            await send_answer(send, grant_answer(decision, origin, self._cors, self._gate.grant_lifetime or 0.0))
         else:
             await self._refuse(scope, send, decision, origin)
 
@@ -358,9 +367,6 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
     return decision
 
 
-async def _send(send: Send, answer: Answer, kind: str = "http.response") -> None:
-    await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": f"{kind}.body", "body": answer.body})
 
 
 def _is_html(name: bytes, value: bytes) -> bool:

@@ -11,7 +11,17 @@ from gatekeeper.gate.decisions import CONFLICT, Conflict
 from gatekeeper.keys.client_key import MAX_CLIENT_KEY_LENGTH
 from gatekeeper.matching.hosts import is_loopback
 
-__all__ = ("Header", "Paths", "has_header", "is_at", "is_own", "path_problems", "single_header", "value_in_query")
+__all__ = (
+    "Header",
+    "Paths",
+    "has_header",
+    "is_at",
+    "is_own",
+    "path_problems",
+    "route_path",
+    "single_header",
+    "value_in_query",
+)
 
 Header = tuple[bytes, bytes]  # name and value
 
@@ -32,15 +42,21 @@ class Paths:
 
     def covers(self, scope: Scope) -> bool:
         """Whether a connection's path below the mount point is listed."""
-        path = _route_path(scope)
+        path = route_path(scope)
         if path in self._exact:
             return True
         # An app may read "/static/../chat" as "/chat", or decode once more. Such a path is none by its prefix.
         return path.startswith(self._prefixes) and not any(odd in path for odd in ("/..", "\\", "%"))
 
 
-def _route_path(scope: Scope) -> str:
-    """The path below the mount point, cut as Starlette's router cuts it: only at the end of a segment."""
+def route_path(scope: Scope) -> str:
+    """The path below the mount point.
+
+    It is cut as Starlette's router cuts it: only at the end of a segment.
+
+    Args:
+        scope: an HTTP request or a WebSocket.
+    """
     path: str = scope["path"]
     root_path: str = scope.get("root_path") or ""
     below = path.removeprefix(root_path)

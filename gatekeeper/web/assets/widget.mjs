@@ -1,0 +1,170 @@
+/* The loader on the customer's page, as a module. See "The loader" in gatekeeper/web/README.md.
+ *
+ * Its service is the one that it was loaded from. Nothing here writes to the page's markup, styles or storage, and no key
+ * is logged. */
+
+const MAX_REPEATS = 10; // of a request that the gate cannot decide yet
+const MAX_WAIT = 60; // seconds between two of them
+const service = new URL(import.meta.url);
+const told = new Set(); // "key, reason" of the refusals in the console
+
+/* Put a widget into the page.
+ *
+ * key: the client key.
+ * agent: the agent that the page asks for; a key that is pinned to an agent keeps its own.
+ * target: the element to which the frame is appended.
+ * mode: "script" for a client for the page's own scripts, "frame" for an iframe.
+ * framePath: the path of the frame's document, or its URL on another host.
+ * grantPath: the service's `grant_path`, for a frame whose document has no grant.
+ * title: the frame's name for assistive technology.
+ *
+ * Returns {agent, fetch, eventSource, webSocket, destroy} or {frame, destroy}. Throws a TypeError for another mode. */
+export function mount({
+  key = "",
+  agent,
+  target = document.body,
+  mode = "script",
+  framePath = "/embed",
+  grantPath,
+  title = "Widget",
+} = {}) {
+  if (mode !== "script" && mode !== "frame") throw new TypeError(`mode is "${mode}": expected "script" or "frame"`);
+  const ending = new AbortController();
+  const client = connect(key, ending.signal);
+  const destroy = () => ending.abort();
+  if (mode === "script") {
+    const { fetch, eventSource, webSocket } = client;
+    return { agent, fetch, eventSource, webSocket, destroy };
+  }
+  const url = new URL(framePath, service);
+  url.searchParams.set("client_key", key);
+  if (agent) url.searchParams.set("agent", agent);
+  const frame = document.createElement("iframe");
+  frame.className = "gatekeeper-widget";
+  frame.title = title;
+  frame.referrerPolicy = "strict-origin-when-cross-origin"; // the page's own policy may hide the page
+  frame.src = url.href;
+  if (grantPath) handGrants(frame, url, () => client.ask(grantPath), ending.signal);
+  ending.signal.addEventListener("abort", () => frame.remove());
+  target.append(frame);
+  return { frame, destroy };
+}
+
+/* Hand grants to a frame: one whenever its document has loaded, and one whenever it says that its grant has ended. */
+function handGrants(frame, url, ask, signal) {
+  let running = false;
+
+  async function hand(hasLoaded) {
+    if (running) return;
+    running = true;
+    try {
+      const { answer, repeated } = await ask();
+      if (!answer.ok) return;
+      const { grant } = await answer.json();
+      if (signal.aborted) return;
+      // While the gate could not decide, the frame's document was refused as well.
+      if (repeated && hasLoaded) frame.src = url.href;
+      else frame.contentWindow?.postMessage({ type: "gatekeeper.grant", grant }, url.origin);
+    } catch {
+      // The browser's console says why a request has failed.
+    } finally {
+      running = false;
+    }
+  }
+
+  function receive({ source, origin, data }) {
+    if (source !== frame.contentWindow || origin !== url.origin) return;
+    if (data?.type === "gatekeeper.grant_expired") hand(false);
+  }
+
+  frame.addEventListener("load", () => hand(true));
+  window.addEventListener("message", receive);
+  signal.addEventListener("abort", () => window.removeEventListener("message", receive));
+}
+
+/* A client of the service that sends the key. */
+function connect(key, signal) {
+  const open = new Set();
+
+  async function ask(path, options, repeats = MAX_REPEATS) {
+    const request = new Request(locate(path), { signal, ...options });
+    request.headers.set("data-client-key", key);
+    for (let count = 0; ; count += 1) {
+      const answer = await fetch(request.clone());
+      const problem = await problemOf(answer);
+      if (problem) tell(key, problem);
+      // A refused request has not reached the app, so it is safe to repeat.
+      if (!problem || answer.status !== 503 || count >= repeats) return { answer, repeated: count > 0 };
+      await wait(Math.min(problem.retry_after || 1, MAX_WAIT), request.signal);
+    }
+  }
+
+  /* Say in the console why a stream was refused, which the stream itself does not tell. */
+  async function explain(path) {
+    try {
+      const { answer } = await ask(path, {}, 0);
+      await answer.body?.cancel();
+    } catch {
+      // The service cannot be reached, or the widget is gone.
+    }
+  }
+
+  function keep(stream, ends) {
+    open.add(stream);
+    stream.addEventListener(ends, () => stream.readyState === stream.CLOSED && open.delete(stream));
+    if (signal.aborted) stream.close();
+    return stream;
+  }
+
+  function withKey(path) {
+    const url = locate(path);
+    url.searchParams.set("client_key", key);
+    return url;
+  }
+
+  async function eventSource(path) {
+    const events = keep(new EventSource(withKey(path)), "error");
+    events.addEventListener("error", () => events.readyState === EventSource.CLOSED && explain(path));
+    return events;
+  }
+
+  async function webSocket(path, protocols = []) {
+    const url = withKey(path);
+    url.protocol = url.protocol.replace("http", "ws");
+    const socket = keep(new WebSocket(url, protocols), "close");
+    let opened = false;
+    socket.addEventListener("open", () => (opened = true));
+    socket.addEventListener("close", ({ code }) => (opened && code !== 1008) || signal.aborted || explain(path));
+    return socket;
+  }
+
+  signal.addEventListener("abort", () => open.forEach((stream) => stream.close()));
+  return { ask, eventSource, webSocket, fetch: async (path, options) => (await ask(path, options)).answer };
+}
+
+/* The URL of a path of the service. The key is sent nowhere else. */
+function locate(path) {
+  const url = new URL(path, service);
+  if (url.origin !== service.origin) throw new TypeError(`${url.origin} is not the widget's service, ${service.origin}`);
+  return url;
+}
+
+/* The gate's refusal in an answer, or null. */
+async function problemOf(answer) {
+  if (answer.ok || answer.headers.get("content-type") !== "application/problem+json") return null;
+  const problem = await answer.clone().json().catch(() => null);
+  return problem?.type === `urn:gatekeeper:${problem?.reason}` ? problem : null;
+}
+
+function tell(key, { reason, detail }) {
+  const refusal = `${key}, ${reason}`;
+  if (!told.has(refusal)) console.warn(`gatekeeper: ${detail}`);
+  told.add(refusal);
+}
+
+function wait(seconds, signal) {
+  return new Promise((resume) => {
+    setTimeout(resume, 1000 * seconds);
+    signal.addEventListener("abort", resume, { once: true });
+  });
+}

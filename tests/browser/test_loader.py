@@ -1,0 +1,597 @@
+"""The loader, over TLS, in a real browser: what a customer's page, its frame and its console see."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Frame, Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
+from tests.integration.conftest import serving, write_rows
+from tests.support.certificates import Certificates
+from tests.support.client_keys import DISABLED_KEY, KEY, OTHER_KEY
+
+pytestmark = pytest.mark.browser
+
+SHOP, BLOG, EVIL = "shop.acme.test", "blog.acme.test", "evil.test"
+# What the scripts of a page and of a frame do with what the loader gives them.
+CALLS = """
+window.by = {
+  get: (client) => client.fetch("/chat").then((answer) => answer.json()),
+  post: (client) => client.fetch("/chat", { method: "POST", body: "x" }).then((answer) => answer.json()),
+  events: (client) => client.eventSource("/events").then((events) => new Promise((settle) => {
+    events.onmessage = (event) => { events.close(); settle(JSON.parse(event.data)); };
+    events.onerror = () => { events.close(); settle("refused"); };
+  })),
+  socket: (client) => client.webSocket("/socket").then((socket) => new Promise((settle) => {
+    socket.onmessage = (event) => settle(JSON.parse(event.data));
+    socket.onclose = () => settle("refused");
+  })),
+};
+window.messages = 0;
+addEventListener("message", () => { window.messages += 1; });
+"""
+WAYS = ("get", "post", "events", "socket")
+# Whether a frame has a grant: without one, its requests wait.
+HAS_GRANT = """() => Promise.race([
+  gatekeeper.fetch("/chat").then(() => true),
+  new Promise((settle) => setTimeout(settle, 200, false)),
+])"""
+
+
+class Clock:
+    """Seconds since 1970, by which grants end."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+class Site:
+    """A widget's service, and the pages of its customers.
+
+    Attributes:
+        widget: the base URL of the service.
+        port: the port of all pages.
+        served: the path of each request that the service's app has answered.
+        clock: the clock of grants.
+    """
+
+    def __init__(self, widget: str, port: int, pages: dict[str, Response], served: list[str], clock: Clock) -> None:
+        self.widget = widget
+        self.port = port
+        self.served = served
+        self.clock = clock
+        self._pages = pages
+
+    def origin(self, host: str = SHOP) -> str:
+        """The origin of a page."""
+        return f"https://{host}:{self.port}"
+
+    def page(self, body: str, *, host: str = SHOP, headers: dict[str, str] | None = None) -> str:
+        """Make a page, and return its URL."""
+        path = f"/{len(self._pages)}"
+        self._pages[path] = HTMLResponse(f"<!DOCTYPE html><title>shop</title><body>{body}</body>", headers=headers)
+        return self.origin(host) + path
+
+    def tag(self, mode: str = "frame", key: str = KEY, **data: str) -> str:
+        """A script tag of the loader."""
+        more = "".join(f' data-{name.replace("_", "-")}="{value}"' for name, value in data.items())
+        return f'<script src="{self.widget}/gatekeeper/widget.js" data-client-key="{key}" data-mode="{mode}"{more}></script>'
+
+    def static(self, key: str = KEY, frame_path: str = "/static") -> str:
+        """A script tag for a frame whose document has no grant."""
+        return self.tag(key=key, frame_path=frame_path, grant_path="/grant")
+
+
+def widget_app(served: list[str]) -> Starlette:
+    """The widget's service, which says for each request whose key and which page it knows."""
+
+    def seen(request: Request | WebSocket) -> dict[str, Any]:
+        served.append(request.url.path)
+        decision = decision_from(request)
+        assert decision.key is not None
+        return {"key": decision.key.id, "page": decision.origin, "via": decision.via}
+
+    def document(grant: str | None) -> Response:
+        data = "" if grant is None else f' data-grant="{grant}"'
+        return HTMLResponse(
+            f'<title>widget</title><script src="/gatekeeper/frame.js"{data}></script><script>{CALLS}</script>'
+        )
+
+    async def templated(request: Request) -> Response:
+        seen(request)
+        return document(decision_from(request).grant)
+
+    async def static(request: Request) -> Response:
+        served.append(request.url.path)
+        return document(None)
+
+    async def ended(request: Request) -> Response:
+        served.append(request.url.path)
+        return document(request.query_params["agent"])
+
+    async def chat(request: Request) -> Response:
+        return JSONResponse(seen(request))
+
+    async def events(request: Request) -> Response:
+        async def stream() -> AsyncIterator[str]:
+            yield f"data: {json.dumps(seen(request))}\n\n"
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_json(seen(websocket))
+        await websocket.receive()
+
+    return Starlette(
+        routes=[
+            Route("/embed", templated),
+            Route("/static", static),
+            Route("/open", static),
+            Route("/ended", ended),
+            Route("/chat", chat, methods=["GET", "POST"]),
+            Route("/events", events),
+            WebSocketRoute("/socket", socket),
+        ]
+    )
+
+
+def row(key: str, *domains: str, **more: Any) -> dict[str, Any]:
+    """A row of a hub."""
+    return {"id": key[-8:-4], "name": "shop", "last8": key[-8:], "domain_allowlist": list(domains), **more}
+
+
+@contextmanager
+def running(source: Any, port: int, pages: dict[str, Response], tls: Certificates) -> Iterator[Site]:
+    """Serve a widget."""
+    served, clock = [], Clock()  # type: list[str], Clock
+    gate = Gatekeeper(source, grant_secrets=["0123456789abcdef"], clock=clock, wall_clock=clock, start_timeout=0.0)
+    app = widget_app(served)
+    app.router.lifespan_context = gate.lifespan
+    guarded = GatekeeperMiddleware(
+        app,
+        gate,
+        frames=("/embed", "/static"),
+        grant_path="/grant",
+        exempt=("/open", "/ended"),
+        loader_path="/gatekeeper",
+    )
+    with serving(guarded, tls=tls.of("widget.test"), ws="wsproto") as widget:
+        yield Site(f"https://widget.test:{widget.port}", port, pages, served, clock)
+
+
+@pytest.fixture(scope="module")
+def customers() -> Iterator[tuple[int, dict[str, Response], Certificates]]:
+    """The customers' server: its port, its pages, and the authority of all certificates."""
+    certificates, pages = Certificates(), {}  # type: Certificates, dict[str, Response]
+
+    async def page(request: Request) -> Response:
+        return pages.get(request.url.path) or HTMLResponse("", status_code=404)
+
+    app = Starlette(routes=[Route("/{path:path}", page)])
+    with serving(app, tls=certificates.of(SHOP, BLOG, EVIL)) as served:
+        yield served.port, pages, certificates
+
+
+@pytest.fixture(scope="module")
+def site(customers: tuple[int, dict[str, Response], Certificates]) -> Iterator[Site]:
+    port, *_ = customers
+    shop, blog = f"https://{SHOP}:{port}", f"https://{BLOG}:{port}"
+    rows = [row(KEY, shop, blog), row(OTHER_KEY, shop), row(DISABLED_KEY, shop, disabled_at="2026-01-02T03:04:05Z")]
+    with running(StaticSource(rows), *customers) as site:
+        yield site
+
+
+class Tab:
+    """A tab of the browser.
+
+    Attributes:
+        page: the page in it.
+        said: what the loader has written to the console.
+        thrown: the errors that no script has caught.
+        asked: the URLs of the requests for a grant that were answered.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.said: list[str] = []
+        self.thrown: list[str] = []
+        self.asked: list[str] = []
+        page.on("console", lambda message: self.said.append(message.text) if message.text[:10] == "gatekeeper" else None)
+        page.on("response", lambda response: self.asked.append(response.url) if response.url.endswith("/grant") else None)
+        page.on("pageerror", lambda error: self.thrown.append(str(error)))
+
+    def open(self, url: str, *, frames: int = 1) -> list[Frame]:
+        """Open a page, and return its frames once they have loaded."""
+        self.page.goto(url, wait_until="load")
+        self.page.evaluate(CALLS)
+        self.until(lambda: [each.url[:5] for each in self.page.main_frame.child_frames] == ["https"] * frames)
+        found = self.page.main_frame.child_frames
+        for frame in found:
+            frame.wait_for_load_state()
+        return found
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        for _ in range(500):
+            if holds():
+                return
+            self.page.wait_for_timeout(20)
+        pytest.fail("it has not come to hold within 10 s")
+
+    def call(self, way: str) -> Any:
+        """Make a request with the client of the page's first script tag."""
+        return self.page.evaluate("async (way) => by[way](await document.querySelector('script').gatekeeper)", way)
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A tab in which nothing is thrown, and no key is logged."""
+    context = browser.new_context(ignore_https_errors=True)
+    context.set_default_timeout(15_000)
+    tab = Tab(context.new_page())
+    yield tab
+    context.close()
+    assert tab.thrown == []
+    assert not any(KEY in text for text in tab.said)
+
+
+def call(frame: Frame, way: str = "get") -> Any:
+    """Make a request with the client of a frame."""
+    return frame.evaluate("(way) => by[way](gatekeeper)", way)
+
+
+def allowed(site: Site, via: str, *, key: str = KEY, host: str = SHOP) -> dict[str, str]:
+    """What the service knows of an allowed request."""
+    return {"key": key[-8:-4], "page": site.origin(host), "via": via}
+
+
+def refused(site: Site, host: str = EVIL) -> str:
+    """What the console of a foreign page says."""
+    return (
+        f"gatekeeper: {site.origin(host)} is not among the allowed domains of the widget key …{KEY[-8:]}. "
+        f"If the page is yours, add '{site.origin(host)}' to the key's allowed domains."
+    )
+
+
+# --- Pages
+
+
+@pytest.mark.parametrize("policy", ["strict-origin-when-cross-origin", "no-referrer"])
+def test_a_script_can_do_everything_on_an_allowed_page(tab: Tab, site: Site, policy: str) -> None:
+    tab.open(site.page(site.tag("script", agent="robin"), headers={"referrer-policy": policy}), frames=0)
+    for way in WAYS:
+        assert tab.call(way) == allowed(site, "origin"), way
+    given = "document.querySelector('script').gatekeeper.then((client) => [client.agent, Object.keys(client).sort()])"
+    assert tab.page.evaluate(given) == ["robin", ["agent", "destroy", "eventSource", "fetch", "webSocket"]]
+    assert tab.said == []
+
+
+@pytest.mark.parametrize("policy", ["strict-origin-when-cross-origin", "no-referrer"])
+def test_frames_can_do_everything_on_an_allowed_page(tab: Tab, site: Site, policy: str) -> None:
+    """The frame's own referrer policy tells the service the page, whatever the policy of the page."""
+    tags = site.tag(agent="robin", title="Chat") + site.static()
+    frames = tab.open(site.page(tags, headers={"referrer-policy": policy}), frames=2)
+    for frame in frames:
+        for way in WAYS:
+            assert call(frame, way) == allowed(site, "grant"), (frame.url, way)
+    assert tab.said == []
+    assert sorted("agent=robin" in frame.url for frame in frames) == [False, True]
+    attributes = "[...document.querySelectorAll('iframe')].map((each) => each.getAttributeNames().sort())"
+    assert tab.page.evaluate(attributes) == [["class", "referrerpolicy", "src", "title"]] * 2
+    assert sorted(tab.page.evaluate("[...document.querySelectorAll('iframe')].map((each) => each.title)")) == [
+        "Chat",
+        "Widget",
+    ]
+
+
+def test_a_foreign_page_is_told_once_why_its_script_is_refused(tab: Tab, site: Site) -> None:
+    tab.open(site.page(site.tag("script"), host=EVIL), frames=0)
+    assert [tab.call(way) for way in ("events", "socket")] == ["refused", "refused"]
+    assert [tab.call(way)["reason"] for way in ("get", "post")] == ["origin_not_allowed"] * 2
+    assert tab.said == [refused(site)]
+
+
+def test_a_foreign_page_is_told_once_why_its_frame_is_refused(tab: Tab, site: Site) -> None:
+    frames = tab.open(site.page(site.static() + site.static(), host=EVIL), frames=2)
+    for frame in frames:
+        assert frame.locator("code").inner_text() == "origin_not_allowed"
+    tab.until(lambda: tab.asked == [f"{site.widget}/grant"] * 2)
+    tab.until(lambda: tab.said != [])
+    tab.page.wait_for_timeout(50)
+    assert tab.said == [refused(site)]
+
+
+@pytest.mark.parametrize("way", ["events", "socket"])
+def test_the_console_says_why_a_stream_is_refused(tab: Tab, site: Site, way: str) -> None:
+    tab.open(site.page(site.tag("script", DISABLED_KEY)), frames=0)
+    assert tab.call(way) == "refused"
+    tab.until(lambda: tab.said != [])
+    disabled = f"The widget key …{DISABLED_KEY[-8:]} is disabled. Enable it again, or put another key on the page."
+    assert tab.said == [f"gatekeeper: {disabled}"]
+
+
+def test_the_loader_needs_three_sources_of_a_strict_policy(tab: Tab, site: Site) -> None:
+    """No style, no eval, no handler in markup: nothing is reported."""
+    secure = site.widget.replace("https:", "wss:")
+    policy = f"default-src 'none'; script-src {site.widget}; frame-src {site.widget}; connect-src {site.widget} {secure}"
+    violations: list[str] = []
+    tab.page.on("console", lambda message: violations.append(message.text) if "Content Security" in message.text else None)
+    tags = site.tag("script") + site.static()
+    (frame,) = tab.open(site.page(tags, headers={"content-security-policy": policy}))
+    for way in WAYS:
+        assert call(frame, way) == allowed(site, "grant"), way
+        assert tab.call(way) == allowed(site, "origin"), way
+    assert violations == []
+
+
+def test_two_widgets_work_on_one_page(tab: Tab, site: Site) -> None:
+    page = site.page(site.static() + site.static() + site.static(OTHER_KEY) + site.tag("script", OTHER_KEY))
+    frames = tab.open(page, frames=3)
+    keys = sorted(call(frame)["key"] for frame in frames)
+    assert keys == sorted([KEY[-8:-4], KEY[-8:-4], OTHER_KEY[-8:-4]])
+    said = tab.page.evaluate("async () => by.get(await document.querySelectorAll('script')[3].gatekeeper)")
+    assert said == allowed(site, "origin", key=OTHER_KEY)
+
+
+def test_the_frame_stands_where_its_tag_stands(tab: Tab, site: Site) -> None:
+    tab.open(site.page(f'<div id="here">{site.tag()}</div><p>after</p>'))
+    assert tab.page.evaluate("document.querySelector('#here > script + iframe.gatekeeper-widget') !== null")
+    page = site.page("<p>content</p>")
+    tab.open(page, frames=0)
+    tab.page.evaluate(
+        """([src, key]) => {
+            const script = document.createElement("script");
+            Object.assign(script.dataset, { clientKey: key, mode: "frame" });
+            script.src = src;
+            document.head.append(script);
+        }""",
+        [f"{site.widget}/gatekeeper/widget.js", KEY],
+    )
+    tab.page.wait_for_function("document.querySelector('body > p + iframe') !== null")
+
+
+def test_the_loader_waits_until_the_gate_is_ready(
+    tab: Tab, customers: tuple[int, dict[str, Response], Certificates], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.json"
+    with running(FileSource(rows), *customers) as site:
+        (frame,) = tab.open(site.page(site.tag("script") + site.static()))
+        assert frame.title() == "Not ready yet"
+        tab.page.evaluate("document.querySelector('script').gatekeeper.then((it) => { window.answer = by.post(it); })")
+        tab.until(lambda: len(tab.said) > 0)
+        write_rows(rows, row(KEY, site.origin()))
+        assert tab.page.evaluate("window.answer") == allowed(site, "origin")
+        tab.until(lambda: frame.title() == "widget")
+        frame.wait_for_function("window.by !== undefined")
+        assert call(frame) == allowed(site, "grant")
+        assert tab.said == ["gatekeeper: The list of widget keys has not been loaded yet. Try again in 2 s."]
+        tab.page.context.close()  # the server waits for the browser's connections
+
+
+# --- What is wrong, and the end
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ('<script src="WIDGET" data-client-key="KEY" data-mode="popup"></script>', 'mode is "popup": expected "script"'),
+        ('<script src="WIDGET" type="module"></script>', "load widget.js with a <script> tag that has no type"),
+        ('<script src="WIDGET" data-mode="frame" data-frame-path="https://[x"></script>', "Failed to construct 'URL'"),
+    ],
+)
+def test_a_wrong_tag_is_a_message_in_the_console(tab: Tab, site: Site, tag: str, said: str) -> None:
+    text = tag.replace("WIDGET", f"{site.widget}/gatekeeper/widget.js").replace("KEY", KEY)
+    tab.open(site.page(text), frames=0)
+    tab.until(lambda: tab.said != [])
+    (message,) = tab.said
+    assert said in message
+
+
+def test_a_tag_without_a_key_is_told_so(tab: Tab, site: Site) -> None:
+    tab.open(site.page(f'<script src="{site.widget}/gatekeeper/widget.js"></script>'), frames=0)
+    assert tab.call("get")["reason"] == "key_missing"
+    assert tab.said[0].startswith("gatekeeper: The request names no client key. Put data-client-key")
+
+
+def test_the_key_is_sent_to_its_own_service_only(tab: Tab, site: Site) -> None:
+    tab.open(site.page(site.tag("script")), frames=0)
+    for call_of in ("fetch", "eventSource", "webSocket"):
+        ask = f"document.querySelector('script').gatekeeper.then((client) => client.{call_of}('{site.origin()}/x'))"
+        said = tab.page.evaluate(f"{ask}.then(() => 'sent', (error) => error.message)")
+        assert said == f"{site.origin()} is not the widget's service, {site.widget}"
+
+
+def test_a_destroyed_frame_is_gone_and_hands_out_nothing(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.static()))
+    assert call(frame) == allowed(site, "grant")
+    tab.page.evaluate(
+        "document.querySelector('script').gatekeeper.then((widget) => { widget.destroy(); widget.destroy(); })"
+    )
+    assert tab.page.locator("iframe").count() == 0
+    assert tab.said == []
+
+
+def test_a_destroyed_client_closes_its_streams(tab: Tab, site: Site) -> None:
+    tab.open(site.page(site.tag("script")), frames=0)
+    ended = """async () => {
+        const client = await document.querySelector("script").gatekeeper;
+        const socket = await client.webSocket("/socket");
+        const events = await client.eventSource("/events");
+        await new Promise((resume) => { socket.onmessage = resume; });
+        const closed = new Promise((resume) => { socket.onclose = (event) => resume(event.wasClean); });
+        client.destroy();
+        const late = await client.webSocket("/socket");
+        const asked = await client.fetch("/chat").then(() => "answered", (error) => error.name);
+        return [await closed, events.readyState, late.readyState > 1, asked];
+    }"""
+    assert tab.page.evaluate(ended) == [True, 2, True, "AbortError"]
+    assert tab.said == []
+
+
+def test_a_module_mounts_the_same(tab: Tab, site: Site) -> None:
+    tab.open(site.page('<main id="main"></main>'), frames=0)
+    mount = """async ([url, key]) => {
+        const { mount } = await import(url);
+        const client = mount({ key });
+        const widget = mount({ key, mode: "frame", target: document.querySelector("main") });
+        const answer = await by.get(client);
+        const held = document.querySelector("main > iframe") === widget.frame;
+        widget.destroy();
+        return [answer, held, document.querySelector("iframe")];
+    }"""
+    answer = tab.page.evaluate(mount, [f"{site.widget}/gatekeeper/widget.mjs", KEY])
+    assert answer == [allowed(site, "origin"), True, None]
+
+
+# --- Messages
+
+
+def test_the_page_answers_its_own_frame_only(tab: Tab, site: Site) -> None:
+    foreign, sibling = site.page("foreign", host=EVIL), f"{site.widget}/open"
+    frames = tab.open(
+        site.page(f'{site.static()}<iframe src="{foreign}"></iframe><iframe src="{sibling}"></iframe>'), frames=3
+    )
+    by_url = {frame.url.partition("?")[0]: frame for frame in frames}
+    own = by_url[f"{site.widget}/static"]
+    assert call(own) == allowed(site, "grant")
+    tab.asked.clear()
+    ask = "parent.postMessage({ type: 'gatekeeper.grant_expired' }, '*')"
+    for sender in (by_url[foreign], by_url[sibling], tab.page.main_frame):
+        sender.evaluate(ask)
+    own.evaluate("parent.postMessage({ type: 'another' }, '*')")
+    own.evaluate("parent.postMessage(null, '*')")
+    tab.page.wait_for_function("window.messages === 5")
+    assert tab.page.evaluate("fetch(location.href).then((answer) => answer.ok)")
+    assert tab.asked == []
+    own.evaluate(ask)
+    tab.until(lambda: tab.asked == [f"{site.widget}/grant"])
+    own.goto(foreign)
+    tab.until(lambda: len(tab.asked) == 2)
+    own.evaluate(ask)
+    tab.page.wait_for_function("window.messages === 7")
+    assert tab.page.evaluate("fetch(location.href).then((answer) => answer.ok)")
+    assert len(tab.asked) == 2
+
+
+def grant_for(tab: Tab, site: Site, *, key: str = KEY, host: str = SHOP) -> str:
+    """The grant that a page gets."""
+    tab.open(site.page("", host=host), frames=0)
+    ask = "([url, key]) => fetch(url, { headers: { 'data-client-key': key } }).then((answer) => answer.json())"
+    grant: str = tab.page.evaluate(ask, [f"{site.widget}/grant", key])["grant"]
+    return grant
+
+
+def hand(tab: Tab, grant: Any, sender: Frame | None = None) -> None:
+    """Post a grant to the widget's frame, from the page or from a frame beside it."""
+    index = tab.page.evaluate("[...document.querySelectorAll('iframe')].findIndex((each) => each.title === 'Widget')")
+    to, sender = ("frames", tab.page.main_frame) if sender is None else ("parent.frames", sender)
+    frame = next(each for each in tab.page.frames if "client_key" in each.url)
+    before = frame.evaluate("window.messages")
+    sender.evaluate(f"(grant) => {to}[{index}].postMessage({{ type: 'gatekeeper.grant', grant }}, '*')", grant)
+    frame.wait_for_function(f"window.messages > {before}")
+
+
+def test_a_handed_grant_does_not_replace_a_templated_one(tab: Tab, site: Site) -> None:
+    grant = grant_for(tab, site, key=OTHER_KEY)
+    (frame,) = tab.open(site.page(site.tag()))
+    hand(tab, grant)
+    assert call(frame) == allowed(site, "grant", key=KEY)
+
+
+def test_a_frame_takes_a_grant_of_its_page_from_its_page_only(tab: Tab, site: Site) -> None:
+    grant, other = grant_for(tab, site), grant_for(tab, site, host=BLOG)
+    beside = site.page("beside")
+    frames = tab.open(site.page(site.tag(frame_path="/static") + f'<iframe src="{beside}"></iframe>'), frames=2)
+    frame, sibling = sorted(frames, key=lambda each: each.url == beside)
+    for wrong in (other, "e30.x", "", "nonsense", {"a": 1}, None):
+        hand(tab, wrong)
+    hand(tab, grant, sibling)
+    assert frame.evaluate(HAS_GRANT) is False
+    hand(tab, grant)
+    assert frame.evaluate(HAS_GRANT) is True
+
+
+@pytest.mark.parametrize(("outer", "taken"), [(SHOP, True), (BLOG, False), (EVIL, False)])
+def test_a_frame_takes_no_grant_below_another_page(tab: Tab, site: Site, outer: str, *, taken: bool) -> None:
+    """The document is on a host that sends no frame-ancestors."""
+    inner = site.page(site.static(frame_path="/open"))
+    (middle,) = tab.open(site.page(f'<iframe src="{inner}"></iframe>', host=outer))
+    middle.wait_for_function("frames.length === 1")
+    tab.until(lambda: any("/open" in each.url for each in middle.child_frames))
+    (frame,) = middle.child_frames
+    frame.wait_for_function("window.messages > 0")
+    assert frame.evaluate(HAS_GRANT) is taken
+
+
+# --- Renewal
+
+
+def test_an_answer_renews_a_grant(tab: Tab, site: Site) -> None:
+    frames = tab.open(site.page(site.tag() + site.static()), frames=2)
+    for frame in frames:
+        assert call(frame) == allowed(site, "grant")
+    site.served.clear()
+    for _ in range(3):
+        site.clock.now += 500
+        for frame in frames:
+            assert call(frame) == allowed(site, "grant")
+    assert site.served == ["/chat"] * 6
+
+
+def test_a_frame_asks_the_page_for_a_grant_when_its_own_has_ended(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.static()))
+    assert call(frame) == allowed(site, "grant")
+    site.served.clear()
+    for way in ("get", "post"):
+        site.clock.now += 1000
+        assert call(frame, way) == allowed(site, "grant")
+    assert site.served == ["/chat"] * 2
+
+
+def test_a_stream_that_a_grant_no_longer_opens_gets_a_new_one(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.static()))
+    assert call(frame) == allowed(site, "grant")
+    for way in ("events", "socket"):
+        tab.asked.clear()
+        site.clock.now += 1000
+        assert call(frame, way) == "refused"
+        tab.until(lambda: tab.asked == [f"{site.widget}/grant"])
+        frame.wait_for_function(f"by.{way}(gatekeeper).then((said) => said.via === 'grant')")
+
+
+def test_a_templated_frame_is_reloaded_when_its_grant_has_ended(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.tag()))
+    site.clock.now += 1000
+    with tab.page.expect_event("framenavigated"):
+        frame.evaluate("void by.get(gatekeeper)")
+    frame.wait_for_load_state()
+    frame.wait_for_function("window.by !== undefined")
+    assert call(frame) == {**allowed(site, "grant"), "page": None}, "a reload sends the frame's own Referer"
+
+
+def test_a_frame_whose_new_document_has_ended_too_is_not_reloaded_again(tab: Tab, site: Site) -> None:
+    grant = grant_for(tab, site)
+    site.clock.now += 1000
+    (frame,) = tab.open(site.page(site.tag(frame_path="/ended", agent=grant)))
+    site.served.clear()
+    with tab.page.expect_event("framenavigated"):
+        frame.evaluate("void by.get(gatekeeper)")
+    frame.wait_for_load_state()
+    frame.wait_for_function("window.by !== undefined")
+    for _ in range(2):
+        assert call(frame)["reason"] == "grant_expired"
+    assert site.served == ["/ended"]
