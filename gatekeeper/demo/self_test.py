@@ -51,9 +51,10 @@ class _Checks:
             _require(f'data-client-key="{self.key}"' in body, f"no script tag at {url}")
 
     async def script(self) -> None:
-        """The widget's script is served without a key."""
-        response = await self.http.get(f"{self.demo.widget_url}/widget.js")
-        _require(response.status_code == httpx.codes.OK, f"{response.status_code}")
+        """The widget's script and the loader are served without a key."""
+        for path in ("/widget.js", "/gatekeeper/widget.mjs"):
+            response = await self.http.get(self.demo.widget_url + path)
+            _require(response.status_code == httpx.codes.OK, f"{response.status_code} at {path}")
 
     async def allowed(self) -> None:
         """An allowed page gets its config, its pinned agent and CORS headers."""

@@ -20,7 +20,7 @@ GREETING = "Hi! I know every tent and lamp in the shop. What are you looking for
 
 
 def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> GatekeeperMiddleware:
-    """Make the guarded service. Only the widget's own script needs no key.
+    """Make the guarded service. Only scripts need no key.
 
     Args:
         gate: the gate, which runs as long as the service.
@@ -35,7 +35,7 @@ def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> Gatekeep
         ],
         lifespan=gate.lifespan,
     )
-    return GatekeeperMiddleware(app, gatekeeper=gate, exempt=("/widget.js",), cors=cors)
+    return GatekeeperMiddleware(app, gatekeeper=gate, exempt=("/widget.js",), loader_path="/gatekeeper", cors=cors)
 
 
 async def _script(_request: Request) -> Response:

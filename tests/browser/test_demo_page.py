@@ -42,6 +42,12 @@ def test_the_page_on_another_host_shows_the_reason_and_the_entry_to_add(page: Pa
     expect(page.locator(f"{HOST} .refusal-reason")).to_contain_text("origin_not_allowed")
 
 
+def test_the_console_of_the_page_on_another_host_says_why(page: Page, running: DemoInThread) -> None:
+    with page.expect_console_message(lambda message: message.text.startswith("gatekeeper: ")) as said:
+        page.goto(running.demo.refused_url)
+    assert said.value.text.startswith(f"gatekeeper: {running.demo.refused_url} is not among the allowed domains")
+
+
 def test_an_open_page_sees_its_key_disabled_and_enabled_again_at_the_hub(page: Page, running: DemoInThread) -> None:
     page.goto(running.demo.allowed_url)
     shows(page, "ready")

@@ -1,7 +1,8 @@
 /* The widget that a customer embeds:  <script src="https://widgets.example/widget.js" data-client-key="pk_live_…" defer></script>
  *
- * It polls its own service for its config every two seconds. It shows the chat (ready), the reason for a refusal (refused), or that
- * no answer came (unreachable). A refusal hides the chat but keeps it, so that nothing the visitor typed is lost.
+ * It polls its own service for its config every two seconds, with the client of gatekeeper's loader, which sends the key. It
+ * shows the chat (ready), the reason for a refusal (refused), or that no answer came (unreachable). A refusal hides the chat but
+ * keeps it, so that nothing the visitor typed is lost.
  * Text from the server enters the page only as textContent. */
 (() => {
   "use strict";
@@ -10,9 +11,9 @@
   if (!script || document.getElementById("gatekeeper-widget")) return;
   const key = script.dataset.clientKey ?? "";
   const origin = new URL(script.src).origin;
-  const query = new URLSearchParams({ client_key: key });
+  let client = null;   // of the loader
   const POLL_MS = 2000;
-  const TIMEOUT_MS = 10000;
+  const TIMEOUT_MS = 30000;   // the loader repeats a request while the gate is not ready
 
   // --- elements ------------------------------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@
 
   async function ask(path, options = {}) {
     try {
-      const response = await fetch(origin + path, { mode: "cors", credentials: "omit", cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+      const response = await client.fetch(path, { credentials: "omit", cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
       return { ok: response.ok, status: response.status, body: await response.json().catch(() => null) };
     } catch {
       return { ok: false, status: 0, body: null };   // a network error, or an answer that CORS hides from this page
@@ -116,7 +117,7 @@
 
   async function poll() {
     const asked = turn;
-    const answer = await ask(`/api/v1/widget/config?${query}`);
+    const answer = await ask("/api/v1/widget/config");
     if (asked === turn) {
       if (answer.ok && answer.body) showReady(answer.body);
       else showFailure(answer);
@@ -142,7 +143,7 @@
     scroller.append(typing);
     scroller.scrollTop = scroller.scrollHeight;
     const answer = await ask("/api/v1/widget/chat", {
-      method: "POST", headers: { "content-type": "application/json", "data-client-key": key }, body: JSON.stringify({ message: text }) });
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ message: text }) });
     typing.remove();
     send.disabled = false;
     if (answer.ok && answer.body) return say("theirs", String(answer.body.reply ?? ""));
@@ -154,9 +155,11 @@
   let socket = null;
   const setLive = (on) => { live.dataset.live = on ? "on" : "off"; put(liveText, on ? "live" : "offline"); };
 
-  function connect() {
+  async function connect() {
     if (socket) return;
-    const opened = socket = new WebSocket(`${origin.replace(/^http/, "ws")}/api/v1/widget/live?${query}`);
+    const opened = await client.webSocket("/api/v1/widget/live");
+    if (socket || host.dataset.state !== "ready") return opened.close();   // another was faster, or a refusal came
+    socket = opened;
     opened.onopen = () => opened.send("ping");
     opened.onmessage = () => { if (socket === opened) setLive(true); };
     opened.onclose = () => { if (socket === opened) disconnect(); };   // the next successful poll reconnects
@@ -225,7 +228,16 @@
   fold.addEventListener("click", () => fold.setAttribute("aria-expanded", String(!chat.classList.toggle("folded"))));
   form.addEventListener("submit", sendMessage);
 
-  const start = () => { document.body.append(host); poll(); };
+  async function start() {
+    document.body.append(host);
+    try {
+      const { mount } = await import(`${origin}/gatekeeper/widget.mjs`);
+      client = mount({ key });
+    } catch {
+      return showFailure({ status: 0 });
+    }
+    poll();
+  }
   if (document.body) start();
   else document.addEventListener("DOMContentLoaded", start, { once: true });
 })();
