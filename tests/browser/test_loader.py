@@ -21,7 +21,7 @@ from tests.support.client_keys import DISABLED_KEY, KEY, OTHER_KEY
 
 pytestmark = pytest.mark.browser
 
-SHOP, BLOG, EVIL = "shop.acme.test", "blog.acme.test", "evil.test"
+SHOP, BLOG, EVIL, FRAMES = "shop.acme.test", "blog.acme.test", "evil.test", "frames.test"
 # What the scripts of a page and of a frame do with what the loader gives them.
 CALLS = """
 window.by = {
@@ -166,6 +166,7 @@ def running(source: Any, port: int, pages: dict[str, Response], tls: Certificate
         gate,
         frames=("/embed", "/static"),
         grant_path="/grant",
+        own_origins=(f"https://{FRAMES}:{port}",),
         exempt=("/open", "/ended"),
         loader_path="/gatekeeper",
     )
@@ -182,7 +183,7 @@ def customers() -> Iterator[tuple[int, dict[str, Response], Certificates]]:
         return pages.get(request.url.path) or HTMLResponse("", status_code=404)
 
     app = Starlette(routes=[Route("/{path:path}", page)])
-    with serving(app, tls=certificates.of(SHOP, BLOG, EVIL)) as served:
+    with serving(app, tls=certificates.of(SHOP, BLOG, EVIL, FRAMES)) as served:
         yield served.port, pages, certificates
 
 
@@ -345,6 +346,16 @@ def test_two_widgets_work_on_one_page(tab: Tab, site: Site) -> None:
     assert keys == sorted([KEY[-8:-4], KEY[-8:-4], OTHER_KEY[-8:-4]])
     said = tab.page.evaluate("async () => by.get(await document.querySelectorAll('script')[3].gatekeeper)")
     assert said == allowed(site, "origin", key=OTHER_KEY)
+
+
+def test_a_frame_on_another_host_can_do_everything(tab: Tab, site: Site) -> None:
+    scripts = f'<script src="{site.widget}/gatekeeper/frame.js"></script><script>{CALLS}</script>'
+    document = site.page(scripts, host=FRAMES)
+    (frame,) = tab.open(site.page(site.static(frame_path=document)))
+    for _ in range(3):
+        for way in WAYS:
+            assert call(frame, way) == allowed(site, "grant"), way
+        site.clock.now += 500
 
 
 def test_the_frame_stands_where_its_tag_stands(tab: Tab, site: Site) -> None:
