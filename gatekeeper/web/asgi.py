@@ -367,8 +367,6 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
     return decision
 
 
-
-
 def _is_html(name: bytes, value: bytes) -> bool:
     return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
 
