@@ -164,9 +164,13 @@ class Calls:
         return None if gone else self._read_row(response)
 
     def _read_nothing(self, response: httpx.Response) -> None:
-        if response.content:
+        if not response.content:
+            return
+        try:
+            msgspec.json.decode(response.content)  # hubs may confirm a report with some JSON; a login page is HTML
+        except msgspec.DecodeError as error:
             said = self.refusals.quoted(response.content.decode("utf-8", "replace"))
-            raise self.refusals.unexpected(response, "an empty answer", said)
+            raise self.refusals.unexpected(response, "an empty answer or JSON", said) from error
 
     def _read_events(self, response: httpx.Response) -> KeyEvents:
         return self._decode(response, KeyEvents, "a list of events")
