@@ -1,5 +1,6 @@
 """The demo's self-test: checks everything that it shows, over real sockets."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -116,6 +117,28 @@ class _Checks:
             body = (error.response.body or b"").decode()
             _require('"origin_not_allowed"' in body, f"{error.response.status_code} {body}")
 
+    async def frame(self) -> None:
+        """A frame on an allowed page gets a grant, and can chat with it."""
+        response = await self.frame_document(self.demo.allowed_url)
+        _require(response.status_code == httpx.codes.OK, response.text)
+        _require("frame-ancestors" in response.headers["content-security-policy"], str(response.headers))
+        for origin, expected in ((self.demo.widget_url, "allowed"), (self.demo.refused_url, "grant_foreign")):
+            headers = {"origin": origin, "data-client-grant": _grant_in(response)}
+            answer = await self.http.post(
+                f"{self.demo.widget_url}/api/v1/widget/chat", json={"message": "hi"}, headers=headers
+            )
+            _require(_reason(answer) == expected, f"{answer.text} for {origin}")
+
+    async def frame_refused(self) -> None:
+        """A frame on another page shows why it is refused."""
+        response = await self.frame_document(self.demo.refused_url)
+        _require(response.headers["content-type"].startswith("text/html"), str(response.headers))
+        _require("origin_not_allowed" in response.text, response.text)
+
+    async def frame_document(self, page: str) -> httpx.Response:
+        headers = {"referer": f"{page}/", "sec-fetch-dest": "iframe"}
+        return await self.http.get(f"{self.demo.widget_url}/embed", params={"client_key": self.key}, headers=headers)
+
     async def disabled(self) -> None:
         """A key that was disabled at the hub is refused."""
         await self.demo.hub.widget_keys.update(self.demo.key.id, disabled=True)
@@ -181,6 +204,8 @@ async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
             checks.chat,
             checks.websocket_allowed,
             checks.websocket_refused,
+            checks.frame,
+            checks.frame_refused,
             checks.disabled,
             checks.enabled_again,
             checks.newly_allowed,
@@ -205,6 +230,11 @@ async def _outcome(check: Callable[[], Awaitable[None]]) -> str | None:
 def _reason(response: httpx.Response) -> str:
     """The reason of a refusal, or "allowed"."""
     return "allowed" if response.is_success else str(response.json().get("reason"))
+
+
+def _grant_in(document: httpx.Response) -> str:
+    found = re.search(r'data-grant="([^"]+)"', document.text)
+    return "" if found is None else found[1]
 
 
 def _require(condition: bool, seen: str) -> None:  # noqa: FBT001 - reads as assert does

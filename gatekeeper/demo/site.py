@@ -1,4 +1,4 @@
-"""The customer's site, which embeds the widget with one script tag."""
+"""The customer's site, which embeds the widget with one tag."""
 
 from html import escape
 from importlib.resources import files
@@ -20,17 +20,24 @@ def customer_site(*, widget_url: str, client_key: str, allowed_url: str, refused
         allowed_url: the page on a host that the key's allowlist has.
         refused_url: the same page on a host that the allowlist lacks.
     """
-    page = files("gatekeeper.demo").joinpath("assets/page.html").read_text(encoding="utf-8")
-    places = {
-        "widget_url": widget_url,
-        "client_key": client_key,
-        "allowed_url": allowed_url,
-        "refused_url": refused_url,
+    template = files("gatekeeper.demo").joinpath("assets/page.html").read_text(encoding="utf-8")
+    key = f'data-client-key="{escape(client_key)}"'
+    tags = {
+        "": f'<script src="{escape(widget_url)}/widget.js" {key} defer></script>',
+        "?mode=frame": f'<script src="{escape(widget_url)}/gatekeeper/widget.js" {key} data-mode="frame" defer></script>',
     }
-    for place, value in places.items():
-        page = page.replace(f"{{{{{place}}}}}", escape(value))
 
-    async def home(_request: Request) -> HTMLResponse:
-        return HTMLResponse(page)
+    def page(query: str) -> str:
+        tag = tags[query]
+        urls = {"allowed_url": f"{allowed_url}/{query}", "refused_url": f"{refused_url}/{query}"}
+        written = template.replace("{{tag}}", tag).replace("{{shown_tag}}", escape(tag))
+        for place, url in urls.items():
+            written = written.replace(f"{{{{{place}}}}}", escape(url))
+        return written
+
+    pages = {query: page(query) for query in tags}
+
+    async def home(request: Request) -> HTMLResponse:
+        return HTMLResponse(pages["?mode=frame" if request.query_params.get("mode") == "frame" else ""])
 
     return Starlette(routes=[Route("/", home)])

@@ -1,10 +1,11 @@
 """The widget service, guarded by a gate."""
 
+from html import escape
 from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -20,7 +21,9 @@ GREETING = "Hi! I know every tent and lamp in the shop. What are you looking for
 
 
 def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> GatekeeperMiddleware:
-    """Make the guarded service. Only scripts need no key.
+    """Make the guarded service, for a script and for a frame.
+
+    Only scripts need no key.
 
     Args:
         gate: the gate, which runs as long as the service.
@@ -29,18 +32,26 @@ def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> Gatekeep
     app = Starlette(
         routes=[
             Route("/widget.js", _script),
+            Route("/embed", _frame),
             Route("/api/v1/widget/config", _config),
             Route("/api/v1/widget/chat", _chat, methods=["POST"]),
             WebSocketRoute("/api/v1/widget/live", _live),
         ],
         lifespan=gate.lifespan,
     )
-    return GatekeeperMiddleware(app, gatekeeper=gate, exempt=("/widget.js",), loader_path="/gatekeeper", cors=cors)
+    return GatekeeperMiddleware(
+        app, gatekeeper=gate, exempt=("/widget.js",), frames=("/embed",), loader_path="/gatekeeper", cors=cors
+    )
 
 
 async def _script(_request: Request) -> Response:
     script = files("gatekeeper.demo").joinpath("assets/widget.js").read_bytes()
     return Response(script, media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+
+async def _frame(request: Request) -> HTMLResponse:
+    document = files("gatekeeper.demo").joinpath("assets/frame.html").read_text(encoding="utf-8")
+    return HTMLResponse(document.replace("{{grant}}", escape(decision_from(request).grant or "")))
 
 
 async def _config(request: Request) -> JSONResponse:

@@ -88,3 +88,39 @@ def test_a_page_without_a_key_in_its_script_tag_says_so(page: Page, running: Dem
     page.goto(f"{running.demo.allowed_url}/a-page-without-a-widget")
     page.add_script_tag(url=f"{running.demo.widget_url}/widget.js")
     shows(page, "refused", "key_missing")
+
+
+# In a frame
+
+
+def test_the_switch_puts_the_widget_into_a_frame(page: Page, running: DemoInThread) -> None:
+    page.goto(running.demo.allowed_url)
+    shows(page, "ready")
+    page.get_by_role("link", name="Frame").click()
+    expect(page.locator(HOST)).to_have_count(0)
+    frame = page.frame_locator("iframe.gatekeeper-widget")
+    expect(frame.locator(HOST)).to_have_attribute("data-state", "ready", timeout=15_000)
+    expect(frame.locator(f"{HOST} .live")).to_have_attribute("data-live", "on")
+    frame.locator(f"{HOST} .input").fill("a lamp for two")
+    frame.locator(f"{HOST} .send").click()
+    expect(frame.locator(f"{HOST} .messages .theirs").last).to_contain_text("a lamp for two")
+    page.get_by_role("link", name="Script").click()
+    shows(page, "ready")
+
+
+def test_the_frame_on_another_host_says_why_it_is_refused(page: Page, running: DemoInThread) -> None:
+    page.goto(f"{running.demo.allowed_url}/?mode=frame")
+    page.get_by_role("link", name="A copy on another host").click()
+    frame = page.frame_locator("iframe.gatekeeper-widget")
+    expect(frame.locator("code")).to_have_text("origin_not_allowed")
+    expect(frame.locator("body")).to_contain_text("add '127.0.0.1:*' to the key's allowed domains")
+
+
+def test_an_open_frame_sees_its_key_disabled_and_enabled_again(page: Page, running: DemoInThread) -> None:
+    page.goto(f"{running.demo.allowed_url}/?mode=frame")
+    host = page.frame_locator("iframe.gatekeeper-widget").locator(HOST)
+    expect(host).to_have_attribute("data-state", "ready", timeout=15_000)
+    running.update(disabled=True)
+    expect(host).to_have_attribute("data-reason", "key_disabled", timeout=15_000)
+    running.update(disabled=False)
+    expect(host).to_have_attribute("data-state", "ready", timeout=15_000)

@@ -1,7 +1,7 @@
 /* The widget that a customer embeds:  <script src="https://widgets.example/widget.js" data-client-key="pk_live_…" defer></script>
  *
- * It polls its own service for its config every two seconds, with the client of gatekeeper's loader, which sends the key. It
- * shows the chat (ready), the reason for a refusal (refused), or that no answer came (unreachable). A refusal hides the chat but
+ * It polls its own service for its config every two seconds, with the client of gatekeeper's loader, which sends the key, or in
+ * a frame (data-mode="frame") the grant. It shows the chat (ready), the reason for a refusal (refused), or that no answer came (unreachable). A refusal hides the chat but
  * keeps it, so that nothing the visitor typed is lost.
  * Text from the server enters the page only as textContent. */
 (() => {
@@ -231,8 +231,7 @@
   async function start() {
     document.body.append(host);
     try {
-      const { mount } = await import(`${origin}/gatekeeper/widget.mjs`);
-      client = mount({ key });
+      client = script.dataset.mode === "frame" ? window.gatekeeper : (await import(`${origin}/gatekeeper/widget.mjs`)).mount({ key });
     } catch {
       return showFailure({ status: 0 });
     }
