@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -119,14 +119,6 @@ def site() -> Iterator[Site]:
         guarded = GatekeeperMiddleware(widget_app(served), Gatekeeper(StaticSource([row])))
         with serving(guarded, tls=tls, ws="wsproto") as widget:
             yield Site(f"https://widget.test:{widget.port}", shop.port, other.port, served)
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(ignore_https_errors=True)
-    context.set_default_timeout(15_000)
-    yield context
-    context.close()
 
 
 class Tab:
