@@ -81,11 +81,11 @@ def _tell(differences: "Differences") -> None:
     if keys:
         warn(f"{several(len(keys), 'key')} disabled or deleted since the backup will be allowed again:")
         of_keys = [(plain(key.id), mask(key.last8), plain(key.account), plain(key.name)) for key in keys]
-        print_columns([("ID", "KEY", "ACCOUNT", "NAME"), *of_keys], foldable={3: LEAST_NAME})
+        print_columns([("ID", "KEY", "ACCOUNT", "NAME"), *of_keys], foldable={3: LEAST_NAME}, stderr=True)
     if tokens:
         warn(f"{several(len(tokens), 'token')} revoked since the backup will be accepted again:")
         of_tokens = [(plain(token.id), plain(token.account), plain(token.name)) for token in tokens]
-        print_columns([("ID", "ACCOUNT", "NAME"), *of_tokens], foldable={2: LEAST_NAME})
+        print_columns([("ID", "ACCOUNT", "NAME"), *of_tokens], foldable={2: LEAST_NAME}, stderr=True)
     if differences.lost_keys or differences.lost_tokens:
         lost = f"{several(differences.lost_keys, 'key')} and {several(differences.lost_tokens, 'token')}"
         warn(f"{lost} made since the backup will be unknown")

@@ -76,16 +76,23 @@ def shown_once(lost: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def print_columns(rows: Sequence[Sequence[str]], *, foldable: Mapping[int, int], fold: bool = True) -> None:
+def print_columns(
+    rows: Sequence[Sequence[str]], *, foldable: Mapping[int, int], fold: bool = True, stderr: bool = False
+) -> None:
     """Print rows of cells in columns that fit a terminal.
 
     Args:
         rows: the cells of each row, the titles first, as for `align`.
         foldable: the columns that may be folded, with their least widths, as for `align`.
         fold: whether to fold on a terminal. In a file or a pipe, nothing is folded.
+        stderr: whether to print to standard error, as part of a question.
     """
-    width = console().width if fold and console().is_terminal else None
-    print_text("\n".join(align(rows, width=width, foldable=foldable)))
+    terminal = console(stderr=stderr)
+    text = "\n".join(align(rows, width=terminal.width if fold and terminal.is_terminal else None, foldable=foldable))
+    if stderr:
+        terminal.print(text, markup=False)
+    else:
+        print_text(text)
 
 
 def ask(question: str, *, yes: bool) -> None:

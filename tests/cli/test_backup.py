@@ -56,14 +56,14 @@ def test_a_restore_lists_the_revocations_that_it_undoes_and_asks(database: Path)
     assert (refused.code, "nothing was changed" in refused.err) == (1, True)
     assert "1 key disabled or deleted since the backup will be allowed again" in refused.err
     assert "1 token revoked since the backup will be accepted again" in refused.err
-    assert "[Shop]" in refused.out
+    assert "[Shop]" in refused.err
     assert token_ids(database) == []
     done = run(database, "restore", backup, answer="y\n")
     assert done.code == 0, done.err
     (aside,) = database.parent.glob("hub.db.replaced-*")
     assert f"{database} is restored; {aside} has what it replaced" in done.out
     (token,) = token_ids(database)
-    assert token in refused.out
+    assert token in refused.err
 
 
 def test_a_restore_needs_an_answer_or_yes(database: Path) -> None:

@@ -32,13 +32,13 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
-def killed_backup(database: Path, backup: Path) -> int:
-    """Kill a backup once it has begun to copy, and return its exit code."""
+def kill_a_backup(database: Path, backup: Path) -> None:
+    """Kill a backup once it has begun to copy. It may end before."""
     process = subprocess.Popen([sys.executable, "-c", BACK_UP, str(database), str(backup)])
     while process.poll() is None and not list(backup.parent.glob(f".{backup.name}.*/{backup.name}")):
         pass
     process.kill()
-    return process.wait(10)
+    assert process.wait(10) in {-signal.SIGKILL, 0}
 
 
 def key_ids(backup: Path) -> set[str]:
@@ -165,8 +165,8 @@ async def test_a_killed_backup_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     async with running_hub(database) as running:
         await running.client("acme")
         await fill(running, "acme", 5_000)
-    assert killed_backup(database, backup) == -signal.SIGKILL
-    assert not backup.exists()
-    back_up(database, backup)
+    kill_a_backup(database, backup)
+    if not backup.exists():
+        back_up(database, backup)
     with closing(sqlite3.connect(backup)) as connection:
         assert connection.execute("SELECT count(*) FROM widget_keys").fetchone() == (5_000,)
