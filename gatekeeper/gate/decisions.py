@@ -130,8 +130,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
                 service's own host would allow every page that embeds the widget's frame.
         """
         detail = self.detail
-        if from_own_frame and self.reason in _ADVISE_AN_ENTRY:
-            detail = _OWN_FRAME.format(origin=self.origin)
+        if from_own_frame and self.reason in _FROM_OWN_FRAME:
+            detail = _FROM_OWN_FRAME[self.reason].format(origin=self.origin)
         return msgspec.json.encode(
             {
                 "type": f"urn:gatekeeper:{self.reason}",
@@ -264,10 +264,17 @@ _TEXTS = {
     ),
 }
 
-# The reasons whose detail names the entry that would allow the page.
-_ADVISE_AN_ENTRY = frozenset({Reason.ALLOWLIST_EMPTY, Reason.ORIGIN_NOT_ALLOWED})
-_OWN_FRAME = (
+_NO_ENTRY = (
     "{origin} is the widget's own host: the request comes from the widget's own frame, and does not say which page embeds "
     "it. Do not allow this host, or every page could use the key. Send the frame's grant in place of the key: "
     'see "Frames" in the reference of gatekeeper.web.'
 )
+# Details for requests of the widget's own frame, in place of those that advise an entry or a script tag.
+_FROM_OWN_FRAME = {
+    Reason.ALLOWLIST_EMPTY: _NO_ENTRY,
+    Reason.ORIGIN_NOT_ALLOWED: _NO_ENTRY,
+    Reason.KEY_MISSING: (
+        "The request comes from the widget's own frame, {origin}, and has neither a grant nor a client key. Scripts of the "
+        "frame send its grant. Files that its document loads send none: the operator of the widget lists them in exempt."
+    ),
+}

@@ -142,6 +142,7 @@ class Gatekeeper:
         https_only: bool = False,
         account: str | None = None,
         key_prefix: str = "pk_live_",
+        grant_secrets: Sequence[str] | None = None,
     ) -> Self:
         """Make a gate for rows that never change, for tests and tools.
 
@@ -150,6 +151,7 @@ class Gatekeeper:
             https_only: as for the class.
             account: as for the class.
             key_prefix: as for the class.
+            grant_secrets: as for the class.
 
         Returns:
             The gate, which needs no start.
@@ -157,7 +159,8 @@ class Gatekeeper:
         Raises:
             ConfigError: with one sentence for each row that is not a widget key.
         """
-        return cls(StaticSource(rows, account=account), https_only=https_only, key_prefix=key_prefix)
+        source = StaticSource(rows, account=account)
+        return cls(source, https_only=https_only, key_prefix=key_prefix, grant_secrets=grant_secrets)
 
     def decide(
         self,

@@ -1,7 +1,6 @@
 """Granting: decides by grants, and gives new ones."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
@@ -55,13 +54,12 @@ class Granting:
         """
         key, origin, _, text = identity
         page = None if origin is None else read_page(origin, None)
-        now = self._wall_clock()
-        grants, grant = self.grants, None
-        if grants is not None and isinstance(text, bytes):
-            grant = grants.read(text, now)
-        ended = grants is not None and grant is not None and grants.has_ended(grant, now)
-        decision = self._decider.decide_grant(grant, key, page, ended=ended)
-        if grants is None or grant is None or not decision.allowed:
+        grants, now = self.grants, self._wall_clock()
+        grant = grants.read(text, now) if grants is not None and isinstance(text, bytes) else None
+        if grants is None or grant is None:
+            return Remembered(self._decider.decide_grant(None, key, page, ended=False))
+        decision = self._decider.decide_grant(grant, key, page, ended=grants.has_ended(grant, now))
+        if not decision.allowed:
             return Remembered(decision)
         renewed = grants.renewed(grant, now)
         until = grant.ends_at
@@ -92,8 +90,8 @@ class Granting:
         Returns:
             The decision. It has a grant if it allows the page and there is a secret.
         """
-        key: Any = decision.key
-        if self.grants is None or not decision.allowed:
+        key = decision.key
+        if self.grants is None or key is None or not decision.allowed:
             return decision
         known = self._index.get(key.last8, key.id)
         if known is None:  # another thread has removed it since
@@ -126,7 +124,7 @@ def grant_problems(secrets: object, lifetime: object) -> Iterator[str]:
     if secrets is not None:
         if isinstance(secrets, str | bytes) or not isinstance(secrets, Sequence) or not secrets:
             yield "grant_secrets is not a list of secrets: expected the newest first, such as ['…', '…']"
-        elif not all(isinstance(secret, str) and len(secret) >= SHORTEST_SECRET for secret in secrets):
+        elif not all(isinstance(secret, str) and len(secret) >= SHORTEST_SECRET and "…" not in secret for secret in secrets):
             yield (
                 f"grant_secrets has a secret that is no text of {SHORTEST_SECRET} characters or more: "
                 "expected the output of `openssl rand -hex 32`"

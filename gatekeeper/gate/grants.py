@@ -15,6 +15,7 @@ from gatekeeper.matching.allowlist import Allowlist
 __all__ = ("LONGEST_LIFE", "MAX_GRANT_LENGTH", "DerivedSecrets", "Grant", "Grants", "digest_holds")
 
 LONGEST_LIFE: Final = 43_200.0  # seconds, 12 hours: from then on a grant is not renewed
+FARTHEST_END: Final = 2 * LONGEST_LIFE  # seconds from now
 MAX_GRANT_LENGTH: Final = 2048  # bytes; one with a page and an id of 100 characters has about 400
 _SALT: Final = b"gatekeeper.grant"
 _DIGEST_SIZE: Final = 12  # bytes
@@ -105,7 +106,7 @@ class Grants:
             grant: the grant.
             now: seconds since 1970. One that ends over a day later comes from a clock that ran ahead, and does not count.
         """
-        return not 0 < grant.ends_at - now <= 2 * LONGEST_LIFE
+        return now >= grant.ends_at or grant.ends_at > now + FARTHEST_END
 
     def reread(self, text: bytes) -> Grant:
         """Read a grant that `read` accepted before.

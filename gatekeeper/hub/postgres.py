@@ -20,7 +20,7 @@ __all__ = ("SCHEMES", "PostgresServer")
 SCHEMES: Final = ("postgresql://", "postgres://")  # libpq accepts both (PostgreSQL documentation, section 34.1.1.2).
 
 STATEMENT_DEADLINE: Final = 5.0  # Seconds; with 5 s for a new connection, a client with a timeout of 10 s gets the 503.
-POOL_TIMEOUT: Final = 5.0  # Seconds; the same holds for a wait for a connection.
+POOL_TIMEOUT: Final = 8.0  # Seconds; busy writers take turns, and such a client still gets the 503.
 MIGRATION_DEADLINE: Final = 60.0  # Seconds for one statement of a migration, which may build an index over all keys.
 
 # Seconds for connecting, and milliseconds until the server acknowledges sent data. Without them, a server whose packets are

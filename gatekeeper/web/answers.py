@@ -97,7 +97,9 @@ def document(decision: Decision, vary: Header) -> Answer:
         (b"x-content-type-options", b"nosniff"),
     ]
     if decision.retry_after is not None:
-        answered.append((b"retry-after", str(decision.retry_after).encode("ascii")))
+        seconds = str(decision.retry_after).encode("ascii")
+        # Browsers repeat a document by Refresh only (HTML standard, section 4.2.5.3).
+        answered += [(b"retry-after", seconds), (b"refresh", seconds)]
     return Answer(decision.status, answered, body)
 
 

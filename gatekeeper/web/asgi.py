@@ -71,12 +71,11 @@ class GatekeeperMiddleware:
         loader_path: str | None = None,
     ) -> None:
         cors = CorsPolicy() if cors is None else cors
+        names = key_header, key_query
         problems = (
             *_problems(gatekeeper, key_header, key_query, cors, exempt),
-            *frame_problems(frames, grant_path, own_origins, exempt, has_secrets=_has_secrets(gatekeeper)),
-            *loader_problems(
-                loader_path, (key_header, key_query), exempt=exempt, frames=frames, grant_path=[grant_path or "/"]
-            ),
+            *frame_problems(frames, grant_path, own_origins, exempt, key_names=names, has_secrets=_has_secrets(gatekeeper)),
+            *loader_problems(loader_path, names, exempt=exempt, frames=frames, grant_path=[grant_path or "/"]),
         )
         if problems:
             raise ConfigError(problems)
@@ -86,15 +85,15 @@ class GatekeeperMiddleware:
         self._clock = gatekeeper.clock
         self._key_header = key_header.lower().encode("ascii")
         self._key_query = key_query.encode("ascii")
-        takes_grants = bool(frames or grant_path or own_origins)
-        self._cors = CorsHeaders(cors, key_header.lower(), varies_by=VARIES_BY if takes_grants else ())
+        self._frames = None
+        if frames or grant_path or own_origins or frame_ancestors:
+            self._frames = Frames(frames, grant_path, own_origins, cors, key_header.lower(), ancestors=frame_ancestors)
+        varies_by = VARIES_BY if self._frames is not None and self._frames.takes_grants else ()
+        self._cors = CorsHeaders(cors, key_header.lower(), varies_by=varies_by)
         self._gained = self._cors.allowed
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
         self._unguarded = None if not exempt and loader_path is None else Unguarded(app, exempt, loader_path)
         self._readable_denials = readable_denials
-        self._frames = None
-        if takes_grants or frame_ancestors:
-            self._frames = Frames(frames, grant_path, own_origins, cors, key_header.lower(), ancestors=frame_ancestors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
         """Handle one ASGI connection."""
@@ -372,7 +371,7 @@ def _is_html(name: bytes, value: bytes) -> bool:
 
 
 def _has_secrets(gatekeeper: object) -> bool:
-    return isinstance(gatekeeper, Gatekeeper) and gatekeeper.grant_lifetime is not None
+    return not isinstance(gatekeeper, Gatekeeper) or gatekeeper.grant_lifetime is not None
 
 
 def _problems(

@@ -43,6 +43,7 @@ class Frames:
 
     Attributes:
         ancestors: as given.
+        takes_grants: whether a request may send a grant.
         cors: the CORS headers for `own_origins`.
     """
 
@@ -57,9 +58,9 @@ class Frames:
         ancestors: bool,
     ) -> None:
         self.ancestors = ancestors
+        self.takes_grants = bool(documents or grant_path or own_origins)
         self._documents = Paths(documents)
         self._answered = Paths(documents if grant_path is None else (*documents, grant_path))
-        self._takes_grants = bool(documents or grant_path or own_origins)
         self._own_origins = frozenset(origin.encode("ascii") for origin in own_origins)
         own = msgspec.structs.replace(
             cors,
@@ -113,7 +114,7 @@ class Frames:
             The identity, in which the origin is None if the request comes from the widget's own frame; None if there is no
             grant.
         """
-        if not self._takes_grants:
+        if not self.takes_grants:
             return None
         fields = scope.get("headers") or ()
         # One pass in C: a loop over the headers for each of the three takes 0.4 µs.
@@ -221,6 +222,7 @@ def frame_problems(
     own_origins: Collection[str],
     exempt: Collection[str],
     *,
+    key_names: tuple[object, object],
     has_secrets: bool,
 ) -> Iterator[str]:
     """Yield one sentence for each mistake in the options about frames.
@@ -230,31 +232,41 @@ def frame_problems(
         grant_path: as for GatekeeperMiddleware.
         own_origins: as for GatekeeperMiddleware.
         exempt: as for GatekeeperMiddleware.
+        key_names: `key_header` and `key_query` of GatekeeperMiddleware.
         has_secrets: whether the gate can sign grants.
     """
-    yield from _path_problems("frames", frames, exempt)
+    yield from _path_problems("frames", frames, exempt=exempt)
     if grant_path is not None:
-        yield from _path_problems("grant_path", (grant_path,) if isinstance(grant_path, str) else (str(grant_path),), exempt)
-    if isinstance(own_origins, str):
-        yield f"own_origins is one string, {own_origins!r}: expected a collection, such as ({own_origins!r},)"
+        if not isinstance(grant_path, str) or not grant_path.startswith("/") or "*" in grant_path:
+            yield f"grant_path is {grant_path!r}: expected one path, such as '/grant'"
+        else:
+            yield from _path_problems("grant_path", (grant_path,), exempt=exempt, frames=frames)
+    if isinstance(own_origins, str) or not isinstance(own_origins, Collection):
+        yield f"own_origins is {own_origins!r}: expected a collection of origins, such as ('https://widget.example',)"
     else:
         for origin in own_origins:
             try:
                 Origin.parse(str(origin))
             except InvalidOrigin as error:
                 yield f"own_origins has {origin!r}: expected an origin such as 'https://widget.example' ({error})"
-    if not has_secrets and (frames or grant_path is not None or own_origins):
+    if not (frames or grant_path is not None or own_origins):
+        return
+    for name, given, own in zip(("key_header", "key_query"), key_names, (GRANT_HEADER, GRANT_QUERY.decode()), strict=True):
+        if str(given).lower() == own:
+            yield f"{name} is {given!r}, which is the name for grants: choose another one"
+    if not has_secrets:
         yield (
             "frames, grant_path and own_origins need Gatekeeper(grant_secrets=[…]), the same on all servers: the source has "
             "no token to derive a secret from; use the output of `openssl rand -hex 32`"
         )
 
 
-def _path_problems(option: str, paths: Collection[str], exempt: Collection[str]) -> Iterator[str]:
+def _path_problems(option: str, paths: Collection[str], **others: Collection[str]) -> Iterator[str]:
     if problems := tuple(path_problems(option, paths)):
         yield from problems
         return
-    unguarded = Paths(() if any(path_problems("exempt", exempt)) else exempt)
-    for path in paths:
-        if unguarded.covers({"path": path.removesuffix("*")}):
-            yield f"{option} has {path!r}, which exempt covers: list other paths there, or it is not guarded"
+    for name, listed in others.items():
+        if any(path_problems(name, listed)):
+            continue  # these are reported
+        covered = [path for path in paths if Paths(listed).covers({"path": path.removesuffix("*")})]
+        yield from (f"{option} has {path!r}, which {name} covers: list another path in one of them" for path in covered)

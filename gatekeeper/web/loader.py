@@ -18,7 +18,7 @@ LOADER_FILES: Final = ("widget.js", "widget.mjs", "frame.js")
 KEY_NAMES: Final = ("data-client-key", "client_key")  # the header and the query parameter that they send
 MAX_AGE: Final = 300  # seconds for which browsers use a file without asking, so that an update reaches pages soon
 
-_PATH: Final = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)
 _HEADERS: Final[tuple[Header, ...]] = (
     PUBLIC,  # modules are fetched in cors mode
     (b"cross-origin-resource-policy", b"cross-origin"),
@@ -93,9 +93,13 @@ def loader_problems(loader_path: object, key_names: tuple[object, object], **oth
     if loader_path is None:
         return
     if not isinstance(loader_path, str) or _PATH.fullmatch(loader_path) is None:
-        yield f"loader_path is {loader_path!r}: expected a path such as '/gatekeeper' of letters, digits, '-', '.', '_', '~'"
+        yield (
+            f"loader_path is {loader_path!r}: expected a path such as '/gatekeeper', without '/' at the end, "
+            "of letters, digits, '-', '.', '_', '~'"
+        )
         return
-    if tuple(str(name).lower() for name in key_names) != KEY_NAMES:
+    header, query = key_names
+    if (str(header).lower(), query) != KEY_NAMES:
         yield f"loader_path needs the default key_header and key_query: its files send {' and '.join(map(repr, KEY_NAMES))}"
     for option, paths in others.items():
         if any(path_problems(option, paths)):

@@ -63,10 +63,13 @@ def route_path(scope: Scope) -> str:
     return below if below[:1] in {"", "/"} else path
 
 
-def path_problems(option: str, paths: Collection[str]) -> Iterator[str]:
+def path_problems(option: str, paths: object) -> Iterator[str]:
     """Yield one sentence for each mistake in an option with paths."""
     if isinstance(paths, str):
         yield f"{option} is one string, {paths!r}: expected a collection of paths, such as ({paths!r},)"
+        return
+    if not isinstance(paths, Collection):
+        yield f"{option} is {paths!r}: expected a collection of paths, such as ('/embed',)"
         return
     for path in paths:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:

@@ -280,6 +280,11 @@ async def test_without_a_list_a_grant_is_not_looked_at() -> None:
     assert gate.decide(None, "https://evil.test", grant="edited").reason is Reason.NOT_READY
 
 
+async def test_a_gate_from_rows_can_give_grants() -> None:
+    gate = Gatekeeper.from_rows([row(1)], grant_secrets=[SECRET])
+    assert gate.decide(None, None, grant=await granted(gate)).allowed
+
+
 async def test_a_gate_without_secrets_gives_no_grant_and_takes_none() -> None:
     gate = gate_of(grant_secrets=None)
     assert gate.grant_lifetime is None
@@ -314,6 +319,7 @@ def test_a_file_has_no_token_to_derive_secrets_from() -> None:
         ({"grant_secrets": SECRET}, "grant_secrets is not a list of secrets"),
         ({"grant_secrets": []}, "grant_secrets is not a list of secrets"),
         ({"grant_secrets": ["short"]}, "grant_secrets has a secret that is no text of 16 characters or more"),
+        ({"grant_secrets": ["…the same on both hosts"]}, "grant_secrets has a secret that is no text of 16"),
         ({"grant_secrets": [b"bytes of sixteen or more"]}, "grant_secrets has a secret that is no text"),
         ({"grant_lifetime": 0}, "grant_lifetime is 0: expected seconds"),
         ({"grant_lifetime": 43_201}, "grant_lifetime is 43201"),

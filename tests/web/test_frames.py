@@ -195,6 +195,7 @@ async def test_a_refused_document_says_when_to_ask_again(tmp_path: Path) -> None
     async with gate:
         answer = await ask_later(GatekeeperMiddleware(App(), gate, frames=("/embed",)), IN_FRAME, path="/embed", query=QUERY)
     assert (answer.status, answer.value("retry-after")) == (503, b"2")
+    assert answer.value("refresh") == b"2", "browsers repeat a document by Refresh only"
     assert b"<code>not_ready</code>" in answer.body
 
 
@@ -464,6 +465,14 @@ def test_a_websocket_is_decided_by_its_grant(origin: str, status: int | None) ->
     assert first.get("status") == status
 
 
+def test_a_file_of_a_frame_without_a_grant_is_told_what_to_list() -> None:
+    """The scripts and styles of the document are requested without a grant."""
+    answer = ask(guard(), headers(("host", HOST), ("referer", f"{OWN}/embed?{QUERY}")), path="/chat.css")
+    assert answer.reason == "key_missing"
+    assert "lists them in exempt" in answer.problem["detail"]
+    assert KEY not in answer.problem["detail"]
+
+
 # --- Grants for a page's script
 
 
@@ -532,8 +541,16 @@ def test_other_pages_may_not_send_grants(page: str) -> None:
         ({"frames": "/embed"}, "frames is one string, '/embed'"),
         ({"frames": ("embed",)}, "frames has 'embed': expected a path"),
         ({"frames": ("/*",)}, "frames has '/*', which guards nothing"),
-        ({"grant_path": "grant"}, "grant_path has 'grant': expected a path"),
-        ({"own_origins": FRAMES_HOST}, "own_origins is one string"),
+        ({"frames": None}, "frames is None: expected a collection of paths"),
+        ({"exempt": None}, "exempt is None: expected a collection of paths"),
+        ({"grant_path": "grant"}, "grant_path is 'grant': expected one path"),
+        ({"grant_path": "/grant/*"}, "grant_path is '/grant/*': expected one path"),
+        ({"grant_path": 5}, "grant_path is 5: expected one path"),
+        ({"grant_path": "/embed"}, "grant_path has '/embed', which frames covers"),
+        ({"key_header": "Data-Client-Grant"}, "key_header is 'Data-Client-Grant', which is the name for grants"),
+        ({"key_query": "client_grant"}, "key_query is 'client_grant', which is the name for grants"),
+        ({"own_origins": FRAMES_HOST}, f"own_origins is '{FRAMES_HOST}': expected a collection"),
+        ({"own_origins": None}, "own_origins is None: expected a collection"),
         ({"own_origins": ("frames.test",)}, "own_origins has 'frames.test': expected an origin"),
         ({"own_origins": ("https://frames.test/",)}, "own_origins has 'https://frames.test/'"),
         ({"own_origins": ("null",)}, "own_origins has 'null'"),
