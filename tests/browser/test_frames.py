@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,9 +13,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from gatekeeper import Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
+from gatekeeper import FileSource, Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
 from tests.browser.conftest import until
-from tests.integration.conftest import serving
+from tests.integration.conftest import serving, write_rows
 from tests.support.certificates import Certificates
 from tests.support.client_keys import KEY
 
@@ -259,3 +260,18 @@ def test_no_script_of_a_page_can_read_the_document(tab: Page, hosts: Hosts) -> N
     hosts.served.clear()
     assert tab.evaluate("(url) => fetch(url, {mode: 'no-cors'}).then((answer) => answer.type)", hosts.embed()) == "opaque"
     assert hosts.served == []
+
+
+def test_a_document_that_is_not_ready_loads_again_by_itself(tab: Page, hosts: Hosts, tmp_path: Path) -> None:
+    """Browsers ignore Retry-After of a document."""
+    rows = tmp_path / "rows.json"
+    gate = Gatekeeper(FileSource(rows), grant_secrets=["0123456789abcdef"], start_timeout=0.0, refresh_interval=0.2)
+    tls = Certificates().of("widget.test")
+    guarded = GatekeeperMiddleware(widget_app([]), gate, frames=("/embed",))
+    with serving(guarded, tls=tls) as widget:
+        frame = opened(tab, hosts.shop(), f"https://widget.test:{widget.port}/embed?client_key={KEY}")
+        assert frame.locator("code").inner_text() == "not_ready"
+        write_rows(rows, {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": [hosts.shop("")]})
+        frame.locator("#link").wait_for()
+        assert call(frame, "post")["via"] == "grant"
+        tab.context.close()  # a server waits for the end of connections over TLS
