@@ -41,6 +41,8 @@ from gatekeeper.sync.sources import FileSource
 
 __all__ = ("check",)
 
+_OTHER_DIGEST = "0" * 64  # of no client key
+
 
 def check(
     key: Annotated[
@@ -95,12 +97,15 @@ def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *,
     sent = page if origin is None else str(origin)
     row = None if whole_key(key) else find_one(rows, key)
     if row is not None:
-        # A gate sees a whole key. Any key with this end stands for the one of the row, without its digest.
-        gate = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)], https_only=https_only)
-        decision = gate.decide(f"pk_live_any_{row.last8}", sent)
-    else:
-        gate = Gatekeeper.from_rows(rows, https_only=https_only, account=account)
-        decision = gate.decide(key, sent)
+        # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as no digest.
+        digest, account, key = row.key_sha256, None, f"pk_live_any_{row.last8}"
+        rows = [
+            msgspec.structs.replace(each, key_sha256=None if each.key_sha256 == digest else _OTHER_DIGEST)
+            for each in rows
+            if each.last8 == row.last8
+        ]
+    gate = Gatekeeper.from_rows(rows, https_only=https_only, account=account)
+    decision = gate.decide(key, sent)
     hint = None
     if decision.reason is Reason.KEY_MALFORMED:
         last8 = key.removeprefix(mask(""))

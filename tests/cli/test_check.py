@@ -91,11 +91,34 @@ def test_check_of_ambiguous_characters_names_the_candidates(tmp_path: Path) -> N
     done = invoke("check", "abcd1234", "https://a.acme.com", "--file", str(path))
     assert (done.code, done.out) == (2, "")
     assert "2 keys end in abcd1234; name one by its id: wk_1, wk_9" in done.err
-    assert invoke("check", "wk_9", "https://globex.com", "--file", str(path)).code == 0
-    whole = invoke("check", KEY, "https://a.acme.com", "--file", str(path))
-    assert "refused  key_ambiguous" in whole.out
-    assert "  keys     wk_1, wk_9\n" in whole.out
-    assert invoke("check", KEY, "https://a.acme.com", "--file", str(path), "--json").json["candidates"] == ["wk_1", "wk_9"]
+    for key in (KEY, "wk_1", "wk_9"):
+        refused = invoke("check", key, "https://a.acme.com", "--file", str(path))
+        assert refused.code == 1
+        assert "refused  key_ambiguous" in refused.out
+        assert "  keys     wk_1, wk_9\n" in refused.out
+        as_json = invoke("check", key, "https://a.acme.com", "--file", str(path), "--json").json
+        assert as_json["candidates"] == ["wk_1", "wk_9"]
+
+
+@pytest.mark.parametrize(
+    ("digests", "reason"),
+    [
+        ([None, "1" * 64], "allowed"),
+        (["1" * 64, None], "allowed"),
+        (["1" * 64, "2" * 64], "allowed"),
+        (["1" * 64, "1" * 64], "key_ambiguous"),
+        ([None, None], "key_ambiguous"),
+        ([None, *["1" * 64] * 16], "key_ambiguous"),
+        (["1" * 64, *["2" * 64] * 16], "key_ambiguous"),
+    ],
+    ids=["none-a", "a-none", "a-b", "a-a", "none-none", "none-and-16", "a-and-16"],
+)
+def test_check_by_id_decides_like_a_gate_among_equal_ends(tmp_path: Path, digests: list[str | None], reason: str) -> None:
+    """A digest tells keys with the same end apart. A gate takes more than 16 of them for an attack."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{**ROWS[0], "id": f"wk_{at}", "key_sha256": each} for at, each in enumerate(digests)]))
+    done = invoke("check", "wk_0", "https://a.acme.com", "--file", str(path), "--json")
+    assert (done.json["reason"], done.code) == (reason, 0 if reason == "allowed" else 1)
 
 
 @pytest.mark.parametrize("key", ["nothing1", "…nothing1"])
