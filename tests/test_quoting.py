@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.quoting import SHOWN, quoted
+from gatekeeper.quoting import SHOWN, masked, quoted
 from tests.support.client_keys import KEY
 from tests.support.rows import TOKEN
 
@@ -38,6 +38,20 @@ def test_secrets_are_masked_before_the_text_is_cut(secret: str) -> None:
     for before in range(SHOWN - len(secret), SHOWN):
         assert secret[8:] not in quoted("x" * before + secret)
         assert secret[:-1] not in quoted("x" * before + secret)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"Bearer {TOKEN}", "Bearer sk_live_…"),
+        (f"<script data-client-key='{KEY}' async>", "<script data-client-key='pk_live_…' async>"),
+        (f"{KEY} {TOKEN}", "pk_live_… sk_live_…"),
+        ("sk_live_<account>_<random>", "sk_live_<account>_<random>"),
+        ("pk_test_acme_1", "pk_test_acme_1"),
+    ],
+)
+def test_only_the_prefixes_of_secrets_are_kept(text: str, shown: str) -> None:
+    assert masked(text) == shown
 
 
 @given(text=st.text(st.characters(), max_size=400))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import msgspec
-from rich.markup import escape
 
 from gatekeeper.cli.output import as_moment, legible
 from gatekeeper.gate.decisions import Decision, Reason
@@ -57,29 +56,29 @@ class Explanation(msgspec.Struct, frozen=True):
     def lines(self) -> Iterator[str]:
         """Yield lines of rich markup for a person."""
         yield "[bold green]allowed[/]" if self.allowed else f"[bold red]refused[/]  {self.reason} ({self.status})"
-        yield f"  {escape(self.detail)}"
+        yield f"  {legible(self.detail)}"
         if self.key_id is not None:
             yield from self._key_lines()
         if self.candidates:
             yield f"  keys     {', '.join(map(legible, self.candidates))}"
         if self.hint is not None:
-            yield f"  [yellow]hint[/]     {escape(self.hint)}"
+            yield f"  [yellow]hint[/]     {legible(self.hint)}"
 
     def _key_lines(self) -> Iterator[str]:
-        yield f"  key      {mask(self.last8 or '')} {escape(repr(self.name))}, id {legible(self.key_id or '')}"
+        yield f"  key      {mask(self.last8 or '')} {legible(repr(self.name))}, id {legible(self.key_id or '')}"
         since = legible(as_moment(str(self.disabled_at)))
         yield f"           {'enabled' if self.disabled_at is None else f'disabled since {since}'}"
         if self.agent_id is not None:
             yield f"           pinned to agent {legible(self.agent_id)}"
-        yield f"  page     {escape(self.origin or 'none')}"
+        yield f"  page     {legible(self.origin or 'none')}"
         if self.matched is not None:
-            yield f"  matched  {escape(self.matched)}"
+            yield f"  matched  {legible(self.matched)}"
         if self.reason is Reason.ORIGIN_NOT_ALLOWED:
             yield f"  nearest  {', '.join(map(legible, self.nearest)) or 'none of its entries is similar'}"
         if self.add is not None:
-            yield f"  add      {escape(self.add)}"
+            yield f"  add      {legible(self.add)}"
         for entry in self.rejected:
-            yield f"  [yellow]ignored[/]  {escape(entry.hint)}"
+            yield f"  [yellow]ignored[/]  {legible(entry.hint)}"
 
 
 def explain_decision(

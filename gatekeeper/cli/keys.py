@@ -11,7 +11,7 @@ from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.key_filter import KeyFilter, origin_of
 from gatekeeper.cli.key_table import LEAST, key_table
 from gatekeeper.cli.lint import explain
-from gatekeeper.cli.lookup import fetch_keys, find_one, require_key, whole_key, without_secret
+from gatekeeper.cli.lookup import fetch_keys, find_one, require_key, whole_key
 from gatekeeper.cli.output import (
     REFUSED,
     USAGE,
@@ -34,13 +34,22 @@ from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.pattern import Pattern
+from gatekeeper.quoting import masked, quoted
 
 __all__ = ("keys",)
 
 keys = typer.Typer(help="Manage the widget keys of an account.", no_args_is_help=True)
 keys.command("import")(import_keys)
 
-Key = Annotated[str, typer.Argument(help="The key's last 8 characters, its id, or the whole key.", show_default=False)]
+
+def _stripped(key: str) -> str:
+    return key.strip()
+
+
+Key = Annotated[
+    str,
+    typer.Argument(help="The key's last 8 characters, its id, or the whole key.", callback=_stripped, show_default=False),
+]
 Entries = Annotated[list[str], typer.Argument(help="Allowlist entries, such as '*.acme.com'.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -132,10 +141,10 @@ def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False,
     unknown = unwanted - {_normalised(entry) for entry in row.domain_allowlist}
     if unknown:
         listed = ", ".join(map(plain, row.domain_allowlist)) or "none"
-        stop(USAGE, f"the key's allowlist has no {', '.join(sorted(unknown))}; its entries are: {listed}")
+        stop(USAGE, f"the key's allowlist has no {', '.join(map(plain, sorted(unknown)))}; its entries are: {listed}")
     left = [entry for entry in row.domain_allowlist if _normalised(entry) not in unwanted]
     blocked = "" if left else " No entry is left, which blocks the key."
-    ask(f"Remove {', '.join(sorted(unwanted))} from the allowlist of {_label(row)}?{blocked}", yes=yes)
+    ask(f"Remove {', '.join(map(plain, sorted(unwanted)))} from the allowlist of {_label(row)}?{blocked}", yes=yes)
     _print_changed(client.widget_keys.update(row.id, domain_allowlist=left), as_json=as_json)
 
 
@@ -211,6 +220,13 @@ def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     # The list has no deleted key. A hub may know it by its last 8 characters, and every hub by its id.
     whole = whole_key(key)
     named = row.id if row is not None else key.removeprefix(mask("")) if whole is None else whole.last8
+    if row is None and masked(named) != named:
+        # Servers and proxies log URLs.
+        stop(
+            USAGE,
+            f"{quoted(key)} has a secret in it, so the hub was not asked for its events: "
+            "name the key by its last 8 characters, its id, or the whole key and nothing else",
+        )
     try:
         trail = client.widget_keys.events(named)
     except HubNotFoundError:
@@ -218,7 +234,7 @@ def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
             raise
         stop(
             REFUSED,
-            f"the account has no key {without_secret(key)!r}, and the hub no events of it; "
+            f"the account has no key {quoted(key)}, and the hub no events of it; "
             "if it was deleted, name it by its id, which `gatekeeper keys delete` printed",
         )
     if as_json:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from gatekeeper.cli.output import REFUSED, USAGE, console, legible, stop, warn
 from gatekeeper.errors import InvalidList
@@ -57,17 +56,18 @@ def explain(written: Iterable[str], allowlist: Allowlist, *, https_only: bool = 
         yield "[yellow]blocked[/]   no entry is valid, so no page can use the key"
     for entry in written:
         if entry in rejected:
-            yield f"[red]rejected[/]  {legible(entry)}  ({rejected[entry].reason})\n          {escape(rejected[entry].hint)}"
+            reason, hint = rejected[entry].reason, rejected[entry].hint
+            yield f"[red]rejected[/]  {legible(entry)}  ({reason})\n          {legible(hint)}"
             continue
         pattern = Pattern.parse(entry, https_only=https_only)
-        normalised = "" if str(pattern) == entry else f" -> {escape(str(pattern))}"
-        yield f"[green]ok[/]        {legible(entry)}{normalised}\n          {escape(pattern.meaning)}"
+        normalised = "" if str(pattern) == entry else f" -> {legible(str(pattern))}"
+        yield f"[green]ok[/]        {legible(entry)}{normalised}\n          {legible(pattern.meaning)}"
         for warning in warnings:
             if warning.entry == entry:
-                yield f"          [yellow]warning[/] {escape(warning.hint)}"
+                yield f"          [yellow]warning[/] {legible(warning.hint)}"
         for suggestion in suggestions:
             if suggestion.entry == entry:
-                yield f"          [cyan]tip[/] {escape(suggestion.hint)}"
+                yield f"          [cyan]tip[/] {legible(suggestion.hint)}"
 
 
 def _lists_in(file: Path) -> list[tuple[str, tuple[str, ...]]]:

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 from gatekeeper.cli.connection import with_options
-from gatekeeper.cli.output import REFUSED, USAGE, stop, warn
+from gatekeeper.cli.output import REFUSED, USAGE, plain, stop, warn
 from gatekeeper.client import HubClient
 from gatekeeper.errors import InvalidClientKey
 from gatekeeper.keys.client_key import ClientKey, mask
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.quoting import quoted
 
-__all__ = ("fetch_keys", "find", "find_one", "require_key", "whole_key", "without_secret")
+__all__ = ("fetch_keys", "find", "find_one", "require_key", "whole_key")
 
 
 def fetch_keys(client: HubClient) -> list[WidgetKey]:
@@ -54,7 +55,7 @@ def find_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey | None:
     """Find a row as `find` does, or exit if there are several."""
     found = find(rows, named)
     if len(found) > 1:
-        ids = ", ".join(row.id for row in found)
+        ids = ", ".join(plain(row.id) for row in found)
         stop(USAGE, f"{len(found)} keys end in {found[0].last8}; name one by its id: {ids}")
     return found[0] if found else None
 
@@ -63,11 +64,5 @@ def require_key(client: HubClient, named: str) -> WidgetKey:
     """Find one key of the account as `find` does, or exit."""
     found = find_one(fetch_keys(client), named)
     if found is None:
-        stop(REFUSED, f"the account has no key with the id or the last 8 characters {without_secret(named)!r}")
+        stop(REFUSED, f"the account has no key with the id or the last 8 characters {quoted(named)}")
     return found
-
-
-def without_secret(named: str) -> str:
-    """Mask a name that is a whole key or a token."""
-    prefix = next((each for each in ("pk_live_", "sk_live_") if named.startswith(each)), None)
-    return named if prefix is None else f"{prefix}…"

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from gatekeeper.cli.columns import align
 from gatekeeper.cli.streams import OutputLost
+from gatekeeper.quoting import masked
 
 __all__ = (
     "REFUSED",
@@ -116,7 +117,8 @@ def ask(question: str, *, yes: bool) -> None:
 
 
 def plain(text: str) -> str:
-    """Escape the control characters of untrusted text."""
+    """Escape the control characters of untrusted text, and mask its secrets."""
+    text = masked(text)
     return text if text.isprintable() else repr(text)
 
 
@@ -145,12 +147,12 @@ def several(count: int, noun: str) -> str:
 
 
 def warn(message: str) -> None:
-    """Print a warning."""
-    console(stderr=True).print(f"[yellow]gatekeeper:[/] {escape(message)}")
+    """Print a warning, without secrets."""
+    console(stderr=True).print(f"[yellow]gatekeeper:[/] {escape(masked(message))}")
 
 
 def stop(code: int, message: str) -> NoReturn:
-    """Print an error and exit.
+    """Print an error, without secrets, and exit.
 
     Args:
         code: the exit code.
@@ -164,4 +166,4 @@ def stop(code: int, message: str) -> NoReturn:
 
 
 def _print_error(message: str) -> None:
-    console(stderr=True).print(f"[red]gatekeeper:[/] {escape(message.removeprefix('gatekeeper: '))}")
+    console(stderr=True).print(f"[red]gatekeeper:[/] {escape(masked(message).removeprefix('gatekeeper: '))}")

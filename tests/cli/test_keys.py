@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_hub import Answer, FakeHub, json_answer
+from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.real_hub import Served
-from tests.support.rows import TOKEN, row
+from tests.support.rows import TOKEN, client_key, row
 
 from .support import Keys, gatekeeper
 
@@ -232,6 +232,38 @@ def test_a_whole_key_names_its_own_row_and_is_not_printed(keys: Keys) -> None:
         assert arguments[1] not in done.out + done.err
 
 
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        TOKEN,
+        f"Bearer {TOKEN}",
+        f"<script data-client-key='{client_key(1)}'>",
+        f"data-client-key={client_key(1)}",
+        f"pk_live_acme_{'x' * 128}",
+    ],
+)
+@pytest.mark.parametrize("command", [("show",), ("rename", "Shop"), ("delete", "--yes"), ("events",)])
+def test_a_pasted_secret_is_neither_printed_nor_sent(
+    fake: FakeHub, at_fake: Keys, command: tuple[str, ...], pasted: str
+) -> None:
+    """A secret in a URL would be in the logs of the hub and of the proxies before it."""
+    fake.lists(row(2))
+    name, *others = command
+    done = at_fake(name, pasted, *others)
+    assert done.code == (2 if name == "events" else 1)
+    assert "k_live_…" in done.err
+    assert "live_acme" not in done.out + done.err
+    assert [request.target for request in fake.requests] == [PATH]
+
+
+@pytest.mark.parametrize("named", [" key-1 ", "\t00000001", f" {client_key(1)}\n"])
+def test_white_space_around_a_key_is_ignored(fake: FakeHub, at_fake: Keys, named: str) -> None:
+    fake.then(json_answer([row(1)]), json_answer([row(1)]), json_answer([]))
+    assert at_fake("show", named, "--json").json["id"] == "key-1"
+    assert at_fake("events", named, "--json").json == []
+    assert fake.requests[-1].target == f"{PATH}/key-1/events"
+
+
 def test_ambiguous_last_8_characters_are_refused(fake: FakeHub, at_fake: Keys) -> None:
     fake.lists(row(1), row(2, last8="00000001"))
     done = at_fake("disable", "00000001", "--yes")
@@ -370,6 +402,16 @@ def test_control_characters_are_not_printed(fake: FakeHub, at_fake: Keys) -> Non
         done = at_fake(*arguments, answer="n\n")
         assert "\x1b" not in done.out + done.err
         assert "[red]shop[/]" in done.out + done.err
+
+
+def test_control_characters_of_ids_and_entries_are_not_printed(fake: FakeHub, at_fake: Keys) -> None:
+    fake.lists(row(1, id="a\x1b[31m\u202e"), row(2, id="b\nforged", last8="00000001"), row(3))
+    done = at_fake("show", "00000001")
+    assert done.code == 2
+    assert r"name one by its id: 'a\x1b[31m\u202e', 'b\nforged'" in done.err
+    absent = at_fake("disallow", "key-3", "\x1b[2J", "--yes")
+    assert absent.code == 2
+    assert r"has no '\x1b[2J'" in absent.err
 
 
 def test_a_token_of_a_gate_lists_keys_and_creates_none(served: Served) -> None:
