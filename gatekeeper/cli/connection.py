@@ -36,6 +36,7 @@ __all__ = (
     "TokenOption",
     "connect",
     "hub_errors",
+    "naming_proxies",
     "with_client",
     "with_options",
 )
@@ -134,13 +135,26 @@ def connect(
     """
     if not token:
         stop(USAGE, "expected a token for the hub: set GATEKEEPER_TOKEN in the environment")
-    with _open_http(ca_file, proxy) as http:
-        try:
-            yield HubClient(hub, token, account=account, suffix_field=suffix_field, http=http)
-        except HubTransportError as error:
-            if ways := ["--proxy"] if proxy else [f"{each.upper()}_PROXY" for each in PROXIED if each in getproxies()]:
-                raise HubTransportError(f"{error}; a proxy may be in the way, see {', '.join(ways)}") from error
-            raise
+    with _open_http(ca_file, proxy) as http, naming_proxies(proxy):
+        yield HubClient(hub, token, account=account, suffix_field=suffix_field, http=http)
+
+
+@contextmanager
+def naming_proxies(proxy: str | None) -> Iterator[None]:
+    """Name the proxies in an error of the transport. They may be its cause.
+
+    Args:
+        proxy: the proxy's URL, if the option names one.
+
+    Raises:
+        HubTransportError: as in the block, with the option or the variables that name proxies.
+    """
+    try:
+        yield
+    except HubTransportError as error:
+        if ways := ["--proxy"] if proxy else [f"{each.upper()}_PROXY" for each in PROXIED if each in getproxies()]:
+            raise HubTransportError(f"{error}; a proxy may be in the way, see {', '.join(ways)}") from error
+        raise
 
 
 def with_options(error: Exception) -> str:

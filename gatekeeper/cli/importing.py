@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import track
 
-from gatekeeper.cli.connection import with_client, with_options
+from gatekeeper.cli.connection import naming_proxies, with_client, with_options
 from gatekeeper.cli.drafts import Draft, read_drafts
 from gatekeeper.cli.keys_file import KeysFile, MintedKey, read_minted
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, plain, several, stop, warn
@@ -45,7 +45,7 @@ def import_keys(
 ) -> None:
     """Mint a key for each line. Only you can read the file of keys."""
     target = keys_file or file.with_suffix(".keys.csv")
-    again = _command(context, file, target)
+    again = _again(context, file, target)
     drafts, bad = read_drafts(file)
     if resume:
         drafts, changed, unused = _without_minted(drafts, read_minted(target))
@@ -61,7 +61,8 @@ def import_keys(
                 break
             name, entries, agent_id = draft.content
             try:
-                created = client.widget_keys.create(name, domain_allowlist=entries, agent_id=agent_id)
+                with naming_proxies(context.params["proxy"]):
+                    created = client.widget_keys.create(name, domain_allowlist=entries, agent_id=agent_id)
             except HubInvalidRequestError as error:
                 warn(f"line {draft.line}: {with_options(error)}")
                 failed += 1
@@ -73,10 +74,10 @@ def import_keys(
     left = len(drafts) - minted - failed
     if received and left:
         done = f"{several(minted, 'key')} minted and written to {target}, {several(left, 'line')} left"
-        stop(SIGNALLED + received[0], f"stopped by {received[0].name}: {done}. To continue: {again}")
+        stop(SIGNALLED + received[0], f"stopped by {received[0].name}: {done}. To continue{again}")
     console().print(escape(f"{several(minted, 'key')} minted and written to {target}, which only you can read"))
     if bad or failed:
-        stop(REFUSED, f"{several(len(bad) + failed, 'line')} failed: correct them in place and run: {again}")
+        stop(REFUSED, f"{several(len(bad) + failed, 'line')} failed: correct them in place and run{again}")
 
 
 @contextmanager
@@ -134,18 +135,25 @@ def _without_minted(drafts: list[Draft], minted: list[MintedKey]) -> tuple[list[
     return without_key, changed, [key for keys in unused.values() for key in keys]
 
 
-def _command(context: typer.Context, file: Path, target: Path) -> str:
-    """The command that continues this import, without the token."""
+def _again(context: typer.Context, file: Path, target: Path) -> str:
+    """The command that continues this import, after the options with secrets, which it lacks."""
     words = ["gatekeeper", "keys", "import", str(file), "--out", str(target)]
-    for name, option in (("hub", "--hub"), ("account", "--account"), ("suffix_field", "--suffix-field")):
+    secret = []
+    for name in ("hub", "token", "account", "suffix_field", "ca_file", "proxy"):
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            words += [option, str(context.params[name])]
-    return shlex.join([*words, "--resume"])
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        option, value = f"--{name.replace('_', '-')}", str(context.params[name])
+        if name == "token" or (name == "proxy" and "@" in value):  # a user name and a password end in "@"
+            secret.append(option)
+        else:
+            words += [option, value]
+    besides = f", with your {' and '.join(secret)}" if secret else ""
+    return f"{besides}: {shlex.join([*words, '--resume'])}"
 
 
 def _give_up(draft: Draft, error: Exception, done: str, again: str) -> NoReturn:
     refused = isinstance(error, HubAuthenticationError | HubPermissionError)
     code = REFUSED if refused else USAGE if isinstance(error, ConfigError | HubProtocolError) else UNREACHABLE
     unsure = "" if refused else f" Line {draft.line} may have its key: see `gatekeeper keys list`."
-    stop(code, f"{with_options(error)}. {done}{unsure} To continue: {again}")
+    stop(code, f"{with_options(error)}. {done}{unsure} To continue{again}")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Certificates
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.fake_hub import Answer, FakeHub, json_answer
-from tests.support.rows import client_key, row
+from tests.support.rows import TOKEN, client_key, row
 
 from .support import Keys
 
@@ -265,6 +267,62 @@ def test_a_kill_in_the_middle_loses_no_minted_key(fake: FakeHub, at_fake: Keys, 
     assert at_fake("import", str(file), "--resume").code == 0
     assert [key for *_, key in minted(tmp_path / "rows.keys.csv")] == [client_key(1), client_key(2), client_key(3)]
     assert [request.json["name"] for request in fake.requests] == ["First", "Second", "Third", "Third"]
+
+
+def command_of(said: str) -> list[str]:
+    """The words of the printed command that continues."""
+    (line,) = [line for line in said.splitlines() if "To continue" in line]
+    return shlex.split(line.partition("To continue")[2].partition(": ")[2])
+
+
+def test_the_printed_command_has_every_option_that_leads_to_the_hub(tmp_path: Path) -> None:
+    """The hub has a private certificate behind a proxy, and another field for the last 8 characters."""
+    certificates = Certificates()
+    authority = certificates.write_authority(tmp_path / "ca.pem")
+    with FakeHub(tls=certificates.right()) as hub, ConnectProxy(hub.url) as tunnel:
+        options = ["--hub", hub.url, "--account", "acme", "--suffix-field", "end"]
+        options += ["--ca-file", str(authority), "--proxy", tunnel.url]
+        created = json_answer({"id": "key-1", "end": "00000001", "public_key": client_key(1), "domain_allowlist": []}, 201)
+        hub.then(Answer(401), created)
+        keys = Keys({"GATEKEEPER_TOKEN": TOKEN})
+        file = write(tmp_path, "Shop,,")
+        again = command_of(keys("import", str(file), *options).err)
+        assert again == [
+            "gatekeeper",
+            "keys",
+            "import",
+            str(file),
+            "--out",
+            str(tmp_path / "rows.keys.csv"),
+            *options,
+            "--resume",
+        ]
+        assert keys(*again[2:]).code == 0
+    assert [key for *_, key in minted(tmp_path / "rows.keys.csv")] == [client_key(1)]
+    assert len(tunnel.heads) == 2
+
+
+def test_the_printed_command_has_no_secret_but_names_its_option(fake: FakeHub, tmp_path: Path) -> None:
+    fake.always(Answer(401))
+    file = write(tmp_path, "Shop,,")
+    proxy = fake.url.replace("://", "://operator:a-secret@")
+    done = Keys({})("import", str(file), "--hub", "http://hub.test", "--token", TOKEN, "--proxy", proxy)
+    assert done.code == 1
+    assert "To continue, with your --token and --proxy: gatekeeper keys import " in done.err
+    assert command_of(done.err)[-3:] == ["--hub", "http://hub.test", "--resume"]
+    assert TOKEN not in done.out + done.err
+    assert "a-secret" not in done.out + done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["--proxy", "HTTP_PROXY"])
+def test_a_proxy_that_cannot_be_reached_is_named(fake: FakeHub, at_fake: Keys, tmp_path: Path, named: str) -> None:
+    proxy = "http://127.0.0.1:1"
+    options, environment = (["--proxy", proxy], {}) if named == "--proxy" else ([], {named: proxy})
+    done = at_fake("import", str(write(tmp_path, "Shop,,")), *options, **environment)
+    assert done.code == 3
+    assert done.err.count(f"a proxy may be in the way, see {named}. Minted and written to") == 1
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize("header", ["", "name", "name,allowlist", "name,domain_allowlist,name"])
