@@ -6,6 +6,7 @@ import httpx
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.matching.hosts import MAX_PORT
+from gatekeeper.quoting import quoted
 
 __all__ = ("TOKEN_PREFIX", "account_of", "address_problems", "require_hub", "widget_keys_url")
 
@@ -39,13 +40,13 @@ def address_problems(base_url: str, token: str, account: str | None) -> Iterator
         if url.userinfo or "?" in base_url or "#" in base_url:
             yield "base_url has a user name, a query or a fragment: expected only scheme, host, port and path"
         elif url.scheme not in ("https", "http") or not url.host or (url.port or 0) > MAX_PORT:
-            yield f"base_url is {base_url!r}: expected something like 'https://hub.example'"
+            yield f"base_url is {quoted(base_url)}: expected something like 'https://hub.example'"
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         yield "token is empty or has characters that no header can carry: expected 'sk_live_<account>_…'"
     elif account is None and account_of(token) is None:
         yield "token carries no account (it does not have the form sk_live_<account>_…): pass account="
     if account is not None and not (account.isascii() and account.isprintable() and account.strip() == account != ""):
-        yield f"account is {account!r}: expected a name such as 'acme'"
+        yield f"account is {quoted(account)}: expected a name such as 'acme'"
 
 
 def widget_keys_url(base_url: str) -> str:

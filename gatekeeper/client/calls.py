@@ -18,6 +18,7 @@ from gatekeeper.errors import ConfigError, HubProtocolError, InvalidList, Invali
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.quoting import quoted
 
 __all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents")
 
@@ -194,7 +195,7 @@ class Calls:
 def _path(key_id: str) -> str:
     # Clients and proxies resolve "." and "..", which would lead to the collection or above it.
     if key_id in {"", ".", ".."} or not _is_unicode(key_id):
-        raise ConfigError([f"key_id is {key_id!r}: expected the id of a row in the hub's list"])
+        raise ConfigError([f"key_id is {quoted(key_id)}: expected the id of a row in the hub's list"])
     return f"/{quote(key_id, safe='')}"
 
 

@@ -69,6 +69,12 @@ def test_an_account_must_fit_into_a_header(connect: Connect, account: str) -> No
         connect("https://hub.example", TOKEN, account=account)
 
 
+def test_a_token_in_the_place_of_another_option_is_not_shown(connect: Connect) -> None:
+    with pytest.raises(ConfigError, match=r"base_url is 'sk_live_…'.* account is 'sk_live_…\\n'") as caught:
+        connect(TOKEN, "acme", account=f"{TOKEN}\n")
+    assert TOKEN not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("token", "account"),
     [

@@ -171,10 +171,11 @@ def test_invalid_usage_is_refused(count: int, last_used_at: datetime, said: str)
 
 
 @pytest.mark.parametrize("method", ["update", "delete", "events"])
-@pytest.mark.parametrize("key_id", ["", ".", "..", "\ud800"])
+@pytest.mark.parametrize("key_id", ["", ".", "..", "\ud800", f"{client_key(1)}\ud800"])
 def test_an_id_that_would_change_the_path_is_refused_unsent(call: Caller, hub: FakeHub, method: str, key_id: str) -> None:
-    with pytest.raises(ConfigError, match=r"key_id is .*: expected the id of a row"):
+    with pytest.raises(ConfigError, match=r"key_id is .*: expected the id of a row") as caught:
         call(method, key_id)
+    assert client_key(1) not in str(caught.value)
     assert hub.requests == []
 
 
