@@ -88,9 +88,9 @@ async def fetch(
     with calls.transport_errors(http):
         response = await http.send(calls.request(http, call), stream=True, follow_redirects=False)
     chunks = _decoded(calls, http, response, max_list)
-    if on_token_scope is not None and (response.is_success or response.status_code == httpx.codes.NOT_MODIFIED):
-        on_token_scope(_token_scope(response))
     try:
+        if on_token_scope is not None and (response.is_success or response.status_code == httpx.codes.NOT_MODIFIED):
+            on_token_scope(_token_scope(response))
         if response.status_code == httpx.codes.NOT_MODIFIED:
             with calls.transport_errors(http):
                 await response.aread()  # the body is empty, but only reading it to its end frees the connection

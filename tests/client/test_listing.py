@@ -95,6 +95,26 @@ async def test_a_scope_that_has_no_meaning_is_unknown(hub: FakeHub, value: str) 
 
 
 @pytest.mark.anyio
+async def test_a_callback_that_raises_leaves_no_connection_open(hub: FakeHub) -> None:
+    """With a connection left open, the pool of one connection would have none for the next call."""
+    hub.always(Answer(200, b"[]", {"token-scope": "gate"}))
+
+    def refuse(scope: str | None) -> None:
+        raise ValueError(scope)
+
+    limits, timeout = httpx.Limits(max_connections=1), httpx.Timeout(15.0, pool=0.0)
+    async with (
+        httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as http,
+        AsyncHubClient(hub.url, TOKEN, http=http) as client,
+    ):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="gate"):
+                async with client.widget_keys.fetch(on_token_scope=refuse):
+                    pytest.fail("the list was given")
+        assert not await is_unchanged(client)
+
+
+@pytest.mark.anyio
 async def test_304_to_an_unconditional_request_is_a_protocol_error(hub: FakeHub) -> None:
     hub.always(Answer(304))
     async with AsyncHubClient(hub.url, TOKEN) as client:
