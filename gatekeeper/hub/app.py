@@ -1,7 +1,7 @@
 """Hub: the Starlette app of the hub, assembled from its parts."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -110,12 +110,11 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        try:
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(database.close)
+            closing.push_async_callback(readiness.close)
             await database.open(mint.check_value())
             yield
-        finally:
-            await readiness.close()
-            await database.close()
 
     app = Starlette(
         routes=[*endpoints.routes, *health_routes(readiness), openapi_route()],

@@ -79,8 +79,10 @@ class Readiness:
         The deadlines of the database end it. If it were cancelled while it connects to a SQLite file, the connection and
         its thread would be left.
         """
-        if self._checking is not None:
-            await asyncio.wait([self._checking])
+        checking, self._checking = self._checking, None
+        # The next lifespan may run in another event loop, which cannot wait for a task of this one.
+        if checking is not None and not checking.done():
+            await asyncio.wait([checking])
 
     async def _check(self) -> DatabaseDown | None:
         begun = self._clock()

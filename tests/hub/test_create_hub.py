@@ -1,5 +1,6 @@
 """create_hub: making, starting and stopping a hub."""
 
+import asyncio
 import importlib
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from gatekeeper.errors import ConfigError
@@ -101,6 +103,23 @@ async def test_an_app_can_be_restarted(tmp_path: Path) -> None:
     for _ in range(2):
         async with app.router.lifespan_context(app):
             await app.state.hub.tokens.mint("acme", name="ci")
+
+
+def test_a_hub_can_be_restarted_in_another_event_loop(tmp_path: Path) -> None:
+    """The first loop checked the readiness. A test client has a loop for each lifespan."""
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER)
+
+    async def run(path: str) -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://hub.test") as client,
+        ):
+            assert (await client.get(path)).status_code == httpx.codes.OK
+
+    for path in ("/readyz", "/healthz", "/readyz"):
+        asyncio.run(run(path))
+        assert {file.name for file in tmp_path.iterdir()} == {"hub.db"}
 
 
 async def test_a_hub_without_its_lifespan_raises_runtime_error(tmp_path: Path) -> None:
