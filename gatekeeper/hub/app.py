@@ -65,9 +65,10 @@ def create_hub(
 
     Returns:
         The app. Its lifespan has to run: it upgrades the database schema at the start and closes the database at the end.
-        It raises ConfigError if the pepper is not that of the database, or the schema comes from a newer gatekeeper.
-        If a PostgreSQL server is down, the app starts all the same and answers 503, also when the server is back with such
-        a database. `app.state.hub` is the Hub.
+        It raises ConfigError if the pepper is not that of the database, or the schema comes from a newer gatekeeper; and
+        sqlite3.DatabaseError if the file cannot be opened or is not a database.
+        If a PostgreSQL server is down, or a SQLite file is locked or full, the app starts all the same and answers 503, also
+        when it is back with such a database. `app.state.hub` is the Hub.
 
     Raises:
         ConfigError: the database is neither a path nor a PostgreSQL URL, or the pepper is empty.
@@ -147,7 +148,7 @@ def migrate(database: str | Path) -> None:
     Raises:
         ConfigError: the database is neither a path nor a PostgreSQL URL, its schema comes from a newer gatekeeper, or it
             refuses the upgrade.
-        DatabaseDown: the database does not answer, or refuses the connection.
+        DatabaseDown: the database does not answer, refuses the connection, or is read-only, full or locked.
         ImportError: a PostgreSQL database without the extra `postgres` installed.
         sqlite3.DatabaseError: the file cannot be opened or is not a database.
     """

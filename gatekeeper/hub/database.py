@@ -6,6 +6,7 @@ yet. It raises DatabaseDown if the database does not answer, or cannot do its wo
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from gatekeeper.hub.engines import DatabaseLocation, Engines
 from gatekeeper.hub.migrations import upgrade
 from gatekeeper.hub.pepper import check_pepper
 from gatekeeper.hub.postgres import SCHEMES, PostgresServer
-from gatekeeper.hub.sqlite import SqliteFile, blames_statement
+from gatekeeper.hub.sqlite import SqliteFile, blames_statement, is_unavailable
 from gatekeeper.hub.tables import accounts
 
 __all__ = ("Database", "parse_location")
@@ -38,6 +39,9 @@ _MAYBE_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 _READ_ONLY: Final = "25006"
 _SESSION_ENDED: Final = "25P03"  # the transaction was idle for too long
 _PRIVILEGE_MISSING: Final = "42501"
+
+# What a start raises. A retry does not help: another pepper, a newer schema, a file that is not a database.
+_REFUSALS: Final = (ConfigError, sqlite3.DatabaseError)
 
 Work = Literal["read", "write"]
 
@@ -97,7 +101,7 @@ class Database:
         Raises:
             ConfigError: the schema comes from a newer gatekeeper, the pepper is another one, there are no tables, or the
                 database refuses the upgrade.
-            DatabaseDown: the database does not answer.
+            DatabaseDown: the database does not answer, or is read-only, full or locked.
             sqlite3.DatabaseError: the file cannot be opened or is not a database.
         """
 
@@ -113,6 +117,10 @@ class Database:
                 problem = f"the database refuses the upgrade of its schema: {_reason(error)}"
                 expected = "expected tables of the hub alone, and a role that may create and alter them"
                 raise ConfigError([f"{problem}; {expected}"]) from error
+            raise DatabaseDown(_reason(error)) from error
+        except sqlite3.DatabaseError as error:
+            if not is_unavailable(error):
+                raise
             raise DatabaseDown(_reason(error)) from error
 
     async def open(self, check_value: str) -> None:
@@ -178,7 +186,7 @@ class Database:
         work: Work = "write" if engine_name == "writer" else "read"
         try:
             engines = await self._migrated()
-        except ConfigError as error:
+        except _REFUSALS as error:
             # Only the start raises it. Later, the operator reads the log, and requests get a 503.
             raise DatabaseDown(_reason(error)) from error
         try:
@@ -214,7 +222,7 @@ class Database:
                 try:
                     # Alembic is synchronous, and connecting may take seconds.
                     await asyncio.to_thread(self.migrate, self._check_value)
-                except (ConfigError, DatabaseDown) as error:
+                except (*_REFUSALS, DatabaseDown) as error:
                     self._fails("read", error)
                     self._next_attempt = asyncio.get_running_loop().time() + self._retry_pause
                     raise
@@ -225,7 +233,7 @@ class Database:
     def _fails(self, work: Work, error: Exception) -> None:
         reason = _reason(error)
         # If reads fail, writes fail too. A database that was down may be back with another pepper.
-        is_known = bool(self._failing & {work, "read"}) and not (isinstance(error, ConfigError) and reason != self._reason)
+        is_known = bool(self._failing & {work, "read"}) and not (isinstance(error, _REFUSALS) and reason != self._reason)
         if not is_known:
             _log.warning("the hub's database does not answer as it should: %s", reason)
         self._reason = reason

@@ -72,6 +72,7 @@ class DatabaseLocation(Protocol):
 
         Raises:
             sqlalchemy.exc.DBAPIError: the database does not answer, or refuses the upgrade.
+            sqlite3.DatabaseError: a file cannot be opened, is not a database, or `is_unavailable`.
         """
         ...
 

@@ -152,6 +152,7 @@ def restoring(backup: Path, database: Path, *, check_value: str, now: datetime) 
     Raises:
         ConfigError: the backup is missing, damaged, from a newer gatekeeper, of another pepper or not of a hub; or the
             database is in use, or is not a database.
+        DatabaseDown: the disk is full.
         OSError: the directory of the database cannot be written to.
         sqlite3.DatabaseError: the backup cannot be opened, or the disk is full.
     """

@@ -15,12 +15,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from gatekeeper.hub.engines import OPTIONS, Engines
 from gatekeeper.hub.files import create_private
 
-__all__ = ("PRIMARY_CODE", "SqliteFile", "blames_statement")
+__all__ = ("PRIMARY_CODE", "SqliteFile", "blames_statement", "is_unavailable")
 
 BUSY_TIMEOUT: Final = 10.0  # Seconds; sqlite3's own default is 5.
 
 BUSY_PAUSE: Final = 0.02  # Seconds between two attempts, for a statement that ignores the busy timeout.
 PRIMARY_CODE: Final = 0xFF  # The low byte of an extended error code of SQLite is its primary code.
+
+# Files that are locked, on a full disk, or on one that fails or is read-only (https://www.sqlite.org/rescode.html).
+_UNAVAILABLE: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+)
 
 
 class SqliteFile:
@@ -48,8 +53,8 @@ class SqliteFile:
             upgrade: a function that is called in a transaction, which excludes other writers and rolls back if it raises.
 
         Raises:
-            sqlite3.DatabaseError: the file cannot be opened or is not a database.
-            sqlalchemy.exc.OperationalError: another process holds a lock on the file.
+            sqlite3.DatabaseError: the file cannot be opened, is not a database, or `is_unavailable`.
+            sqlalchemy.exc.DBAPIError: the same, during the upgrade.
         """
         # SQLite would create the file with the mode of the umask. It gives the log the mode of the file.
         with suppress(OSError):
@@ -117,6 +122,15 @@ def blames_statement(error: Exception) -> bool:
         error: an error; sqlite3 raises OperationalError for both.
     """
     return getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def is_unavailable(error: sqlite3.DatabaseError) -> bool:
+    """Whether a file is locked, full, failing or read-only. A retry may succeed.
+
+    Args:
+        error: an error of sqlite3.
+    """
+    return error.sqlite_errorcode & PRIMARY_CODE in _UNAVAILABLE
 
 
 def _prepare_writer(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

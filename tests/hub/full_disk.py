@@ -8,17 +8,18 @@ from pathlib import Path
 
 import httpx
 
+from gatekeeper.hub.database import Database, parse_location
 from tests.needs import postgres
 from tests.support.namespaces import mount
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, assert_problem, create, running_hub
+from .support import PATH, assert_problem, create, list_rows, running_hub
 
 SIZES = {"postgres": "96m", "sqlite": "1m"}
 
 
 async def main(kind: str, directory: Path) -> None:
-    """Fill the disk of a database, see what the hub answers, and free it."""
+    """Fill the disk of a database, see what the hub answers, and free it; the same at the start of a hub."""
     mount("-t", "tmpfs", "-o", f"size={SIZES[kind]},mode=777", "none", directory)
     filler = directory / "filler"
     with ExitStack() as stack:
@@ -42,6 +43,13 @@ async def main(kind: str, directory: Path) -> None:
             assert (await client.get("/readyz")).status_code == httpx.codes.OK
             answer = await client.patch(f"{PATH}/{row['id']}", json={"disabled": True})
             assert answer.status_code == httpx.codes.OK
+        fill(filler)
+        async with running_hub(Database(parse_location(database), retry_pause=0.0)) as running:
+            client = await running.client_with(dict(client.headers))
+            assert_problem(await client.get("/readyz"), 503, "database_down")
+            filler.unlink()
+            assert (await client.get("/readyz")).status_code == httpx.codes.OK
+            assert row["id"] in {listed["id"] for listed in await list_rows(client)}
     print("well")  # noqa: T201 - the test reads it
 
 

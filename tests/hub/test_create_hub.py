@@ -15,7 +15,7 @@ import anyio
 import httpx
 import pytest
 
-from gatekeeper.errors import ConfigError
+from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub import create_hub
 from gatekeeper.hub.bodies import KeyDraft
 from gatekeeper.hub.database import Database
@@ -37,7 +37,7 @@ def open_umask() -> Iterator[None]:
 
 def impatient(file: Path) -> Database:
     """Open a file with a short busy timeout."""
-    return Database(SqliteFile(file, busy_timeout=0.05))
+    return Database(SqliteFile(file, busy_timeout=0.05), retry_pause=0.0)
 
 
 @pytest.mark.parametrize("database", ["", ":memory:", ":memory:?cache=shared", Path()])
@@ -202,16 +202,59 @@ async def test_writes_get_a_503_while_the_file_is_locked(tmp_path: Path) -> None
         await create(client)
 
 
-async def test_an_exclusive_lock_on_the_file_stops_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_hub_starts_on_a_locked_file_and_answers_503(tmp_path: Path, *, exists: bool) -> None:
+    """Another process writes first, and then locks the file out of use, as a restore does."""
+    database = tmp_path / "hub.db"
+    if exists:
+        async with running_hub(database):
+            pass
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with running_hub(impatient(database)) as running:
+            stranger = await running.client_with({})
+            assert_problem(await stranger.get("/readyz"), 503, "database_down")
+            other.execute("ROLLBACK")
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            for _ in range(2):
+                answer = await stranger.get("/readyz")
+                assert_problem(answer, 503, "database_down")
+                assert answer.headers["Retry-After"]
+            assert (await stranger.get("/healthz")).status_code == httpx.codes.OK
+            async with running_hub(impatient(database)) as second:
+                with pytest.raises(DatabaseDown, match="locked"):
+                    await second.hub.tokens.list()
+                other.close()
+                assert await second.hub.tokens.list() == []
+            assert (await stranger.get("/readyz")).status_code == httpx.codes.OK
+            await create(await running.client("acme"))
+
+
+def test_a_migration_of_a_locked_file_finds_the_database_down(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "hub.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DatabaseDown, match="locked"):
+            impatient(tmp_path / "hub.db").migrate()
+
+
+async def test_a_file_that_is_no_database_after_the_start_is_a_503(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It was locked at the start. The log says what the file is."""
     database = tmp_path / "hub.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(sqlite3.OperationalError, match="locked") as raised:
-            async with running_hub(impatient(database)):
-                pytest.fail("started")
-        assert str(database) in raised.value.__notes__[0]
-    async with running_hub(database) as running:
-        await running.client("acme")
+        async with running_hub(impatient(database)) as running:
+            other.close()
+            database.write_bytes(b"not a database" * 100)
+            stranger = await running.client_with({})
+            for _ in range(2):
+                assert_problem(await stranger.get("/readyz"), 503, "database_down")
+            database.write_bytes(b"")
+            assert (await stranger.get("/readyz")).status_code == httpx.codes.OK
+    logged = [record.getMessage() for record in caplog.records if record.name == "gatekeeper.hub.database"]
+    assert [line.rpartition(": ")[2] for line in logged[:2]] == ["database is locked", "file is not a database"]
+    assert "answers again" in logged[2]
+    assert len(logged) == 3
 
 
 async def test_a_missing_table_is_a_500_not_a_503(tmp_path: Path) -> None:
