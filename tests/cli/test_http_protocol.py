@@ -29,14 +29,19 @@ class App:
     """Reads each body and answers with its length; `/slow` waits, `/early` reads nothing, `/large` answers with 64 MB.
 
     Attributes:
+        begins: the path of each request, as they begin.
         ends: the type of the last message of each request, as they end.
+        pieces: how many pieces of bodies were sent.
     """
 
     def __init__(self) -> None:
+        self.begins: SimpleQueue[str] = SimpleQueue()
         self.ends: SimpleQueue[str] = SimpleQueue()
+        self.pieces = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
+        self.begins.put(scope["path"])
         length = 0
         while scope["path"] != "/early":
             message = await receive()
@@ -52,8 +57,32 @@ class App:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.pieces += 1
         await send({"type": "http.response.body"})
         self.ends.put("answered")
+
+
+class MovableLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock a test advances from another thread."""
+
+    _advanced = 0.0
+
+    def time(self) -> float:
+        """The time in seconds."""
+        return super().time() + self._advanced
+
+    def advance(self, seconds: float) -> None:
+        """Advance the clock."""
+
+        async def advance() -> None:
+            self._advanced += seconds
+
+        asyncio.run_coroutine_threadsafe(advance(), self).result(PATIENCE)
+
+    def serve(self, server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        """Run a server until it stops."""
+        with asyncio.Runner(loop_factory=lambda: self) as runner:
+            runner.run(server.serve(sockets))
 
 
 class Served:
@@ -69,14 +98,15 @@ class Served:
 
 
 @contextmanager
-def serving(timeout: float) -> Iterator[Served]:
+def serving(timeout: float, loop: MovableLoop | None = None) -> Iterator[Served]:
     """Serve the app, with no other timeout."""
     app = App()
     http: Any = partial(BoundedHttp, timeout=timeout)
-    bounds: dict[str, Any] = {"h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": 60}
+    bounds: dict[str, Any] = {"h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": 3600}
     server = uvicorn.Server(uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, **bounds))
+    run = server.run if loop is None else partial(loop.serve, server)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
+        thread = threading.Thread(target=run, args=([listener],))
         thread.start()
         while not server.started:
             time.sleep(0.01)
@@ -85,6 +115,7 @@ def serving(timeout: float) -> Iterator[Served]:
         finally:
             server.should_exit = True
             thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -152,26 +183,36 @@ def test_a_client_that_does_not_read_is_cut_off(served: Served) -> None:
 
 
 def test_a_client_may_take_its_time_to_read_as_long_as_it_reads() -> None:
-    with serving(timeout=2.0) as served, served.connect() as connection:
+    loop = MovableLoop()
+    with serving(60.0, loop) as served, served.connect() as connection:
         connection.sendall(GET.replace(b"/ ", b"/large ", 1))
-        received = 0
+        received = advances = sent = 0
         while received < LARGE:
-            received += len(connection.recv(LARGE // 32, socket.MSG_WAITALL))
-            time.sleep(0.08)
+            piece = connection.recv(LARGE // 32)
+            assert piece
+            received += len(piece)
+            # The server has gone on sending since the last advance.
+            if served.app.pieces > sent:
+                loop.advance(40.0)
+                sent = served.app.pieces
+                advances += 1
+    assert advances > 2
 
 
 def test_a_connection_is_kept_as_long_as_each_request_is_quick() -> None:
     """Also where the answer comes before the body, whose rest is dropped."""
     early = POST.replace(b"/ ", b"/early ", 1)
-    with serving(timeout=2.0) as served, served.connect() as connection:
+    loop = MovableLoop()
+    with serving(60.0, loop) as served, served.connect() as connection:
         for _ in range(4):
             connection.sendall(GET)
             assert answer(connection) == b"0 bytes"
             connection.sendall(early)
             assert answer(connection) == b"0 bytes"
-            time.sleep(0.4)
+            loop.advance(40.0)
             connection.sendall(b"0123456789" + POST)
-            time.sleep(0.4)
+            assert [served.app.begins.get(timeout=PATIENCE) for _ in range(3)] == ["/", "/early", "/"]
+            loop.advance(40.0)
             connection.sendall(b"0123456789")
             assert answer(connection) == b"10 bytes"
 

@@ -112,13 +112,18 @@ async def running_hub(
         yield RunningHub(app, opened, clients, clock, dice)
 
 
+def listen() -> socket.socket:
+    """Listen on a free port of this machine."""
+    return socket.create_server(("127.0.0.1", 0), backlog=100)
+
+
 @asynccontextmanager
-async def hub_process(database: str | Path, *, port: int = 0) -> AsyncIterator[tuple[str, Process]]:
-    """Serve a hub in a process of its own. Requests wait for its start."""
-    with socket.create_server(("127.0.0.1", port), backlog=100) as listener:
-        arguments = [str(database), PEPPER, str(listener.fileno())]
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, *arguments, pass_fds=[listener.fileno()])
-        url = "http://{}:{}".format(*listener.getsockname())
+async def hub_process(database: str | Path, listener: socket.socket | None = None) -> AsyncIterator[tuple[str, Process]]:
+    """Serve a hub in a process of its own, on a listener of the test or a new one. Requests wait for its start."""
+    with listen() if listener is None else listener.dup() as shared:
+        arguments = [str(database), PEPPER, str(shared.fileno())]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, *arguments, pass_fds=[shared.fileno()])
+        url = "http://{}:{}".format(*shared.getsockname())
     try:
         yield url, process
     finally:

@@ -24,7 +24,7 @@ from gatekeeper.hub.restore import Differences, Restore, restoring
 from tests import needs
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, PEPPER, START, RunningHub, create, fill, hub_process, list_rows, running_hub
+from .support import PATH, PEPPER, START, RunningHub, create, fill, hub_process, list_rows, listen, running_hub
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -155,17 +155,18 @@ async def test_a_gate_believes_a_restored_hub(tmp_path: Path) -> None:
     async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="gate")
     async with AsyncExitStack() as gates:
-        async with hub_process(database) as (url, _), AsyncHubClient(url, token) as client:
-            key = await client.widget_keys.create("shop", domain_allowlist=["acme.com"])
-            back_up(database, backup)
-            await client.widget_keys.update(key.id, disabled=True)
-            gate = await gates.enter_async_context(Gatekeeper(HubSource(url, token), refresh_interval=60))
-            await gate.refresh()
-            assert gate.decide(key.public_key, "https://acme.com").reason == "key_disabled"
-        restore(backup, database, datetime.now(UTC))
-        async with hub_process(database, port=httpx.URL(url).port or 0):
-            await gate.refresh()
-            assert gate.decide(key.public_key, "https://acme.com").reason == "allowed"
+        with listen() as listener:
+            async with hub_process(database, listener) as (url, _), AsyncHubClient(url, token) as client:
+                key = await client.widget_keys.create("shop", domain_allowlist=["acme.com"])
+                back_up(database, backup)
+                await client.widget_keys.update(key.id, disabled=True)
+                gate = await gates.enter_async_context(Gatekeeper(HubSource(url, token), refresh_interval=60))
+                await gate.refresh()
+                assert gate.decide(key.public_key, "https://acme.com").reason == "key_disabled"
+            restore(backup, database, datetime.now(UTC))
+            async with hub_process(database, listener):
+                await gate.refresh()
+                assert gate.decide(key.public_key, "https://acme.com").reason == "allowed"
 
 
 async def test_the_list_has_a_new_etag_after_a_restore(tmp_path: Path) -> None:
