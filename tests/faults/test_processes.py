@@ -147,6 +147,7 @@ def test_a_child_forked_while_another_thread_refreshes_is_not_stuck(hub: FakeHub
     finally:
         over.set()
         thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 # Event loops
@@ -203,6 +204,7 @@ def test_two_event_loops_share_the_list_and_no_connection(hub: FakeHub) -> None:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
+        assert not thread.is_alive()
     assert problems == []
     assert len({request.port for request in hub.requests}) == 2
 

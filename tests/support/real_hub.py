@@ -52,3 +52,4 @@ def served_hub(directory: Path) -> Iterator[Served]:
         finally:
             server.should_exit = True
             thread.join(10)
+            assert not thread.is_alive()

@@ -390,6 +390,7 @@ def test_two_event_loops_in_two_threads_share_the_list(hub: FakeHub) -> None:
         thread.start()
     for thread in threads:
         thread.join(10)
+        assert not thread.is_alive()
     assert decisions == [[True, True, True]] * 2
     assert not gate.memos.current
 
