@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Frame, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -116,11 +116,7 @@ def widget_app(served: list[str]) -> Starlette:
 
     async def static(request: Request) -> Response:
         served.append(request.url.path)
-        return document(None)
-
-    async def ended(request: Request) -> Response:
-        served.append(request.url.path)
-        return document(request.query_params["agent"])
+        return document(request.query_params.get("agent"))  # a test may name a grant there
 
     async def chat(request: Request) -> Response:
         return JSONResponse(seen(request))
@@ -134,15 +130,17 @@ def widget_app(served: list[str]) -> Starlette:
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.send_json(seen(websocket))
-        await websocket.receive()
+        if code := (await websocket.receive()).get("text"):
+            await websocket.close(int(code))
 
     return Starlette(
         routes=[
             Route("/embed", templated),
             Route("/static", static),
             Route("/open", static),
-            Route("/ended", ended),
+            Route("/ended", static),
             Route("/chat", chat, methods=["GET", "POST"]),
+            Route("/moved", RedirectResponse("/chat")),
             Route("/events", events),
             WebSocketRoute("/socket", socket),
         ]
@@ -158,7 +156,8 @@ def row(key: str, *domains: str, **more: Any) -> dict[str, Any]:
 def running(source: Any, port: int, pages: dict[str, Response], tls: Certificates) -> Iterator[Site]:
     """Serve a widget."""
     served, clock = [], Clock()  # type: list[str], Clock
-    gate = Gatekeeper(source, grant_secrets=["0123456789abcdef"], clock=clock, wall_clock=clock, start_timeout=0.0)
+    secrets = ["0123456789abcdef"]
+    gate = Gatekeeper(source, grant_secrets=secrets, clock=clock, wall_clock=clock, start_timeout=0.0, refresh_interval=0.2)
     app = widget_app(served)
     app.router.lifespan_context = gate.lifespan
     guarded = GatekeeperMiddleware(
@@ -260,6 +259,10 @@ def allowed(site: Site, via: str, *, key: str = KEY, host: str = SHOP) -> dict[s
     return {"key": key[-8:-4], "page": site.origin(host), "via": via}
 
 
+DISABLED = "gatekeeper: The widget key …{} is disabled. Enable it again, or put another key on the page."
+NOT_READY = "gatekeeper: The list of widget keys has not been loaded yet. Try again in 2 s."
+
+
 def refused(site: Site, host: str = EVIL) -> str:
     """What the console of a foreign page says."""
     return (
@@ -321,8 +324,26 @@ def test_the_console_says_why_a_stream_is_refused(tab: Tab, site: Site, way: str
     tab.open(site.page(site.tag("script", DISABLED_KEY)), frames=0)
     assert tab.call(way) == "refused"
     tab.until(lambda: tab.said != [])
-    disabled = f"The widget key …{DISABLED_KEY[-8:]} is disabled. Enable it again, or put another key on the page."
-    assert tab.said == [f"gatekeeper: {disabled}"]
+    assert tab.said == [DISABLED.format(DISABLED_KEY[-8:])]
+
+
+def test_the_loader_asks_why_an_open_socket_was_revoked(tab: Tab, site: Site) -> None:
+    """The gate closes with 1008, or 3003 where the server cannot; 1000 is the app's own end."""
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url) if request.resource_type == "fetch" else None)
+    (frame,) = tab.open(site.page(site.tag("script") + site.tag()))
+    end = """async (code) => {
+        const client = window.gatekeeper ?? await document.querySelector("script").gatekeeper;
+        const socket = await client.webSocket("/socket");
+        socket.onmessage = () => socket.send(code);
+        return new Promise((settle) => { socket.onclose = (event) => settle(event.code); });
+    }"""
+    for each in (tab.page.main_frame, frame):
+        asked.clear()
+        for code in (1000, 1008, 3003):
+            assert each.evaluate(end, str(code)) == code
+        tab.until(lambda: len(asked) > 1)
+        assert asked == [f"{site.widget}/socket"] * 2
 
 
 def test_the_loader_needs_three_sources_of_a_strict_policy(tab: Tab, site: Site) -> None:
@@ -389,33 +410,79 @@ def test_the_loader_waits_until_the_gate_is_ready(
         tab.until(lambda: frame.title() == "widget")
         frame.wait_for_function("window.by !== undefined")
         assert call(frame) == allowed(site, "grant")
-        assert tab.said == ["gatekeeper: The list of widget keys has not been loaded yet. Try again in 2 s."]
+        assert tab.said == [NOT_READY]
         tab.page.context.close()  # the server waits for the browser's connections
+
+
+def test_a_frame_waits_for_the_gate_and_says_why_a_stream_has_ended(
+    tab: Tab, site: Site, customers: tuple[int, dict[str, Response], Certificates], tmp_path: Path
+) -> None:
+    """The frame has its grant from another server with the same secret."""
+    grant, rows = grant_for(tab, site), tmp_path / "rows.json"
+    with running(FileSource(rows), *customers) as other:
+        other.clock.now = site.clock.now
+        (frame,) = tab.open(other.page(other.tag(frame_path="/ended", agent=grant)))
+        frame.evaluate("void by.post(gatekeeper).then((answer) => { window.answer = answer; })")
+        tab.until(lambda: tab.said == [NOT_READY])
+        write_rows(rows, row(KEY, other.origin()))
+        frame.wait_for_function("window.answer !== undefined")
+        assert frame.evaluate("window.answer") == allowed(other, "grant")
+        assert call(frame, "socket") == allowed(other, "grant")
+        write_rows(rows, row(KEY, other.origin(), disabled_at="2026-01-02T03:04:05Z"))
+        tab.until(lambda: len(tab.said) > 1)
+        assert call(frame)["reason"] == "key_disabled"
+        assert tab.said == [NOT_READY, DISABLED.format(KEY[-8:])]
+        tab.page.context.close()
 
 
 # --- What is wrong, and the end
 
 
 @pytest.mark.parametrize(
-    ("tag", "said"),
+    ("attributes", "said"),
     [
-        ('<script src="WIDGET" data-client-key="KEY" data-mode="popup"></script>', 'mode is "popup": expected "script"'),
-        ('<script src="WIDGET" type="module"></script>', "load widget.js with a <script> tag that has no type"),
-        ('<script src="WIDGET" data-mode="frame" data-frame-path="https://[x"></script>', "Failed to construct 'URL'"),
+        ('data-client-key="KEY" data-mode="popup"', 'mode is "popup": expected "script" or "frame"'),
+        ('type="module"', "load widget.js with a <script> tag that has no type"),
+        ("", "the client key is missing: expected data-client-key="),
+        ('data-client-key="KEY" data-mode="frame" data-frame-path="https://[x"', "Failed to construct 'URL'"),
+        ('data-client-key="KEY" data-mode="frame" data-frame-path="javascript:x()"', 'framePath is "javascript:x()"'),
+        ('data-client-key="KEY" data-mode="frame" data-grant-path="https://a.test/"', "https://a.test is not the widget's"),
     ],
 )
-def test_a_wrong_tag_is_a_message_in_the_console(tab: Tab, site: Site, tag: str, said: str) -> None:
-    text = tag.replace("WIDGET", f"{site.widget}/gatekeeper/widget.js").replace("KEY", KEY)
+def test_a_wrong_tag_is_a_message_in_the_console(tab: Tab, site: Site, attributes: str, said: str) -> None:
+    text = f'<script src="{site.widget}/gatekeeper/widget.js" {attributes.replace("KEY", KEY)}></script>'
     tab.open(site.page(text), frames=0)
     tab.until(lambda: tab.said != [])
     (message,) = tab.said
     assert said in message
+    assert tab.page.locator("iframe").count() == 0
 
 
-def test_a_tag_without_a_key_is_told_so(tab: Tab, site: Site) -> None:
-    tab.open(site.page(f'<script src="{site.widget}/gatekeeper/widget.js"></script>'), frames=0)
-    assert tab.call("get")["reason"] == "key_missing"
-    assert tab.said[0].startswith("gatekeeper: The request names no client key. Put data-client-key")
+def test_a_wrong_tag_in_the_frame_is_a_message_in_the_console(tab: Tab, site: Site) -> None:
+    """Templates write None for a grant that is missing, because the path is not in `frames`."""
+    script = f'<script src="{site.widget}/gatekeeper/frame.js"'
+    tab.open(site.page(f'{script} type="module"></script>{script} data-grant="None"></script>'), frames=0)
+    tab.until(lambda: len(tab.said) == 2)
+    assert tab.said == [
+        "gatekeeper: data-grant is not a grant: this path is not in frames=, so its document has no grant",
+        "gatekeeper: load frame.js with a <script> tag that has no type",
+    ]
+
+
+def test_paths_are_those_of_the_host_with_and_without_a_slash(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.tag("script") + site.tag(frame_path="embed")))
+    fetch = "(client) => client.fetch('chat').then((answer) => answer.json())"
+    assert tab.page.evaluate(f"document.querySelector('script').gatekeeper.then({fetch})") == allowed(site, "origin")
+    assert frame.evaluate(f"({fetch})(gatekeeper)") == allowed(site, "grant")
+
+
+def test_a_redirect_is_not_followed(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.tag("script") + site.tag()))
+    site.served.clear()
+    fetch = "(client) => client.fetch('/moved', { redirect: 'follow' }).then(() => 'followed', (error) => error.name)"
+    assert tab.page.evaluate(f"document.querySelector('script').gatekeeper.then({fetch})") == "TypeError"
+    assert frame.evaluate(f"({fetch})(gatekeeper)") == "TypeError"
+    assert site.served == []
 
 
 def test_the_key_is_sent_to_its_own_service_only(tab: Tab, site: Site) -> None:
@@ -480,12 +547,13 @@ def test_the_page_answers_its_own_frame_only(tab: Tab, site: Site) -> None:
     own = by_url[f"{site.widget}/static"]
     assert call(own) == allowed(site, "grant")
     tab.asked.clear()
-    ask = "parent.postMessage({ type: 'gatekeeper.grant_expired' }, '*')"
+    tab.page.evaluate("addEventListener('message', ({ data }) => { window.sent = (window.sent ?? 0) + (data?.sent ?? 0); })")
+    ask = "parent.postMessage({ type: 'gatekeeper.grant_wanted', sent: 1 }, '*')"
     for sender in (by_url[foreign], by_url[sibling], tab.page.main_frame):
         sender.evaluate(ask)
-    own.evaluate("parent.postMessage({ type: 'another' }, '*')")
     own.evaluate("parent.postMessage(null, '*')")
-    tab.page.wait_for_function("window.messages === 5")
+    own.evaluate("parent.postMessage({ type: 'another', sent: 1 }, '*')")
+    tab.page.wait_for_function("window.sent === 4")
     assert tab.page.evaluate("fetch(location.href).then((answer) => answer.ok)")
     assert tab.asked == []
     own.evaluate(ask)
@@ -493,7 +561,7 @@ def test_the_page_answers_its_own_frame_only(tab: Tab, site: Site) -> None:
     own.goto(foreign)
     tab.until(lambda: len(tab.asked) == 2)
     own.evaluate(ask)
-    tab.page.wait_for_function("window.messages === 7")
+    tab.page.wait_for_function("window.sent === 6")
     assert tab.page.evaluate("fetch(location.href).then((answer) => answer.ok)")
     assert len(tab.asked) == 2
 
@@ -548,6 +616,42 @@ def test_a_frame_takes_no_grant_below_another_page(tab: Tab, site: Site, outer: 
     assert frame.evaluate(HAS_GRANT) is taken
 
 
+def test_a_frame_asks_again_once_a_grant_has_not_come(tab: Tab, site: Site) -> None:
+    failed: list[str] = []
+    tab.page.on("requestfailed", lambda request: failed.append(request.url))
+    tab.page.route(f"{site.widget}/grant", lambda route: route.abort())
+    (frame,) = tab.open(site.page(site.static()))
+    tab.until(lambda: f"{site.widget}/grant" in failed)
+    tab.page.unroute(f"{site.widget}/grant")
+    assert call(frame) == allowed(site, "grant")
+
+
+def test_a_frame_gets_its_grant_before_its_images(tab: Tab, site: Site) -> None:
+    scripts = f'<script src="{site.widget}/gatekeeper/frame.js"></script><script>{CALLS}</script>'
+    document = site.page(f'{scripts}<img src="/image">', host=FRAMES)
+    tab.page.route("**/image", lambda _: None)  # it never arrives
+    with tab.page.expect_request("**/image"):
+        tab.page.goto(site.page(site.static(frame_path=document)), wait_until="commit")
+    (frame,) = tab.page.main_frame.child_frames
+    frame.wait_for_function("window.by !== undefined")
+    assert call(frame) == allowed(site, "grant")
+
+
+def test_a_script_that_starts_late_gets_a_grant(tab: Tab, site: Site) -> None:
+    """The app of the frame adds frame.js once the document has loaded."""
+    (frame,) = tab.open(site.page(site.static(frame_path=site.page("", host=FRAMES))))
+    tab.until(lambda: tab.asked == [f"{site.widget}/grant"])
+    frame.add_script_tag(url=f"{site.widget}/gatekeeper/frame.js")
+    frame.evaluate(CALLS)
+    assert call(frame) == allowed(site, "grant")
+
+
+def test_a_signal_ends_the_wait_for_a_grant(tab: Tab, site: Site) -> None:
+    (frame,) = tab.open(site.page(site.tag(frame_path="/static")))
+    ask = "gatekeeper.fetch('/chat', { signal: AbortSignal.timeout(20) }).catch((error) => error.name)"
+    assert frame.evaluate(ask) == "TimeoutError"
+
+
 # --- Renewal
 
 
@@ -594,8 +698,12 @@ def test_a_templated_frame_is_reloaded_when_its_grant_has_ended(tab: Tab, site: 
     assert call(frame) == {**allowed(site, "grant"), "page": None}, "a reload sends the frame's own Referer"
 
 
-def test_a_frame_whose_new_document_has_ended_too_is_not_reloaded_again(tab: Tab, site: Site) -> None:
+@pytest.mark.parametrize("reason", ["grant_expired", "grant_invalid"])
+def test_a_frame_whose_new_document_has_ended_too_is_not_reloaded_again(tab: Tab, site: Site, reason: str) -> None:
+    """A grant is invalid once the servers have other secrets."""
     grant = grant_for(tab, site)
+    if reason == "grant_invalid":
+        grant = f"{grant.partition('.')[0]}.{'x' * 16}"
     site.clock.now += 1000
     (frame,) = tab.open(site.page(site.tag(frame_path="/ended", agent=grant)))
     site.served.clear()
@@ -604,5 +712,5 @@ def test_a_frame_whose_new_document_has_ended_too_is_not_reloaded_again(tab: Tab
     frame.wait_for_load_state()
     frame.wait_for_function("window.by !== undefined")
     for _ in range(2):
-        assert call(frame)["reason"] == "grant_expired"
+        assert call(frame)["reason"] == reason
     assert site.served == ["/ended"]

@@ -229,9 +229,13 @@
   form.addEventListener("submit", sendMessage);
 
   async function start() {
+    const isFramed = script.dataset.mode === "frame";
     document.body.append(host);
+    if (!isFramed && !key) {
+      return showRefusal("No client key", 'The script tag names no client key. Put data-client-key="pk_live_…" on it.', { reason: "key_missing" });
+    }
     try {
-      client = script.dataset.mode === "frame" ? window.gatekeeper : (await import(`${origin}/gatekeeper/widget.mjs`)).mount({ key });
+      client = isFramed ? window.gatekeeper : (await import(`${origin}/gatekeeper/widget.mjs`)).mount({ key });
     } catch {
       return showFailure({ status: 0 });
     }

@@ -5,7 +5,8 @@
 
 const MAX_REPEATS = 10; // of a request that the gate cannot decide yet
 const MAX_WAIT = 60; // seconds between two of them
-const service = new URL(import.meta.url);
+const REVOKED = [1008, 3003]; // codes with which the gate closes an open WebSocket
+const service = new URL(import.meta.url).origin;
 const told = new Set(); // "key, reason" of the refusals in the console
 
 /* Put a widget into the page.
@@ -18,7 +19,8 @@ const told = new Set(); // "key, reason" of the refusals in the console
  * grantPath: the service's `grant_path`, for a frame whose document has no grant.
  * title: the frame's name for assistive technology.
  *
- * Returns {agent, fetch, eventSource, webSocket, destroy} or {frame, destroy}. Throws a TypeError for another mode. */
+ * Returns {agent, fetch, eventSource, webSocket, destroy} or {frame, destroy}. Throws a TypeError for a missing key, another
+ * mode, a framePath that is no http(s) URL, and a grantPath on another host. */
 export function mount({
   key = "",
   agent,
@@ -29,6 +31,7 @@ export function mount({
   title = "Widget",
 } = {}) {
   if (mode !== "script" && mode !== "frame") throw new TypeError(`mode is "${mode}": expected "script" or "frame"`);
+  if (!key) throw new TypeError('the client key is missing: expected data-client-key="pk_live_…" or mount({ key })');
   const ending = new AbortController();
   const client = connect(key, ending.signal);
   const destroy = () => ending.abort();
@@ -37,6 +40,10 @@ export function mount({
     return { agent, fetch, eventSource, webSocket, destroy };
   }
   const url = new URL(framePath, service);
+  if (!["http:", "https:"].includes(url.protocol)) {
+    throw new TypeError(`framePath is "${framePath}": expected a path, or an http(s) URL`);
+  }
+  const grantUrl = grantPath && locate(grantPath);
   url.searchParams.set("client_key", key);
   if (agent) url.searchParams.set("agent", agent);
   const frame = document.createElement("iframe");
@@ -44,17 +51,19 @@ export function mount({
   frame.title = title;
   frame.referrerPolicy = "strict-origin-when-cross-origin"; // the page's own policy may hide the page
   frame.src = url.href;
-  if (grantPath) handGrants(frame, url, () => client.ask(grantPath), ending.signal);
+  if (grantUrl) handGrants(frame, url, () => client.ask(grantUrl), ending.signal);
   ending.signal.addEventListener("abort", () => frame.remove());
   target.append(frame);
   return { frame, destroy };
 }
 
-/* Hand grants to a frame: one whenever its document has loaded, and one whenever it says that its grant has ended. */
+/* Hand grants to a frame: one whenever it asks for one, and one whenever its document has loaded. */
 function handGrants(frame, url, ask, signal) {
   let running = false;
+  let hasAsked = false;
+  let hasLoaded = false;
 
-  async function hand(hasLoaded) {
+  async function hand(mayReload) {
     if (running) return;
     running = true;
     try {
@@ -63,7 +72,7 @@ function handGrants(frame, url, ask, signal) {
       const { grant } = await answer.json();
       if (signal.aborted) return;
       // While the gate could not decide, the frame's document was refused as well.
-      if (repeated && hasLoaded) frame.src = url.href;
+      if (repeated && mayReload) frame.src = url.href;
       else frame.contentWindow?.postMessage({ type: "gatekeeper.grant", grant }, url.origin);
     } catch {
       // The browser's console says why a request has failed.
@@ -74,10 +83,16 @@ function handGrants(frame, url, ask, signal) {
 
   function receive({ source, origin, data }) {
     if (source !== frame.contentWindow || origin !== url.origin) return;
-    if (data?.type === "gatekeeper.grant_expired") hand(false);
+    if (data?.type !== "gatekeeper.grant_wanted") return;
+    hasAsked = true;
+    hand(false);
   }
 
-  frame.addEventListener("load", () => hand(true));
+  frame.addEventListener("load", () => {
+    // A first document that has asked has its grant, or asks again.
+    if (hasLoaded || !hasAsked) hand(true);
+    hasLoaded = true;
+  });
   window.addEventListener("message", receive);
   signal.addEventListener("abort", () => window.removeEventListener("message", receive));
 }
@@ -87,7 +102,8 @@ function connect(key, signal) {
   const open = new Set();
 
   async function ask(path, options, repeats = MAX_REPEATS) {
-    const request = new Request(locate(path), { signal, ...options });
+    // A redirect could lead to another host, and the key with it.
+    const request = new Request(locate(path), { signal, ...options, redirect: "error" });
     request.headers.set("data-client-key", key);
     for (let count = 0; ; count += 1) {
       const answer = await fetch(request.clone());
@@ -124,7 +140,9 @@ function connect(key, signal) {
 
   async function eventSource(path) {
     const events = keep(new EventSource(withKey(path)), "error");
-    events.addEventListener("error", () => events.readyState === EventSource.CLOSED && explain(path));
+    events.addEventListener("error", () => {
+      if (events.readyState === EventSource.CLOSED) explain(path);
+    });
     return events;
   }
 
@@ -134,7 +152,9 @@ function connect(key, signal) {
     const socket = keep(new WebSocket(url, protocols), "close");
     let opened = false;
     socket.addEventListener("open", () => (opened = true));
-    socket.addEventListener("close", ({ code }) => (opened && code !== 1008) || signal.aborted || explain(path));
+    socket.addEventListener("close", ({ code }) => {
+      if (!signal.aborted && (!opened || REVOKED.includes(code))) explain(path);
+    });
     return socket;
   }
 
@@ -145,7 +165,7 @@ function connect(key, signal) {
 /* The URL of a path of the service. The key is sent nowhere else. */
 function locate(path) {
   const url = new URL(path, service);
-  if (url.origin !== service.origin) throw new TypeError(`${url.origin} is not the widget's service, ${service.origin}`);
+  if (url.origin !== service) throw new TypeError(`${url.origin} is not the widget's service, ${service}`);
   return url;
 }
 
