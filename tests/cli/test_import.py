@@ -214,6 +214,13 @@ def test_a_quoted_line_break_is_part_of_a_name(keys: Keys, tmp_path: Path) -> No
     assert [line for line, *_ in minted(tmp_path / "rows.keys.csv")] == ["2", "4"]
 
 
+# Shells start programs in the background with SIGINT ignored, and children inherit that. An import then ignores it, too.
+AS_AT_A_TERMINAL = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('gatekeeper', run_name='__main__', alter_sys=True)"
+)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_the_import_once_the_key_is_saved(
@@ -230,7 +237,7 @@ def test_a_signal_stops_the_import_once_the_key_is_saved(
     second = created(2)
     fake.then(created(1), Answer(201, second.body, second.headers, hold=hold))
     token = {"GATEKEEPER_TOKEN": at_fake.environment["GATEKEEPER_TOKEN"]}
-    command = [sys.executable, "-m", "gatekeeper", "keys", "import", str(file), "--hub", fake.url]
+    command = [sys.executable, "-c", AS_AT_A_TERMINAL, "keys", "import", str(file), "--hub", fake.url]
     importing = subprocess.Popen(command, env={**os.environ, **token}, stderr=subprocess.PIPE, text=True)
     fake.wait_for_requests(2)
     importing.send_signal(ending)
