@@ -63,11 +63,13 @@ class Hosts(NamedTuple):
     Attributes:
         widget: the base URL of the widget's service.
         port: the port of all customers' pages.
+        other_port: a port with the same pages that no entry allows.
         served: "method, page" of each request that the app has answered.
     """
 
     widget: str
     port: int
+    other_port: int
     served: list[str]
 
     def shop(self, path: str = "/", host: str = "shop.acme.test") -> str:
@@ -130,13 +132,14 @@ async def customer_page(request: Request) -> Response:
 def hosts() -> Iterator[Hosts]:
     certificates, served = Certificates(), []  # type: Certificates, list[str]
     pages = Starlette(routes=[Route("/{policy}", customer_page), Route("/{policy:path}", customer_page)])
-    with serving(pages, tls=certificates.of("shop.acme.test", "blog.acme.test", "bücher.test", "evil.test")) as shop:
+    tls = certificates.of("shop.acme.test", "blog.acme.test", "bücher.test", "evil.test")
+    with serving(pages, tls=tls) as shop, serving(pages, tls=tls) as other:
         entries = [f"https://{host}:{shop.port}" for host in ("shop.acme.test", "*.acme.test", "bücher.test")]
         row = {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": entries}
         gate = Gatekeeper(StaticSource([row]), grant_secrets=["0123456789abcdef"])
         guarded = GatekeeperMiddleware(widget_app(served), gate, frames=("/embed",))
         with serving(guarded, tls=certificates.of("widget.test"), ws="wsproto") as widget:
-            yield Hosts(f"https://widget.test:{widget.port}", shop.port, served)
+            yield Hosts(f"https://widget.test:{widget.port}", shop.port, other.port, served)
 
 
 def opened(tab: Page, url: str, embedded: str, **query: str) -> Frame:
@@ -182,9 +185,11 @@ def test_a_frame_still_works_after_a_reload_and_a_link(tab: Page, hosts: Hosts) 
         assert call(frame, "post")["via"] == "grant", move
 
 
-def test_a_foreign_page_sees_why_its_frame_is_refused(tab: Page, hosts: Hosts) -> None:
-    frame = opened(tab, hosts.shop(host="evil.test"), hosts.embed())
-    assert f"{hosts.shop('', 'evil.test')} is not among the allowed domains" in frame.locator("body").inner_text()
+@pytest.mark.parametrize("where", ["evil.test", "another port"])
+def test_a_foreign_page_sees_why_its_frame_is_refused(tab: Page, hosts: Hosts, where: str) -> None:
+    page = f"https://shop.acme.test:{hosts.other_port}" if where == "another port" else hosts.shop("", where)
+    frame = opened(tab, f"{page}/", hosts.embed())
+    assert f"{page} is not among the allowed domains" in frame.locator("body").inner_text()
     assert frame.locator("code").inner_text() == "origin_not_allowed"
     assert frame.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")[0] <= 300
 
@@ -192,15 +197,21 @@ def test_a_foreign_page_sees_why_its_frame_is_refused(tab: Page, hosts: Hosts) -
 @pytest.mark.parametrize("policy", ["no-referrer", "same-origin"])
 def test_the_browser_keeps_a_frame_from_a_foreign_page(tab: Page, hosts: Hosts, policy: str) -> None:
     """The request for the document looks like one of an allowed page, so the document is served."""
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
     frame = opened(tab, hosts.shop(f"/{policy}", "evil.test"), hosts.embed())
     until(tab, lambda: frame.url.startswith("chrome-error:"))
+    assert any("frame-ancestors" in text for text in said), "the console says what keeps it out"
     assert frame.evaluate("window.grant") is None
 
 
-def test_a_frame_is_blocked_below_a_foreign_page(tab: Page, hosts: Hosts) -> None:
+@pytest.mark.parametrize(("outer", "innermost"), [("evil.test", "chrome-error"), ("blog.acme.test", "https")])
+def test_a_frame_below_two_pages_needs_both_of_them(tab: Page, hosts: Hosts, outer: str, innermost: str) -> None:
     inner = hosts.shop() + "?frame=" + hosts.embed().replace("?", "%3F")
-    opened(tab, hosts.shop(host="evil.test"), inner.replace("?", "%3F").replace("%3Fclient", "%253Fclient"))
-    until(tab, lambda: [frame.url.partition(":")[0] for frame in tab.frames] == ["https", "https", "chrome-error"])
+    opened(tab, hosts.shop(host=outer), inner.replace("?", "%3F").replace("%3Fclient", "%253Fclient"))
+    until(tab, lambda: [frame.url.partition(":")[0] for frame in tab.frames] == ["https", "https", innermost])
+    if innermost == "https":
+        assert call(tab.frames[2], "post") == {"page": hosts.shop(""), "via": "grant"}
 
 
 def test_a_document_in_a_tab_of_its_own_is_refused(tab: Page, context: BrowserContext, hosts: Hosts) -> None:
