@@ -12,6 +12,7 @@ import pytest
 
 import gatekeeper
 from gatekeeper import Allowlist, CorsPolicy, Gatekeeper, GatekeeperMiddleware, Reason
+from tests.test_house import PEOPLE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -163,9 +164,7 @@ def test_the_version_is_written_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-@pytest.mark.parametrize(
-    "word",
-    ["whitelist", "blacklist", "TODO", "@@", "who" + "ever", *(f"{one}body" for one in ("no", "some", "every", "any"))],
-)
-def test_no_document_uses_a_word_to_avoid(name: str, word: str) -> None:
-    assert word.lower() not in DOCUMENTS[name].lower()
+def test_no_document_uses_a_word_to_avoid(name: str) -> None:
+    text = DOCUMENTS[name].lower()
+    assert [word for word in ("whitelist", "blacklist", "@@") if word in text] == []
+    assert PEOPLE.findall(text) == []

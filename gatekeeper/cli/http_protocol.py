@@ -1,7 +1,7 @@
 """BoundedHttp: uvicorn's HTTP protocol with bounds on what a client may send."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.config import Config
@@ -44,9 +44,9 @@ class BoundedHttp(H11Protocol):
         self._response_deadline: asyncio.TimerHandle | None = None
         self._timed_cycle: object = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in H11Protocol
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", transport))  # a server's connections have no other transport
         self._watch_request()
 
     def data_received(self, data: bytes) -> None:

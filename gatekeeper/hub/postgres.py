@@ -96,7 +96,9 @@ class PostgresServer:
         try:
             with engine.begin() as transaction:
                 # The server answers: it was not silent until now.
-                transaction.connection.driver_connection.deadline = MIGRATION_DEADLINE  # type: ignore[union-attr]  # not None
+                connection = transaction.connection.driver_connection
+                if isinstance(connection, DriverConnection):
+                    connection.deadline = MIGRATION_DEADLINE
                 transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
                 upgrade(transaction)
         finally:

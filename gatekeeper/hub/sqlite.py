@@ -109,7 +109,7 @@ def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            # SQLite ignores the busy timeout here, which polls in the same way. Migrations run outside the event loop.
+            # SQLite ignores its busy timeout for this statement. Migrations run in a thread, never in the event loop.
             time.sleep(BUSY_PAUSE)
         else:
             return

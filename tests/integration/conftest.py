@@ -51,7 +51,7 @@ class Served:
 Serve = Callable[[ASGIApp], Served]
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """A uvicorn that signals when it has started, or failed to."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -74,7 +74,7 @@ def serving(
     config = uvicorn.Config(app, http=http, ws=ws, loop="asyncio", lifespan="on", log_config=None, access_log=False)
     config.load()
     config.ssl = tls
-    server = _Server(config)
+    server = Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")

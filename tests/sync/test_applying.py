@@ -1,6 +1,7 @@
 """RemovalGuard and SharedList: pure calls."""
 
 import threading
+from array import array
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_of_concurrent_threads_one_applies() -> None:
 def test_applying_a_list_forgets_the_last_validator() -> None:
     """Otherwise a child forked meanwhile would keep half of a list, and a 304 would confirm it."""
     shared = SharedList()
-    shared.basis = ListBasis("v1", 7.0, b"digest", {b"slice": KnownSlice(slots=[], size=1)})  # type: ignore[arg-type]
+    shared.basis = ListBasis("v1", 7.0, b"digest", {b"slice": KnownSlice(slots=array("I"), size=1)})
     shared.begin(held=0)
     assert shared.basis == ListBasis(None, 7.0)
 

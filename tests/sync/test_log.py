@@ -19,14 +19,25 @@ from tests.support.indexes import index_of, row, unreadable
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
 
+class Lines(logging.Handler):
+    """Keeps the level and the text of each line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append((record.levelname, record.getMessage()))
+
+
 class Logged:
     """A log of refreshes, and the lines that it wrote."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[str, str]] = []
+        handler = Lines()
+        self.lines = handler.lines
         logger = logging.Logger("a test's own")  # noqa: LOG001 - not in the tree of loggers
-        handler = logging.Handler()
-        handler.emit = lambda record: self.lines.append((record.levelname, record.getMessage()))  # type: ignore[method-assign]
         logger.addHandler(handler)
         self.log = RefreshLog(logger, lambda: NOW)
 

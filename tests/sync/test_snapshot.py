@@ -406,7 +406,7 @@ def test_concurrent_processes_leave_the_newest_list_whole(path: Path) -> None:
 
     writers = [Child(partial(write, writer)) for writer in range(2)]
     while not path.exists():
-        time.sleep(0.001)
+        time.sleep(0.001)  # the writers are processes, which say nothing before their end
     ages = set()
     for _ in range(50):
         age, ids = asyncio.run(load(path))

@@ -69,7 +69,7 @@ class Widget:
         deadline = time.monotonic() + DEADLINE
         while not is_met(status := self.status()):
             assert time.monotonic() < deadline, status
-            time.sleep(0.02)
+            time.sleep(0.02)  # the app is in another process, and a request is the only way to ask it
         return status
 
 
@@ -126,7 +126,7 @@ def test_streams_of_a_revoked_key_end_and_everything_else_continues(widget: Widg
     def slowly() -> Iterator[bytes]:
         for piece in uploaded:
             yield piece
-            time.sleep(0.03)
+            time.sleep(0.03)  # the upload has to last until keys have changed
 
     with ThreadPoolExecutor(16) as pool:
         streams = [pool.submit(widget.read, path) for path in ("/idle", "/busy", "/bare")]
