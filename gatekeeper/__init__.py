@@ -43,6 +43,7 @@ from gatekeeper.sync.sources import (
 from gatekeeper.sync.status import RefreshReport, Status
 from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
 from gatekeeper.web.cors import CorsPolicy
+from gatekeeper.web.guard import guard
 
 __all__ = (
     "Allowlist",
@@ -94,6 +95,7 @@ __all__ = (
     "WidgetKey",
     "__version__",
     "decision_from",
+    "guard",
 )
 
 __version__ = "0.1.0"

@@ -27,6 +27,7 @@ PROMISED = {
     "WidgetKey",
     "__version__",
     "decision_from",
+    "guard",
 }
 MODULES = [
     module.name
