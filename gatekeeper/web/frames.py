@@ -14,7 +14,16 @@ from gatekeeper.web.answers import Answer
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, merge_vary
 from gatekeeper.web.request import Header, Paths, is_at, is_own, path_problems, single_header, value_in_query
 
-__all__ = ("VARIES_BY", "Frames", "frame_problems", "grant_answer", "send_document", "with_grant")
+__all__ = (
+    "GRANT_HEADER",
+    "GRANT_QUERY",
+    "VARIES_BY",
+    "Frames",
+    "frame_problems",
+    "grant_answer",
+    "send_document",
+    "with_grant",
+)
 
 GRANT_HEADER: Final = "data-client-grant"
 GRANT_QUERY: Final = b"client_grant"

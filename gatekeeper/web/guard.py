@@ -13,6 +13,7 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
+from gatekeeper.web.openapi import Documented, GateDescription, GuardedSchema, documentation_paths
 from gatekeeper.web.request import path_problems
 
 __all__ = ("guard",)
@@ -69,7 +70,7 @@ def guard(
         key_header=key_header,
         key_query=key_query,
         cors=cors,
-        exempt=_with_docs(app, exempt) if exempt_docs else exempt,
+        exempt=_with_documentation(app, exempt) if exempt_docs else exempt,
         readable_denials=readable_denials,
         frames=frames,
         grant_path=grant_path,
@@ -84,8 +85,12 @@ def guard(
         problems += error.problems
     if problems:
         raise ConfigError(problems)
+    description = GateDescription(
+        key_header, key_query, exempt=exempt, frames=frames, takes_grants=bool(frames or grant_path or own_origins)
+    )
+    _describe(app, description)
     # Starlette calls it once, when the app starts, and so after the last add_middleware.
-    app.build_middleware_stack = _GuardedStack(app.build_middleware_stack, middleware)  # type: ignore[method-assign] # of this app
+    app.build_middleware_stack = _GuardedStack(app, middleware, description)  # type: ignore[method-assign] # of this app only
     app.router.lifespan_context = _lifespan(gate, app.router.lifespan_context)
     return app
 
@@ -93,12 +98,20 @@ def guard(
 class _GuardedStack:
     """Builds the middleware stack of an app, inside the gate."""
 
-    def __init__(self, build: Callable[[], ASGIApp], middleware: Callable[[ASGIApp], ASGIApp]) -> None:
-        self._build = build
+    def __init__(self, app: Starlette, middleware: Callable[[ASGIApp], ASGIApp], description: GateDescription) -> None:
+        self._app = app
+        self._build = app.build_middleware_stack
         self._middleware = middleware
+        self._description = description
 
     def __call__(self) -> ASGIApp:
+        _describe(self._app, self._description)  # once more: the app may have been given another `openapi` since
         return self._middleware(self._build())
+
+
+def _describe(app: Starlette, description: GateDescription) -> None:
+    if isinstance(app, Documented) and not isinstance(app.openapi, GuardedSchema):
+        app.openapi = GuardedSchema(app.openapi, description)
 
 
 def _lifespan(gate: Gatekeeper, own: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -112,20 +125,10 @@ def _lifespan(gate: Gatekeeper, own: Callable[[Any], Any]) -> Callable[[Any], An
     return lifespan
 
 
-def _with_docs(app: object, exempt: Collection[str]) -> Collection[str]:
-    if any(path_problems("exempt", exempt)):
-        return exempt  # these are reported
-    return (*exempt, *_docs_paths(app))
-
-
-def _docs_paths(app: object) -> Iterator[str]:
-    """The paths of FastAPI's documentation. Without the path of a schema, or with one that is empty, it serves none."""
-    if not getattr(app, "openapi_url", None):
-        return
-    served = ["openapi_url", "docs_url", "redoc_url"]
-    if getattr(app, "docs_url", None):
-        served.append("swagger_ui_oauth2_redirect_url")
-    yield from (path for name in served if (path := getattr(app, name, None)))
+def _with_documentation(app: object, exempt: Collection[str]) -> Collection[str]:
+    if not isinstance(app, Documented) or any(path_problems("exempt", exempt)):
+        return exempt  # problems are reported for what was given
+    return (*exempt, *documentation_paths(app))
 
 
 def _problems(app: object) -> Iterator[str]:
