@@ -12,6 +12,7 @@ import gatekeeper
 
 PROMISED = {
     "Allowlist",
+    "Answer",
     "AsyncHubClient",
     "CorsPolicy",
     "Decision",
@@ -26,6 +27,7 @@ PROMISED = {
     "StaticSource",
     "WidgetKey",
     "__version__",
+    "answer",
     "decision_from",
     "guard",
 }

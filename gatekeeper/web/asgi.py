@@ -13,11 +13,11 @@ from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
-from gatekeeper.web.answers import Answer, document, problem, refusal, send_answer
+from gatekeeper.web.answers import Answer, document, is_from_own_host, problem, refusal, send_answer
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
 from gatekeeper.web.frames import VARIES_BY, Frames, frame_problems, grant_answer, send_document, with_grant
 from gatekeeper.web.loader import Unguarded, loader_problems
-from gatekeeper.web.request import Header, has_header, is_at, path_problems, single_header, value_in_query
+from gatekeeper.web.request import Header, has_header, path_problems, single_header, value_in_query
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
@@ -225,9 +225,8 @@ class GatekeeperMiddleware:
 
     def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
         """Whether the origin of a refused request is that of the service itself."""
-        page, host = decision.origin or "", single_header(scope.get("headers") or (), b"host")
-        is_listed = self._frames is not None and self._frames.is_listed(page.encode())
-        return is_listed or (isinstance(host, bytes) and is_at(host, page))
+        is_listed = self._frames is not None and self._frames.is_listed((decision.origin or "").encode())
+        return is_listed or is_from_own_host(scope.get("headers") or (), decision)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

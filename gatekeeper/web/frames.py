@@ -216,8 +216,7 @@ def grant_answer(decision: Decision, origin: bytes, cors: CorsHeaders, lifetime:
     """
     body = msgspec.json.encode({"grant": decision.grant, "expires_in": int(lifetime)})
     headers = [
-        (b"access-control-allow-origin", origin),
-        *cors.allowed,
+        *cors.of_allowed(origin),
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode("ascii")),
         _NO_STORE,
