@@ -42,9 +42,11 @@ from gatekeeper.sync.sources import (
 )
 from gatekeeper.sync.status import RefreshReport, Status
 from gatekeeper.web.answers import Answer, answer
-from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
+from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
 from gatekeeper.web.guard import guard
+from gatekeeper.web.key_check import check_key
+from gatekeeper.web.state import decision_from
 
 __all__ = (
     "Allowlist",
@@ -97,6 +99,7 @@ __all__ = (
     "WidgetKey",
     "__version__",
     "answer",
+    "check_key",
     "decision_from",
     "guard",
 )

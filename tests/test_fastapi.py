@@ -1,20 +1,22 @@
 """FastAPI: the decision as a dependency, the gate in the schema."""
 
 from threading import get_ident
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import httpx
 import pytest
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.models import OpenAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
 from gatekeeper import Decision, DecisionMissing, Gatekeeper, GatekeeperMiddleware, decision_from, guard
-from gatekeeper.fastapi import Checked
+from gatekeeper.fastapi import Checked, check_key
 from tests.support.starlette_client import TestClient
 
 KEY = "pk_live_acme_0000abcd1234"
@@ -92,6 +94,65 @@ async def test_the_dependency_runs_in_the_thread_of_the_event_loop(monkeypatch: 
     async with client(guarded) as http:
         await http.get("/config", headers={"origin": "https://acme.com", "data-client-key": KEY})
     assert threads == [get_ident()]
+
+
+# Keys in bodies
+
+
+class Chat(BaseModel):
+    client_key: str
+    text: str
+
+
+def chatting() -> FastAPI:
+    """An app whose endpoints find the key in a JSON body: by themselves, and in a dependency."""
+    app = FastAPI()
+
+    @app.post("/chat")
+    async def chat(request: Request, message: Chat) -> dict[str, str | None]:
+        decision = await check_key(request, message.client_key)
+        return {"agent_id": decision.agent_id}
+
+    async def checked(request: Request, message: Chat) -> Decision:
+        return await check_key(request, message.client_key)
+
+    @app.post("/stream")
+    async def stream(decision: Annotated[Decision, Depends(checked)]) -> StreamingResponse:
+        return StreamingResponse(iter([str(decision.agent_id)]))
+
+    return guard(app, gate(), key_in_body=("/chat", "/stream"))
+
+
+@pytest.mark.parametrize("path", ["/chat", "/stream"])
+def test_an_endpoint_may_find_the_key_in_its_body(path: str) -> None:
+    client = TestClient(chatting())
+    allowed = client.post(path, headers={"origin": "https://acme.com"}, json={"client_key": KEY, "text": "Hi"})
+    assert (allowed.status_code, allowed.text.strip('{}"').rpartition('"')[2]) == (200, "agent_7")
+    assert allowed.headers["access-control-allow-origin"] == "https://acme.com"
+    refused = client.post(path, headers={"origin": "https://evil.test"}, json={"client_key": KEY, "text": "Hi"})
+    assert (refused.status_code, refused.json()["reason"]) == (403, "origin_not_allowed")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["access-control-allow-origin"] == "*"
+
+
+def test_a_body_that_does_not_fit_is_fastapis_own_answer() -> None:
+    answer = TestClient(chatting()).post("/chat", headers={"origin": "https://acme.com"}, json={"text": "Hi"})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "client_key"])
+    assert (answer.headers["vary"], "access-control-allow-origin" in answer.headers) == ("Origin, data-client-key", False)
+
+
+def test_a_page_reaches_an_endpoint_with_the_key_in_its_body() -> None:
+    """A page that posts JSON sends a preflight before."""
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    answer = TestClient(chatting()).options("/chat", headers={"origin": "https://acme.com", **asked})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, "*")
+    assert "content-type" in answer.headers["access-control-allow-headers"]
+
+
+def test_the_schema_of_a_key_in_the_body_has_the_refusals_only() -> None:
+    operation = chatting().openapi()["paths"]["/chat"]["post"]
+    assert "security" not in operation
+    assert {"400", "403", "503"} < set(operation["responses"])
 
 
 # The schema

@@ -28,6 +28,7 @@ PROMISED = {
     "WidgetKey",
     "__version__",
     "answer",
+    "check_key",
     "decision_from",
     "guard",
 }

@@ -3,18 +3,20 @@
 # Keeps annotations unevaluated: those of the function defined in `__call__` would cost every request 0.3 µs.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatekeeper.errors import ConfigError
+from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
 from gatekeeper.web.answers import Answer, document, is_from_own_host, problem, refusal, send_answer
-from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, merge_vary
+from gatekeeper.web.cors import OWN, CorsHeaders, CorsPolicy, frame_ancestors, merge_vary, with_headers
 from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
+from gatekeeper.web.key_check import KeyCheck
 from gatekeeper.web.loader import Unguarded
 from gatekeeper.web.options import option_problems
 from gatekeeper.web.request import Header, has_header, single_header, value_in_query
@@ -23,13 +25,13 @@ from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_mess
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
 
-# The gate replaces these headers of the app, or merges them with its own. Apps spell them in any case. Only a name of one of
-# these lengths is put into lower case and compared: a length is found 20 ns faster than a name.
-_OWN = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"vary"})
-_LENGTHS = frozenset(map(len, _OWN))
+# Apps spell headers in any case. Only a name of one of these lengths is put into lower case and compared: a length is found
+# 20 ns faster than a name.
+_LENGTHS = frozenset(map(len, OWN))
 _VARY = len(b"vary")
 
 _NOT_STARTED: Message = {}
+_SUCCESSES = range(200, 300)
 
 
 class GatekeeperMiddleware:
@@ -42,6 +44,7 @@ class GatekeeperMiddleware:
         key_query: the query parameter that carries it where no header can: WebSockets, EventSource, images.
         cors: the CORS policy.
         exempt: paths that need no key, relative to the mount point; "/static/*" covers every path below "/static/".
+        key_in_body: paths whose endpoints find the key themselves and call `check_key`, written as for `exempt`.
         readable_denials: whether the script of a refused page may read the reason; never with credentials.
         frames: paths of the documents of the widget's frames, written as for `exempt`.
         grant_path: the path at which a page's script gets a grant for its frame; None for none.
@@ -62,6 +65,7 @@ class GatekeeperMiddleware:
         key_query: str = "client_key",
         cors: CorsPolicy | None = None,
         exempt: Collection[str] = (),
+        key_in_body: Collection[str] = (),
         readable_denials: bool = True,
         frames: Collection[str] = (),
         grant_path: str | None = None,
@@ -75,6 +79,7 @@ class GatekeeperMiddleware:
             (key_header, key_query),
             cors,
             exempt=exempt,
+            key_in_body=key_in_body,
             frames=frames,
             grant_path=grant_path,
             own_origins=own_origins,
@@ -95,7 +100,9 @@ class GatekeeperMiddleware:
         self._cors = CorsHeaders(cors, key_header.lower(), varies_by=varies_by)
         self._gained = self._cors.allowed
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
-        self._unguarded = None if not exempt and loader_path is None else Unguarded(app, exempt, loader_path)
+        self._unguarded = None
+        if exempt or key_in_body or loader_path is not None:
+            self._unguarded = Unguarded(app, exempt, loader_path, key_in_body, self._decided_by_endpoint)
         self._readable_denials = readable_denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
@@ -171,7 +178,7 @@ class GatekeeperMiddleware:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
-                    if len(header[0]) not in _LENGTHS or header[0].lower() not in _OWN:
+                    if len(header[0]) not in _LENGTHS or header[0].lower() not in OWN:
                         headers.append(header)  # a comprehension costs a function call
                     elif len(header[0]) == _VARY:
                         merge_vary(headers, header[1])
@@ -235,7 +242,7 @@ class GatekeeperMiddleware:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        if self._unguarded is not None and self._unguarded.covers(scope):
+        if self._unguarded is not None and self._unguarded.needs_no_key(scope):
             await self._unguarded(scope, receive, send)
             return
         key = value_in_query(scope.get("query_string") or b"", self._key_query)
@@ -268,6 +275,51 @@ class GatekeeperMiddleware:
         else:
             await stream.leave(None)
 
+    async def _decided_by_endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose endpoint finds the key, and calls `check_key`."""
+        fields = scope.get("headers") or ()
+        origin = single_header(fields, b"origin")
+        keys = {value for name, value in fields if name == self._key_header and value}
+        key = CONFLICT if len(keys) > 1 else next(iter(keys), None)
+        if key is None and scope["method"] == "OPTIONS" and has_header(fields, b"access-control-request-method"):
+            await self._preflight(scope, send, origin)
+            return
+        query = scope.get("query_string") or b""
+        # Not the scope, which holds the check: a cycle would wait for a garbage collection.
+        identify = partial(self._identity, {"headers": fields, "query_string": query}, origin)
+        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify)
+        check.attach(scope)
+        if self._frames is not None:
+            send = send_renewed(send, scope)
+        is_replaced = False
+
+        async def send_checked(message: Message) -> None:
+            nonlocal is_replaced
+            if message["type"] == "http.response.start":
+                if check.decision is None and message["status"] in _SUCCESSES:
+                    raise DecisionMissing(f"the endpoint of {scope['path']!r} has answered without a call of check_key")
+                if check.decision is not None and check.is_refused:
+                    is_replaced = True
+                    await self._refuse(scope, send, check.decision, origin)
+                    return
+                message = with_headers(message, self._gained_by(check.decision, origin))
+            if not is_replaced:
+                await send(message)
+
+        await self._stream(lambda: check.identity, scope, receive, send_checked)
+
+    def _gained_by(self, decision: Decision | None, origin: bytes | Conflict | None) -> list[Header]:
+        """The headers of an answer of the app's own, such as a 404, if nothing was decided."""
+        if decision is None:
+            return [self._cors.vary]
+        cors = self._frames.cors if self._frames is not None and decision.via == "grant" else self._cors
+        return cors.of_allowed(origin if isinstance(origin, bytes) else None)
+
+    def _identity(self, scope: Scope, origin: bytes | Conflict | None, key: bytes | Conflict | None) -> RequestIdentity:
+        """What decides a request with this key."""
+        identity = None if self._frames is None else self._frames.grant_identity(scope, key, origin)
+        return identity or identity_of(key, origin, single_header(scope.get("headers") or (), b"referer"))
+
     async def _frame(
         self,
         frames: Frames,
@@ -285,7 +337,8 @@ class GatekeeperMiddleware:
                 return
             keep_decision(scope, decision)
             send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
-            await self._stream(identity_of(None, None, None, decision.grant.encode()), scope, receive, send)
+            identity = identity_of(None, None, None, decision.grant.encode())
+            await self._stream(lambda: identity, scope, receive, send)
             return
         decision = await self._gate.grant(key, read_page(origin, None))
         if decision.grant is not None and isinstance(origin, bytes):
@@ -293,15 +346,17 @@ class GatekeeperMiddleware:
         else:
             await self._refuse(scope, send, decision, origin)
 
-    async def _stream(self, identity: RequestIdentity, scope: Scope, receive: Receive, given: Send) -> None:
-        """Serve an answer that ends once its grant is revoked."""
+    async def _stream(
+        self, identify: Callable[[], RequestIdentity | None], scope: Scope, receive: Receive, given: Send
+    ) -> None:
+        """Serve an answer that ends once its request is no longer allowed, if it was decided."""
         send, start = given, _NOT_STARTED
 
         def send_piece(message: Message) -> Awaitable[None]:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 start = message
-            elif "more_body" in message:
+            elif "more_body" in message and (identity := identify()) is not None:
                 send = self._streaming(identity, send, start, message)
             return send(message)
 

@@ -1,6 +1,6 @@
 """Frames: documents of a widget's frames, and grants of their requests."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -261,7 +261,7 @@ def frame_problems(
     frames: Collection[str],
     grant_path: object,
     own_origins: Collection[str],
-    exempt: Collection[str],
+    unguarded: Mapping[str, Collection[str]],
     *,
     key_names: tuple[object, object],
     has_secrets: bool,
@@ -272,16 +272,16 @@ def frame_problems(
         frames: as for GatekeeperMiddleware.
         grant_path: as for GatekeeperMiddleware.
         own_origins: as for GatekeeperMiddleware.
-        exempt: as for GatekeeperMiddleware.
+        unguarded: options with paths that are not guarded before the app, by their names.
         key_names: `key_header` and `key_query` of GatekeeperMiddleware.
         has_secrets: whether the gate can sign grants.
     """
-    yield from _path_problems("frames", frames, exempt=exempt)
+    yield from path_problems("frames", frames, **unguarded)
     if grant_path is not None:
         if not isinstance(grant_path, str) or not grant_path.startswith("/") or "*" in grant_path:
             yield f"grant_path is {grant_path!r}: expected one path, such as '/grant'"
         else:
-            yield from _path_problems("grant_path", (grant_path,), exempt=exempt, frames=frames)
+            yield from path_problems("grant_path", (grant_path,), **unguarded, frames=frames)
     if isinstance(own_origins, str) or not isinstance(own_origins, Collection):
         yield f"own_origins is {own_origins!r}: expected a collection of origins, such as ('https://widget.example',)"
     else:
@@ -304,14 +304,3 @@ def frame_problems(
 
 def _is_html(name: bytes, value: bytes) -> bool:
     return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
-
-
-def _path_problems(option: str, paths: Collection[str], **others: Collection[str]) -> Iterator[str]:
-    if problems := tuple(path_problems(option, paths)):
-        yield from problems
-        return
-    for name, listed in others.items():
-        if any(path_problems(name, listed)):
-            continue  # these are reported
-        covered = [path for path in paths if Paths(listed).covers({"path": path.removesuffix("*")})]
-        yield from (f"{option} has {path!r}, which {name} covers: list another path in one of them" for path in covered)

@@ -29,6 +29,7 @@ def guard(
     key_query: str = "client_key",
     cors: CorsPolicy | None = None,
     exempt: Collection[str] = (),
+    key_in_body: Collection[str] = (),
     exempt_docs: bool = True,
     readable_denials: bool = True,
     frames: Collection[str] = (),
@@ -50,6 +51,7 @@ def guard(
         key_query: as for GatekeeperMiddleware.
         cors: as for GatekeeperMiddleware.
         exempt: as for GatekeeperMiddleware.
+        key_in_body: as for GatekeeperMiddleware.
         exempt_docs: whether FastAPI's documentation and its schema need no key.
         readable_denials: as for GatekeeperMiddleware.
         frames: as for GatekeeperMiddleware.
@@ -71,6 +73,7 @@ def guard(
         key_query=key_query,
         cors=cors,
         exempt=_with_documentation(app, exempt) if exempt_docs else exempt,
+        key_in_body=key_in_body,
         readable_denials=readable_denials,
         frames=frames,
         grant_path=grant_path,
@@ -86,7 +89,12 @@ def guard(
     if problems:
         raise ConfigError(problems)
     description = GateDescription(
-        key_header, key_query, exempt=exempt, frames=frames, takes_grants=bool(frames or grant_path or own_origins)
+        key_header,
+        key_query,
+        exempt=exempt,
+        key_in_body=key_in_body,
+        frames=frames,
+        takes_grants=bool(frames or grant_path or own_origins),
     )
     _describe(app, description)
     # Starlette calls it once, when the app starts, and so after the last add_middleware.

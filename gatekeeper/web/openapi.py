@@ -46,14 +46,23 @@ class GateDescription:
         key_header: as for GatekeeperMiddleware.
         key_query: as for GatekeeperMiddleware.
         exempt: as for GatekeeperMiddleware.
+        key_in_body: as for GatekeeperMiddleware.
         frames: as for GatekeeperMiddleware.
         takes_grants: whether a request may send a grant in place of the key.
     """
 
     def __init__(
-        self, key_header: str, key_query: str, *, exempt: Collection[str], frames: Collection[str], takes_grants: bool
+        self,
+        key_header: str,
+        key_query: str,
+        *,
+        exempt: Collection[str],
+        key_in_body: Collection[str],
+        frames: Collection[str],
+        takes_grants: bool,
     ) -> None:
         self._exempt = Paths(exempt)
+        self._key_in_body = Paths(key_in_body)
         self._frames = Paths(frames)
         self._schemes = {
             "ClientKeyHeader": _parameter("header", key_header, "The client key."),
@@ -92,16 +101,15 @@ class GateDescription:
 
     def _operation(self, path: str, operation: Schema, schema: Mapping[str, Any]) -> Schema:
         is_document = self._frames.covers({"path": path})
-        names = ["ClientKeyQuery"] if is_document else [*self._schemes]
-        # An alternative of the app's own needs the key besides.
-        own = operation.get("security", schema.get("security")) or [{}]
         responses = operation.get("responses", {})
         refusals = {status: _refusal(status, responses.get(status, {}), is_document=is_document) for status in REFUSALS}
-        return {
-            **operation,
-            "security": [each for alternative in own for each in _with_one_of(names, alternative)],
-            "responses": {**responses, **refusals},
-        }
+        described = {**operation, "responses": {**responses, **refusals}}
+        if not self._key_in_body.covers({"path": path}):
+            names = ["ClientKeyQuery"] if is_document else [*self._schemes]
+            # An alternative of the app's own needs the key besides.
+            own = operation.get("security", schema.get("security")) or [{}]
+            described["security"] = [each for alternative in own for each in _with_one_of(names, alternative)]
+        return described
 
 
 class GuardedSchema:

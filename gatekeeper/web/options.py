@@ -17,6 +17,7 @@ def option_problems(
     cors: object,
     *,
     exempt: Collection[str],
+    key_in_body: Collection[str],
     frames: Collection[str],
     grant_path: str | None,
     own_origins: Collection[str],
@@ -29,6 +30,7 @@ def option_problems(
         key_names: its `key_header` and `key_query`.
         cors: its policy.
         exempt: as for GatekeeperMiddleware.
+        key_in_body: as for GatekeeperMiddleware.
         frames: as for GatekeeperMiddleware.
         grant_path: as for GatekeeperMiddleware.
         own_origins: as for GatekeeperMiddleware.
@@ -39,9 +41,11 @@ def option_problems(
     yield from _name_problems(*key_names)
     yield from _cors_problems(cors, gatekeeper)
     yield from path_problems("exempt", exempt)
+    yield from path_problems("key_in_body", key_in_body, exempt=exempt)
     has_secrets = not isinstance(gatekeeper, Gatekeeper) or gatekeeper.grant_lifetime is not None
-    yield from frame_problems(frames, grant_path, own_origins, exempt, key_names=key_names, has_secrets=has_secrets)
-    yield from loader_problems(loader_path, key_names, exempt=exempt, frames=frames, grant_path=[grant_path or "/"])
+    unguarded = {"exempt": exempt, "key_in_body": key_in_body}
+    yield from frame_problems(frames, grant_path, own_origins, unguarded, key_names=key_names, has_secrets=has_secrets)
+    yield from loader_problems(loader_path, key_names, **unguarded, frames=frames, grant_path=[grant_path or "/"])
 
 
 def _name_problems(key_header: object, key_query: object) -> Iterator[str]:

@@ -9,7 +9,7 @@ from starlette.types import Scope
 from gatekeeper.errors import DecisionMissing
 from gatekeeper.gate.decisions import Decision
 
-__all__ = ("STATE_KEY", "decision_from", "decision_in", "keep_decision")
+__all__ = ("STATE_KEY", "decision_from", "decision_in", "keep_decision", "state_of")
 
 STATE_KEY = "gatekeeper"
 
@@ -21,9 +21,15 @@ def keep_decision(scope: Scope, decision: Decision) -> None:
         scope: the request; its state may be missing or None.
         decision: the decision.
     """
+    state_of(scope)[STATE_KEY] = decision
+
+
+def state_of(scope: Scope) -> dict[str, Any]:
+    """The state of a request, made if it is missing or None."""
     if scope.get("state") is None:
         scope["state"] = {}
-    scope["state"][STATE_KEY] = decision
+    state: dict[str, Any] = scope["state"]
+    return state
 
 
 def decision_in(scope: Mapping[str, Any]) -> Decision | None:

@@ -11,6 +11,7 @@ from gatekeeper.web.openapi import GateDescription
 
 REF = {"$ref": "#/components/schemas/GatekeeperProblem"}
 PROBLEM = {"application/problem+json": {"schema": REF}}
+NO_OPTIONS: dict[str, Any] = {"exempt": (), "key_in_body": (), "frames": (), "takes_grants": False}
 Security = dict[str, list[str]]
 HEADER: Security = {"ClientKeyHeader": []}
 QUERY: Security = {"ClientKeyQuery": []}
@@ -22,8 +23,7 @@ def described(paths: dict[str, Any], *, options: dict[str, Any] | None = None, *
     """The schema of an app with these paths, with the gate in it."""
     given = {"openapi": "3.1.0", "info": {}, "paths": paths, **schema}
     before = copy.deepcopy(given)
-    options = {"exempt": (), "frames": (), "takes_grants": False, **(options or {})}
-    description = GateDescription("x-key", "key", **options)
+    description = GateDescription("x-key", "key", **{**NO_OPTIONS, **(options or {})})
     added = description.added_to(given)
     assert given == before, "the schema of the app is not changed"
     assert description.added_to(added) == added, "adding the gate twice changes nothing"
@@ -83,6 +83,12 @@ def test_the_key_is_needed_besides_what_the_app_needs(own: Any, of_all: Any, exp
     assert operation({} if own is None else {"security": own}, **schema)["security"] == expected
 
 
+def test_a_key_in_the_body_is_described_by_the_app() -> None:
+    chat = operation({"summary": "Chat"}, options={"key_in_body": ("/chat",)})
+    assert "security" not in chat
+    assert [each["content"] for each in chat["responses"].values()] == [PROBLEM] * 3
+
+
 def test_components_of_the_app_are_kept() -> None:
     own: dict[str, Any] = {"schemas": {"Item": {}}, "securitySchemes": {"Login": {}}, "parameters": {"Page": {}}}
     components = described({}, components=own)["components"]
@@ -104,7 +110,7 @@ def test_exempt_paths_and_other_members_are_left_as_they_are() -> None:
 
 
 def test_a_schema_without_paths_gets_none() -> None:
-    assert GateDescription("x-key", "key", exempt=(), frames=(), takes_grants=False).added_to({})["paths"] == {}
+    assert GateDescription("x-key", "key", **NO_OPTIONS).added_to({})["paths"] == {}
 
 
 def test_a_grant_may_take_the_place_of_the_key() -> None:
