@@ -55,7 +55,7 @@ async def test_an_endpoint_gets_the_decision_on_its_request() -> None:
 @pytest.mark.asyncio
 async def test_an_unguarded_endpoint_raises_decision_missing() -> None:
     async with client(api()) as http:
-        with pytest.raises(DecisionMissing, match="mount GatekeeperMiddleware"):
+        with pytest.raises(DecisionMissing, match="guard the app"):
             await http.get("/config")
 
 

@@ -39,7 +39,7 @@ def decision_in(scope: Mapping[str, Any]) -> Decision | None:
 
 
 def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decision:
-    """The decision on a request that the middleware allowed.
+    """The decision on a request that the gate allowed.
 
     Args:
         request_or_scope: a Starlette request or WebSocket, or an ASGI scope.
@@ -54,8 +54,5 @@ def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decis
     decision = decision_in(scope)
     if decision is None:
         path = scope.get("path")
-        raise DecisionMissing(
-            f"no decision was made on the request to {path!r}: mount GatekeeperMiddleware around the app, "
-            "and do not exempt the path"
-        )
+        raise DecisionMissing(f"no decision was made on the request to {path!r}: guard the app, and do not exempt the path")
     return decision

@@ -4,7 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from gatekeeper import CorsPolicy, Decision, Gatekeeper, GatekeeperMiddleware, Reason, answer
@@ -13,6 +16,7 @@ from gatekeeper.web.answers import problem, refusal
 from gatekeeper.web.cors import CorsHeaders
 from gatekeeper.web.request import Header
 from tests.support.client_keys import DISABLED_KEY, KEY
+from tests.support.starlette_client import TestClient
 
 PAGE = "https://shop.acme.com"
 CORS = CorsHeaders(CorsPolicy(allow_credentials=True, preflight="strict", expose_headers=("x-trace",)), "data-client-key")
@@ -152,6 +156,25 @@ def test_an_origin_that_was_not_decided_is_not_repeated(headers: list[Header]) -
     decision = GATE.decide(KEY, PAGE)
     assert decision.allowed
     assert answer(decision, scope_of(KEY, *headers), cors=CREDENTIALED) == (200, [VARY], b"")
+
+
+def test_an_answer_becomes_a_response_of_starlette() -> None:
+    """As in the reference: the names of its headers differ, and none has to be left out."""
+
+    async def handler(request: Request) -> Response:
+        decision = await GATE.check((await request.json())["key"], request.headers.get("origin"))
+        gated = answer(decision, request)
+        headers = {name.decode(): value.decode() for name, value in gated.headers}
+        if not decision.allowed:
+            return Response(gated.body, gated.status, headers)
+        return JSONResponse({}, headers=headers)
+
+    client = TestClient(Starlette(routes=[Route("/", handler, methods=["POST"])]))
+    allowed = client.post("/", headers={"origin": PAGE}, json={"key": KEY})
+    assert (allowed.status_code, allowed.json(), allowed.headers["access-control-allow-origin"]) == (200, {}, PAGE)
+    refused = client.post("/", headers={"origin": "https://evil.test"}, json={"key": KEY})
+    assert (refused.status_code, refused.json()["reason"]) == (403, "origin_not_allowed")
+    assert all(len(answered.headers.get_list(name)) == 1 for answered in (allowed, refused) for name in answered.headers)
 
 
 def test_an_answer_shares_its_headers_with_no_other() -> None:
