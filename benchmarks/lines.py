@@ -49,7 +49,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ('scope["state"] = {STATE_KEY: decision}', "pass"),
     ),
     "headers of the app that are replaced or merged": (
-        ("if len(header[0]) not in _LENGTHS or header[0].lower() not in _OWN:", "if True:"),
+        ("if len(header[0]) not in _LENGTHS or header[0].lower() not in OWN:", "if True:"),
     ),
     "a copy of the app's message": (("start = message = message.copy()", "start = message"),),
     "streams that can be closed": (

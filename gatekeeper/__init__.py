@@ -41,11 +41,16 @@ from gatekeeper.sync.sources import (
     Updates,
 )
 from gatekeeper.sync.status import RefreshReport, Status
-from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
+from gatekeeper.web.answers import Answer, answer
+from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
+from gatekeeper.web.guard import guard
+from gatekeeper.web.key_check import check_key
+from gatekeeper.web.state import decision_from
 
 __all__ = (
     "Allowlist",
+    "Answer",
     "AsyncHubClient",
     "Basis",
     "ClientClosed",
@@ -93,7 +98,10 @@ __all__ = (
     "Updates",
     "WidgetKey",
     "__version__",
+    "answer",
+    "check_key",
     "decision_from",
+    "guard",
 )
 
 __version__ = "0.1.0"

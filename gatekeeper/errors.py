@@ -2,7 +2,7 @@
 
 GatekeeperError                  the base class: catch it to catch all of them
 ├── ConfigError                  the options are wrong; the message lists every mistake
-├── DecisionMissing              the request has no decision: the middleware did not see it
+├── DecisionMissing              the request has no decision: the gate did not see it
 ├── InvalidOrigin                a header is not the serialised origin of a web page
 ├── InvalidEntry                 an allowlist entry breaks the grammar
 ├── InvalidClientKey             a client key is not of the form <prefix><account>_<random>
@@ -105,7 +105,7 @@ class ConfigError(GatekeeperError, ValueError):
 
 
 class DecisionMissing(GatekeeperError, LookupError):
-    """The request has no decision, because GatekeeperMiddleware did not see it."""
+    """The request has no decision, because the gate did not see it."""
 
 
 class InvalidOrigin(GatekeeperError, ValueError):

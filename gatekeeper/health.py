@@ -2,8 +2,7 @@
 
 from gatekeeper.health import health
 
-app = Starlette(routes=[Route("/healthz", health(gate))], lifespan=gate.lifespan)
-app = GatekeeperMiddleware(app, gatekeeper=gate, exempt=("/healthz",))
+app = guard(Starlette(routes=[Route("/healthz", health(gate))]), gate, exempt=("/healthz",))
 """
 
 from http import HTTPStatus
@@ -53,7 +52,7 @@ def health(gate: Gatekeeper) -> ASGIApp:
         gate: the gate.
 
     Returns:
-        An ASGI app for a route or a mount of its own, which the middleware must not guard.
+        An ASGI app for a route or a mount of its own, which has to be in `exempt`.
     """
     return _Endpoint(gate)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import gatekeeper
-from gatekeeper import Allowlist, CorsPolicy, Gatekeeper, GatekeeperMiddleware, Reason
+from gatekeeper import Allowlist, CorsPolicy, Gatekeeper, GatekeeperMiddleware, Reason, guard
 from tests.test_house import PEOPLE
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +72,7 @@ def test_the_readme_is_short() -> None:
         "An ASGI middleware",
         "## Why CORSMiddleware is not enough",
         "pip install widget-gatekeeper",
+        "app = guard(",
         "app = GatekeeperMiddleware(",
         "**The hub is down:**",
         "**The hub is down at the start:**",
@@ -130,13 +131,15 @@ def test_every_example_runs(example: str) -> None:
         example = "\n".join(re.findall(r"^from .*$", example, flags=re.MULTILINE))
     names: dict[str, Any] = {}
     exec(example.replace("…", "x"), names)  # no header can carry the ellipsis of a token
-    if "GatekeeperMiddleware(" in example:
+    if " guard(" in example:
+        assert isinstance(names["app"].build_middleware_stack(), GatekeeperMiddleware)
+    elif "GatekeeperMiddleware(" in example:
         assert isinstance(names["app"], GatekeeperMiddleware)
 
 
 def test_the_tables_of_options_have_every_option_with_its_default() -> None:
     web, sync = DOCUMENTS["gatekeeper/web/README.md"], DOCUMENTS["gatekeeper/sync/README.md"]
-    assert options(web, "`GatekeeperMiddleware(app", "`CorsPolicy(…)`") == defaults(GatekeeperMiddleware)
+    assert options(web, "`guard(app, gate, …)` and", "`CorsPolicy(…)`") == defaults(guard)
     assert options(web, "`CorsPolicy(…)`", "`Gatekeeper(source") == defaults(CorsPolicy)
     seams = {"clock", "wall_clock", "sleep", "jitter"}
     expected = {name: default for name, default in defaults(Gatekeeper).items() if name not in seams}

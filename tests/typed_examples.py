@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket
 
 from gatekeeper import (
     Allowlist,
+    Answer,
     AsyncHubClient,
     CorsPolicy,
     CreatedWidgetKey,
@@ -28,7 +29,10 @@ from gatekeeper import (
     StaticSource,
     Status,
     WidgetKey,
+    answer,
+    check_key,
     decision_from,
+    guard,
 )
 from gatekeeper.fastapi import Checked
 
@@ -39,18 +43,26 @@ def mounting() -> None:
     app.add_middleware(GatekeeperMiddleware, gatekeeper=gate, exempt=("/healthz",))
     wrapped = GatekeeperMiddleware(app, gatekeeper=gate, cors=CorsPolicy(preflight="strict"), frame_ancestors=True)
     GatekeeperMiddleware(wrapped, gatekeeper=gate)
-    api = FastAPI(lifespan=gate.lifespan)
-    api.add_middleware(GatekeeperMiddleware, gatekeeper=gate)
+    assert_type(guard(app, gate, exempt=("/healthz",)), Starlette)
+    api = guard(FastAPI(), gate, exempt_docs=False, key_in_body=("/chat",))
+    assert_type(api, FastAPI)
 
     @api.get("/config")
     async def config(decision: Checked) -> dict[str, str | None]:
         return {"agent_id": decision.agent_id}
 
 
+async def checking(request: Request) -> None:
+    assert_type(await check_key(request, None), Decision)
+
+
 def endpoints(request: Request, websocket: WebSocket, scope: dict[str, Any]) -> None:
     assert_type(decision_from(request), Decision)
     assert_type(decision_from(websocket), Decision)
     assert_type(decision_from(scope), Decision)
+    gated = answer(decision_from(scope), scope, cors=CorsPolicy(), readable_denials=False)
+    assert_type(gated, Answer)
+    assert_type(gated.headers, list[tuple[bytes, bytes]])
 
 
 def deciding(rows: list[Mapping[str, Any]]) -> None:

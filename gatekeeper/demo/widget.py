@@ -10,8 +10,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
 from gatekeeper.web.cors import CorsPolicy
+from gatekeeper.web.guard import guard
+from gatekeeper.web.state import decision_from
 
 __all__ = ("AGENT_ID", "widget_service")
 
@@ -20,7 +21,7 @@ AGENT_NAME = "Robin"
 GREETING = "Hi! I know every tent and lamp in the shop. What are you looking for?"
 
 
-def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> GatekeeperMiddleware:
+def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> Starlette:
     """Make the guarded service, for a script and for a frame.
 
     Only scripts need no key.
@@ -37,11 +38,8 @@ def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> Gatekeep
             Route("/api/v1/widget/chat", _chat, methods=["POST"]),
             WebSocketRoute("/api/v1/widget/live", _live),
         ],
-        lifespan=gate.lifespan,
     )
-    return GatekeeperMiddleware(
-        app, gatekeeper=gate, exempt=("/widget.js",), frames=("/embed",), loader_path="/gatekeeper", cors=cors
-    )
+    return guard(app, gate, exempt=("/widget.js",), frames=("/embed",), loader_path="/gatekeeper", cors=cors)
 
 
 async def _script(_request: Request) -> Response:

@@ -36,7 +36,7 @@ GRANT_PARTS = 4  # of the identity of a request that sends a grant
 class Gatekeeper:
     """Decides which pages may use which client keys, without IO.
 
-    Use it as an async context manager, give its `lifespan` to Starlette or FastAPI, or leave it to its first request.
+    guard() starts it with an app. Without it, use it as an async context manager, or leave it to its first request.
 
     Args:
         source: where the list of widget keys comes from.

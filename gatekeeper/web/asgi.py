@@ -3,34 +3,35 @@
 # Keeps annotations unevaluated: those of the function defined in `__call__` would cost every request 0.3 µs.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, cast
 
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatekeeper.errors import ConfigError, DecisionMissing
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
-from gatekeeper.web.answers import Answer, document, problem, refusal, send_answer
-from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
-from gatekeeper.web.frames import VARIES_BY, Frames, frame_problems, grant_answer, send_document, with_grant
-from gatekeeper.web.loader import Unguarded, loader_problems
-from gatekeeper.web.request import Header, has_header, is_at, path_problems, single_header, value_in_query
+from gatekeeper.web.answers import Answer, document, is_from_own_host, problem, refusal, send_answer
+from gatekeeper.web.cors import OWN, CorsHeaders, CorsPolicy, frame_ancestors, merge_vary, with_headers
+from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
+from gatekeeper.web.key_check import KeyCheck
+from gatekeeper.web.loader import Unguarded
+from gatekeeper.web.options import option_problems
+from gatekeeper.web.request import Header, has_header, single_header, value_in_query
+from gatekeeper.web.state import STATE_KEY, decision_from, keep_decision
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
 
-STATE_KEY = "gatekeeper"
-
-# The gate replaces these headers of the app, or merges them with its own. Apps spell them in any case. Only a name of one of
-# these lengths is put into lower case and compared: a length is found 20 ns faster than a name.
-_OWN = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"vary"})
-_LENGTHS = frozenset(map(len, _OWN))
+# Apps spell headers in any case. Only a name of one of these lengths is put into lower case and compared: a length is found
+# 20 ns faster than a name.
+_LENGTHS = frozenset(map(len, OWN))
 _VARY = len(b"vary")
 
 _NOT_STARTED: Message = {}
+_SUCCESSES = range(200, 300)
 
 
 class GatekeeperMiddleware:
@@ -43,6 +44,7 @@ class GatekeeperMiddleware:
         key_query: the query parameter that carries it where no header can: WebSockets, EventSource, images.
         cors: the CORS policy.
         exempt: paths that need no key, relative to the mount point; "/static/*" covers every path below "/static/".
+        key_in_body: paths whose endpoints find the key themselves and call `check_key`, written as for `exempt`.
         readable_denials: whether the script of a refused page may read the reason; never with credentials.
         frames: paths of the documents of the widget's frames, written as for `exempt`.
         grant_path: the path at which a page's script gets a grant for its frame; None for none.
@@ -63,6 +65,7 @@ class GatekeeperMiddleware:
         key_query: str = "client_key",
         cors: CorsPolicy | None = None,
         exempt: Collection[str] = (),
+        key_in_body: Collection[str] = (),
         readable_denials: bool = True,
         frames: Collection[str] = (),
         grant_path: str | None = None,
@@ -71,14 +74,19 @@ class GatekeeperMiddleware:
         loader_path: str | None = None,
     ) -> None:
         cors = CorsPolicy() if cors is None else cors
-        names = key_header, key_query
-        problems = (
-            *_problems(gatekeeper, key_header, key_query, cors, exempt),
-            *frame_problems(frames, grant_path, own_origins, exempt, key_names=names, has_secrets=_has_secrets(gatekeeper)),
-            *loader_problems(loader_path, names, exempt=exempt, frames=frames, grant_path=[grant_path or "/"]),
+        problems = option_problems(
+            gatekeeper,
+            (key_header, key_query),
+            cors,
+            exempt=exempt,
+            key_in_body=key_in_body,
+            frames=frames,
+            grant_path=grant_path,
+            own_origins=own_origins,
+            loader_path=loader_path,
         )
-        if problems:
-            raise ConfigError(problems)
+        if found := tuple(problems):
+            raise ConfigError(found)
         self.app = app
         self._gate = gatekeeper
         self._memos = gatekeeper.memos
@@ -92,7 +100,9 @@ class GatekeeperMiddleware:
         self._cors = CorsHeaders(cors, key_header.lower(), varies_by=varies_by)
         self._gained = self._cors.allowed
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
-        self._unguarded = None if not exempt and loader_path is None else Unguarded(app, exempt, loader_path)
+        self._unguarded = None
+        if exempt or key_in_body or loader_path is not None:
+            self._unguarded = Unguarded(app, exempt, loader_path, key_in_body, self._decided_by_endpoint)
         self._readable_denials = readable_denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
@@ -131,7 +141,7 @@ class GatekeeperMiddleware:
                 return
             identity = frames.grant_identity(scope, key, origin)
             if frames.ancestors:
-                send = self._framing(scope, send)
+                send = send_page(send, scope, self._ancestors)
         if identity is None or frames is None:
             identity = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
             try:
@@ -142,7 +152,7 @@ class GatekeeperMiddleware:
             gained = frames.cors.allowed
             remembered = memo.find_allowed(identity, self._clock())
             if remembered is None or remembered.decision.grant is not None:
-                send = self._renewing(scope, send)
+                send = send_renewed(send, scope)
         if remembered is not None and self._clock() < memo.deadline:
             remembered.uses += 1
             decision = remembered.decision
@@ -168,7 +178,7 @@ class GatekeeperMiddleware:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
-                    if len(header[0]) not in _LENGTHS or header[0].lower() not in _OWN:
+                    if len(header[0]) not in _LENGTHS or header[0].lower() not in OWN:
                         headers.append(header)  # a comprehension costs a function call
                     elif len(header[0]) == _VARY:
                         merge_vary(headers, header[1])
@@ -225,15 +235,14 @@ class GatekeeperMiddleware:
 
     def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
         """Whether the origin of a refused request is that of the service itself."""
-        page, host = decision.origin or "", single_header(scope.get("headers") or (), b"host")
-        is_listed = self._frames is not None and self._frames.is_listed(page.encode())
-        return is_listed or (isinstance(host, bytes) and is_at(host, page))
+        is_listed = self._frames is not None and self._frames.is_listed((decision.origin or "").encode())
+        return is_listed or is_from_own_host(scope.get("headers") or (), decision)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        if self._unguarded is not None and self._unguarded.covers(scope):
+        if self._unguarded is not None and self._unguarded.needs_no_key(scope):
             await self._unguarded(scope, receive, send)
             return
         key = value_in_query(scope.get("query_string") or b"", self._key_query)
@@ -245,9 +254,7 @@ class GatekeeperMiddleware:
             identity = key, origin
         decision = await self._gate.check_request(identity)
         if decision.allowed:
-            if scope.get("state") is None:
-                scope["state"] = {}
-            scope["state"][STATE_KEY] = decision
+            keep_decision(scope, decision)
             if self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(identity, receive, send))
             else:
@@ -268,6 +275,51 @@ class GatekeeperMiddleware:
         else:
             await stream.leave(None)
 
+    async def _decided_by_endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose endpoint finds the key, and calls `check_key`."""
+        fields = scope.get("headers") or ()
+        origin = single_header(fields, b"origin")
+        keys = {value for name, value in fields if name == self._key_header and value}
+        key = CONFLICT if len(keys) > 1 else next(iter(keys), None)
+        if key is None and scope["method"] == "OPTIONS" and has_header(fields, b"access-control-request-method"):
+            await self._preflight(scope, send, origin)
+            return
+        query = scope.get("query_string") or b""
+        # Not the scope, which holds the check: a cycle would wait for a garbage collection.
+        identify = partial(self._identity, {"headers": fields, "query_string": query}, origin)
+        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify)
+        check.attach(scope)
+        if self._frames is not None:
+            send = send_renewed(send, scope)
+        is_replaced = False
+
+        async def send_checked(message: Message) -> None:
+            nonlocal is_replaced
+            if message["type"] == "http.response.start":
+                if check.decision is None and message["status"] in _SUCCESSES:
+                    raise DecisionMissing(f"the endpoint of {scope['path']!r} has answered without a call of check_key")
+                if check.decision is not None and check.is_refused:
+                    is_replaced = True
+                    await self._refuse(scope, send, check.decision, origin)
+                    return
+                message = with_headers(message, self._gained_by(check.decision, origin))
+            if not is_replaced:
+                await send(message)
+
+        await self._stream(lambda: check.identity, scope, receive, send_checked)
+
+    def _gained_by(self, decision: Decision | None, origin: bytes | Conflict | None) -> list[Header]:
+        """The headers of an answer of the app's own, such as a 404, if nothing was decided."""
+        if decision is None:
+            return [self._cors.vary]
+        cors = self._frames.cors if self._frames is not None and decision.via == "grant" else self._cors
+        return cors.of_allowed(origin if isinstance(origin, bytes) else None)
+
+    def _identity(self, scope: Scope, origin: bytes | Conflict | None, key: bytes | Conflict | None) -> RequestIdentity:
+        """What decides a request with this key."""
+        identity = None if self._frames is None else self._frames.grant_identity(scope, key, origin)
+        return identity or identity_of(key, origin, single_header(scope.get("headers") or (), b"referer"))
+
     async def _frame(
         self,
         frames: Frames,
@@ -283,11 +335,10 @@ class GatekeeperMiddleware:
             if decision.grant is None:
                 await send_answer(send, document(decision, self._cors.vary_with_referer))
                 return
-            if scope.get("state") is None:
-                scope["state"] = {}
-            scope["state"][STATE_KEY] = decision
+            keep_decision(scope, decision)
             send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
-            await self._stream(identity_of(None, None, None, decision.grant.encode()), scope, receive, send)
+            identity = identity_of(None, None, None, decision.grant.encode())
+            await self._stream(lambda: identity, scope, receive, send)
             return
         decision = await self._gate.grant(key, read_page(origin, None))
         if decision.grant is not None and isinstance(origin, bytes):
@@ -295,15 +346,17 @@ class GatekeeperMiddleware:
         else:
             await self._refuse(scope, send, decision, origin)
 
-    async def _stream(self, identity: RequestIdentity, scope: Scope, receive: Receive, given: Send) -> None:
-        """Serve an answer that ends once its grant is revoked."""
+    async def _stream(
+        self, identify: Callable[[], RequestIdentity | None], scope: Scope, receive: Receive, given: Send
+    ) -> None:
+        """Serve an answer that ends once its request is no longer allowed, if it was decided."""
         send, start = given, _NOT_STARTED
 
         def send_piece(message: Message) -> Awaitable[None]:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 start = message
-            elif "more_body" in message:
+            elif "more_body" in message and (identity := identify()) is not None:
                 send = self._streaming(identity, send, start, message)
             return send(message)
 
@@ -315,84 +368,5 @@ class GatekeeperMiddleware:
         if isinstance(send, ResponseStream):
             await send.leave(None)
 
-    def _framing(self, scope: Scope, send: Send) -> Send:
-        """A `send` for HTML that only the key's own pages may frame."""
-
-        def send_framing(message: Message) -> Awaitable[None]:
-            headers = message.get("headers", ())
-            if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
-                # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
-                message = {**message, "headers": [*headers, self._ancestors(decision_from(scope))]}
-            return send(message)
-
-        return send_framing
-
-    def _renewing(self, scope: Scope, send: Send) -> Send:
-        """A `send` for the answer to a request whose grant may be past half its life."""
-
-        def send_renewed(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                decision = (scope.get("state") or {}).get(STATE_KEY)
-                if isinstance(decision, Decision) and decision.grant is not None:
-                    message = with_grant(message, decision.grant)
-            return send(message)
-
-        return send_renewed
-
     def _ancestors(self, decision: Decision) -> Header:
         return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))
-
-
-def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decision:
-    """The decision on a request that the middleware allowed.
-
-    Args:
-        request_or_scope: a Starlette request or WebSocket, or an ASGI scope.
-
-    Returns:
-        The decision.
-
-    Raises:
-        DecisionMissing: the middleware has not seen the request, or its path is exempt.
-    """
-    scope = request_or_scope.scope if isinstance(request_or_scope, HTTPConnection) else request_or_scope
-    decision = (scope.get("state") or {}).get(STATE_KEY)
-    if not isinstance(decision, Decision):
-        path = scope.get("path")
-        raise DecisionMissing(
-            f"no decision was made on the request to {path!r}: mount GatekeeperMiddleware around the app, "
-            "and do not exempt the path"
-        )
-    return decision
-
-
-def _is_html(name: bytes, value: bytes) -> bool:
-    return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
-
-
-def _has_secrets(gatekeeper: object) -> bool:
-    return not isinstance(gatekeeper, Gatekeeper) or gatekeeper.grant_lifetime is not None
-
-
-def _problems(
-    gatekeeper: object, key_header: object, key_query: object, cors: object, exempt: Collection[str]
-) -> Iterator[str]:
-    if not isinstance(gatekeeper, Gatekeeper):
-        yield f"gatekeeper is {gatekeeper!r}: expected a Gatekeeper"
-    if not is_token(key_header) or str(key_header).lower() in {"origin", "referer"}:
-        yield f"key_header is {key_header!r}: expected a header name, not Origin or Referer, such as 'data-client-key'"
-    elif "_" in str(key_header):
-        yield (
-            f"key_header is {key_header!r}: nginx and other servers drop headers with an underscore; "
-            f"use hyphens, such as {str(key_header).replace('_', '-')!r}"
-        )
-    if not is_token(key_query):
-        yield f"key_query is {key_query!r}: expected the name of a query parameter, such as 'client_key'"
-    if not isinstance(cors, CorsPolicy):
-        yield f"cors is {cors!r}: expected a CorsPolicy"
-    elif cors.allow_credentials:
-        if cors.preflight != "strict":
-            yield "allow_credentials=True needs CorsPolicy(preflight='strict'): open preflights answer every origin"
-        if isinstance(gatekeeper, Gatekeeper) and not gatekeeper.https_only:
-            yield "allow_credentials=True needs Gatekeeper(https_only=True): anyone on the network path can forge http pages"
-    yield from path_problems("exempt", exempt)

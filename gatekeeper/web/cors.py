@@ -6,14 +6,17 @@ from functools import lru_cache
 from typing import Literal
 
 import msgspec
+from starlette.types import Message
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
 
-__all__ = ("PUBLIC", "CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary")
+__all__ = ("OWN", "PUBLIC", "CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary", "with_headers")
 
+# The gate replaces these headers of the app, or merges them with its own.
+OWN = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"vary"})
 PUBLIC: Header = (b"access-control-allow-origin", b"*")
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
@@ -104,6 +107,19 @@ class CorsHeaders:
             *credentials,
         )
 
+    def of_allowed(self, origin: bytes | None) -> list[Header]:
+        """The headers that an allowed response gains.
+
+        Args:
+            origin: the value of the request's Origin header; None where the Referer replaced it.
+
+        Returns:
+            A new list.
+        """
+        if origin is None:
+            return [self.vary_with_referer]
+        return [(b"access-control-allow-origin", origin), *self.allowed]
+
     def preflight(self, origin: bytes, *, private_network: bool) -> list[Header]:
         """The headers of the answer to a preflight.
 
@@ -149,6 +165,25 @@ def merge_vary(headers: list[Header], members: bytes) -> None:
         if name == b"vary":
             headers[position] = (name, _merged(value, members))
             return
+
+
+def with_headers(start: Message, headers: list[Header]) -> Message:
+    """The start of an app's answer, with the gate's headers.
+
+    Args:
+        start: the message of the app.
+        headers: the headers of the gate, with one Vary header in lower case. The app's own are added to the list.
+
+    Returns:
+        A new message.
+    """
+    for name, value in start.get("headers", ()):
+        lower = name.lower()
+        if lower == b"vary":
+            merge_vary(headers, value)
+        elif lower not in OWN:
+            headers.append((name, value))
+    return {**start, "headers": headers}
 
 
 @lru_cache(maxsize=256)

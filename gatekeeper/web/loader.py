@@ -8,14 +8,14 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gatekeeper.web.answers import Answer, send_answer
+from gatekeeper.web.answers import KEY_HEADER, Answer, send_answer
 from gatekeeper.web.cors import PUBLIC
 from gatekeeper.web.request import Header, Paths, path_problems, route_path
 
 __all__ = ("LOADER_FILES", "Unguarded", "loader_problems")
 
 LOADER_FILES: Final = ("widget.js", "widget.mjs", "frame.js")
-KEY_NAMES: Final = ("data-client-key", "client_key")  # the header and the query parameter that they send
+KEY_NAMES: Final = (KEY_HEADER, "client_key")  # the header and the query parameter that they send
 MAX_AGE: Final = 300  # seconds for which browsers use a file without asking, so that an update reaches pages soon
 
 _PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)
@@ -28,25 +28,33 @@ _HEADERS: Final[tuple[Header, ...]] = (
 
 
 class Unguarded:
-    """Answers requests that need no key.
+    """Answers requests that are not decided before they reach the app.
 
     Args:
         app: the guarded app, which answers on exempt paths.
         exempt: as for GatekeeperMiddleware.
         loader_path: as for GatekeeperMiddleware.
+        key_in_body: as for GatekeeperMiddleware.
+        checked: the same app where its endpoints find the key.
 
     Attributes:
-        covers: whether a connection is for one of these paths.
+        covers: whether a request is for one of these paths.
+        needs_no_key: whether a request or a WebSocket, which has no body, is for one of those without a key.
     """
 
-    def __init__(self, app: ASGIApp, exempt: Collection[str], loader_path: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, exempt: Collection[str], loader_path: str | None, key_in_body: Collection[str], checked: ASGIApp
+    ) -> None:
         self._app = app
+        self._checked = checked
         self._files = {} if loader_path is None else {f"{loader_path}/{name}": _LoaderFile(name) for name in LOADER_FILES}
-        self.covers = Paths((*exempt, *self._files)).covers
+        self.covers = Paths((*exempt, *self._files, *key_in_body)).covers
+        self.needs_no_key = Paths((*exempt, *self._files)).covers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a connection that is covered."""
-        await self._files.get(route_path(scope), self._app)(scope, receive, send)
+        app = self._files.get(route_path(scope), self._app) if self.needs_no_key(scope) else self._checked
+        await app(scope, receive, send)
 
 
 class _LoaderFile:

@@ -63,21 +63,37 @@ def route_path(scope: Scope) -> str:
     return below if below[:1] in {"", "/"} else path
 
 
-def path_problems(option: str, paths: object) -> Iterator[str]:
-    """Yield one sentence for each mistake in an option with paths."""
+def path_problems(option: str, paths: object, **others: Collection[str]) -> Iterator[str]:
+    """Yield one sentence for each mistake in an option with paths.
+
+    Args:
+        option: its name.
+        paths: its value.
+        others: options that must not cover any of the paths, by their names.
+    """
     if isinstance(paths, str):
         yield f"{option} is one string, {paths!r}: expected a collection of paths, such as ({paths!r},)"
         return
     if not isinstance(paths, Collection):
         yield f"{option} is {paths!r}: expected a collection of paths, such as ('/embed',)"
         return
-    for path in paths:
-        if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
-            yield f"{option} has {path!r}: expected a path such as '/embed', or '/static/*' for every path below '/static/'"
-        elif path.endswith("*") and not path.endswith("/*"):
-            yield f"{option} has {path!r}: expected '/*' at the end, so that it covers whole path segments"
-        elif path == "/*":
-            yield f"{option} has '/*', which guards nothing: list single paths"
+    if problems := [problem for path in paths for problem in _path_problems(option, path)]:
+        yield from problems
+        return
+    for name, listed in others.items():
+        if any(path_problems(name, listed)):
+            continue  # these are reported
+        covered = [path for path in paths if Paths(listed).covers({"path": path.removesuffix("*")})]
+        yield from (f"{option} has {path!r}, which {name} covers: list another path in one of them" for path in covered)
+
+
+def _path_problems(option: str, path: object) -> Iterator[str]:
+    if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
+        yield f"{option} has {path!r}: expected a path such as '/embed', or '/static/*' for every path below '/static/'"
+    elif path.endswith("*") and not path.endswith("/*"):
+        yield f"{option} has {path!r}: expected '/*' at the end, so that it covers whole path segments"
+    elif path == "/*":
+        yield f"{option} has '/*', which guards nothing: list single paths"
 
 
 def is_at(host: bytes, origin: str) -> bool:

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from gatekeeper import Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
+from gatekeeper import Gatekeeper, StaticSource, check_key, decision_from, guard
 from tests.integration.conftest import serving
 from tests.support.certificates import Certificates
 from tests.support.client_keys import KEY
@@ -29,11 +29,13 @@ REQUESTS = """async ([base, key]) => {
     element.src = url;
     document.head.append(element);
   });
-  const headers = {"data-client-key": key, "content-type": "application/json"};
+  const json = {"content-type": "application/json"};
+  const headers = {"data-client-key": key, ...json};
   return {
     simple: await said(fetch(url("simple"))),
     simple_post: await said(fetch(url("simple_post"), {method: "POST", body: "text"})),
     preflighted: await said(fetch(base + "/preflighted", {method: "POST", headers, body: "{}"})),
+    in_body: await said(fetch(base + "/in_body", {method: "POST", headers: json, body: JSON.stringify({key})})),
     events: await new Promise((settle) => {
       const events = new EventSource(url("events"));
       events.onmessage = () => { events.close(); settle("allowed"); };
@@ -50,7 +52,8 @@ REQUESTS = """async ([base, key]) => {
     beacon: navigator.sendBeacon(url("beacon"), "text"),
   };
 }"""
-READ = {"simple", "simple_post", "preflighted", "events", "socket"}  # the page can read the answer, and so the reason
+FETCHED = ("simple", "simple_post", "preflighted", "in_body")
+READ = {*FETCHED, "events", "socket"}  # the page can read the answer, and so the reason
 NAMED = {*READ, "beacon"}  # the browser names the page in Origin
 SENDING = ("origin", "strict-origin", "origin-when-cross-origin", "no-referrer-when-downgrade", "unsafe-url")  # policies
 REFERRED = {"opaque", "script", "image"}  # it names the page in Referer only
@@ -78,6 +81,8 @@ def widget_app(served: set[str]) -> Starlette:
 
     async def answer(request: Request) -> Response:
         kind = request.path_params["kind"]
+        if kind == "in_body":
+            await check_key(request, (await request.json())["key"])
         served.add(kind)
         assert decision_from(request).allowed
         if kind == "image":
@@ -116,7 +121,7 @@ def site() -> Iterator[Site]:
     with serving(pages, tls=tls) as shop, serving(pages, tls=tls) as other:
         entries = [f"https://{host}:{shop.port}" for host in ("shop.acme.test", "*.acme.test", "bücher.test")]
         row = {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": entries}
-        guarded = GatekeeperMiddleware(widget_app(served), Gatekeeper(StaticSource([row])))
+        guarded = guard(widget_app(served), Gatekeeper(StaticSource([row])), key_in_body=("/in_body",))
         with serving(guarded, tls=tls, ws="wsproto") as widget:
             yield Site(f"https://widget.test:{widget.port}", shop.port, other.port, served)
 
@@ -174,9 +179,7 @@ def test_an_allowed_page_without_referrer_can_make_those_with_an_origin(tab: Tab
 def test_a_foreign_page_reaches_the_app_in_no_way_and_can_read_why(tab: Tab, site: Site, where: str, policy: str) -> None:
     host = f"shop.acme.test:{site.other_port}" if where == "another port" else f"{where}:{site.port}"
     read = tab.requests_from(f"https://{host}/{policy}")
-    assert {kind: read[kind] for kind in ("simple", "simple_post", "preflighted")} == dict.fromkeys(
-        ("simple", "simple_post", "preflighted"), "origin_not_allowed"
-    )
+    assert {kind: read[kind] for kind in FETCHED} == dict.fromkeys(FETCHED, "origin_not_allowed")
     assert (read["events"], read["socket"], read["script"], read["image"]) == ("refused",) * 4
     assert read["opaque"] == "opaque"
     assert site.served == set()
