@@ -1,13 +1,15 @@
-"""The files of the reference, as pytest runs them."""
+"""What the reference says, and its files as pytest runs them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.test_readme import MODULES, ROOT
+from gatekeeper import testing
+from tests.test_readme import DOCUMENTS, MODULES, ROOT
 
 OF_THE_WHOLE_APP = """
 from gatekeeper.testing import headers
@@ -16,6 +18,12 @@ def test_the_app_of_main(client):
     assert client.get("/config", headers=headers("https://shop.acme.com")).status_code == 200
     assert client.get("/config", headers=headers("https://evil.example")).status_code == 403
 """
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_the_reference_has_every_name(name: str) -> None:
+    section = DOCUMENTS["gatekeeper/web/README.md"].partition("\n## Testing your app\n")[2].partition("\n## ")[0]
+    assert re.search(rf"`[^`]*\b{name}\b[^`]*`", section.replace("```", ""))
 
 
 @pytest.mark.process
