@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gatekeeper
 from gatekeeper import Gatekeeper
+from gatekeeper.testing import client_key, gate_for
 
 SOURCE = Path(__file__).parents[1] / "gatekeeper"
 INSTALLED = Path(gatekeeper.__file__).parent
@@ -23,3 +24,4 @@ gate = Gatekeeper.from_rows([{"id": "wk_1", "name": "Shop", "last8": "abcd1234",
 for page, reason in (("https://shop.acme.com", "allowed"), ("https://evil.test", "origin_not_allowed")):
     decision = gate.decide("pk_live_acme_0000abcd1234", page)
     assert decision.reason.value == reason, decision
+assert gate_for(allow=["https://shop.acme.com"]).decide(client_key(), "https://shop.acme.com").allowed

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware
 from gatekeeper.health import health
-from tests.support.fake_hub import Answer, FakeHub
+from gatekeeper.testing import Answer, FakeHub
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import TOKEN, row
 

@@ -22,6 +22,7 @@ LAYERS = (
     ("gate",),
     ("web",),
     ("fastapi", "health", "metrics"),
+    ("testing",),
     ("hub",),
     ("demo",),
     ("cli",),
@@ -37,10 +38,11 @@ ONLY_FROM: dict[str, set[str]] = {
     "sync": {"errors", "keys", "index", "client", "quoting"},
     "gate": {"errors", "matching", "keys", "index", "sync"},
     "web": {"errors", "matching", "keys", "gate"},
+    "testing": {"errors", "matching", "keys", "gate"},
     "hub": {"errors", "matching", "keys", "quoting"},
 }
 PURE = ("matching", "keys", "index")  # no IO, no clock, nothing asynchronous
-OPTIONAL = ("fastapi", "metrics", "hub", "demo", "cli")
+OPTIONAL = ("fastapi", "metrics", "testing", "hub", "demo", "cli")
 OUTSIDE = ("__init__.py", "__main__.py")  # may import from anywhere, and nothing imports them
 
 # Libraries that only some packages may import.

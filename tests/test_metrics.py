@@ -21,8 +21,8 @@ from gatekeeper.client import KeyUsage
 from gatekeeper.errors import RowReason
 from gatekeeper.metrics import collector
 from gatekeeper.sync.status import State
+from gatekeeper.testing import Answer, FakeHub
 from gatekeeper.web.streams import ResponseStream
-from tests.support.fake_hub import Answer, FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, TOKEN, bad_row, client_key, row

@@ -3,9 +3,11 @@
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +28,12 @@ EXAMPLES = [
     for name, text in DOCUMENTS.items()
     for number, example in enumerate(re.findall(r"```python\n(.+?)```", text, flags=re.DOTALL), start=1)
 ]
+# Examples that other examples import: they begin with the name of their file.
+MODULES = {
+    name: example
+    for text in DOCUMENTS.values()
+    for name, example in re.findall(r"```python\n# (\w+)\.py\b(.+?)```", text, flags=re.DOTALL)
+}
 CHANGELOG = DOCUMENTS[".github/CHANGELOG.md"]
 ENTRIES = "| entry | allows |"
 MAX_LINES = 200
@@ -123,9 +131,17 @@ def test_the_example_of_mounting_is_short() -> None:
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
 
 
+@pytest.mark.filterwarnings("ignore:Using .httpx. with .starlette.testclient.")  # starlette prefers another package
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_runs(example: str) -> None:
+def test_every_example_runs(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests in examples are run, too."""
     compile(example, "an example", "exec")
+    monkeypatch.setenv("HUB_URL", "https://hub.example")
+    monkeypatch.setenv("HUB_TOKEN", "sk_live_acme_gatetoken")
+    for name, text in MODULES.items():
+        if f"\nfrom {name} import" in example:
+            monkeypatch.setitem(sys.modules, name, module := ModuleType(name))
+            exec("#" + text, module.__dict__)  # the rest of the line with the name is a comment
     if "with HubClient(" in example:
         # The example creates a key, and there is no such hub.
         example = "\n".join(re.findall(r"^from .*$", example, flags=re.MULTILINE))
@@ -135,6 +151,9 @@ def test_every_example_runs(example: str) -> None:
         assert isinstance(names["app"].build_middleware_stack(), GatekeeperMiddleware)
     elif "GatekeeperMiddleware(" in example:
         assert isinstance(names["app"], GatekeeperMiddleware)
+    for name, test in names.items():
+        if name.startswith("test_"):
+            test()
 
 
 def test_the_tables_of_options_have_every_option_with_its_default() -> None:

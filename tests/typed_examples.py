@@ -35,6 +35,7 @@ from gatekeeper import (
     guard,
 )
 from gatekeeper.fastapi import Checked
+from gatekeeper.testing import Answer, FakeClock, FakeHub, allow_all, gate_for, headers, query, row
 
 
 def mounting() -> None:
@@ -113,3 +114,16 @@ async def scripting_with_an_event_loop() -> None:
     async with AsyncHubClient("https://hub.example", "sk_live_acme_x") as hub:
         assert_type(await hub.widget_keys.create("Shop"), CreatedWidgetKey)
         assert_type(await hub.widget_keys.delete("id"), WidgetKey | None)
+
+
+async def testing() -> None:
+    assert_type(gate_for(allow=["https://shop.acme.com"], agent_id="agent_7"), Gatekeeper)
+    assert_type(allow_all(), Gatekeeper)
+    assert_type(headers("https://shop.acme.com") | query(), dict[str, str])
+    clock = FakeClock()
+    with FakeHub(row("shop", "shop.acme.com", agent_id="agent_7")) as hub:
+        gate = Gatekeeper(HubSource(hub.url, hub.token), clock=clock, wall_clock=clock, sleep=clock.sleep)
+        hub.then(Answer(503))
+        async with gate:
+            await clock.advance(60)
+        assert_type(hub.requests[0].headers, dict[str, str])

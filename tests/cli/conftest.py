@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gatekeeper.testing import FakeHub
 from tests import needs
-from tests.support.fake_hub import FakeHub
 from tests.support.postgres import PostgresCluster
 from tests.support.real_hub import Served, served_hub
 from tests.support.rows import TOKEN

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gatekeeper.testing import FakeHub, json_answer
 from tests import needs
 from tests.support.certificates import Certificates
 from tests.support.connect_proxy import ConnectProxy
-from tests.support.fake_hub import FakeHub, json_answer
 from tests.support.rows import TOKEN, client_key, row
 
 from .support import Invoked, invoke

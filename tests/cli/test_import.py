@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from gatekeeper.testing import Answer, FakeHub, json_answer
 from tests.support.certificates import Certificates
 from tests.support.connect_proxy import ConnectProxy
-from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, client_key, row
 
 from .support import Keys

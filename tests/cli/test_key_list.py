@@ -16,7 +16,7 @@ from gatekeeper.cli.columns import align
 from gatekeeper.cli.key_table import LEAST, key_table
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
-from tests.support.fake_hub import FakeHub
+from gatekeeper.testing import FakeHub
 from tests.support.rows import TOKEN, row
 
 from .support import Keys

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.real_hub import Served
 from tests.support.rows import TOKEN, client_key, row
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gatekeeper.testing import FakeHub
 from tests.support.client_keys import KEY
-from tests.support.fake_hub import FakeHub
 from tests.support.rows import TOKEN, row
 
 from .support import Keys, invoke

@@ -13,7 +13,7 @@ import pytest
 
 from gatekeeper.cli import app
 from gatekeeper.cli import run as run_with_streams
-from tests.support.fake_hub import Answer, FakeHub, Request, json_answer
+from gatekeeper.testing import Answer, FakeHub, Request, json_answer
 from tests.support.rows import client_key, row
 
 from .support import Invoked, Keys, gatekeeper

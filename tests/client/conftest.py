@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from gatekeeper.testing import FakeHub
 from tests.client.support import Connect
 from tests.support.callers import AsyncCaller, Caller, SyncCaller
-from tests.support.fake_hub import FakeHub
 
 
 @pytest.fixture

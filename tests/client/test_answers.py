@@ -13,9 +13,9 @@ from gatekeeper import (
     WidgetKey,
 )
 from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage
+from gatekeeper.testing import Answer, FakeHub, json_answer
 from tests.client.support import METHODS, NOON, Connect
 from tests.support.callers import Caller
-from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.rows import as_json, client_key, row
 
 

@@ -28,8 +28,8 @@ from gatekeeper import (
 from gatekeeper.client import KeyUsage
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
+from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.client.support import NOON
-from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, as_json, row
 
 

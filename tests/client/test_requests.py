@@ -12,9 +12,9 @@ from gatekeeper import (
     HubServerError,
 )
 from gatekeeper.client import UNSET, KeyUsage
+from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.client.support import METHODS, NOON, Connect, free_port
 from tests.support.callers import Caller
-from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, client_key, row
 
 BEARER = f"Bearer {TOKEN}"

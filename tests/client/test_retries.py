@@ -17,9 +17,9 @@ from gatekeeper import (
     HubServerError,
     HubTransportError,
 )
+from gatekeeper.testing import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from tests.client.support import METHODS, Connect, free_port
 from tests.support.callers import Caller
-from tests.support.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
 from tests.support.rows import TOKEN, client_key, row
 
 IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method not in {"create", "report_usage"}]

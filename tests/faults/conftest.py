@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fake_hub import FakeHub
+from gatekeeper.testing import FakeHub
 from tests.support.fault_proxy import FaultProxy
 
 

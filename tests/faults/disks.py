@@ -5,7 +5,7 @@ import errno
 import sys
 from pathlib import Path
 
-from tests.support.fake_hub import FakeHub
+from gatekeeper.testing import FakeHub
 from tests.support.guarded import Guarded, guarded
 from tests.support.namespaces import mount, raise_loopback
 from tests.support.rows import row

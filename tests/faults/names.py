@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 
 from gatekeeper import Reason
-from tests.support.fake_hub import FakeHub
+from gatekeeper.testing import FakeHub
 from tests.support.fault_proxy import FaultProxy
 from tests.support.guarded import guarded
 from tests.support.namespaces import mount, raise_loopback
@@ -129,6 +129,7 @@ async def ipv6_only() -> None:
     """The name has an IPv6 address only."""
     Resolver("::1")
     with FakeHub(address=("::1", 8080)) as hub:
+        assert hub.url == "http://[::1]:8080"
         hub.lists(row(1))
         async with guarded(f"http://{NAME}:8080") as it:
             assert it.allows(1)

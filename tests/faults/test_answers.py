@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatekeeper import Reason
-from tests.support.fake_hub import PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
 from tests.support.guarded import gaps, guarded
 from tests.support.rows import TOKEN, as_json, row
 

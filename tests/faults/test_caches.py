@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gatekeeper import Reason
+from gatekeeper.testing import Answer, FakeHub
 from tests.needs import nginx
-from tests.support.fake_hub import Answer, FakeHub
 from tests.support.guarded import guarded, hub_source
 from tests.support.nginx import caching_nginx
 from tests.support.rows import as_json, row

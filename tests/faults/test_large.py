@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, HubSource, Reason
-from tests.support.fake_hub import Answer, FakeHub
+from gatekeeper.testing import Answer, FakeHub
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 

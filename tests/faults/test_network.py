@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource, Reason
+from gatekeeper.testing import Answer, FakeHub
 from tests.support.certificates import Certificates
-from tests.support.fake_hub import Answer, FakeHub
 from tests.support.fault_proxy import Ending, FaultProxy, mute_address
 from tests.support.guarded import guarded
 from tests.support.namespaces import in_namespaces

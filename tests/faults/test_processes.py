@@ -23,7 +23,7 @@ import trio
 from starlette.applications import Starlette
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
-from tests.support.fake_hub import Answer, FakeHub
+from gatekeeper.testing import Answer, FakeHub
 from tests.support.forked import Child, forked
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason, RefreshReport
-from tests.support.fake_hub import Answer, FakeHub
+from gatekeeper.testing import Answer, FakeHub
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gatekeeper import Gatekeeper, Reason
-from tests.support.fake_hub import HANG_UP, Answer, FakeHub, Hold, Request, json_answer
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import HANG_UP, Answer, FakeClock, FakeHub, Hold, Request, json_answer
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -50,7 +49,7 @@ class Revocations(RuleBasedStateMachine):
         self.refused_after: dict[int, int] = {}
         self.late: Hold | None = None
         self.hub.always(self.answer)
-        self.time = FakeTime()
+        self.time = FakeClock()
         self.runner = asyncio.Runner()
         self.start()
 
@@ -71,9 +70,9 @@ class Revocations(RuleBasedStateMachine):
         """Start a gate, as a new process would."""
         self.gate = Gatekeeper(
             hub_source(self.hub.url),
-            clock=self.time.clock,
+            clock=self.time,
             sleep=self.time.sleep,
-            jitter=self.time.dice,
+            jitter=lambda: 0.5,
             start_timeout=0.0,
             usage_interval=0.0,
             hard_stale=5000.0,

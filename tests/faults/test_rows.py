@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatekeeper import Reason
-from tests.support.fake_hub import Answer, FakeHub, json_answer
+from gatekeeper.testing import Answer, FakeHub, json_answer
 from tests.support.guarded import Guarded, guarded
 from tests.support.rows import as_json, client_key, row
 

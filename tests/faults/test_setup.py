@@ -14,8 +14,8 @@ import pytest
 
 from gatekeeper import ConfigError, Gatekeeper, HubSource, Reason
 from gatekeeper.health import health
+from gatekeeper.testing import Answer, FakeHub, json_answer
 from tests.support.certificates import Certificates
-from tests.support.fake_hub import Answer, FakeHub, json_answer
 from tests.support.rows import ORIGIN, TOKEN, client_key, row
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, Reason
-from tests.support.fake_hub import Answer, FakeHub
+from gatekeeper.testing import Answer, FakeHub
 from tests.support.fault_proxy import FaultProxy
 from tests.support.forked import Child, forked
 from tests.support.guarded import Guarded, guarded, hub_source

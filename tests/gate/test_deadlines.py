@@ -10,8 +10,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
-from tests.support.fake_hub import Answer, FakeHub
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import Answer, FakeClock, FakeHub
 from tests.support.guarded import gate_of, guarded
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -121,7 +120,7 @@ async def test_a_remembered_page_is_refused_once_the_list_has_expired(hub: FakeH
 
 def test_a_loop_that_runs_only_during_a_request_serves_no_stale_page(hub: FakeHub) -> None:
     """As under Mangum, in AWS Lambda."""
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     app = app_of(gate)
     with asyncio.Runner() as runner:
@@ -137,7 +136,7 @@ def test_a_loop_that_runs_only_during_a_request_serves_no_stale_page(hub: FakeHu
 
 
 def test_a_stopped_loop_keeps_no_page_of_another_loop_allowed(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     app = app_of(gate)
     stopped = asyncio.new_event_loop()
@@ -155,7 +154,7 @@ def test_a_stopped_loop_keeps_no_page_of_another_loop_allowed(hub: FakeHub) -> N
 
 
 def test_a_refresher_of_any_event_loop_counts(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     ready, done = threading.Event(), threading.Event()
 
@@ -186,7 +185,7 @@ def test_without_a_refresher_a_started_gate_remembers_nothing(hub: FakeHub) -> N
 
 
 async def test_decisions_about_static_rows_are_remembered_for_ever() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = Gatekeeper.from_rows([row(1)])
     app = app_of(gate)
     assert await get(app) == 200

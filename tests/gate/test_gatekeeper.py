@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from gatekeeper import ConfigError, FileSource, Gatekeeper, HubClient, HubSource, Origin, Reason, StaticSource
 from gatekeeper.gate.decisions import CONFLICT
 from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED
-from tests.support.fake_hub import Answer, FakeHub, json_answer
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import Answer, FakeClock, FakeHub, json_answer
 from tests.support.guarded import gate_of
 from tests.support.loops import asyncio_only
 from tests.support.memory_source import MemorySource
@@ -230,7 +229,7 @@ async def test_known_keys_never_wait_for_the_hub(hub: FakeHub) -> None:
 
 @pytest.mark.anyio
 async def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     async with gate_of(hub, fake, refresh_interval=1e6) as gate:
         await fake.asleep()
 
@@ -274,8 +273,8 @@ async def test_an_unknown_key_waits_for_a_slow_hub_no_longer_than_allowed(hub: F
 
 @pytest.mark.anyio
 async def test_unknown_keys_need_not_wait_at_all() -> None:
-    source, fake = MemorySource(row(1)), FakeTime()
-    async with Gatekeeper(source, clock=fake.clock, sleep=fake.sleep, unknown_key_wait=0) as gate:
+    source, fake = MemorySource(row(1)), FakeClock()
+    async with Gatekeeper(source, clock=fake, sleep=fake.sleep, unknown_key_wait=0) as gate:
         source.rows = [row(1), row(2)]
         assert (await gate.check(client_key(2), ORIGIN)).reason is Reason.KEY_UNKNOWN
         await anyio.wait_all_tasks_blocked()
@@ -292,7 +291,7 @@ async def test_an_unknown_key_stays_unknown_while_the_hub_fails(hub: FakeHub) ->
 
 @pytest.mark.anyio
 async def test_a_gate_is_not_ready_until_its_first_list(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     hub.always(Answer(503))
     async with gate_of(hub, fake, start_timeout=0.01) as gate:
         await fake.asleep()
@@ -352,8 +351,8 @@ async def test_a_gate_of_static_rows_need_not_be_started() -> None:
 
 
 def test_static_rows_never_expire() -> None:
-    fake = FakeTime()
-    gate = Gatekeeper(StaticSource([row(1)]), clock=fake.clock, soft_stale=1, hard_stale=2)
+    fake = FakeClock()
+    gate = Gatekeeper(StaticSource([row(1)]), clock=fake, soft_stale=1, hard_stale=2)
     fake.now += 1e9
     assert gate.status.state == "fresh"
     assert gate.decide(client_key(1), ORIGIN).allowed
@@ -369,7 +368,7 @@ def test_ambiguous_rows_are_in_the_status() -> None:
 
 @pytest.mark.anyio
 async def test_the_status_has_the_freshness_and_history_of_the_list(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     rows = [row(1), row(2, last8="00000001"), *(row(number) for number in range(3, 11))]
     hub.lists(*rows, bad_row(11), etag='"1"')
     gate = gate_of(hub, fake)
@@ -436,8 +435,8 @@ async def test_a_gate_has_the_allowlists_of_its_keys(hub: FakeHub) -> None:
 @pytest.mark.anyio
 async def test_a_gate_over_a_file_follows_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    fake = FakeTime()
-    gate = Gatekeeper(FileSource(path), clock=fake.clock, sleep=fake.sleep, jitter=fake.dice, start_timeout=0.01)
+    fake = FakeClock()
+    gate = Gatekeeper(FileSource(path), clock=fake, sleep=fake.sleep, jitter=lambda: 0.5, start_timeout=0.01)
     async with gate:
         await fake.asleep()
         assert gate.decide(client_key(1), ORIGIN).reason is Reason.NOT_READY
@@ -541,7 +540,7 @@ async def test_a_key_of_another_account_causes_no_fetch(hub: FakeHub) -> None:
 @pytest.mark.anyio
 async def test_during_a_flood_a_new_key_waits_for_the_next_fetch_allowed(hub: FakeHub) -> None:
     """Unknown keys have used up the budget, and the next token comes within `unknown_key_wait`."""
-    fake = FakeTime()
+    fake = FakeClock()
     async with gate_of(hub, fake, refresh_interval=1e6, unknown_key_wait=0.5) as gate, anyio.create_task_group() as group:
         await fake.asleep()
         for _ in range(5):
@@ -575,7 +574,7 @@ async def test_during_a_flood_a_new_key_waits_for_the_next_fetch_allowed(hub: Fa
 @pytest.mark.anyio
 async def test_unknown_keys_leave_a_hub_alone_that_asks_for_it(hub: FakeHub) -> None:
     """Only `gate.refresh()` goes before the time that Retry-After gives."""
-    fake = FakeTime()
+    fake = FakeClock()
     async with gate_of(hub, fake) as gate:
         await fake.asleep()
         hub.always(Answer(429, headers={"retry-after": "300"}))
@@ -592,7 +591,7 @@ async def test_unknown_keys_leave_a_hub_alone_that_asks_for_it(hub: FakeHub) -> 
 
 @pytest.mark.anyio
 async def test_the_status_says_whether_a_refresher_runs(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     said = [gate.status.is_refreshing]
     async with gate:

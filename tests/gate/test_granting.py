@@ -11,7 +11,7 @@ from gatekeeper.gate.granting import Granting
 from gatekeeper.gate.grants import Grants
 from gatekeeper.gate.page import BEHIND_FRAME, NOT_FRAMED, Page, read_page
 from gatekeeper.index.key_index import KeyIndex
-from tests.support.fake_hub import FakeHub
+from gatekeeper.testing import FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, TOKEN, client_key, row

@@ -16,8 +16,7 @@ from gatekeeper.gate.decisions import CONFLICT
 from gatekeeper.gate.grants import MAX_GRANT_LENGTH
 from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, may_be_remembered
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
-from tests.support.fake_hub import Answer, FakeHub
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import Answer, FakeClock, FakeHub
 from tests.support.guarded import gate_of
 from tests.support.loops import threads_switching_often
 from tests.support.rows import ORIGIN, client_key, row
@@ -144,7 +143,7 @@ async def test_a_change_of_any_key_applies_immediately(hub: FakeHub) -> None:
 
 @pytest.mark.anyio
 async def test_remembered_decisions_expire_with_the_list(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
         await fake.asleep()
@@ -164,7 +163,7 @@ async def test_remembered_decisions_expire_with_the_list(hub: FakeHub) -> None:
 
 @pytest.mark.anyio
 async def test_remembered_decisions_expire_during_a_failing_fetch(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate, anyio.create_task_group() as group:
         await fake.asleep()
@@ -180,7 +179,7 @@ async def test_remembered_decisions_expire_during_a_failing_fetch(hub: FakeHub) 
 
 @pytest.mark.anyio
 async def test_a_decision_at_the_moment_of_expiry_does_not_outlive_it(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
         await fake.asleep()

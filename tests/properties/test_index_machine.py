@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gatekeeper import Gatekeeper, Origin
+from gatekeeper.testing import FakeClock
 from tests.properties import list_oracle
-from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
 
@@ -74,8 +74,8 @@ class Lists(RuleBasedStateMachine):
         self.source = MemorySource()
         self.rows: list[Any] = []
         self.known: dict[str, dict[str, Any]] = {}
-        time = FakeTime()
-        self.gate = Gatekeeper(self.source, clock=time.clock, sleep=time.sleep, jitter=time.dice)
+        time = FakeClock()
+        self.gate = Gatekeeper(self.source, clock=time, sleep=time.sleep, jitter=lambda: 0.5)
         self.enabled_origins = self.gate.enabled_origins()
 
     @initialize(numbers=st.sets(NUMBERS, min_size=5))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gatekeeper import Gatekeeper
+from gatekeeper.testing import FakeClock
 from tests.properties import list_oracle
-from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ACCOUNT, ORIGIN, client_key, row
 
@@ -32,14 +32,18 @@ class Memory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.time = FakeTime(jitter=1.0)  # the longest pauses after failures, during which a list may expire
+        self.time = FakeClock()
         self.hub = {number: row(number, key_sha256=None) for number in NUMBERS}
         self.source = MemorySource(*self.hub.values(), *OTHERS)
         self.source.on_fetch = self.note_fetch
         self.known: dict[str, dict[str, Any]] = {}
         self.accepted_at = 0.0
         self.gate = Gatekeeper(
-            self.source, clock=self.time.clock, sleep=self.time.sleep, jitter=self.time.dice, hard_stale=HARD_STALE
+            self.source,
+            clock=self.time,
+            sleep=self.time.sleep,
+            jitter=lambda: 1.0,  # the longest pauses after failures, during which a list may expire
+            hard_stale=HARD_STALE,
         )
 
     @initialize()

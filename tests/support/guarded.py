@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 
 from gatekeeper import Gatekeeper, HubSource, Reason, RefreshReport, Source, Status
+from gatekeeper.testing import FakeClock, FakeHub, Request
 
-from .fake_hub import FakeHub, Request
-from .fake_time import FakeTime
 from .rows import ORIGIN, TOKEN, client_key
 
 __all__ = ("Guarded", "gaps", "gate_of", "guarded", "hub_source")
@@ -32,12 +31,12 @@ def hub_source(url: str, token: str | Callable[[], str] = TOKEN, *, timeout: flo
     return HubSource(url, token, **{"http": http, **options})
 
 
-def gate_of(hub: FakeHub, fake: FakeTime | None = None, **options: Any) -> Gatekeeper:
+def gate_of(hub: FakeHub, fake: FakeClock | None = None, **options: Any) -> Gatekeeper:
     """Make a gate for a hub, with a fake clock and generous timeouts."""
-    fake = FakeTime() if fake is None else fake
+    fake = FakeClock() if fake is None else fake
     return Gatekeeper(
         HubSource(hub.url, TOKEN, timeout=60),
-        **{"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "unknown_key_wait": 4.9, **options},
+        **{"clock": fake, "sleep": fake.sleep, "jitter": lambda: 0.5, "unknown_key_wait": 4.9, **options},
     )
 
 
@@ -49,10 +48,10 @@ class Guarded:
         time: its clock.
     """
 
-    def __init__(self, source: Source, fake: FakeTime, **options: Any) -> None:
+    def __init__(self, source: Source, fake: FakeClock, **options: Any) -> None:
         self.time = fake
         # Reports on usage sleep too, and tests count the sleeps of the refresher.
-        by_the_clock = {"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "usage_interval": 0.0}
+        by_the_clock = {"clock": fake, "sleep": fake.sleep, "usage_interval": 0.0}
         self.gate = Gatekeeper(source, **{**by_the_clock, "unknown_key_wait": 4.9, **options})
 
     @property
@@ -94,22 +93,27 @@ class Guarded:
 
 @asynccontextmanager
 async def guarded(
-    at: str | FakeHub | Source, *, jitter: float = 0.5, source: dict[str, Any] | None = None, **options: Any
+    at: str | FakeHub | Source,
+    *,
+    jitter: float | Callable[[], float] = 0.5,
+    source: dict[str, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Guarded]:
     """Run a gate that has made one fetch.
 
     Args:
         at: the hub, its URL, or a source.
-        jitter: from 0 to 1.
+        jitter: from 0 to 1, or a function that gives it.
         source: options of the source for a URL.
         options: of the gate.
     """
-    fake = FakeTime(jitter=jitter)
+    fake = FakeClock()
     if isinstance(at, FakeHub):
-        at.clock = fake.clock
+        at.clock = fake
         at = at.url
     live = hub_source(at, **(source or {})) if isinstance(at, str) else at
-    it = Guarded(live, fake, **{"start_timeout": 0.0, **options})
+    draw = jitter if callable(jitter) else lambda: jitter
+    it = Guarded(live, fake, **{"jitter": draw, "start_timeout": 0.0, **options})
     async with it.gate:
         await fake.asleep()
         yield it

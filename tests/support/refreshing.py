@@ -11,9 +11,8 @@ from gatekeeper import HubSource, RefreshReport, Source, Status, WidgetKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.client_key import ClientKey
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
+from gatekeeper.testing import FakeClock, FakeHub
 
-from .fake_hub import FakeHub
-from .fake_time import FakeTime
 from .rows import TOKEN, client_key
 
 __all__ = ("Running", "running")
@@ -30,14 +29,14 @@ class Running:
         stop: cancels it.
     """
 
-    def __init__(self, source: Source, fake: FakeTime, options: dict[str, Any]) -> None:
+    def __init__(self, source: Source, fake: FakeClock, options: dict[str, Any]) -> None:
         self.time = fake
         self.stop: Callable[[], None] = lambda: None
         self.changes = 0
         self.deadlines: list[float] = []
         self.used: Counter[str] = Counter()
         self.index = KeyIndex(account="acme")
-        by_the_clock = {"clock": fake.clock, "sleep": fake.sleep, "jitter": fake.dice, "hard_stale": 3600.0}
+        by_the_clock = {"clock": fake, "sleep": fake.sleep, "jitter": lambda: 0.5, "hard_stale": 3600.0}
         self.sync = ListSync(
             source,
             self.index,
@@ -82,8 +81,9 @@ class Running:
 @asynccontextmanager
 async def running(source: Source | FakeHub, *, jitter: float = 0.5, **options: Any) -> AsyncIterator[Running]:
     """Run a refresher that has fetched once."""
-    fake = FakeTime(jitter=jitter)
-    harness = Running(HubSource(source.url, TOKEN, timeout=60) if isinstance(source, FakeHub) else source, fake, options)
+    fake = FakeClock()
+    live = HubSource(source.url, TOKEN, timeout=60) if isinstance(source, FakeHub) else source
+    harness = Running(live, fake, {"jitter": lambda: jitter, **options})
     async with anyio.create_task_group() as group:
         harness.stop = group.cancel_scope.cancel
         group.start_soon(harness.refresher.run)

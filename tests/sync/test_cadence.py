@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gatekeeper import RefreshReport
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, backoff
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import FakeClock
 
 CHANGED = RefreshReport("changed")
 UNCHANGED = RefreshReport("unchanged")
@@ -77,8 +77,8 @@ def test_backoff_begins_with_its_first_wait() -> None:
 
 
 def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds() -> None:
-    fake = FakeTime()
-    budget = UnknownKeyBudget(fake.clock)
+    fake = FakeClock()
+    budget = UnknownKeyBudget(fake)
     assert [budget.take(0.1) for _ in range(5)] == [True, True, True, False, False]
     taken = []
     for _ in range(20):
@@ -88,8 +88,8 @@ def test_unknown_keys_cause_three_fetches_and_then_one_every_five_seconds() -> N
 
 
 def test_unknown_keys_cause_fewer_fetches_from_a_slow_source() -> None:
-    fake = FakeTime()
-    budget = UnknownKeyBudget(fake.clock)
+    fake = FakeClock()
+    budget = UnknownKeyBudget(fake)
     assert [budget.take(10.0) for _ in range(4)] == [True, True, True, False]
     fake.now += 49
     assert not budget.take(10.0)
@@ -98,7 +98,7 @@ def test_unknown_keys_cause_fewer_fetches_from_a_slow_source() -> None:
 
 
 def test_a_budget_saves_three_fetches_at_most() -> None:
-    fake = FakeTime()
-    budget = UnknownKeyBudget(fake.clock)
+    fake = FakeClock()
+    budget = UnknownKeyBudget(fake)
     fake.now += 1e6
     assert [budget.take(0.1) for _ in range(4)] == [True, True, True, False]

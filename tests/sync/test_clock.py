@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from gatekeeper.sync.clock import TICK, Alarm, boot_clock, boot_sleep
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -20,18 +20,18 @@ def test_the_clock_counts_suspended_time() -> None:
 
 
 async def test_a_sleep_reads_the_clock_once_a_second() -> None:
-    fake, naps = FakeTime(), []
+    fake, naps = FakeClock(), []
 
     async def nap(seconds: float) -> None:
         naps.append(seconds)
         fake.now += 100 if len(naps) == 2 else seconds  # the machine is suspended in the second nap
         await anyio.lowlevel.checkpoint()
 
-    await boot_sleep(10, clock=fake.clock, nap=nap)
+    await boot_sleep(10, clock=fake, nap=nap)
     assert naps == [TICK, TICK]
-    await boot_sleep(1.5, clock=fake.clock, nap=nap)
+    await boot_sleep(1.5, clock=fake, nap=nap)
     assert naps[2:] == [TICK, 0.5]
-    await boot_sleep(0, clock=fake.clock, nap=nap)
+    await boot_sleep(0, clock=fake, nap=nap)
     assert len(naps) == 4
 
 
@@ -39,10 +39,10 @@ class Waits:
     """An alarm whose waits end late by some seconds."""
 
     def __init__(self) -> None:
-        self.time = FakeTime()
+        self.time = FakeClock()
         self.late = 0.0
         self.waits: list[float] = []
-        self.alarm = Alarm(self.time.clock, self._sleep)
+        self.alarm = Alarm(self.time, self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         self.waits.append(seconds)

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from gatekeeper.sync.freshness import Freshness
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import FakeClock
 
 
-def freshness(fake: FakeTime, *, soft: float = 60.0, hard: float = 3600.0) -> Freshness:
-    return Freshness(soft_stale=soft, hard_stale=hard, clock=fake.clock)
+def freshness(fake: FakeClock, *, soft: float = 60.0, hard: float = 3600.0) -> Freshness:
+    return Freshness(soft_stale=soft, hard_stale=hard, clock=fake)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def freshness(fake: FakeTime, *, soft: float = 60.0, hard: float = 3600.0) -> Fr
     ],
 )
 def test_the_state_of_a_list_follows_its_age(age: float, hard: float, state: str, expires_in: float) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     fresh = freshness(fake, hard=hard)
     assert (fresh.state, fresh.age, fresh.expires_at, fresh.has_list) == ("never_loaded", None, math.inf, False)
     fresh.record_success(fake.now)
@@ -37,7 +37,7 @@ def test_the_state_of_a_list_follows_its_age(age: float, hard: float, state: str
 
 
 def test_the_moment_of_degradation_is_known_until_then() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     fresh = freshness(fake)
     assert fresh.degrades_at is None
     fresh.record_success(fake.now)
@@ -50,7 +50,7 @@ def test_the_moment_of_degradation_is_known_until_then() -> None:
 
 
 def test_a_list_from_the_disk_is_degraded_and_expires_by_its_own_age() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     fresh = freshness(fake)
     fresh.record_restored(5.0)
     assert (fresh.state, fresh.age, fresh.from_snapshot, fresh.degrades_at) == ("degraded", 5, True, None)
@@ -62,7 +62,7 @@ def test_a_list_from_the_disk_is_degraded_and_expires_by_its_own_age() -> None:
 
 
 def test_a_list_requested_earlier_does_not_lower_the_age() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     fresh = freshness(fake)
     assert not fresh.is_superseded(fake.now)
     fresh.record_success(fake.now)
@@ -74,7 +74,7 @@ def test_a_list_requested_earlier_does_not_lower_the_age() -> None:
 
 
 def test_an_age_is_never_negative() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     fresh = freshness(fake)
     fresh.record_success(fake.now)
     fake.now -= 100

@@ -24,8 +24,7 @@ from gatekeeper.gate.memo import Memo, Remembered, Tally
 from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
 from gatekeeper.sync.sources import Updates
-from tests.support.fake_hub import Answer, FakeHub
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import Answer, FakeClock, FakeHub
 from tests.support.forked import forked
 from tests.support.guarded import gate_of
 from tests.support.loops import asyncio_only, leaving_nothing_behind, threads_switching_often
@@ -46,7 +45,7 @@ async def test_a_gate_starts_itself_at_its_first_request(hub: FakeHub) -> None:
 
 @asyncio_only
 async def test_a_gate_that_started_itself_keeps_refreshing(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     assert (await gate.check(client_key(1), ORIGIN)).allowed
     hub.lists(row(1, disabled_at="now"))
@@ -143,7 +142,7 @@ async def test_entering_a_started_gate_leaves_no_task_behind(hub: FakeHub) -> No
 
 @asyncio_only
 async def test_entering_a_started_gate_causes_no_more_fetches(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     await gate.check(client_key(1), ORIGIN)
     await fake.asleep()
@@ -157,7 +156,7 @@ async def test_entering_a_started_gate_causes_no_more_fetches(hub: FakeHub) -> N
 
 @pytest.mark.anyio
 async def test_a_gate_that_was_left_fetches_nothing_and_ages(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
         pass
@@ -239,8 +238,8 @@ async def test_a_gate_entered_while_another_task_leaves_it_runs() -> None:
                     await may_close.wait()
 
     may_close = anyio.Event()
-    source, fake = SlowToClose(row(1)), FakeTime()
-    gate = Gatekeeper(source, clock=fake.clock, sleep=fake.sleep, jitter=fake.dice)
+    source, fake = SlowToClose(row(1)), FakeClock()
+    gate = Gatekeeper(source, clock=fake, sleep=fake.sleep, jitter=lambda: 0.5)
     await gate.__aenter__()
     await fake.asleep()
     leaving = asyncio.create_task(gate.__aexit__(None, None, None))
@@ -259,7 +258,7 @@ async def test_a_gate_entered_while_another_task_leaves_it_runs() -> None:
 
 @pytest.mark.anyio
 async def test_a_gate_entered_twice_runs_until_it_is_left_twice(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     async with gate:
         await fake.asleep()
@@ -319,8 +318,8 @@ async def test_an_app_runs_the_gate_as_its_lifespan(hub: FakeHub) -> None:
 @asyncio_only
 async def test_the_next_request_restarts_a_cancelled_refresher() -> None:
     source = MemorySource(row(1))
-    fake = FakeTime()
-    gate = Gatekeeper(source, clock=fake.clock, sleep=fake.sleep)
+    fake = FakeClock()
+    gate = Gatekeeper(source, clock=fake, sleep=fake.sleep)
     async with leaving_nothing_behind(), gate:
         source.broken = asyncio.CancelledError()
         await gate.refresh()
@@ -584,8 +583,8 @@ class Died(BaseException):
 
 
 def gate_and_source(restart_delay: float = RESTART_DELAY) -> tuple[Gatekeeper, MemorySource]:
-    source, fake = MemorySource(row(1)), FakeTime()
-    gate = Gatekeeper(source, clock=fake.clock, sleep=fake.sleep, unknown_key_wait=15)
+    source, fake = MemorySource(row(1)), FakeClock()
+    gate = Gatekeeper(source, clock=fake, sleep=fake.sleep, unknown_key_wait=15)
     assert isinstance(gate._lifecycle, Lifecycle)
     gate._lifecycle = Lifecycle(
         gate._sync, gate._watch_streams, gate._after_fork, start_timeout=5, restart_delay=restart_delay

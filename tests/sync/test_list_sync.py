@@ -11,8 +11,7 @@ import pytest
 from gatekeeper import HubSource, StaticSource
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
-from tests.support.fake_hub import Answer, FakeHub, Request
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import Answer, FakeClock, FakeHub, Request
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
 from tests.support.rows import TOKEN, as_json, row
@@ -150,12 +149,12 @@ async def test_a_list_from_the_snapshot_says_no_scope(hub: FakeHub, tmp_path: Pa
 
 
 def test_a_list_that_never_changes_is_fresh_for_ever() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     deadlines: list[float] = []
     sync = ListSync(
         StaticSource([row(1), {**row(1), "id": "another"}]),
         KeyIndex(),
-        SyncOptions(soft_stale=1, hard_stale=2, snapshot_path="/nowhere", clock=fake.clock),
+        SyncOptions(soft_stale=1, hard_stale=2, snapshot_path="/nowhere", clock=fake),
         on_change=lambda: None,
         on_deadline=deadlines.append,
         take_used_keys=Counter,

@@ -17,8 +17,8 @@ import pytest
 from gatekeeper import Basis, HubSource, Unchanged
 from gatekeeper.keys.slices import ListReader, Slice
 from gatekeeper.sync.status import RefreshReport
-from tests.support.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, json_answer
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import FakeClock
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, json_answer
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import Running, running
 from tests.support.rows import TOKEN, as_json, bad_row, row
@@ -62,7 +62,7 @@ async def test_the_first_fetch_is_made_immediately(hub: FakeHub) -> None:
     async with running(hub) as it:
         assert it.ids == ["key-1", "key-2"]
         assert len(hub.requests) == 1
-        assert it.time.now == FakeTime().now
+        assert it.time.now == FakeClock().now
 
 
 async def test_an_unchanged_list_is_polled_at_the_interval(hub: FakeHub) -> None:
@@ -139,7 +139,7 @@ async def test_a_failed_refresh_reports_its_error_and_duration(hub: FakeHub) -> 
 
 async def test_stopping_releases_waiting_requests(hub: FakeHub) -> None:
     reports: list[RefreshReport] = []
-    fake = FakeTime()
+    fake = FakeClock()
     it = Running(HubSource(hub.url, TOKEN, timeout=60), fake, {})
 
     async def refresh() -> None:
@@ -372,7 +372,7 @@ async def test_reading_a_long_list_yields_to_the_event_loop() -> None:
 async def test_a_refresher_stopped_during_a_load_leaves_no_partial_list() -> None:
     rows = [row(number) for number in range(2000)]
     for turns in range(0, 20, 3):
-        it = Running(MemorySource(*rows), FakeTime(), {})
+        it = Running(MemorySource(*rows), FakeClock(), {})
         async with anyio.create_task_group() as group:
             group.start_soon(it.refresher.run)
             for _ in range(turns):
@@ -604,7 +604,7 @@ async def test_rejected_rows_are_counted_by_reason(hub: FakeHub) -> None:
 
 async def test_requests_wait_for_the_first_list(hub: FakeHub) -> None:
     hub.lists(row(1))
-    it = Running(HubSource(hub.url, TOKEN, timeout=60), FakeTime(), {})
+    it = Running(HubSource(hub.url, TOKEN, timeout=60), FakeClock(), {})
     async with anyio.create_task_group() as group:
         group.start_soon(it.refresher.run)
         await it.refresher.schedule.first_list(15)
@@ -614,7 +614,7 @@ async def test_requests_wait_for_the_first_list(hub: FakeHub) -> None:
 
 
 async def test_requests_wait_for_the_first_list_no_longer_than_allowed(hub: FakeHub) -> None:
-    it = Running(HubSource(hub.url, TOKEN, timeout=60), FakeTime(), {})
+    it = Running(HubSource(hub.url, TOKEN, timeout=60), FakeClock(), {})
     with hub.held():
         async with anyio.create_task_group() as group:
             group.start_soon(it.refresher.run)
@@ -647,7 +647,7 @@ def dated(seconds: float, **headers: str) -> dict[str, str]:
 async def test_the_whole_list_is_fetched_every_ten_minutes(hub: FakeHub) -> None:
     hub.lists(row(1), etag='"1"')
     async with running(hub) as it:
-        hub.clock = it.time.clock
+        hub.clock = it.time
         began = it.time.now
         await it.time.advance(1900)
         whole = [request.at - began for request in hub.requests[1:] if "if-none-match" not in request.headers]
@@ -779,7 +779,7 @@ async def test_a_list_with_too_many_rows_changes_nothing(hub: FakeHub) -> None:
 
 
 async def test_the_next_fetch_waits_five_times_as_long_as_the_list_took() -> None:
-    fake = FakeTime()
+    fake = FakeClock()
 
     def ticking() -> float:
         fake.now += 1

@@ -11,7 +11,7 @@ from gatekeeper import RefreshReport
 from gatekeeper.sync.clock import Alarm
 from gatekeeper.sync.heartbeat import Heartbeat
 from gatekeeper.sync.schedule import Schedule
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -22,13 +22,13 @@ class Scheduled:
     """A schedule and its clock."""
 
     def __init__(self, interval: float = 10.0) -> None:
-        self.time = FakeTime()
+        self.time = FakeClock()
         self.beats: list[float] = []
-        self.heartbeat = Heartbeat(interval, self.time.clock, lambda: self.beats.append(self.heartbeat.overdue_at))
+        self.heartbeat = Heartbeat(interval, self.time, lambda: self.beats.append(self.heartbeat.overdue_at))
         self.schedule = self.new()
 
     def new(self) -> Schedule:
-        schedule = Schedule(self.heartbeat, Alarm(self.time.clock, self.time.sleep), self.time.clock)
+        schedule = Schedule(self.heartbeat, Alarm(self.time, self.time.sleep), self.time)
         schedule.start()
         return schedule
 

@@ -32,7 +32,7 @@ from gatekeeper import (
     Updates,
     WidgetKey,
 )
-from tests.support.fake_hub import PATH, Answer, FakeHub
+from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
 from tests.support.rows import TOKEN, as_json, bad_row, client_key, row

@@ -20,8 +20,8 @@ from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubServerError
 from gatekeeper.gate.memo import MOST_ALLOWED
 from gatekeeper.sync.usage import BATCH, UsageReporter
-from tests.support.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, Request, json_answer
-from tests.support.fake_time import FakeTime
+from gatekeeper.testing import FakeClock
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, Request, json_answer
 from tests.support.forked import forked
 from tests.support.guarded import Guarded, guarded, hub_source
 from tests.support.memory_source import MemorySource
@@ -246,10 +246,10 @@ FAILURES = {
 async def test_an_unreported_count_is_added_to_the_next_report(
     hub: Taker, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wall = FakeTime()
+    wall = FakeClock()
     wall.now = NOON.timestamp()
     hub.answer = FAILURES[failure]
-    async with reporting(hub, wall_clock=wall.clock) as it:
+    async with reporting(hub, wall_clock=wall) as it:
         use(it, 1, times=3)
         use(it, 2)
         await it.time.advance(30)
@@ -437,9 +437,9 @@ async def test_concurrent_reports_report_nothing_twice() -> None:
         told.append(usage)
         await may_go_on.wait()
 
-    fake = FakeTime()
+    fake = FakeClock()
     reporter = UsageReporter(
-        report, lambda: used.pop(0), interval=30, clock=fake.clock, wall_clock=NOON.timestamp, counters=Counter()
+        report, lambda: used.pop(0), interval=30, clock=fake, wall_clock=NOON.timestamp, counters=Counter()
     )
     async with anyio.create_task_group() as group:
         group.start_soon(reporter.report)
@@ -457,7 +457,7 @@ async def test_a_bug_in_a_custom_report_is_logged_for_debugging(caplog: pytest.L
     caplog.set_level(logging.DEBUG, "gatekeeper")
     counters: Counter[str] = Counter()
     reporter = UsageReporter(
-        report, lambda: Counter(a=1), interval=30, clock=FakeTime().clock, wall_clock=NOON.timestamp, counters=counters
+        report, lambda: Counter(a=1), interval=30, clock=FakeClock(), wall_clock=NOON.timestamp, counters=counters
     )
     await reporter.report()
     assert counters == {"usage_failed": 1}

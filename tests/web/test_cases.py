@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
+from gatekeeper.testing import FakeClock
 from tests.support.cases import CASES, OF_FRAMES, PAGE, ROWS, Case, assert_headers_equal
-from tests.support.fake_time import FakeTime
 from tests.support.memory_source import MemorySource
 
 pytestmark = pytest.mark.anyio
@@ -48,9 +48,9 @@ async def answer(guarded: GatekeeperMiddleware, case: Case) -> tuple[int, list[t
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_each_request_of_the_table_gets_its_exact_answer(case: Case) -> None:
-    fake, source = FakeTime(), MemorySource(*ROWS)
+    fake, source = FakeClock(), MemorySource(*ROWS)
     source.unopenable = "down" if case.state == "not_ready" else None
-    options: dict[str, Any] = {"clock": fake.clock, "sleep": fake.sleep, "start_timeout": 0, "unknown_key_wait": 0}
+    options: dict[str, Any] = {"clock": fake, "sleep": fake.sleep, "start_timeout": 0, "unknown_key_wait": 0}
     async with Gatekeeper(source, hard_stale=60, **options) as gate:
         await fake.asleep()
         source.unopenable = "down"

@@ -1,0 +1,316 @@
+"""FakeHub: a hub on a real socket that fails on demand."""
+
+import asyncio
+import json
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import anyio.to_thread
+from anyio.from_thread import start_blocking_portal
+
+from gatekeeper.errors import ConfigError
+from gatekeeper.testing.listening import listening
+from gatekeeper.testing.rows import TOKEN
+
+__all__ = ("GARBAGE", "HANG_UP", "PATH", "Answer", "FakeHub", "Hold", "Request", "json_answer")
+
+PATIENCE: Final = 15.0  # seconds for what takes milliseconds, on a busy machine
+PATH: Final = "/api/v1/widget-keys"
+REPORTS: Final = ("/usage", "/refused")  # the ends of their paths
+
+
+class Request(NamedTuple):
+    """A request that a hub has received.
+
+    Attributes:
+        method: the HTTP method.
+        target: the path and the query.
+        headers: with names in lower case.
+        body: the bytes.
+        port: of the client, which tells connections apart.
+        at: the moment, by the hub's clock.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    port: int
+    at: float
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+
+class Hold:
+    """Holds an answer until it is released. `FakeHub.hold` makes it."""
+
+    def __init__(self) -> None:
+        self._released: Future[None] = Future()
+
+    def release(self) -> None:
+        """Send the answer."""
+        if not self._released.done():
+            self._released.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for the release."""
+        # Shielded, because a connection that is closed meanwhile must not cancel it for the others.
+        await asyncio.shield(asyncio.wrap_future(self._released))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a hub.
+
+    Attributes:
+        status: the status code.
+        body: bytes on the wire.
+        headers: sent besides Content-Length, which they may override.
+        raw: bytes sent in place of a response.
+        hold: holds the answer.
+        drip: seconds between any two bytes of the body.
+        hang_up: whether the connection is closed afterwards.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+    hold: Hold | None = None
+    drip: float = 0.0
+    hang_up: bool = False
+
+
+def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
+    """Make an answer with JSON.
+
+    Args:
+        value: the decoded body.
+        status: the status code.
+        headers: further headers; `retry_after` becomes Retry-After.
+
+    Returns:
+        The answer.
+    """
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Answer(status, _encoded(value), {"content-type": "application/json", **named})
+
+
+HANG_UP: Final = Answer(raw=b"", hang_up=True)
+GARBAGE: Final = Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
+
+
+class FakeHub:
+    """A hub on a port of its own, while it is entered.
+
+    It runs in a thread with its own event loop, so that any client can use it. It lists its rows, takes reports on usage and
+    on refused pages, and answers as it is told to. It checks no token.
+
+    with FakeHub(row("shop", "shop.acme.com")) as hub:
+        gate = Gatekeeper(HubSource(hub.url, hub.token))
+
+    Args:
+        rows: listed by default, such as `row("shop", "shop.acme.com")`.
+        tls: the certificate, for a hub with TLS.
+        address: to listen on; port 0 for any free one.
+        patience: seconds after which a wait for requests fails.
+
+    Attributes:
+        token: a token for HubSource. It names the account of `client_key`.
+        url: of the hub, once it is entered.
+        rows: as listed now; `lists` and `revoke` change them.
+        requests: as received, in order.
+        clock: gives the moments of requests in seconds.
+    """
+
+    token = TOKEN
+
+    def __init__(
+        self,
+        *rows: Any,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+        patience: float = PATIENCE,
+    ) -> None:
+        self.url = ""
+        self.rows: list[Any] = []
+        self.requests: list[Request] = []
+        self.clock: Callable[[], float] = time.monotonic
+        self._listing = Answer()
+        self._next: deque[Answer] = deque()
+        self._otherwise: Callable[[Request], Answer] = self._list
+        self._hold: Hold | None = None
+        self._asked = threading.Condition()
+        self._patience = patience
+        self._listening = partial(listening, self._serve, tls, address)
+        self._running = ExitStack()
+        self._publish(rows)
+
+    def lists(self, *rows: Any, etag: str | None = None) -> None:
+        """List these rows from now on. This ends what `always` began.
+
+        Args:
+            rows: the whole list; anything that JSON can hold.
+            etag: its entity tag; None for none.
+        """
+        self._publish(rows, etag)
+        self._otherwise = self._list
+
+    def revoke(self, key_id: str) -> None:
+        """Disable a key as of now. The list then has no entity tag.
+
+        Args:
+            key_id: the id of its row. The id of `row("shop")` is "shop".
+
+        Raises:
+            ConfigError: no row has the id.
+        """
+        ids = [row.get("id") if isinstance(row, Mapping) else None for row in self.rows]
+        if key_id not in ids:
+            raise ConfigError([f"key_id is {key_id!r}: expected the id of a listed row, one of {ids}"])
+        revoked = {"disabled_at": datetime.now(UTC).isoformat()}
+        self._publish([{**row, **revoked} if row_id == key_id else row for row_id, row in zip(ids, self.rows, strict=True)])
+
+    def then(self, *answers: Answer) -> None:
+        """Send these answers next, one for each request.
+
+        Args:
+            answers: such as `Answer(503)`, HANG_UP or GARBAGE.
+        """
+        self._next.extend(answers)
+
+    def always(self, answer: Answer | Callable[[Request], Answer]) -> None:
+        """Send this answer from now on, to reports, too.
+
+        Args:
+            answer: the answer, or a function that gives it. `lists` ends it.
+        """
+        self._otherwise = answer if callable(answer) else lambda _: answer
+
+    def hold(self) -> Hold:
+        """Make a hold, for `Answer(hold=…)`."""
+        return Hold()
+
+    @contextmanager
+    def held(self) -> Iterator[Hold]:
+        """Hold every answer until the end of the block, or the release."""
+        self._hold = hold = self.hold()
+        try:
+            yield hold
+        finally:
+            self._hold = None
+            hold.release()
+
+    @property
+    def fetches(self) -> list[Request]:
+        """The requests for lists."""
+        return [request for request in self.requests if request.method == "GET"]
+
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until there were this many requests in all.
+
+        Args:
+            count: the number.
+
+        Raises:
+            TimeoutError: if they do not come.
+        """
+        with self._asked:
+            if not self._asked.wait_for(lambda: len(self.requests) >= count, self._patience):
+                raise TimeoutError(f"there were {len(self.requests)} requests in {self._patience:g} s: expected {count}")
+
+    async def asked(self, count: int) -> None:
+        """Wait as `wait_for_requests` does, in an event loop.
+
+        Args:
+            count: the number.
+
+        Raises:
+            TimeoutError: if they do not come.
+        """
+        await anyio.to_thread.run_sync(self.wait_for_requests, count)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            self.url = stack.enter_context(portal.wrap_async_context_manager(self._listening()))
+            self._running = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._running.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await self._exchange(reader, writer):
+            pass
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        request = await self._read_request(reader, writer)
+        answer = self._next.popleft() if self._next else self._otherwise(request)
+        hold = answer.hold or self._hold
+        with self._asked:
+            self.requests.append(request)
+            self._asked.notify_all()
+        if hold is not None:
+            await hold.wait()
+        if answer.raw is not None:
+            writer.write(answer.raw)
+        else:
+            await _write_answer(writer, answer)
+        await writer.drain()
+        return not answer.hang_up
+
+    async def _read_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip("\r\n")
+        request_line, *lines = head.split("\r\n")
+        method, target, _ = request_line.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        return Request(method, target, headers, body, writer.get_extra_info("peername")[1], self.clock())
+
+    def _publish(self, rows: Iterable[Any], etag: str | None = None) -> None:
+        self.rows = list(rows)
+        tag = {} if etag is None else {"etag": etag}
+        self._listing = Answer(200, _encoded(self.rows), {"content-type": "application/json", **tag})
+
+    def _list(self, request: Request) -> Answer:
+        if request.method == "POST" and request.target.endswith(REPORTS):
+            return Answer(204)
+        listing = self._listing
+        etag = listing.headers.get("etag", "")
+        return Answer(304, headers={"etag": etag}) if etag and request.headers.get("if-none-match") == etag else listing
+
+
+async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    lengths = {} if answer.status in {204, 304} else {"content-length": str(len(answer.body))}
+    phrase = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "Unheard Of"
+    lines = [f"HTTP/1.1 {answer.status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in {**lengths, **answer.headers}.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    if not answer.drip:
+        writer.write(answer.body)
+        return
+    for byte in answer.body:
+        writer.write(bytes((byte,)))
+        await writer.drain()
+        await asyncio.sleep(answer.drip)
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
