@@ -3,7 +3,7 @@
 GatekeeperError                  the base class: catch it to catch all of them
 ├── ConfigError                  the options are wrong; the message lists every mistake
 ├── DecisionMissing              the request has no decision: the gate did not see it
-├── InvalidOrigin                a header is not the serialised origin of a web page
+├── InvalidOrigin                a header is not the serialised origin of a page
 ├── InvalidEntry                 an allowlist entry breaks the grammar
 ├── InvalidClientKey             a client key is not of the form <prefix><account>_<random>
 ├── InvalidRow                   a row of the hub's list is not a widget key
@@ -109,7 +109,7 @@ class DecisionMissing(GatekeeperError, LookupError):
 
 
 class InvalidOrigin(GatekeeperError, ValueError):
-    """A header is not the serialised origin of a web page.
+    """A header is not the serialised origin of a page.
 
     Args:
         reason: the problem, as a word for programs.

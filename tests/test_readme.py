@@ -36,6 +36,7 @@ MODULES = {
 }
 CHANGELOG = DOCUMENTS[".github/CHANGELOG.md"]
 ENTRIES = "| entry | allows |"
+APPS = "| the page is in | it sends |"
 MAX_LINES = 200
 
 
@@ -118,8 +119,18 @@ def test_the_table_of_decisions_has_every_reason_in_order_with_its_status() -> N
 def test_every_entry_of_the_table_of_entries_is_accepted() -> None:
     rows = [line.split("|")[1] for line in table(README, ENTRIES).splitlines()]
     entries = [entry for row in rows for entry in re.findall(r"`([^`]+)`", row)]
-    assert len(entries) == 8
+    assert len(entries) == 10
     assert Allowlist.parse(entries).rejected == ()
+
+
+def test_each_origin_in_the_table_of_apps_is_allowed_by_its_own_entry_only() -> None:
+    rows = [line.split("|")[2:4] for line in table(DOCUMENTS["gatekeeper/matching/README.md"], APPS).splitlines()]
+    origins = {origin for cells in rows for origin in re.findall(r"`(\w[\w-]*://[^`]+)`", "".join(cells))}
+    assert len(origins) > 15
+    for origin in origins:
+        allowlist = Allowlist.parse([origin])
+        assert allowlist.patterns == (origin,)
+        assert [other for other in origins if allowlist.allows(other)] == [origin]
 
 
 def test_the_table_of_entries_is_the_same_in_the_reference() -> None:

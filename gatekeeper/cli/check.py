@@ -19,6 +19,7 @@ from gatekeeper.cli.connection import (
 from gatekeeper.cli.explanation import Explanation, explain_decision
 from gatekeeper.cli.lookup import find, find_one, whole_key
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, print_json, stop, warn
+from gatekeeper.cli.page_url import origin_at
 from gatekeeper.client import account_of
 from gatekeeper.errors import (
     ConfigError,
@@ -48,7 +49,7 @@ def check(
     key: Annotated[
         str, typer.Argument(help="The client key, pk_live_…, its last 8 characters, or its id.", show_default=False)
     ],
-    origin: Annotated[str, typer.Argument(help="The origin or the URL of the page.", show_default=False)],
+    origin: Annotated[str, typer.Argument(help="The origin or the URL of the page or the app.", show_default=False)],
     *,
     hub: HubOption = None,
     token: TokenOption = None,
@@ -121,6 +122,6 @@ def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *,
 
 def _origin_at(address: str) -> Origin | None:
     try:
-        return Origin.from_referer(address)
+        return origin_at(address)
     except InvalidOrigin:
         return None

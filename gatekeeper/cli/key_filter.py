@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gatekeeper.cli.output import USAGE, stop
+from gatekeeper.cli.page_url import origin_at
 from gatekeeper.errors import InvalidOrigin
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
@@ -39,6 +40,6 @@ class KeyFilter(NamedTuple):
 def origin_of(page: str) -> Origin:
     """Read the origin of a page from its URL, or exit. A host alone is one of https."""
     try:
-        return Origin.from_referer(page if "://" in page else f"https://{page}")
+        return origin_at(page if "://" in page else f"https://{page}")
     except InvalidOrigin as error:
         stop(USAGE, f"--allows is {page!r}: expected the URL of a page, such as https://shop.acme.com ({error})")

@@ -9,7 +9,7 @@ import msgspec
 from gatekeeper.errors import EntryReason
 from gatekeeper.matching.hosts import ends_in_number, is_ipv4_mapped, is_loopback
 from gatekeeper.matching.origins import DEFAULT_PORTS, Origin, is_secure
-from gatekeeper.matching.pattern import Pattern
+from gatekeeper.matching.pattern import REFUSED_SCHEMES, Pattern
 from gatekeeper.matching.suffixes import is_public_suffix, is_shared_host
 
 __all__ = (
@@ -26,8 +26,20 @@ __all__ = (
 
 Entries = Mapping[str, str]  # from normalised entries to the entries as written
 Allows = Callable[[Origin], bool]  # whether the entries allow an origin
-WarningReason = Literal["apex_not_listed", "shared_host", "http", "any_port"]
-SuggestionReason = Literal["www_only", "no_subdomains", "default_port"]
+WarningReason = Literal[
+    "apex_not_listed", "shared_host", "http", "any_port", "shared_origin", "one_installation", "misspelt_scheme"
+]
+SuggestionReason = Literal["www_only", "no_subdomains", "default_port", "extension_id"]
+
+# The origins of apps whose framework was given no other host: Capacitor, Cordova with and without the Ionic web view, Tauri.
+# "localhost" and "tauri.localhost" are the hosts of Android, and of Tauri on Windows.
+_SHARED_SCHEMES = {"capacitor", "ionic", "app", "tauri"}
+_SHARED_HOSTS = {"localhost", "tauri.localhost"}
+# Firefox, Safari and Visual Studio Code give each installation ids of its own.
+_SCHEMES_OF_ONE_INSTALLATION = {"moz-extension", "safari-web-extension", "vscode-webview"}
+_KNOWN_SCHEMES = {*DEFAULT_PORTS, *_SHARED_SCHEMES, *_SCHEMES_OF_ONE_INSTALLATION, "chrome-extension"}
+_ID_LENGTH = 32  # of an extension in Chrome, in letters from a to p
+_ID_LETTERS = frozenset("abcdefghijklmnop")
 
 
 class RejectedEntry(msgspec.Struct, frozen=True):
@@ -107,11 +119,13 @@ def entry_for(origin: Origin) -> str | None:
         origin: the page's origin.
 
     Returns:
-        An entry such as "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com" or "localhost:*"; None if no
-        entry can allow the page.
+        An entry such as "shop.acme.com", "https://shop.acme.com:8443", "http://shop.acme.com", "localhost:*" or
+        "capacitor://app.acme.com"; None if no entry can allow the page.
     """
-    if origin.scheme not in DEFAULT_PORTS or origin.host.endswith(".") or is_ipv4_mapped(origin.host):
+    if origin.scheme in REFUSED_SCHEMES or origin.host.endswith(".") or is_ipv4_mapped(origin.host):
         return None
+    if origin.scheme not in DEFAULT_PORTS:
+        return str(origin)
     if is_loopback(origin.host):
         return f"{origin.host}:*"
     if origin.scheme == "https" and origin.port == DEFAULT_PORTS["https"]:
@@ -134,12 +148,32 @@ def _warnings_for(pattern: Pattern, entry: str, allows: Allows, *, https_only: b
         if pattern.port == "*":
             hint = f"'{entry}' allows pages on every port of {pattern.host}: name the port if you can."
             yield EntryWarning(entry, "any_port", hint)
+    if _is_shared_origin(pattern):
+        hint = (
+            f"'{entry}' allows every app that has kept the default host of its framework: give your app a host of its own,"
+            " and list that, if you can."
+        )
+        yield EntryWarning(entry, "shared_origin", hint)
+    if pattern.scheme in _SCHEMES_OF_ONE_INSTALLATION:
+        hint = f"'{entry}' allows one installation only: each has an id of its own at {pattern.scheme}://."
+        yield EntryWarning(entry, "one_installation", hint)
+    if pattern.scheme is not None and pattern.scheme not in _KNOWN_SCHEMES:
+        for known in get_close_matches(pattern.scheme, _KNOWN_SCHEMES, n=1, cutoff=0.8):
+            meant = msgspec.structs.replace(pattern, scheme=known)
+            hint = f"'{entry}' allows an app with the scheme {pattern.scheme}://: write '{meant}' if you mean that."
+            yield EntryWarning(entry, "misspelt_scheme", hint)
+
+
+def _is_shared_origin(pattern: Pattern) -> bool:
+    if pattern.scheme is None or pattern.scheme in DEFAULT_PORTS:
+        return pattern.host in _SHARED_HOSTS and not pattern.wildcard and pattern.port is None
+    return pattern.scheme in _SHARED_SCHEMES and pattern.host == "localhost"
 
 
 def _suggestions_for(pattern: Pattern, entry: str, bases: set[str], allows: Allows) -> Iterator[EntrySuggestion]:
-    if pattern.wildcard or pattern.port is not None:
-        return
     host, scheme = pattern.host, pattern.scheme or "https"
+    if pattern.wildcard or pattern.port is not None or scheme not in DEFAULT_PORTS:
+        return
 
     def lacks(other: str) -> bool:
         return not allows(Origin(scheme, other, DEFAULT_PORTS[scheme]))
@@ -153,6 +187,9 @@ def _suggestions_for(pattern: Pattern, entry: str, bases: set[str], allows: Allo
     elif _is_registrable(host) and host not in bases and lacks(f"www.{host}"):
         hint = f"'{entry}' allows no subdomain: add 'www.{host}', or '*.{host}' for all, if your pages are there."
         yield EntrySuggestion(entry, "no_subdomains", hint)
+    elif len(host) == _ID_LENGTH and _ID_LETTERS.issuperset(host):
+        hint = f"'{entry}' allows a web page: write 'chrome-extension://{host}' if it is the id of an extension."
+        yield EntrySuggestion(entry, "extension_id", hint)
 
 
 def _allows_apex(pattern: Pattern, allows: Allows, *, https_only: bool) -> bool:

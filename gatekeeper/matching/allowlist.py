@@ -156,7 +156,7 @@ def find_entry(
 ) -> Found | None:
     """Look up the entry that allows an origin.
 
-    Exact hosts come first, then wildcards, the narrowest first.
+    Exact hosts come first, then wildcards, the narrowest first. Only its exact entry allows an app or an extension.
 
     Args:
         origin: the origin.
@@ -169,8 +169,8 @@ def find_entry(
     """
     scheme, host, port = origin.scheme, origin.host, origin.port
     default_port = DEFAULT_PORTS.get(scheme)
-    if default_port is None:  # an app's or an extension's; entries without a scheme are for web pages alone
-        return None
+    if default_port is None:  # an app or an extension; entries without a scheme are for web pages alone
+        return entries.get(str(origin)) or None
     ports = ("", f":{port}", ":*") if port == default_port else (f":{port}", ":*")
     found = _entry_at(host, scheme, ports, entries)
     if found is not None:

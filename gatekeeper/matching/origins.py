@@ -22,21 +22,23 @@ from gatekeeper.matching.hosts import (
     is_port,
 )
 
-__all__ = ("DEFAULT_PORTS", "MAX_ORIGIN_LENGTH", "Origin", "is_secure")
+__all__ = ("DEFAULT_PORTS", "MAX_ORIGIN_LENGTH", "Origin", "is_scheme", "is_secure")
 
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 MAX_ORIGIN_LENGTH = len("https://") + MAX_HOST_LENGTH + len(":65535")
 
-_SCHEME_CHARACTERS = frozenset(string.ascii_lowercase + string.digits + "+-.")  # RFC 3986 section 3.1, as serialised
+_SCHEME_CHARACTERS = frozenset(string.ascii_lowercase + string.digits + "+-.")
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
-    """The scheme, host and port of a web page.
+    """The scheme, host and port of a page or an app.
 
     Attributes:
         scheme: "https", "http", or another in lower case, such as "capacitor" of an app.
-        host: the host in lower case and A-labels, as browsers serialise it; IPv6 in brackets. It may end with one dot.
+        host: the host in lower case and A-labels, as browsers serialise it; IPv6 in brackets. It may end with one dot. Hosts
+            of apps and extensions are in lower case, too (RFC 6454 section 4): Safari sends the id of an extension so, and
+            shows it in upper case.
         port: the port, also where it is the scheme's default; None where another scheme has no port.
     """
 
@@ -63,7 +65,7 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
         _require_length(len(text))
         scheme, separator, authority = text.partition("://")
         default_port = DEFAULT_PORTS.get(scheme)
-        if not separator or (default_port is None and not _is_scheme(scheme)):
+        if not separator or (default_port is None and not is_scheme(scheme)):
             raise InvalidOrigin("scheme", "an origin begins with a scheme such as https://")
         host, port = _host_and_port(authority)
         if port is None:
@@ -107,11 +109,18 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_secure(origin: Origin) -> bool:
-    """Whether a page of this origin is safe from network attackers."""
-    return origin.scheme == "https" or is_loopback(origin.host)
+    """Whether a page of this origin is safe from network attackers.
+
+    The pages of apps and extensions are: they come from the device.
+    """
+    return origin.scheme != "http" or is_loopback(origin.host)
 
 
-def _is_scheme(text: str) -> bool:
+def is_scheme(text: str) -> bool:
+    """Whether a text is a scheme, in lower case.
+
+    See RFC 3986 section 3.1.
+    """
     return text[:1].isalpha() and _SCHEME_CHARACTERS.issuperset(text)
 
 

@@ -2,8 +2,10 @@
 
 The grammar of a trimmed entry in A-labels:
 
-    entry  = [ ("https" / "http") "://" ] host [ ":" ( 1..65535 / "*" ) ]
-    host   = name / "*." name / IPv4 / "[" IPv6 "]"
+    entry  = web / app
+    web    = [ ("https" / "http") "://" ] [ "*." ] host [ ":" ( 1..65535 / "*" ) ]     ; no "*." before an IP address
+    app    = scheme "://" host [ ":" 1..65535 ]                                        ; an app or an extension, exactly
+    host   = name / IPv4 / "[" IPv6 "]"
     name   = label *( "." label );  label = 1..63 of a-z 0-9 - _
 """
 
@@ -23,21 +25,34 @@ from gatekeeper.matching.hosts import (
     is_port,
 )
 from gatekeeper.matching.idn import JOINERS, to_a_labels
-from gatekeeper.matching.origins import DEFAULT_PORTS
+from gatekeeper.matching.origins import DEFAULT_PORTS, MAX_ORIGIN_LENGTH, is_scheme
 from gatekeeper.matching.suffixes import is_public_suffix
 
-__all__ = ("MAX_ENTRY_LENGTH", "Pattern")
+__all__ = ("MAX_ENTRY_LENGTH", "REFUSED_SCHEMES", "Pattern")
 
 MAX_ENTRY_LENGTH = 1024
 MAX_SHOWN = 80
 MAX_WILDCARD_BASE_LENGTH = MAX_HOST_LENGTH - len("x.")
+
+# Schemes whose pages have no origin of their own (URL standard 4.5), and schemes of no page, with that of the page meant.
+REFUSED_SCHEMES = {
+    "file": None,
+    "data": None,
+    "blob": None,
+    "about": None,
+    "javascript": None,
+    "null": None,
+    "ws": "http",
+    "wss": "https",
+    "ftp": "https",
+}
 
 
 class Pattern(msgspec.Struct, frozen=True, gc=False):
     """One parsed allowlist entry. Its `str()` is the normalised entry.
 
     Attributes:
-        scheme: "https" or "http"; None for both.
+        scheme: "https", "http", or that of an app or an extension; None for https and http.
         host: the host in A-labels, without the "*." of a wildcard.
         wildcard: True if the entry means every subdomain of the host, and not the host itself.
         port: the port; "*" for any; None for the scheme's default.
@@ -69,6 +84,9 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
                 _require_wildcard_base(plain)
             return cls(None, plain, wildcard, "*" if entry.endswith(":*") else None)
         scheme, authority = _split_scheme(_trim(entry))
+        if scheme is not None and scheme not in DEFAULT_PORTS:
+            host, app_port = _split_app(scheme, authority)
+            return cls(scheme, host, wildcard=False, port=app_port)
         wildcard, host, port = _split_authority(authority)
         host = _normal_host(host)
         if wildcard:
@@ -97,6 +115,8 @@ class Pattern(msgspec.Struct, frozen=True, gc=False):
     @property
     def meaning(self) -> str:
         """The pages that this pattern allows, in words."""
+        if self.scheme is not None and self.scheme not in DEFAULT_PORTS:
+            return f"the app or extension at {self}, exactly"
         host = f"every subdomain of {self.host} (not {self.host} itself)" if self.wildcard else self.host
         schemes = "https and http" if self.scheme is None else f"{self.scheme} only"
         port = "the default port" if self.port is None else "any port" if self.port == "*" else f"port {self.port}"
@@ -123,6 +143,7 @@ def _trim(entry: str) -> str:
     text = entry.strip(" \t")
     if not text:
         raise InvalidEntry("empty", "The entry is empty: write a domain such as 'acme.com', or delete it.")
+    _require_allowable_scheme(text)
     if "," in text:
         raise InvalidEntry("comma", f"{_shown(text)} has a comma: write one entry for each domain.")
     if " " in text or not (text.isprintable() or all(map(_is_visible, text))):
@@ -141,31 +162,69 @@ def _split_scheme(text: str) -> tuple[str | None, str]:
     if not separator:
         return None, text.removesuffix("/")
     scheme = scheme.lower()
-    if scheme not in DEFAULT_PORTS:
-        hint = f"{_shown(text)} begins with {_shown(scheme + '://')}: only pages at https:// and http:// can be allowed."
+    if not is_scheme(scheme):
+        hint = (
+            f"{_shown(text)} begins with {_shown(scheme + '://')}, which is no scheme: write 'https://', 'http://', or that"
+            " of an app, such as 'capacitor://'."
+        )
         raise InvalidEntry("scheme", hint)
     return scheme, authority.removesuffix("/")
 
 
-def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | None]:
+def _require_allowable_scheme(text: str) -> None:
+    scheme, colon, rest = text.partition(":")
+    scheme, rest = scheme.lower(), rest.removesuffix("/")
+    if not colon or scheme not in REFUSED_SCHEMES or rest == "*" or is_port(rest):
+        return
+    meant = REFUSED_SCHEMES[scheme]
+    if meant is None:
+        hint = (
+            f"Pages at {_shown(scheme + ':')} have no origin of their own, and 'null' cannot be allowed: write the domain of"
+            " a web page, such as 'acme.com'."
+        )
+    else:
+        page = f"{meant}://{rest.removeprefix('//').partition('/')[0] or 'acme.com'}"
+        hint = f"{_shown(text)} is not the address of a page: write {_shown(page)}."
+    raise InvalidEntry("scheme", hint)
+
+
+def _split_app(scheme: str, authority: str) -> tuple[str, int | None]:
+    prefix = f"{scheme}://"
+    if "*" in authority:
+        hint = f"{_shown(prefix + authority)} has a '*', but an app or an extension is allowed exactly: write its Origin."
+        raise InvalidEntry("wildcard", hint)
+    if not authority.isascii():
+        hint = f"{_shown(prefix + authority)} has a letter that is not ASCII: write the Origin of the app or the extension."
+        raise InvalidEntry("host", hint)
+    _, host, port = _split_authority(authority, prefix)
+    host = _normal_host(host)
+    length = len(prefix + host) + (0 if port is None else len(f":{port}"))
+    if length > MAX_ORIGIN_LENGTH:
+        raise InvalidEntry("too_long", f"An Origin has at most {MAX_ORIGIN_LENGTH} characters; this one has {length}.")
+    return host, None if port is None else int(port)
+
+
+def _split_authority(authority: str, prefix: str = "") -> tuple[bool, str, int | Literal["*"] | None]:
     ends: tuple[tuple[str, EntryReason], ...] = (("#", "fragment"), ("?", "query"), ("/", "path"))
     for mark, reason in ends:
         before, found, _ = authority.partition(mark)
         if found and not any(other in before for other, _ in ends):
-            host = before if before and not before.endswith(":") else "acme.com"
-            hint = f"{_shown(authority)} has a {reason}, which is not part of a page's origin: write {_shown(host)}."
+            host = prefix + (before if before and not before.endswith(":") else "acme.com")
+            hint = (
+                f"{_shown(prefix + authority)} has a {reason}, which is not part of a page's origin: write {_shown(host)}."
+            )
             raise InvalidEntry(reason, hint)
     if "@" in authority:
-        hint = f"{_shown(authority)} has a user name: write {_shown(authority.rpartition('@')[2] or 'acme.com')}."
-        raise InvalidEntry("userinfo", hint)
-    host, port = _split_port(authority)
+        host = prefix + (authority.rpartition("@")[2] or "acme.com")
+        raise InvalidEntry("userinfo", f"{_shown(prefix + authority)} has a user name: write {_shown(host)}.")
+    host, port = _split_port(authority, "" if prefix else ", or ':*' for any port")
     if host == "*":
         hint = "'*' would allow every page on the web: write the domains that may use the key, such as '*.acme.com'."
         raise InvalidEntry("any_origin", hint)
     base = host.removeprefix("*.")
     if base.endswith("."):
-        fixed = host.rstrip(".") if base.strip(".") else "acme.com"
-        hint = f"{_shown(host)} ends with a dot, which makes it another site for browsers: write {_shown(fixed)}."
+        fixed = prefix + (host.rstrip(".") if base.strip(".") else "acme.com")
+        hint = f"{_shown(prefix + host)} ends with a dot, which makes it another site for browsers: write {_shown(fixed)}."
         raise InvalidEntry("trailing_dot", hint)
     if "*" in base:
         hint = f"{_shown(host)} has a '*' that is not the whole first label: write it as in '*.acme.com'."
@@ -173,7 +232,7 @@ def _split_authority(authority: str) -> tuple[bool, str, int | Literal["*"] | No
     return base != host, base, port
 
 
-def _split_port(authority: str) -> tuple[str, int | Literal["*"] | None]:
+def _split_port(authority: str, alternative: str) -> tuple[str, int | Literal["*"] | None]:
     if authority.removeprefix("*.").startswith("["):
         host, bracket, rest = authority.partition("]")
         host += bracket
@@ -191,7 +250,7 @@ def _split_port(authority: str) -> tuple[str, int | Literal["*"] | None]:
         return host, int(port)
     if not colon:
         return host, None
-    hint = f"{_shown(colon + port)} is not a port: write ':' and a number from 1 to 65535, or ':*' for any port."
+    hint = f"{_shown(colon + port)} is not a port: write ':' and a number from 1 to 65535{alternative}."
     raise InvalidEntry("port", hint)
 
 

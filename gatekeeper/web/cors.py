@@ -147,6 +147,7 @@ def frame_ancestors(allowlist: Allowlist | None) -> Header:
 
     Returns:
         The header. Hosts that CSP has no syntax for (IPv6, underscores) are left out, so they cannot frame the document.
+        Apps and extensions are in it: only sources with their scheme match them, and "*" does not.
     """
     sources = () if allowlist is None else tuple(_csp_sources(allowlist))
     return b"content-security-policy", ("frame-ancestors " + (" ".join(sources) or "'none'")).encode("ascii")

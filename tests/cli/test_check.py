@@ -45,6 +45,18 @@ def test_check_accepts_the_url_of_a_page(rows: Path) -> None:
     assert "https://shop.acme.com" in done.stdout
 
 
+def test_check_accepts_the_url_of_an_app(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{**ROWS[0], "domain_allowlist": ["Capacitor://Localhost/"]}]))
+    done = invoke("check", KEY, "capacitor://Localhost/index.html#top", "--file", str(path))
+    assert done.code == 0
+    assert "matched  Capacitor://Localhost/" in done.out
+    refused = invoke("check", KEY, "chrome-extension://abcdefghijklmnop/popup.html", "--file", str(path))
+    assert refused.code == 1
+    assert "refused  origin_not_allowed (403)" in refused.out
+    assert "add      chrome-extension://abcdefghijklmnop" in refused.out
+
+
 def test_check_of_a_page_without_a_scheme_suggests_one(rows: Path) -> None:
     done = gatekeeper("check", KEY, "shop.acme.com", "--file", str(rows))
     assert done.returncode == 1

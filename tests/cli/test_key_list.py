@@ -118,7 +118,7 @@ CUSTOMERS = (
     row(1, name="Acme Shop", domain_allowlist=["*.acme.com"]),
     row(2, name="ACME blog", domain_allowlist=["http://blog.acme.com"], last_used_at="2026-01-02T03:04:05Z"),
     row(3, name=None, domain_allowlist=["*.acme.com", "https://acme.com/x"], disabled_at="2026-01-02T03:04:05Z"),
-    row(4, name="Straße", domain_allowlist=["localhost:*"]),
+    row(4, name="Straße", domain_allowlist=["localhost:*", "App://My.App/"]),
 )
 
 
@@ -133,6 +133,8 @@ CUSTOMERS = (
         (("--allows", "http://blog.acme.com"), [1, 2, 3]),
         (("--allows", "http://localhost:3000"), [4]),
         (("--allows", "https://acme.com"), []),
+        (("--allows", "app://My.app/index.html"), [4]),
+        (("--allows", "app://localhost"), []),
         (("--enabled",), [1, 2, 4]),
         (("--disabled",), [3]),
         (("--unused",), [1, 3, 4]),

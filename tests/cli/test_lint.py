@@ -20,6 +20,16 @@ def test_lint_suggests_entries_that_are_often_forgotten() -> None:
     assert "tip 'acme.com' allows no subdomain: add 'www.acme.com', or '*.acme.com' for all" in done.stdout
 
 
+def test_lint_explains_the_entry_of_an_app() -> None:
+    done = gatekeeper("lint", "Capacitor://Localhost/", "wss://acme.com")
+    assert done.returncode == 1
+    assert "ok        Capacitor://Localhost/ -> capacitor://localhost" in done.stdout
+    assert "the app or extension at capacitor://localhost, exactly" in done.stdout
+    assert "warning 'Capacitor://Localhost/' allows every app that has kept the default host" in done.stdout
+    assert "rejected  wss://acme.com  (scheme)" in done.stdout
+    assert "write 'https://acme.com'" in done.stdout
+
+
 def test_lint_explains_a_rejected_entry_and_exits_with_1() -> None:
     done = gatekeeper("lint", "acme.com", "https://acme.com/shop")
     assert done.returncode == 1

@@ -331,12 +331,18 @@ def test_c15t_1013_the_incoming_host_is_never_rewritten(entry: str, other: str) 
 
 def test_adyen_272_a_rejected_entry_leaves_the_others_working() -> None:
     """Adyen/adyen-web#272, #1646: what cannot be enforced is named, and the rest of the list is."""
-    allowlist = Allowlist.parse(["capacitor://app", "http://localhost:8080", "https://acme.com/pay"])
+    allowlist = Allowlist.parse(["capacitor://*", "http://localhost:8080", "https://acme.com/pay"])
     assert allowlist.patterns == ("http://localhost:8080",)
     assert [(rejected.entry, rejected.reason) for rejected in allowlist.rejected] == [
-        ("capacitor://app", "scheme"),
+        ("capacitor://*", "wildcard"),
         ("https://acme.com/pay", "path"),
     ]
+
+
+def test_adyen_1646_an_app_that_is_listed_is_allowed() -> None:
+    """Adyen/adyen-web#1646: capacitor://app could be saved, and was refused at run time."""
+    decision = gate_for("capacitor://app").decide(KEY, "capacitor://app")
+    assert (decision.reason, decision.matched) == (Reason.ALLOWED, "capacitor://app")
 
 
 # localhost, and useful refusals

@@ -19,18 +19,34 @@ from tests.properties.oracle import allows, read_origin
 __all__ = ("SEEDS", "TARGETS")
 
 KEY = b"pk_live_acme_4fJq8ZtR2mXw9LbN6cVh1KsD"
-ENTRIES = ["acme.com", "*.acme.com", "https://shop.example:8443", "localhost:*", "[::1]:*", "192.168.0.10:3000"]
+ENTRIES = [
+    "acme.com",
+    "*.acme.com",
+    "https://shop.example:8443",
+    "localhost:*",
+    "[::1]:*",
+    "192.168.0.10:3000",
+    "app://a.acme.com",
+]
 STATUSES = {200, 204, 400, 403}
 SEPARATOR = b"\n"
 
 SEEDS: dict[str, tuple[bytes, ...]] = {
-    "origin": (b"https://acme.com", b"http://a_b.c-d.test:8080", b"https://[2001:db8::1]", b"http://127.0.0.1:1", b"null"),
+    "origin": (
+        b"https://acme.com",
+        b"http://a_b.c-d.test:8080",
+        b"https://[2001:db8::1]",
+        b"http://127.0.0.1:1",
+        b"null",
+        b"app://a.b:1",
+    ),
     "referer": (b"https://acme.com/a?b#c", b"http://user@acme.com/", b"HTTPS://Acme.com:443\\x", b"https://[::1]:80/"),
     "allowlist": (
         b"https://a.acme.com\nacme.com\n*.acme.com",
         b"http://localhost:1\nlocalhost:*\n[::1]:*",
         "https://xn--bcher-kva.de\nbücher.de\nXN--BCHER-KVA.DE:443".encode(),
         b"https://1.2.3.4\n1.2.3.4\n*.1.2.3.4\n127.1\n0x7f.1",
+        b"app://a.b\nApp://A.b/\napp://a.b:443\napp://*\nws://a.b\nfile:///x\na.b",
     ),
     "client_key": (KEY, b"pk_live_a_b", b"pk_live__x", b"sk_live_acme_x"),
     "query": (b"client_key=" + KEY, b"a=1&client%5Fkey=x&client_key=y", b"client_key=a+b%20c", b"=&&client_key&client_key="),
@@ -39,6 +55,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"1" + SEPARATOR.join((b"", b"https://acme.com", b"", b"client_key=" + KEY)),
         b"2" + SEPARATOR.join((KEY, b"http://localhost:99", b"", b"")),
         b"3" + SEPARATOR.join((KEY, b"", b"https://acme.com/page", b"")),
+        b"4" + SEPARATOR.join((KEY, b"app://a.acme.com", b"", b"")),
     ),
 }
 

@@ -68,21 +68,42 @@ def test_the_entry_suggested_for_a_label_with_a_hyphen_allows_it() -> None:
         "https://shop.acme.test.:8443",
         "http://localhost.:3000",
         "http://a.localhost.",
+        "capacitor://localhost.",
+        "wss://acme.test:443",
+        "ws://acme.test:80",
+        "ftp://acme.test",
+    ],
+)
+@pytest.mark.parametrize("https_only", [False, True])
+def test_an_origin_that_no_entry_can_allow_is_refused_as_not_allowed(origin: str, *, https_only: bool) -> None:
+    """A page at a trailing dot sends such an origin, so it is told which one it has."""
+    decision = decide(origin, *LISTED, https_only=https_only)
+    assert (decision.reason, decision.origin, decision.add) == (Reason.ORIGIN_NOT_ALLOWED, origin, None)
+    assert origin in decision.detail
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
         "capacitor://localhost",
         "capacitor://acme.test",
         "tauri://shop.acme.test",
         "https+x://acme.test",
-        "wss://acme.test:443",
-        "ws://acme.test:80",
         "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
     ],
 )
 @pytest.mark.parametrize("https_only", [False, True])
-def test_another_scheme_or_a_trailing_dot_is_refused_as_not_allowed(origin: str, *, https_only: bool) -> None:
-    """Browsers and apps do send such origins, so the page is told which one it has. No entry for the web allows it."""
-    decision = decide(origin, *LISTED, https_only=https_only)
-    assert (decision.reason, decision.origin, decision.add) == (Reason.ORIGIN_NOT_ALLOWED, origin, None)
-    assert origin in decision.detail
+def test_a_refused_app_is_told_the_entry_that_would_allow_it(origin: str, *, https_only: bool) -> None:
+    """No entry for the web allows an app or an extension. The entry to add is its origin, also with https_only."""
+    refused = decide(origin, *LISTED, https_only=https_only)
+    assert (refused.reason, refused.origin, refused.add) == (Reason.ORIGIN_NOT_ALLOWED, origin, origin)
+    assert f"add '{origin}' to the key's allowed domains" in refused.detail
+    allowed = decide(origin, *LISTED, origin, https_only=https_only)
+    assert (allowed.reason, allowed.matched) == (Reason.ALLOWED, origin)
+
+
+def test_a_key_without_entries_tells_an_app_the_entry_to_add() -> None:
+    assert decide("capacitor://app.acme.test").add == "capacitor://app.acme.test"
 
 
 @pytest.mark.parametrize("origin", ["https://acme.test..", "http://127.0.0.1.", "file://", "capacitor://", "9://acme.test"])

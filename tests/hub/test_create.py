@@ -108,7 +108,7 @@ async def test_entries_are_stored_as_written(acme: httpx.AsyncClient) -> None:
 
 
 async def test_warnings_are_in_the_answer_and_not_in_the_list(acme: httpx.AsyncClient) -> None:
-    entries = ["http://acme.com", "*.globex.com", "initech.com:*", "fine.com"]
+    entries = ["http://acme.com", "*.globex.com", "initech.com:*", "fine.com", "App://Localhost/", "app://fine"]
     answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": entries})
     assert answer.status_code == httpx.codes.CREATED
     warnings = answer.json()["warnings"]
@@ -116,17 +116,18 @@ async def test_warnings_are_in_the_answer_and_not_in_the_list(acme: httpx.AsyncC
         ("http://acme.com", "http"),
         ("*.globex.com", "apex_not_listed"),
         ("initech.com:*", "any_port"),
+        ("App://Localhost/", "shared_origin"),
     ]
     assert all(set(warning) == {"entry", "reason", "hint"} and warning["hint"] for warning in warnings)
     assert "warnings" not in (await list_rows(acme))[0]
 
 
 async def test_every_rejected_entry_is_listed_with_a_reason_and_a_hint(acme: httpx.AsyncClient) -> None:
-    entries = ["acme.com", "*", "https://acme.com/shop", "*.co.uk", "*.acme.com"]
+    entries = ["acme.com", "*", "https://acme.com/shop", "*.co.uk", "*.acme.com", "app://*", "wss://acme.com"]
     answer = await acme.post(PATH, json={"name": "shop", "domain_allowlist": entries})
     errors = assert_problem(answer, 400, "allowlist_invalid")["errors"]
-    assert [error["entry"] for error in errors] == ["*", "https://acme.com/shop", "*.co.uk"]
-    assert [error["reason"] for error in errors] == ["any_origin", "path", "wildcard_public_suffix"]
+    assert [error["entry"] for error in errors] == ["*", "https://acme.com/shop", "*.co.uk", "app://*", "wss://acme.com"]
+    assert [error["reason"] for error in errors] == ["any_origin", "path", "wildcard_public_suffix", "wildcard", "scheme"]
     assert all(set(error) == {"entry", "reason", "hint"} and error["hint"] for error in errors)
     assert await list_rows(acme) == []
 

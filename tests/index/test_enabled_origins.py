@@ -24,6 +24,19 @@ def test_an_origin_is_allowed_if_any_enabled_key_allows_it() -> None:
     assert [origin for origin in refused if origins.allows(Origin.parse(origin))] == []
 
 
+@pytest.mark.parametrize("https_only", [False, True])
+def test_an_app_is_allowed_while_an_enabled_key_lists_it(*, https_only: bool) -> None:
+    index = index_of(row("a", FIRST, "App://My.App/", "localhost:*"), row("b", SECOND), https_only=https_only)
+    origins = index.enabled_origins()
+    app = Origin.parse("app://my.app")
+    assert origins.allows(app)
+    assert not any(origins.allows(Origin.parse(other)) for other in ("app://my.app:1", "apps://my.app", "app://localhost"))
+    apply(index, [row("a", FIRST, "App://My.App/", disabled_at="2026"), row("b", SECOND)])
+    assert not origins.allows(app)
+    apply(index, [row("b", SECOND, "app://my.app")])
+    assert origins.allows(app)
+
+
 def test_an_origin_is_allowed_until_the_last_key_for_it_is_removed() -> None:
     index = index_of(row("a", FIRST, "acme.com", "*.acme.com"), row("b", OTHER, "ACME.com", "*.acme.com:443"))
     origins = index.enabled_origins()

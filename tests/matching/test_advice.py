@@ -25,6 +25,7 @@ def reasons(allowlist: Allowlist) -> list[tuple[str, WarningReason]]:
         (["acme.co.uk"], "no_subdomains", "'*.acme.co.uk'"),
         (["alice.github.io"], "no_subdomains", "'*.alice.github.io'"),
         (["localhost"], "default_port", "write 'localhost:*'"),
+        (["abcdefghijklmnopabcdefghijklmnop"], "extension_id", "'chrome-extension://abcdefghijklmnopabcdefghijklmnop'"),
     ],
 )
 def test_a_forgotten_entry_is_suggested(entries: list[str], suggested: SuggestionReason, said: str) -> None:
@@ -47,6 +48,9 @@ def test_a_forgotten_entry_is_suggested(entries: list[str], suggested: Suggestio
         ["localhost:*"],
         ["localhost:3000"],
         ["192.168.0.10", "[2001:db8::1]", "intranet", "shop.localhost", "co.uk"],
+        ["capacitor://www.acme.com", "capacitor://acme.com", "capacitor://localhost"],
+        ["abcdefghijklmnopabcdefghijklmnopa", "abcdefghijklmnopabcdefghijklmno", "abcdefghijklmnopabcdefghijklmnoq"],
+        ["chrome-extension://abcdefghijklmnopabcdefghijklmnop"],
     ],
 )
 def test_complete_lists_get_no_suggestions(entries: list[str]) -> None:
@@ -54,7 +58,7 @@ def test_complete_lists_get_no_suggestions(entries: list[str]) -> None:
 
 
 def test_suggestions_have_every_reason() -> None:
-    suggested = Allowlist.parse(["www.acme.com", "globex.com", "localhost"]).suggestions
+    suggested = Allowlist.parse(["www.acme.com", "globex.com", "localhost", "a" * 32]).suggestions
     assert [suggestion.reason for suggestion in suggested] == list(get_args(SuggestionReason))
 
 
@@ -88,6 +92,24 @@ def test_suggestions_have_every_reason() -> None:
             ["http://*.zendesk.com:*"],
             [("http://*.zendesk.com:*", reason) for reason in ("apex_not_listed", "shared_host", "http", "any_port")],
         ),
+        (["localhost"], [("localhost", "shared_origin")]),
+        (["https://localhost:443"], [("https://localhost:443", "shared_origin")]),
+        (["http://localhost"], [("http://localhost", "shared_origin")]),
+        (["tauri.localhost"], [("tauri.localhost", "shared_origin")]),
+        (["http://tauri.localhost"], [("http://tauri.localhost", "shared_origin")]),
+        (["Capacitor://Localhost/"], [("Capacitor://Localhost/", "shared_origin")]),
+        (["ionic://localhost"], [("ionic://localhost", "shared_origin")]),
+        (["tauri://localhost"], [("tauri://localhost", "shared_origin")]),
+        (["app://localhost"], [("app://localhost", "shared_origin")]),
+        (["capacitor://app.acme.com", "app://acme", "com.acme.app://localhost", "httpsionic://localhost"], []),
+        (["localhost:3000", "https://localhost:8443", "shop.localhost"], []),
+        (["chrome-extension://abcdefghijklmnopabcdefghijklmnop"], []),
+        (["moz-extension://0a1b"], [("moz-extension://0a1b", "one_installation")]),
+        (["safari-web-extension://0A1B"], [("safari-web-extension://0A1B", "one_installation")]),
+        (["vscode-webview://0a1b"], [("vscode-webview://0a1b", "one_installation")]),
+        (["httpss://acme.com"], [("httpss://acme.com", "misspelt_scheme")]),
+        (["htps://acme.com:8443"], [("htps://acme.com:8443", "misspelt_scheme")]),
+        (["chrome-extensions://abc"], [("chrome-extensions://abc", "misspelt_scheme")]),
     ],
 )
 def test_an_entry_that_may_surprise_its_author_gets_a_warning(
@@ -122,6 +144,9 @@ def test_an_apex_that_another_entry_allows_gets_no_warning(entries: list[str], o
         ("*.zendesk.com", "shared_host", ["zendesk.com", "'my-shop.zendesk.com'"]),
         ("http://acme.com", "http", ["'http://acme.com'", "use https"]),
         ("acme.com:*", "any_port", ["'acme.com:*'", "name the port"]),
+        ("capacitor://localhost", "shared_origin", ["'capacitor://localhost'", "a host of its own"]),
+        ("moz-extension://0A1B", "one_installation", ["'moz-extension://0A1B'", "moz-extension://."]),
+        ("Htps://Acme.com:8443", "misspelt_scheme", ["'Htps://Acme.com:8443'", "write 'https://acme.com:8443'"]),
     ],
 )
 def test_a_warning_names_the_entry_and_says_what_to_do(entry: str, reason: WarningReason, said: list[str]) -> None:
@@ -131,7 +156,7 @@ def test_a_warning_names_the_entry_and_says_what_to_do(entry: str, reason: Warni
 
 
 def test_warnings_have_every_reason() -> None:
-    allowlist = Allowlist.parse(["http://*.zendesk.com:*"])
+    allowlist = Allowlist.parse(["http://*.zendesk.com:*", "app://localhost", "moz-extension://0a1b", "httpss://acme.com"])
     assert {warning.reason for warning in allowlist.warnings} == set(get_args(WarningReason))
 
 
@@ -187,6 +212,10 @@ def test_an_entry_of_the_same_host_is_nearer_than_one_of_its_parent() -> None:
         ("http://192.168.0.10:3000", "http://192.168.0.10:3000"),
         ("https://[2001:db8::1]", "[2001:db8::1]"),
         ("https://xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("capacitor://app.acme.com", "capacitor://app.acme.com"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("app://localhost:3000", "app://localhost:3000"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
     ],
 )
 def test_the_entry_for_a_page_is_the_narrowest_that_allows_it(origin: str, entry: str) -> None:
@@ -196,6 +225,26 @@ def test_the_entry_for_a_page_is_the_narrowest_that_allows_it(origin: str, entry
 
 def test_an_entry_with_a_half_similar_host_is_near() -> None:
     assert Allowlist.parse(["apex.org"]).nearest(Origin.parse("https://acme.com")) == ("apex.org",)
+
+
+@pytest.mark.parametrize(
+    "origin", ["ws://acme.com", "wss://acme.com", "ftp://acme.com", "file://acme.com", "null://x", "capacitor://localhost."]
+)
+def test_no_entry_is_suggested_for_an_origin_that_none_can_allow(origin: str) -> None:
+    assert entry_for(Origin.parse(origin)) is None
+    assert Allowlist.parse([origin]).rejected
+
+
+def test_the_wording_of_warnings_about_apps() -> None:
+    entries = ["capacitor://localhost", "moz-extension://0a1b", "htps://acme.com"]
+    assert [warning.hint for warning in Allowlist.parse(entries).warnings] == [
+        (
+            "'capacitor://localhost' allows every app that has kept the default host of its framework: give your app a host"
+            " of its own, and list that, if you can."
+        ),
+        "'moz-extension://0a1b' allows one installation only: each has an id of its own at moz-extension://.",
+        "'htps://acme.com' allows an app with the scheme htps://: write 'https://acme.com' if you mean that.",
+    ]
 
 
 def test_the_wording_of_warnings() -> None:
@@ -216,6 +265,10 @@ def test_the_wording_of_warnings() -> None:
         (
             "acme.com",
             "'acme.com' allows no subdomain: add 'www.acme.com', or '*.acme.com' for all, if your pages are there.",
+        ),
+        (
+            "a" * 32,
+            f"'{'a' * 32}' allows a web page: write 'chrome-extension://{'a' * 32}' if it is the id of an extension.",
         ),
     ],
 )

@@ -118,6 +118,50 @@ MEANINGS = [
         ["http://[::2]", "http://[::ffff:0:1]", "http://[0:0:0:0:0:0:0:1]", "http://localhost"],
     ),
     ("[2001:db8::1]", ["https://[2001:db8::1]"], ["https://[2001:db8::1]:8443", "https://[2001:db8::10]"]),
+    (
+        "capacitor://app.acme.com",
+        ["capacitor://app.acme.com"],
+        [
+            "https://app.acme.com",
+            "http://app.acme.com",
+            "ionic://app.acme.com",
+            "capacitor+x://app.acme.com",
+            "capacitor://acme.com",
+            "capacitor://x.app.acme.com",
+            "capacitor://app.acme.com.evil.test",
+            "capacitor://app.acme.com.",
+            "capacitor://app.acme.com:443",
+            "capacitor://app.acme.com:8443",
+            "capacitor://App.acme.com",
+            "Capacitor://app.acme.com",
+            "capacitor://app.acme.com/",
+            "capacitor://user@app.acme.com",
+            "capacitor:app.acme.com",
+            "null",
+        ],
+    ),
+    (
+        "app://localhost:3000",
+        ["app://localhost:3000"],
+        [
+            "app://localhost",
+            "app://localhost:3001",
+            "app://localhost:30000",
+            "http://localhost:3000",
+            "apps://localhost:3000",
+        ],
+    ),
+    (
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        ["chrome-extension://abcdefghijklmnopabcdefghijklmnop"],
+        [
+            "chrome-extension://ponmlkjihgfedcbaponmlkjihgfedcba",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmno",
+            "chrome-extension://ABCDEFGHIJKLMNOPABCDEFGHIJKLMNOP",
+            "moz-extension://abcdefghijklmnopabcdefghijklmnop",
+            "https://abcdefghijklmnopabcdefghijklmnop",
+        ],
+    ),
 ]
 
 
@@ -300,11 +344,33 @@ def test_bad_and_duplicate_entries_count_towards_the_hundred() -> None:
 
 
 @pytest.mark.parametrize(
+    "entry", ["localhost:*", "*.localhost:*", "localhost", "acme.com", "*.acme.com:*", "app.acme.com:80"]
+)
+def test_an_entry_for_web_pages_allows_no_app_or_extension(entry: str) -> None:
+    allowlist = Allowlist.parse([entry])
+    for scheme in ("capacitor", "ionic", "tauri", "app", "chrome-extension", "ws", "wss", "ftp", "https+x"):
+        for host in ("localhost", "app.localhost", "acme.com", "app.acme.com"):
+            for port in ("", ":80", ":443"):
+                assert not allowlist.allows(f"{scheme}://{host}{port}")
+
+
+def test_an_app_is_found_among_a_hundred_entries_in_any_case() -> None:
+    """Safari shows the id of an extension in upper case, and sends it in lower case."""
+    shown = "safari-web-extension://DCEA6524-AB56-4469-895F-D4F4E84F139E"
+    allowlist = Allowlist.parse([*(f"capacitor://app-{number}.test" for number in range(99)), shown])
+    assert (len(allowlist), allowlist.rejected, allowlist.bases) == (100, (), ())
+    assert allowlist.match(shown.lower()) == shown
+    assert allowlist.match("capacitor://app-98.test") == "capacitor://app-98.test"
+    assert allowlist.match("capacitor://app-99.test") is None
+
+
+@pytest.mark.parametrize(
     "alike",
     [
         ("acme.com", "ACME.com/"),
         (" acme.com", "acme.com"),
         ("https://acme.com:443", "https://acme.com"),
+        ("capacitor://App.acme.com/", "CAPACITOR://app.acme.com"),
         ("*.bücher.example", "*.xn--bcher-kva.example"),
         ("[::1]:*", "[0:0::1]:*"),
     ],
@@ -399,6 +465,8 @@ def test_find_entry_returns_the_value_of_the_entry() -> None:
         ("http://localhost", ["http://localhost"], ["https://localhost"]),
         ("http://127.0.0.1:8000", ["http://127.0.0.1:8000"], []),
         ("http://*.localhost:*", ["http://a.b.localhost:1"], []),
+        ("capacitor://app.acme.com", ["capacitor://app.acme.com"], ["http://app.acme.com", "https://app.acme.com"]),
+        ("chrome-extension://abcdefghijklmnop", ["chrome-extension://abcdefghijklmnop"], []),
     ],
 )
 def test_https_only_refuses_http_pages_except_on_loopback_names(entry: str, allowed: list[str], refused: list[str]) -> None:

@@ -22,6 +22,7 @@ LONGEST_LABEL = 63
 MOST_ENTRIES = 100
 IPV6_GROUPS = 8
 IPV4_PARTS = 4
+REFUSED_SCHEMES = ["file", "data", "blob", "about", "javascript", "null", "ws", "wss", "ftp"]
 PUBLIC_SUFFIXES = {"com", "co", "co.uk", "io", "github.io", "vercel.app", "foo.ck", "test"}
 
 
@@ -73,7 +74,7 @@ def read_entry(entry: str) -> ReadEntry | None:
     if "://" in text:
         scheme, text = text.split("://", 1)
         if scheme not in schemes:
-            return None
+            return _read_app(scheme, text)
         schemes = (scheme,)
     wildcard = text.startswith("*.")
     host, port_text = _split_port(text.removeprefix("*."))
@@ -84,6 +85,17 @@ def read_entry(entry: str) -> ReadEntry | None:
         return ReadEntry(schemes, wildcard, read_host, None)
     port = ANY_PORT if port_text == ":*" else _read_port(port_text)
     return None if port is None else ReadEntry(schemes, wildcard, read_host, port)
+
+
+def _read_app(scheme: str, authority: str) -> ReadEntry | None:
+    if scheme in REFUSED_SCHEMES or not _all_in(scheme, SCHEME) or not _all_in(scheme[0], LETTERS):
+        return None
+    host, port_text = _split_port(authority)
+    read_host = _read_exact_host(host)
+    if read_host is None or len(f"{scheme}://{read_host}{port_text}") > LONGEST_ORIGIN:
+        return None
+    port = None if port_text == "" else _read_port(port_text)
+    return None if port_text != "" and port is None else ReadEntry((scheme,), wildcard=False, host=read_host, port=port)
 
 
 def allows(entries: list[str], origin: str) -> bool:
@@ -101,7 +113,7 @@ def allows(entries: list[str], origin: str) -> bool:
 def _covers(entry: ReadEntry, scheme: str, host: str, port: int | None) -> bool:
     if scheme not in entry.schemes:
         return False
-    if entry.port is None and port != DEFAULT_PORTS[scheme]:
+    if entry.port is None and port != DEFAULT_PORTS.get(scheme):
         return False
     if entry.port not in (None, ANY_PORT, port):
         return False

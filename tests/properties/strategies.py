@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 LABEL_63 = "a" * 63
 NAME_253 = ".".join([LABEL_63, LABEL_63, LABEL_63, "b" * 61])
 BASE_251 = NAME_253[2:]
+LONGEST_ORIGIN = 267
 
 NAMES = [
     "acme.com",
@@ -177,8 +178,23 @@ UNICODE_NAMES = [
 GOOD_PORTS = ["", ":3000", ":8443", ":1", ":65535", ":80", ":443"]
 BAD_PORTS = [":", ":0", ":65536", ":080", ":0443", ":00", ":-1", ":+80", ":8443x", ":8443.evil.test", ":80:80", ":8 0"]
 BAD_PORTS += [":**", ":*0", ":8*", ":*.evil.test", "*", ":99999999999999999999", ":1_0", ":0x50", ":٣٠٠٠"]
-GOOD_SCHEMES = ["", "http://", "https://"]
-BAD_SCHEMES = ["ws://", "wss://", "file://", "ftp://", "chrome-extension://", "//", "://", "https:", "https:/", "*://"]
+WEB_SCHEMES = ["", "http://", "https://"]
+APP_SCHEMES = ["capacitor://", "chrome-extension://", "x+y-z.9://"]
+GOOD_SCHEMES = [*WEB_SCHEMES, *WEB_SCHEMES, *APP_SCHEMES]
+BAD_SCHEMES = [
+    "ws://",
+    "wss://",
+    "file://",
+    "ftp://",
+    "null://",
+    "//",
+    "://",
+    "https:",
+    "https:/",
+    "*://",
+    "x_y://",
+    "9x://",
+]
 BAD_SCHEMES += ["http*://", "https:///", "https:\\\\", "httpss://", " https://", "https ://", "javascript:"]
 TAILS = ["", "/", "//", "/path", "?q", "#f", "\\", " ", "\t", "/ ", " /", "\n", "\r\n", "\x00", "\x0b", "\u00a0", ","]
 HEADS = ["", " ", "\t ", "\n", "\x00", "\ufeff", "user@", ".", "/"]
@@ -252,15 +268,31 @@ def origins() -> st.SearchStrategy[str]:
         hosts(),
         st.sampled_from(BAD_NAMES + STARRED + ODD_IPV4 + ODD_IPV6 + UNICODE_NAMES),
     )
-    scheme = _mostly(GOOD_SCHEMES[1:], ["", *BAD_SCHEMES, "HTTP://", "Https://"])
+    good = [scheme for scheme in GOOD_SCHEMES if scheme]
+    scheme = _mostly(good, ["", *BAD_SCHEMES, "HTTP://", "Https://", "Capacitor://"])
     plain = st.builds("".join, st.tuples(scheme, host, _mostly(["", *GOOD_PORTS], [":*", *BAD_PORTS])))
     wrapped = st.builds("".join, st.tuples(st.sampled_from(HEADS), plain, st.sampled_from(TAILS)))
     return st.one_of(plain, plain, plain, plain, wrapped, _noisy(plain), st.sampled_from(["null", "", "https://"]))
 
 
+def web_origins() -> st.SearchStrategy[str]:
+    """Draw a serialised origin of a web page."""
+    return _origins_at({"http://": ["", ":443", ":3000", ":65535"], "https://": ["", ":80", ":8443", ":1"]})
+
+
+def app_origins() -> st.SearchStrategy[str]:
+    """Draw a serialised origin of an app or an extension."""
+    return _origins_at({scheme: ["", "", ":80", ":443", ":3000"] for scheme in APP_SCHEMES}).filter(
+        lambda origin: len(origin) <= LONGEST_ORIGIN
+    )
+
+
 def good_origins() -> st.SearchStrategy[str]:
-    """Draw a serialised origin."""
-    ports = {"http://": ["", ":443", ":3000", ":65535"], "https://": ["", ":80", ":8443", ":1"]}
+    """Draw a serialised origin, more often of a web page."""
+    return st.one_of(web_origins(), web_origins(), app_origins())
+
+
+def _origins_at(ports: dict[str, list[str]]) -> st.SearchStrategy[str]:
     return st.sampled_from(sorted(ports)).flatmap(
         lambda scheme: st.builds("".join, st.tuples(st.just(scheme), hosts(), st.sampled_from(ports[scheme]))),
     )
@@ -286,7 +318,7 @@ def neighbours(origin: str) -> list[str]:
     They change a byte, the host, the port, the scheme or the spelling, or glue a name on.
     """
     scheme, rest = origin.split("://")
-    other = {"http": "https", "https": "http"}[scheme]
+    other = {"http": "https", "https": "http"}.get(scheme, "https")
     one_less = [origin[:position] + origin[position + 1 :] for position in range(len(origin))]
     one_more = [_put_in(origin, noise, where) for noise in NOISE for where in (0, 0.4, 0.5, 0.8, 1)]
     glued = [f"{scheme}://{prefix}{rest}" for prefix in ("evil", "x.", "a.b.", ".", "*.", "user@", "a/", "_", "-")]
@@ -297,4 +329,5 @@ def neighbours(origin: str) -> list[str]:
     dots = [position for position, byte in enumerate(origin) if byte == "."]
     encoded += [origin[:dot] + glue + origin[dot + 1 :] for dot in dots for glue in ("-", "evil", "x", "%2e", "..")]
     parent = [f"{scheme}://{rest.partition('.')[2]}", f"ws://{rest}", f"{scheme}:/{rest}", f"{origin},{origin}"]
+    parent += [f"capacitor://{rest}", f"{scheme}s://{rest}", f"x{scheme}://{rest}", f"{scheme}_://{rest}"]
     return [*one_less, *one_more, *glued, *ports, *respelled, *encoded, *parent]

@@ -147,6 +147,18 @@ def test_a_look_alike_entry_never_allows_the_ascii_host(scheme: str, name: str) 
 
 
 @MANY
+@given(origin=strategies.app_origins(), entries=ENTRY_LISTS)
+def test_only_the_exact_entry_allows_an_app(origin: str, entries: list[str]) -> None:
+    """Whatever else is listed. Its letter case and one slash at its end do not matter."""
+    allowlist = Allowlist.parse(entries)
+    assert allowlist.allows(origin) is (origin in allowlist.patterns)
+    for written in (origin, origin.upper(), f" {origin.title()}/\t"):
+        alone = Allowlist.parse([written])
+        assert alone.match(origin) == written
+        assert not any(alone.allows(neighbour) for neighbour in strategies.neighbours(origin) if neighbour != origin)
+
+
+@MANY
 @given(entries=ANY_ENTRY_LISTS)
 def test_normalising_patterns_is_idempotent(entries: list[str]) -> None:
     """Parsing the patterns as entries gives the same patterns and rejects none."""
@@ -231,7 +243,7 @@ def test_bytes_and_text_are_parsed_alike(value: str) -> None:
 @given(value=st.one_of(strategies.ANY_TEXT, strategies.ANY_BYTES))
 def test_arbitrary_headers_raise_nothing_but_invalid_origin(value: str | bytes) -> None:
     """Both parsers return an origin or raise InvalidOrigin with a reason."""
-    for start in ("", "https://", "http://[", "https://acme.com:"):
+    for start in ("", "https://", "http://[", "https://acme.com:", "capacitor://"):
         glued = start + value if isinstance(value, str) else start.encode() + value
         parse_or_none(glued)
         referer_or_none(glued)
@@ -247,7 +259,7 @@ def test_allows_and_match_never_raise_and_agree(entries: list[str], origin: str)
 
 
 @MANY
-@given(origin=strategies.good_origins(), tail=st.sampled_from(strategies.PATH_TAILS))
+@given(origin=strategies.web_origins(), tail=st.sampled_from(strategies.PATH_TAILS))
 def test_a_referer_gives_the_origin_before_its_path(origin: str, tail: str) -> None:
     """In any letter case, and with the default port written out."""
     expected = Origin.parse(origin)

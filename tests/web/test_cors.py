@@ -168,6 +168,9 @@ def test_exposed_headers_are_in_responses_and_not_in_preflights() -> None:
         ("localhost:*", "https://localhost:* http://localhost:*"),
         ("192.168.0.10:3000", "https://192.168.0.10:3000 http://192.168.0.10:3000"),
         ("bücher.example", "https://xn--bcher-kva.example http://xn--bcher-kva.example"),
+        ("Capacitor://App.Acme.com/", "capacitor://app.acme.com"),
+        ("app://localhost:3000", "app://localhost:3000"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
     ],
 )
 def test_an_entry_becomes_its_csp_sources(entry: str, sources: str) -> None:
@@ -184,6 +187,7 @@ def test_an_entry_becomes_its_csp_sources(entry: str, sources: str) -> None:
         ("*.localhost", "https://*.localhost http://*.localhost"),
         ("http://localhost:3000", "http://localhost:3000"),
         ("http://acme.com", "'none'"),
+        ("capacitor://app.acme.com", "capacitor://app.acme.com"),
     ],
 )
 def test_https_only_keeps_http_for_loopback_names(entry: str, sources: str) -> None:
@@ -191,7 +195,7 @@ def test_https_only_keeps_http_for_loopback_names(entry: str, sources: str) -> N
     assert value.decode() == f"frame-ancestors {sources}"
 
 
-@pytest.mark.parametrize("entries", [[], ["*"], ["[::1]:*"], ["my_shop.acme.com"], ["a b"]])
+@pytest.mark.parametrize("entries", [[], ["*"], ["[::1]:*"], ["my_shop.acme.com"], ["app://my_app"], ["a b"]])
 def test_without_a_csp_source_no_page_may_frame(entries: list[str]) -> None:
     assert frame_ancestors(Allowlist.parse(entries)) == (b"content-security-policy", b"frame-ancestors 'none'")
 
@@ -206,7 +210,15 @@ def test_entries_without_csp_syntax_are_left_out() -> None:
 
 
 def test_no_entry_can_inject_a_directive() -> None:
-    entries = ["a.test; script-src *", "a.test;", "https://a.test;x", "a.test,b.test", "a.test 'self'"]
+    entries = [
+        "a.test; script-src *",
+        "a.test;",
+        "https://a.test;x",
+        "a.test,b.test",
+        "a.test 'self'",
+        "app://a;x",
+        "app;x://a",
+    ]
     assert frame_ancestors(Allowlist.parse(entries))[1] == b"frame-ancestors 'none'"
 
 
