@@ -95,7 +95,7 @@ GARBAGE = Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
 
 
 class FakeHub:
-    """A hub on its own port, while it is entered. By default it has no keys, and takes reports on usage.
+    """A hub on its own port, while it is entered. By default it has no keys, and takes the reports of gates.
 
     Args:
         tls: the certificate, for a hub with TLS.
@@ -131,7 +131,7 @@ class FakeHub:
         self._otherwise = answer if callable(answer) else lambda _: answer
 
     def lists(self, *rows: Any, etag: str | None = None) -> None:
-        """List these rows, under this entity tag, and take reports on usage."""
+        """List these rows, under this entity tag, and take the reports of gates."""
         self.always(lambda request: self._list(request, as_json(*rows), etag))
 
     def hold(self) -> Hold:
@@ -232,7 +232,7 @@ class FakeHub:
 
     @staticmethod
     def _list(request: Request, body: bytes, etag: str | None) -> Answer:
-        if request.target.endswith("/usage"):
+        if request.target.endswith(("/usage", "/refused")):
             return Answer(204)
         if etag is None:
             return Answer(200, body, {"content-type": "application/json"})
