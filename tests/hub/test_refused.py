@@ -1,6 +1,7 @@
 """POST and GET /api/v1/widget-keys/refused."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -288,22 +289,70 @@ async def test_a_key_that_is_deleted_during_reports_leaves_no_page(hub: RunningH
     assert await stored(hub) == 0
 
 
-async def test_a_report_that_waits_does_not_delay_a_revocation(postgres: PostgresCluster) -> None:
-    """Another transaction holds a page that the report adds to. On SQLite, all writers of a process take turns."""
+# Locks of PostgreSQL. On SQLite, all writers of a process take turns.
+
+
+@pytest.fixture
+async def server(anyio_backend: str, postgres: PostgresCluster) -> AsyncIterator[tuple[RunningHub, psycopg.Connection]]:  # noqa: ARG001
+    """A hub on PostgreSQL, and another transaction on its tables."""
     database = postgres.create_schema()
     async with running_hub(database) as hub:
-        acme = await hub.client("acme")
-        row, other = await create(acme), await create(acme)
-        await report(acme, page(row))
         with psycopg.connect(database) as holder:
-            holder.execute("SELECT * FROM refused_pages FOR UPDATE")
-            reporting = asyncio.create_task(report(acme, page(row), page(other)))
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while (await asyncio.to_thread(holder.execute, waiting)).fetchone() == (0,):  # noqa: ASYNC110 - in PostgreSQL
-                await asyncio.sleep(0.01)
-            for key in (row, other):
-                answer = await acme.patch(f"{PATH}/{key['id']}", json={"disabled": True})
-                assert answer.status_code == httpx.codes.OK
-            assert not reporting.done()
-        await reporting
-        assert [each["count"] for each in await listed(acme)] == [2, 1]
+            yield hub, holder
+
+
+async def wait_for_locks(holder: psycopg.Connection, count: int) -> None:
+    """Wait until so many transactions wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    while holder.execute(waiting).fetchone() != (count,):  # noqa: ASYNC110 - PostgreSQL does not signal it
+        await asyncio.sleep(0.01)
+
+
+async def test_a_report_that_waits_does_not_delay_a_revocation(server: tuple[RunningHub, psycopg.Connection]) -> None:
+    hub, holder = server
+    acme = await hub.client("acme")
+    row, other = await create(acme), await create(acme)
+    await report(acme, page(row))
+    holder.execute("SELECT * FROM refused_pages FOR UPDATE")
+    reporting = asyncio.create_task(report(acme, page(row), page(other)))
+    await wait_for_locks(holder, 1)
+    for key in (row, other):
+        answer = await acme.patch(f"{PATH}/{key['id']}", json={"disabled": True})
+        assert answer.status_code == httpx.codes.OK
+    assert not reporting.done()
+    holder.commit()
+    await reporting
+    assert [each["count"] for each in await listed(acme)] == [2, 1]
+
+
+async def test_a_report_evicts_no_page_that_another_one_counts(server: tuple[RunningHub, psycopg.Connection]) -> None:
+    """It neither waits for that page, nor deletes it afterwards."""
+    hub, holder = server
+    acme = await hub.client("acme")
+    row = await create(acme)
+    await report(acme, page(row))
+    holder.execute("SELECT * FROM refused_pages FOR UPDATE")
+    others = [page(row, f"https://{number}.example", count=2) for number in range(FREQUENT + LATEST)]
+    await report(acme, *others)
+    holder.commit()
+    assert page(row) in await listed(acme)
+    await report(acme, others[0])
+    assert page(row) not in await listed(acme)
+
+
+async def test_a_report_and_a_deletion_do_not_deadlock(server: tuple[RunningHub, psycopg.Connection]) -> None:
+    """The report has counted one page and waits for another, when the key is deleted."""
+    hub, holder = server
+    acme = await hub.client("acme")
+    row = await create(acme)
+    pages = [page(row, f"https://{name}.example") for name in ("a", "b", "c")]
+    await report(acme, *pages[:2])
+    holder.execute("SELECT * FROM refused_pages WHERE origin = 'https://b.example' FOR UPDATE")
+    reporting = asyncio.create_task(report(acme, *pages))
+    await wait_for_locks(holder, 1)
+    deleting = asyncio.create_task(acme.delete(f"{PATH}/{row['id']}"))
+    await wait_for_locks(holder, 2)
+    holder.commit()
+    await reporting
+    assert (await deleting).status_code == httpx.codes.NO_CONTENT
+    assert await stored(hub) == 0
