@@ -35,6 +35,7 @@ __all__ = (
     "SuffixFieldOption",
     "TokenOption",
     "connect",
+    "given_options",
     "hub_errors",
     "naming_proxies",
     "with_client",
@@ -137,6 +138,28 @@ def connect(
         stop(USAGE, "expected a token for the hub: set GATEKEEPER_TOKEN in the environment")
     with _open_http(ca_file, proxy) as http, naming_proxies(proxy):
         yield HubClient(hub, token, account=account, suffix_field=suffix_field, http=http)
+
+
+def given_options(context: typer.Context) -> tuple[list[str], list[str]]:
+    """The given options that lead to a hub, for another command.
+
+    Args:
+        context: the context of a command with the options of `with_client`.
+
+    Returns:
+        The options with their values, and the names of those that are left out because their values are secret.
+    """
+    words, secret = [], []
+    for name in ("hub", "token", "account", "suffix_field", "ca_file", "proxy"):
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        option, value = f"--{name.replace('_', '-')}", str(context.params[name])
+        if name == "token" or (name == "proxy" and "@" in value):  # a user name and a password end in "@"
+            secret.append(option)
+        else:
+            words += [option, value]
+    return words, secret
 
 
 @contextmanager

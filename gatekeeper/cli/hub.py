@@ -138,7 +138,7 @@ def create(
     account: Annotated[str, typer.Option(help="The account whose keys it is for; created if new.", show_default=False)],
     name: Annotated[str, typer.Option(help="The token's name, which events show.", show_default=False)],
     scope: Annotated[
-        Scope, typer.Option(help="What it may do. gate: list keys and report their use; admin: everything.")
+        Scope, typer.Option(help="What it may do. gate: list keys and report on them; admin: everything.")
     ] = Scope.ADMIN,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,

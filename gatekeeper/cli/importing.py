@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import track
 
-from gatekeeper.cli.connection import naming_proxies, with_client, with_options
+from gatekeeper.cli.connection import given_options, naming_proxies, with_client, with_options
 from gatekeeper.cli.drafts import Draft, read_drafts
 from gatekeeper.cli.keys_file import KeysFile, MintedKey, read_minted
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, plain, several, stop, warn
@@ -137,19 +137,10 @@ def _without_minted(drafts: list[Draft], minted: list[MintedKey]) -> tuple[list[
 
 def _again(context: typer.Context, file: Path, target: Path) -> str:
     """The command that continues this import, after the options with secrets, which it lacks."""
-    words = ["gatekeeper", "keys", "import", str(file), "--out", str(target)]
-    secret = []
-    for name in ("hub", "token", "account", "suffix_field", "ca_file", "proxy"):
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE":
-            continue
-        option, value = f"--{name.replace('_', '-')}", str(context.params[name])
-        if name == "token" or (name == "proxy" and "@" in value):  # a user name and a password end in "@"
-            secret.append(option)
-        else:
-            words += [option, value]
+    options, secret = given_options(context)
     besides = f", with your {' and '.join(secret)}" if secret else ""
-    return f"{besides}: {shlex.join([*words, '--resume'])}"
+    words = ("gatekeeper", "keys", "import", str(file), "--out", str(target), *options, "--resume")
+    return f"{besides}: {shlex.join(words)}"
 
 
 def _give_up(draft: Draft, error: Exception, done: str, again: str) -> NoReturn:

@@ -27,6 +27,7 @@ from gatekeeper.cli.output import (
     shown_once,
     stop,
 )
+from gatekeeper.cli.refused import show_refused
 from gatekeeper.cli.trail import trail_lines
 from gatekeeper.client import CreatedWidgetKey, HubClient
 from gatekeeper.errors import HubNotFoundError, InvalidEntry
@@ -40,6 +41,7 @@ __all__ = ("keys",)
 
 keys = typer.Typer(help="Manage the widget keys of an account.", no_args_is_help=True)
 keys.command("import")(import_keys)
+keys.command("refused")(show_refused)
 
 
 def _stripped(key: str) -> str:

@@ -10,7 +10,7 @@ from gatekeeper.keys.client_key import ClientKey, mask
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
 
-__all__ = ("fetch_keys", "find", "find_one", "require_key", "whole_key")
+__all__ = ("fetch_keys", "find", "find_one", "require_key", "require_one", "whole_key")
 
 
 def fetch_keys(client: HubClient) -> list[WidgetKey]:
@@ -62,7 +62,12 @@ def find_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey | None:
 
 def require_key(client: HubClient, named: str) -> WidgetKey:
     """Find one key of the account as `find` does, or exit."""
-    found = find_one(fetch_keys(client), named)
+    return require_one(fetch_keys(client), named)
+
+
+def require_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey:
+    """Find one row as `find` does, or exit."""
+    found = find_one(rows, named)
     if found is None:
         stop(REFUSED, f"the account has no key with the id or the last 8 characters {quoted(named)}")
     return found

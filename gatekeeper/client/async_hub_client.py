@@ -12,7 +12,7 @@ import httpx
 from msgspec import UNSET, UnsetType
 from tenacity import AsyncRetrying
 
-from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents
+from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
 from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
@@ -46,7 +46,7 @@ class AsyncHubClient:
 
     Attributes:
         http: the httpx client that sends the requests.
-        widget_keys: the methods: list, fetch, create, update, delete, events, report_usage.
+        widget_keys: the methods: list, fetch, create, update, delete, events, refused, report_usage.
     """
 
     def __init__(
@@ -144,6 +144,10 @@ class AsyncWidgetKeys:
     async def events(self, key_id: str) -> KeyEvents:
         """List the audit trail of a key. See `WidgetKeys.events`."""
         return await self._send(self._calls.events(key_id))
+
+    async def refused(self, key_id: str | None = None) -> RefusedPages:
+        """List the pages that gates have refused. See `WidgetKeys.refused`."""
+        return await self._send(self._calls.refused(key_id))
 
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Report which keys were used. See `WidgetKeys.report_usage`."""

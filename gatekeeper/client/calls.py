@@ -16,16 +16,19 @@ from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidList, InvalidRow
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
 
-__all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents")
+__all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents", "RefusedPages")
 
 # Statuses of a whole list: 203 if a proxy has altered it. The other successes are part of a list, changes, or nothing.
 WHOLE = (httpx.codes.OK, httpx.codes.NON_AUTHORITATIVE_INFORMATION)
 
-KeyEvents = list[KeyEvent]  # an alias, because `list` is a method in the classes that use it
+# Aliases, because `list` is a method in the classes that use them.
+KeyEvents = list[KeyEvent]
+RefusedPages = list[RefusedPage]
 
 Answer = TypeVar("Answer")
 
@@ -111,6 +114,11 @@ class Calls:
         """List the audit trail of a key."""
         return Call("GET", f"{_path(key_id)}/events", self._read_events, if_it_may_pass)
 
+    def refused(self, key_id: str | None) -> Call[RefusedPages]:
+        """List the pages that gates have refused, of all keys or one."""
+        query = "" if key_id is None else f"?key_id={_quoted_id(key_id)}"
+        return Call("GET", f"/refused{query}", self._read_refused, if_it_may_pass)
+
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
         """Report which keys were used. It is never retried, as it would count twice."""
         return Call("POST", "/usage", self._read_nothing, never, usage)
@@ -176,6 +184,9 @@ class Calls:
     def _read_events(self, response: httpx.Response) -> KeyEvents:
         return self._decode(response, KeyEvents, "a list of events")
 
+    def _read_refused(self, response: httpx.Response) -> RefusedPages:
+        return self._decode(response, RefusedPages, "a list of refused pages")
+
     def _fields(self, response: httpx.Response) -> dict[str, Any]:
         return self._decode(response, dict[str, Any], "a row")
 
@@ -193,10 +204,14 @@ class Calls:
 
 
 def _path(key_id: str) -> str:
-    # Clients and proxies resolve "." and "..", which would lead to the collection or above it.
+    return f"/{_quoted_id(key_id)}"
+
+
+def _quoted_id(key_id: str) -> str:
+    # Clients and proxies resolve "." and ".." in a path, which would lead to the collection or above it.
     if key_id in {"", ".", ".."} or not _is_unicode(key_id):
         raise ConfigError([f"key_id is {quoted(key_id)}: expected the id of a row in the hub's list"])
-    return f"/{quote(key_id, safe='')}"
+    return quote(key_id, safe="")
 
 
 def _entries(domain_allowlist: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import httpx
 from msgspec import UNSET, UnsetType
 from tenacity import Retrying
 
-from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents
+from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys.widget_key import WidgetKey
@@ -33,7 +33,7 @@ class HubClient:
         sleep: a function that waits for seconds between two attempts.
 
     Attributes:
-        widget_keys: the methods: list, create, update, delete, events, report_usage.
+        widget_keys: the methods: list, create, update, delete, events, refused, report_usage.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -165,6 +165,22 @@ class WidgetKeys:
                 keeps no events.
         """
         return self._send(self._calls.events(key_id))
+
+    def refused(self, key_id: str | None = None) -> RefusedPages:
+        """List the pages that gates have refused, the most frequent first.
+
+        Args:
+            key_id: the row's id; None for the pages of all keys.
+
+        Returns:
+            The pages. The reference hub gives those of the last 30 days, 1,000 at most.
+
+        Raises:
+            ConfigError: the id is invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key; its `status` is 404
+                or 405 if the hub keeps no refused pages.
+        """
+        return self._send(self._calls.refused(key_id))
 
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Report which keys were used. A failed report is never retried.

@@ -15,7 +15,7 @@ from gatekeeper.errors import HubProtocolError, InvalidList
 __all__ = ("MAX_LIST", "Listing", "TokenScope", "fetch")
 
 TokenScope = Literal["gate", "admin"]
-"""What the hub lets a token do: `gate` lists keys and reports their use, `admin` does everything."""
+"""What the hub lets a token do: `gate` lists keys and reports on them, `admin` does everything."""
 
 # Bytes of JSON: room for two million rows of 246 bytes. A gzip bomb has more.
 MAX_LIST = 512 * 1024 * 1024

@@ -28,6 +28,7 @@ from gatekeeper.hub.problems import (
     answer_unrouted,
     answer_unstorable,
 )
+from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
 
@@ -107,7 +108,7 @@ def build_app(
 
     hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
     readiness = Readiness(database)
-    endpoints = Endpoints(hub.keys, hub.tokens, list_deadline=list_deadline)
+    endpoints = Endpoints(hub.keys, RefusedPageStore(database, now), hub.tokens, list_deadline=list_deadline)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
-"""The JSON bodies of create, update and usage requests."""
+"""The JSON bodies of requests: creates, updates, and the reports of gates."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -12,21 +12,43 @@ from starlette.requests import Request
 from gatekeeper.hub.problems import EntryError, Problem
 from gatekeeper.hub.rows import CreatedKeyRow
 from gatekeeper.matching.allowlist import MAX_ENTRIES, Allowlist
+from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 from gatekeeper.quoting import quoted
 
-__all__ = ("SET_BY_HUB", "KeyChange", "KeyDraft", "KeyUse", "read_body", "read_usage")
+__all__ = (
+    "MAX_REPORTED",
+    "SET_BY_HUB",
+    "KeyChange",
+    "KeyDraft",
+    "KeyUse",
+    "ReportedPage",
+    "read_body",
+    "read_refused",
+    "read_usage",
+)
 
 MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entries take a tenth of it.
 
 MAX_ANSWERED: Final = 1000  # Entries; an answer lists up to this many bad ones. A key has at most 100.
 MAX_UNKNOWN: Final = 5  # Unknown fields that an answer names.
 MAX_FIELD: Final = 40  # Characters of an unknown field in an answer.
-MAX_COUNT: Final = 1_000_000_000  # Uses in one report; the sum of 9 billion such reports still fits in 64 bits.
+MAX_COUNT: Final = 1_000_000_000  # Requests in one report; the sum of 9 billion such reports still fits in 64 bits.
+MAX_REPORTED: Final = 1000  # Refused pages in one report.
 
 # PostgreSQL cannot store NUL in text, so the hub refuses it on every database.
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 _Entry = Annotated[str, msgspec.Meta(extra_json_schema={"format": "gatekeeper-allowlist-entry"})]
 _Entries = Annotated[list[_Entry], msgspec.Meta(extra_json_schema={"maxItems": MAX_ENTRIES})]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+# A pattern finds "$" before a line break at the end, too. Of an origin it checks the characters only: a newer gate may
+# accept origins that this hub does not know.
+_SentOrigin = Annotated[
+    str,
+    msgspec.Meta(max_length=MAX_ORIGIN_LENGTH, pattern=r"""^(null|[a-z][a-z0-9+.-]*://[!"$-.0->A-\[\]-~]+)(?!\n)$"""),
+]
+_ReasonWord = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,40}(?!\n)$")]
+_AdvisedEntry = Annotated[str, msgspec.Meta(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
 
 
 class KeyDraft(msgspec.Struct, frozen=True):
@@ -71,11 +93,40 @@ class KeyUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         last_used_at: the time of the last use, with a time zone.
     """
 
-    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
-    last_used_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    count: _Count
+    last_used_at: _Moment
+
+
+class ReportedPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A refused page in the report of a gate.
+
+    Attributes:
+        key_id: the key's id.
+        origin: the origin of the page, "null" included; None for none.
+        reason: why it was refused, as a word for programs.
+        count: the number of refused requests since the last report.
+        first_at: the time of the first one, with a time zone.
+        last_at: the time of the last one, with a time zone, not before the first.
+        entry: the entry that would allow the page, or None.
+    """
+
+    key_id: str
+    origin: _SentOrigin | None
+    reason: _ReasonWord
+    count: _Count
+    first_at: _Moment
+    last_at: _Moment
+    entry: _AdvisedEntry | None = None
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot express."""
+        if self.last_at < self.first_at:
+            problem = "Expected `last_at` at or after `first_at`"
+            raise ValueError(problem)
 
 
 Keys = TypeVar("Keys", KeyDraft, KeyChange)
+Reported = TypeVar("Reported", KeyUse, ReportedPage)
 Body = TypeVar("Body")
 
 
@@ -117,21 +168,45 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
         Problem: 415, 413 or 400 as for `read_body`; the 400 lists the first 1,000 invalid entries.
         starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
-    entries = _decode(await _read(request), dict[str, Any])
-    uses: dict[str, KeyUse] = {}
+    return _convert_each(_decode(await _read(request), dict[str, Any]), KeyUse, "usage_invalid")
+
+
+async def read_refused(request: Request) -> list[ReportedPage]:
+    """Read the body of a report on refused pages.
+
+    Args:
+        request: a request whose body has not been read yet.
+
+    Returns:
+        The reported pages, at most 1,000.
+
+    Raises:
+        Problem: 415, 413 or 400 as for `read_body`; the 400 lists the invalid pages by their positions.
+        starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
+    """
+    pages = _decode(await _read(request), list[Any])
+    if len(pages) > MAX_REPORTED:
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid_request", f"Expected `array` of length <= {MAX_REPORTED}.")
+    numbered = {str(position): page for position, page in enumerate(pages)}
+    return list(_convert_each(numbered, ReportedPage, "refused_invalid").values())
+
+
+def _convert_each(entries: Mapping[str, Any], kind: type[Reported], code: str) -> dict[str, Reported]:
+    """Convert the entries of a report, or raise a Problem with this code that lists the first invalid ones."""
+    converted: dict[str, Reported] = {}
     errors: list[EntryError] = []
-    for key_id, entry in entries.items():
+    for name, entry in entries.items():
         try:
-            uses[key_id] = msgspec.convert(entry, KeyUse)
+            converted[name] = msgspec.convert(entry, kind)
         except msgspec.ValidationError as error:
             if len(errors) < MAX_ANSWERED:
-                unknown = _describe_unknown(entry, KeyUse) if isinstance(entry, dict) else None
-                errors.append(EntryError(key_id, "unknown_field" if unknown else "malformed", unknown or f"{error}."))
+                unknown = _describe_unknown(entry, kind) if isinstance(entry, dict) else None
+                errors.append(EntryError(name, "unknown_field" if unknown else "malformed", unknown or f"{error}."))
     if errors:
-        bad = len(entries) - len(uses)
+        bad = len(entries) - len(converted)
         detail = f"{bad} of the {len(entries)} entries are invalid; `errors` lists them with the reasons."
-        raise Problem(HTTPStatus.BAD_REQUEST, "usage_invalid", detail, errors=errors)
-    return uses
+        raise Problem(HTTPStatus.BAD_REQUEST, code, detail, errors=errors)
+    return converted
 
 
 def _describe_unknown(fields: Iterable[str], kind: type[msgspec.Struct], ignored: Collection[str] = ()) -> str | None:

@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gatekeeper.hub.bearer import authenticate, require_scope
-from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_usage
+from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_refused, read_usage
 from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, choose_unchanged
+from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore
 
@@ -25,12 +26,16 @@ class Endpoints:
 
     Args:
         keys: the widget keys that they serve.
+        refused: the pages that gates have refused with them.
         tokens: the tokens that authenticate requests.
         list_deadline: the longest time for sending the list, in seconds.
     """
 
-    def __init__(self, keys: KeyStore, tokens: TokenStore, *, list_deadline: float = LIST_DEADLINE) -> None:
+    def __init__(
+        self, keys: KeyStore, refused: RefusedPageStore, tokens: TokenStore, *, list_deadline: float = LIST_DEADLINE
+    ) -> None:
         self._keys = keys
+        self._refused = refused
         self._tokens = tokens
         self._list_deadline = list_deadline
 
@@ -40,6 +45,7 @@ class Endpoints:
         paths: dict[str, dict[str, tuple[TokenScope, Handler]]] = {
             "": {"GET": ("gate", self._list), "POST": ("admin", self._create)},
             "/usage": {"POST": ("gate", self._record_use)},
+            "/refused": {"GET": ("admin", self._list_refused), "POST": ("gate", self._record_refused)},
             "/{key_id}": {"PATCH": ("admin", self._update), "DELETE": ("admin", self._delete)},
             "/{key_id}/events": {"GET": ("admin", self._events)},
         }
@@ -73,6 +79,13 @@ class Endpoints:
 
     async def _record_use(self, request: Request, bearer: Bearer) -> Response:
         await self._keys.record_use(bearer.account, await read_usage(request))
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def _list_refused(self, request: Request, bearer: Bearer) -> Response:
+        return _respond(HTTPStatus.OK, await self._refused.list(bearer.account, request.query_params.get("key_id")))
+
+    async def _record_refused(self, request: Request, bearer: Bearer) -> Response:
+        await self._refused.record(bearer.account, await read_refused(request))
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def _update(self, request: Request, bearer: Bearer) -> Response:

@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple, get_args
+from typing import Annotated, Any, Final, NamedTuple, get_args
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gatekeeper.hub.bodies import SET_BY_HUB, KeyChange, KeyDraft, KeyUse
+from gatekeeper.hub.bodies import MAX_REPORTED, SET_BY_HUB, KeyChange, KeyDraft, KeyUse, ReportedPage
 from gatekeeper.hub.events import EventRow
 from gatekeeper.hub.health import Health
 from gatekeeper.hub.listing import SCOPE_HEADER
 from gatekeeper.hub.problems import ProblemBody
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow
 from gatekeeper.hub.tokens import TokenScope
+from gatekeeper.keys.refused_page import RefusedPage
 
 __all__ = ("openapi_document", "openapi_route")
 
@@ -29,6 +30,7 @@ class _Operation(NamedTuple):
     Attributes:
         scope: the scope that its token needs; None if it needs no token.
         headers: the header fields of its successful answers.
+        parameters: its parameters.
     """
 
     path: str
@@ -40,6 +42,7 @@ class _Operation(NamedTuple):
     scope: TokenScope | None
     body: Any = None
     headers: Mapping[str, Any] | None = None
+    parameters: tuple[Mapping[str, Any], ...] = ()
 
 
 _REFUSALS: Final = {
@@ -51,6 +54,7 @@ _REFUSALS: Final = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or cannot be written. The request was not completed.",
 }
+_KEY_ID: Final = {"name": "key_id", "in": "path", "required": True, "description": "The id of a widget key."}
 _DOWN: Final = (HTTPStatus.SERVICE_UNAVAILABLE,)
 _ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *_DOWN)
 _UNKNOWN: Final = (*_ALWAYS, HTTPStatus.NOT_FOUND)
@@ -96,6 +100,26 @@ _OPERATIONS: Final = (
         dict[str, KeyUse],
     ),
     _Operation(
+        f"{_KEYS}/refused",
+        "get",
+        "list_refused_pages",
+        "List the pages that gates have refused in the last 30 days, the most frequent first, at most 1,000.",
+        {HTTPStatus.OK: ("The pages.", list[RefusedPage])},
+        _UNKNOWN,
+        "admin",
+        parameters=({"name": "key_id", "in": "query", "description": "The id of a widget key, for its pages alone."},),
+    ),
+    _Operation(
+        f"{_KEYS}/refused",
+        "post",
+        "report_refused_pages",
+        "Report pages that were refused since the last report. Unknown ids of keys are ignored.",
+        {HTTPStatus.NO_CONTENT: ("The pages were recorded.", None)},
+        (*_ALWAYS, *_NOT_JSON),
+        "gate",
+        Annotated[list[ReportedPage], msgspec.Meta(max_length=MAX_REPORTED)],
+    ),
+    _Operation(
         _KEY,
         "patch",
         "update_widget_key",
@@ -104,6 +128,7 @@ _OPERATIONS: Final = (
         (*_UNKNOWN, *_NOT_JSON),
         "admin",
         KeyChange,
+        parameters=(_KEY_ID,),
     ),
     _Operation(
         _KEY,
@@ -116,6 +141,7 @@ _OPERATIONS: Final = (
         },
         _UNKNOWN,
         "admin",
+        parameters=(_KEY_ID,),
     ),
     _Operation(
         f"{_KEY}/events",
@@ -126,6 +152,7 @@ _OPERATIONS: Final = (
         {HTTPStatus.OK: ("The events.", list[EventRow])},
         _UNKNOWN,
         "admin",
+        parameters=(_KEY_ID,),
     ),
     _Operation("/healthz", "get", "tell_alive", "Check the process.", {HTTPStatus.OK: ("It answers.", Health)}, (), None),
     _Operation("/readyz", "get", "tell_ready", "Check the database.", {HTTPStatus.OK: ("It answers.", Health)}, _DOWN, None),
@@ -175,15 +202,9 @@ _TOKEN: Final = {
     "scheme": "bearer",
     "description": (
         "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account. A token of scope "
-        "gate lists widget keys and reports their use, one of scope admin does everything. Each operation names its scope."
+        "gate lists widget keys and reports their use and their refused pages, one of scope admin does everything. Each "
+        "operation names its scope."
     ),
-}
-_PARAMETER: Final = {
-    "name": "key_id",
-    "in": "path",
-    "required": True,
-    "description": "The id of a widget key.",
-    "schema": {"type": "string"},
 }
 
 
@@ -200,8 +221,8 @@ def _describe(operation: _Operation, schemas: Mapping[Any, Any]) -> dict[str, An
     if operation.scope is not None:
         # For a bearer token, OpenAPI 3.1 takes the names of roles here.
         described["security"] = [{"token": [operation.scope]}]
-    if "{key_id}" in operation.path:
-        described["parameters"] = [_PARAMETER]
+    if operation.parameters:
+        described["parameters"] = [{**each, "schema": {"type": "string"}} for each in operation.parameters]
     if operation.body is not None:
         described["requestBody"] = {"required": True} | _content("application/json", schemas[operation.body])
     return described

@@ -29,10 +29,11 @@ RETRY_AFTER: Final = 2  # Seconds; a restart of PostgreSQL takes about as long.
 
 
 class EntryError(msgspec.Struct, frozen=True):
-    """A refused entry of an allowlist or of a usage report.
+    """A refused entry of an allowlist or of a report.
 
     Attributes:
-        entry: the allowlist entry as written, or the key id in a usage report.
+        entry: the allowlist entry as written, the key id in a report on usage, or the position in one on refused pages,
+            from 0.
         reason: a stable identifier of the error, for programs.
         hint: a sentence on what is wrong and how to correct it.
     """
@@ -49,7 +50,7 @@ class Problem(Exception):
         status: the status code of the answer.
         code: a stable identifier of the error, for programs.
         detail: a sentence on what is wrong and what to do.
-        errors: the refused entries of an allowlist or a usage report.
+        errors: the refused entries of an allowlist or a report.
         headers: additional header fields of the answer.
     """
 
@@ -184,8 +185,8 @@ async def answer_unrouted(request: Request, error: Exception) -> Response:
     status = HTTPStatus(raised.status_code)
     detail = (
         f"There is no {request.method} on this path. The hub has GET and POST on /api/v1/widget-keys, POST on "
-        "/api/v1/widget-keys/usage, PATCH and DELETE on /api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events; "
-        "GET /openapi.json describes them."
+        "/api/v1/widget-keys/usage, GET and POST on /api/v1/widget-keys/refused, PATCH and DELETE on "
+        "/api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events; GET /openapi.json describes them."
     )
     return problem_response(Problem(status, status.name.lower(), detail, headers=raised.headers))
 

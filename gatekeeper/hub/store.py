@@ -23,7 +23,7 @@ from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
-__all__ = ("KeyStore", "UnknownKey")
+__all__ = ("KEY_ID", "KeyStore", "UnknownKey")
 
 # There are 62^8 suffixes: with a million keys in the account, one draw in 200 million collides. Several collisions in a row
 # mean that the generator repeats itself.
@@ -36,7 +36,7 @@ _COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields
 _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 
 # The form of uuid4. Other ids are not sent to the database: PostgreSQL rejects some strings, such as those with NUL.
-_KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
+KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
 _LAST8: Final = re.compile(rf"[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}")
 
 # Earlier times of use cannot be right, and not all of them can be converted to UTC.
@@ -192,7 +192,7 @@ class KeyStore:
             added = [
                 {"used_id": key_id, "used_count": use.count, "used_at": min(max(use.last_used_at, _EARLIEST), now)}
                 for key_id, use in uses.items()
-                if _KEY_ID.fullmatch(key_id)
+                if KEY_ID.fullmatch(key_id)
             ]
             if added and (await connection.execute(_add_use(account), added)).rowcount:
                 await advance_revision(connection, account)
@@ -212,7 +212,7 @@ class KeyStore:
         """
         async with self._database.reading() as connection:
             key_id = await _find_id(connection, account, key) if _LAST8.fullmatch(key) else key
-            if key_id is None or not _KEY_ID.fullmatch(key_id):
+            if key_id is None or not KEY_ID.fullmatch(key_id):
                 raise UnknownKey(key)
             happened = await read_events(connection, account, key_id)
             if not happened:
@@ -249,7 +249,7 @@ def _is(account: str, key_id: str | BindParameter[str]) -> ColumnElement[bool]:
 
 
 async def _find(connection: AsyncConnection, account: str, key_id: str) -> KeyRow:
-    if _KEY_ID.fullmatch(key_id):
+    if KEY_ID.fullmatch(key_id):
         found = (await connection.execute(select(*_COLUMNS).where(_is(account, key_id)))).one_or_none()
         if found is not None:
             return KeyRow(*found)

@@ -20,7 +20,16 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ("UtcDateTime", "accounts", "events", "metadata", "pepper_check", "tokens", "widget_keys")
+__all__ = (
+    "UtcDateTime",
+    "accounts",
+    "events",
+    "metadata",
+    "pepper_check",
+    "refused_pages",
+    "tokens",
+    "widget_keys",
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -117,6 +126,20 @@ events = Table(
     Column("token_name", String(200), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("changes", JSON, nullable=False),
+)
+
+refused_pages = Table(
+    "refused_pages",
+    metadata,
+    # No foreign key to the account: it would lock the account's row, for which revocations wait.
+    Column("key_id", ForeignKey("widget_keys.id", ondelete="CASCADE"), primary_key=True),
+    # Empty for none: databases do not agree on NULL in a key.
+    Column("origin", String(267), primary_key=True),
+    Column("reason", String(40), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("first_at", UtcDateTime, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("entry", String(1024)),
 )
 
 pepper_check = Table(

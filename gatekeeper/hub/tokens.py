@@ -19,7 +19,7 @@ __all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "carries_account")
 MAX_NAME_LENGTH = 200
 
 TokenScope = Literal["gate", "admin"]
-"""What a token may do: `gate` lists keys and reports their use, `admin` does everything."""
+"""What a token may do: `gate` lists keys and reports on them, `admin` does everything."""
 
 
 class Bearer(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class TokenStore:
         Args:
             account: a name that matches `^[a-z0-9][a-z0-9_-]{0,62}$`.
             name: the name of the token, of 1 to 200 characters.
-            scope: what it may do: "gate" lists keys and reports their use, "admin" does everything. A gate needs only
+            scope: what it may do: "gate" lists keys and reports on them, "admin" does everything. A gate needs only
                 "gate"; the default is that of tokens from before there were scopes.
 
         Returns:

@@ -17,6 +17,7 @@ METHODS: list[tuple[str, tuple[Any, ...]]] = [
     ("update", ("key-1",)),
     ("delete", ("key-1",)),
     ("events", ("key-1",)),
+    ("refused", ("key-1",)),
     ("report_usage", ({"key-1": KeyUsage(3, NOON)},)),
 ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatekeeper import (
@@ -13,6 +14,7 @@ from gatekeeper import (
     WidgetKey,
 )
 from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.testing import Answer, FakeHub, json_answer
 from tests.client.support import METHODS, NOON, Connect
 from tests.support.callers import Caller
@@ -183,6 +185,21 @@ def test_a_success_without_a_list_of_events_is_a_protocol_error(call: Caller, hu
         call("events", "key-1")
 
 
+def test_refused_pages_are_typed(call: Caller, hub: FakeHub) -> None:
+    """A newer hub may give more fields than this client knows."""
+    shop = RefusedPage("key-1", "https://shop.acme.com", "origin_not_allowed", 3, NOON, NOON, "shop.acme.com")
+    unnamed = RefusedPage("key-2", None, "origin_missing", 1, NOON, NOON)
+    hub.always(json_answer([{**msgspec.to_builtins(shop), "country": "FI"}, msgspec.to_builtins(unnamed)]))
+    assert call("refused") == [shop, unnamed]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"null", b"[7]", b'[{"key_id": "key-1"}]'])
+def test_a_success_without_refused_pages_is_a_protocol_error(call: Caller, hub: FakeHub, body: bytes) -> None:
+    hub.always(Answer(200, body))
+    with pytest.raises(HubProtocolError, match="something other than a list of refused pages"):
+        call("refused")
+
+
 @pytest.mark.parametrize("answer", [Answer(200), Answer(202), Answer(204), json_answer({"ok": True})])
 def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: FakeHub, answer: Answer) -> None:
     """A report that a hub has taken must not be sent again: its uses would count twice."""
@@ -205,10 +222,11 @@ def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: Fak
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, HubNotFoundError), (405, HubProtocolError)])
-def test_a_hub_without_usage_reports_is_recognised_by_the_status(
+def test_a_hub_without_an_endpoint_is_recognised_by_the_status(
     call: Caller, hub: FakeHub, status: int, kind: type[HubError]
 ) -> None:
     hub.always(Answer(status))
-    with pytest.raises(kind) as caught:
-        call("report_usage", {})
-    assert caught.value.status == status
+    for method, arguments in (("report_usage", ({},)), ("refused", ())):
+        with pytest.raises(kind) as caught:
+            call(method, *arguments)
+        assert caught.value.status == status

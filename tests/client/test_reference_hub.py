@@ -1,7 +1,10 @@
 """Both clients, against the reference hub over real sockets."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 
 from gatekeeper import (
@@ -11,6 +14,7 @@ from gatekeeper import (
     HubPermissionError,
 )
 from gatekeeper.client import FieldChange, KeyUsage
+from gatekeeper.keys.refused_page import RefusedPage
 from tests.client.support import NOON, Connect
 from tests.support.real_hub import served_hub
 from tests.support.rows import TOKEN
@@ -80,6 +84,26 @@ def test_a_deleted_key_keeps_its_events(connect: Connect, tmp_path: Path) -> Non
         assert all(event.at.utcoffset() is not None for event in events)
         with pytest.raises(HubNotFoundError):
             call("events", "no-such-key")
+
+
+def test_refused_pages_are_listed_at_the_reference_hub(connect: Connect, tmp_path: Path) -> None:
+    now = datetime.now(UTC)  # the list has pages of the last 30 days
+    with served_hub(tmp_path) as served:
+        call = connect(served.url, served.token)
+        key, other = call("create", "shop"), call("create", "other")
+        pages = [
+            RefusedPage(key.id, "https://shop.acme.com", "origin_not_allowed", 3, now, now, "shop.acme.com"),
+            RefusedPage(other.id, None, "origin_missing", 1, now, now),
+        ]
+        headers = {"Authorization": f"Bearer {served.gate_token}"}
+        url = f"{served.url}/api/v1/widget-keys/refused"
+        assert httpx.post(url, json=msgspec.to_builtins(pages), headers=headers, trust_env=False).status_code == 204
+        assert call("refused") == pages
+        assert call("refused", other.id) == pages[1:]
+        with pytest.raises(HubNotFoundError):
+            call("refused", "no-such-key")
+        with pytest.raises(HubPermissionError):
+            connect(served.url, served.gate_token)("refused")
 
 
 def test_deleting_a_used_key_only_disables_it(connect: Connect, tmp_path: Path) -> None:

@@ -146,6 +146,13 @@ def test_events_are_requested_below_their_key(call: Caller, hub: FakeHub) -> Non
     assert (request.method, request.target, request.body) == ("GET", f"{PATH}/key%2F1/events", b"")
 
 
+def test_refused_pages_are_requested_of_all_keys_or_of_one(call: Caller, hub: FakeHub) -> None:
+    hub.always(json_answer([]))
+    assert call("refused") == call("refused", "key/1&ü") == []
+    targets = [(request.method, request.target, request.body) for request in hub.requests]
+    assert targets == [("GET", f"{PATH}/refused", b""), ("GET", f"{PATH}/refused?key_id=key%2F1%26%C3%BC", b"")]
+
+
 def test_usage_is_reported_by_key_id(call: Caller, hub: FakeHub) -> None:
     hub.always(Answer(204))
     assert call("report_usage", {"key-1": KeyUsage(3, NOON), "key-2": KeyUsage(1, NOON)}) is None
@@ -170,7 +177,7 @@ def test_invalid_usage_is_refused(count: int, last_used_at: datetime, said: str)
 # Mistakes that are reported before anything is sent
 
 
-@pytest.mark.parametrize("method", ["update", "delete", "events"])
+@pytest.mark.parametrize("method", ["update", "delete", "events", "refused"])
 @pytest.mark.parametrize("key_id", ["", ".", "..", "\ud800", f"{client_key(1)}\ud800"])
 def test_an_id_that_would_change_the_path_is_refused_unsent(call: Caller, hub: FakeHub, method: str, key_id: str) -> None:
     with pytest.raises(ConfigError, match=r"key_id is .*: expected the id of a row") as caught:

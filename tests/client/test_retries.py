@@ -27,7 +27,7 @@ NOT_IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method
 
 
 def success(method: str) -> Answer:
-    return json_answer([] if method in {"list", "events"} else {**row(1), "public_key": client_key(1)})
+    return json_answer([] if method in {"list", "events", "refused"} else {**row(1), "public_key": client_key(1)})
 
 
 class Refusing(httpx.BaseTransport, httpx.AsyncBaseTransport):

@@ -72,7 +72,8 @@ async def test_the_start_creates_the_tables_and_enables_the_write_ahead_log(tmp_
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     journal = connection.execute("PRAGMA journal_mode").fetchone()
     connection.close()
-    assert tables == {"accounts", "alembic_version", "events", "pepper_check", "tokens", "widget_keys"}
+    made = {"accounts", "events", "pepper_check", "refused_pages", "tokens", "widget_keys"}
+    assert tables == {"alembic_version", *made}
     assert journal == ("wal",)
 
 

@@ -24,7 +24,7 @@ from gatekeeper.hub.restore import Differences, Restore, restoring
 from tests import needs
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, PEPPER, START, RunningHub, create, fill, hub_process, list_rows, listen, running_hub
+from .support import PATH, PEPPER, START, RunningHub, create, fill, hub_process, list_rows, listen, running_hub, written
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -130,6 +130,24 @@ async def test_a_restore_brings_the_keys_and_tokens_of_the_backup_back(tmp_path:
         assert [row["name"] for row in restored] == ["first", "second"]
         stranger = await running.client_with(later)
         assert (await stranger.get(PATH)).status_code == httpx.codes.UNAUTHORIZED
+
+
+async def test_refused_pages_are_restored_with_their_keys(tmp_path: Path) -> None:
+    database, backup = tmp_path / "hub.db", tmp_path / "backup.db"
+    async with running_hub(database) as running:
+        headers = await mint(running)
+        client = await running.client_with(headers)
+        moment, row = written(START), await create(client)
+        page = {"key_id": row["id"], "origin": "https://acme.com", "reason": "allowlist_empty", "count": 3}
+        page |= {"first_at": moment, "last_at": moment, "entry": "acme.com"}
+        for _ in range(2):
+            await client.post(f"{PATH}/refused", json=[page])
+            if not backup.exists():
+                back_up(database, backup)
+        await client.delete(f"{PATH}/{row['id']}")
+    restore(backup, database)
+    async with running_hub(database) as running:
+        assert (await (await running.client_with(headers)).get(f"{PATH}/refused")).json() == [page]
 
 
 async def test_restored_rows_are_newer_than_every_row_that_a_gate_holds(tmp_path: Path) -> None:

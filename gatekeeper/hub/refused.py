@@ -1,0 +1,158 @@
+"""RefusedPageStore: the pages that gates have refused with a key."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Delete, Insert, and_, bindparam, case, delete, func, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gatekeeper.hub.bodies import ReportedPage
+from gatekeeper.hub.database import Database
+from gatekeeper.hub.store import KEY_ID, UnknownKey
+from gatekeeper.hub.tables import refused_pages, widget_keys
+from gatekeeper.keys.refused_page import RefusedPage
+
+__all__ = ("RefusedPageStore",)
+
+# The pages that are kept of each key. The most frequent ones stay, however many others come in. The latest of the others
+# stay beside them, so that the count of a new page can grow.
+FREQUENT: Final = 100
+LATEST: Final = 100
+
+# Keys whose pages are cut back by one report, the fullest first. SQLite's other writers wait for it.
+MAX_CUT: Final = 100
+
+KEPT_FOR: Final = timedelta(days=30)  # since the last refusal
+MAX_LISTED: Final = 1000  # Pages in an answer, of all keys together.
+
+# Earlier times cannot be right, and not all of them can be converted to UTC.
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_COLUMNS: Final = refused_pages.c
+_KEY: Final = tuple(refused_pages.primary_key)
+
+
+class RefusedPageStore:
+    """The refused pages of a hub.
+
+    Each method is one transaction, and raises DatabaseDown if the database does not answer. None locks an account or
+    changes the ETag of its list, so revocations do not wait for these writes.
+
+    Args:
+        database: the database of the pages and their keys.
+        clock: a function that returns the current time in UTC.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def record(self, account: str, pages: Iterable[ReportedPage]) -> None:
+        """Record the report of a gate.
+
+        Args:
+            account: the account.
+            pages: the pages that were refused since the last report. Unknown ids of keys are ignored: their keys may have
+                been deleted since.
+        """
+        reported = [page for page in pages if KEY_ID.fullmatch(page.key_id)]
+        if not reported:
+            return
+        async with self._database.writing() as connection:
+            known = await _lock_keys(connection, account, {page.key_id for page in reported})
+            now = self._clock()
+            rows = _merge([page for page in reported if page.key_id in known], now)
+            if rows:
+                await connection.execute(_add(connection.dialect.name), rows)
+                if overfull := await _find_overfull(connection, known):
+                    await connection.execute(_cut(now - KEPT_FOR), [{"overfull": key_id} for key_id in overfull])
+
+    async def list(self, account: str, key_id: str | None = None) -> list[RefusedPage]:
+        """List refused pages, the most frequent first.
+
+        Args:
+            account: the account.
+            key_id: the id of a key, for its pages alone.
+
+        Returns:
+            The pages of the last 30 days, at most 1,000.
+
+        Raises:
+            UnknownKey: the account does not have this key.
+        """
+        mine = widget_keys.c.account == account
+        if key_id is not None:
+            mine = and_(mine, widget_keys.c.id == key_id)
+        listed = (
+            select(*(_COLUMNS[field] for field in RefusedPage.__struct_fields__))
+            .join(widget_keys)
+            .where(mine, _COLUMNS.last_at >= self._clock() - KEPT_FOR)
+            .order_by(_COLUMNS.count.desc(), _COLUMNS.last_at.desc(), *_KEY)
+            .limit(MAX_LISTED)
+        )
+        async with self._database.reading() as connection:
+            if key_id is not None and (
+                not KEY_ID.fullmatch(key_id) or await connection.scalar(select(widget_keys.c.id).where(mine)) is None
+            ):
+                raise UnknownKey(key_id)
+            return [RefusedPage(key, origin or None, *others) for key, origin, *others in await connection.execute(listed)]
+
+
+async def _lock_keys(connection: AsyncConnection, account: str, ids: set[str]) -> set[str]:
+    """Find the keys that the account has, and keep them from being deleted meanwhile.
+
+    This lock excludes deletions only. SQLite ignores it: it has one writer at a time anyway.
+    """
+    mine = select(widget_keys.c.id).where(widget_keys.c.account == account, widget_keys.c.id.in_(ids))
+    return set(await connection.scalars(mine.order_by(widget_keys.c.id).with_for_update(read=True, key_share=True)))
+
+
+def _merge(pages: Iterable[ReportedPage], now: datetime) -> list[dict[str, Any]]:
+    """Make one row of each page, sorted. Transactions that lock rows in the same order do not deadlock."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for page in pages:
+        key = (page.key_id, page.origin or "", page.reason)
+        first_at, last_at = (min(max(at, _EARLIEST), now) for at in (page.first_at, page.last_at))
+        row = {"count": page.count, "first_at": first_at, "last_at": last_at, "entry": page.entry}
+        if (earlier := rows.get(key)) is not None:
+            row["count"] += earlier["count"]
+            row["first_at"], row["last_at"] = min(first_at, earlier["first_at"]), max(last_at, earlier["last_at"])
+        rows[key] = dict(zip(("key_id", "origin", "reason"), key, strict=True)) | row
+    return [rows[key] for key in sorted(rows)]
+
+
+def _add(dialect: str) -> Insert:
+    """The statement that adds a row to the one with the same key."""
+    insert = sqlite.insert(refused_pages) if dialect == "sqlite" else postgresql.insert(refused_pages)
+    held, reported = _COLUMNS, insert.excluded
+    merged = {
+        "count": held.count + reported.count,
+        "first_at": case((reported.first_at < held.first_at, reported.first_at), else_=held.first_at),
+        "last_at": case((reported.last_at > held.last_at, reported.last_at), else_=held.last_at),
+        "entry": reported.entry,
+    }
+    return insert.on_conflict_do_update(index_elements=_KEY, set_=merged)
+
+
+async def _find_overfull(connection: AsyncConnection, ids: set[str]) -> list[str]:
+    """Find those of these keys that have too many pages, the fullest first."""
+    pages = func.count()
+    counted = select(_COLUMNS.key_id).where(_COLUMNS.key_id.in_(ids)).group_by(_COLUMNS.key_id)
+    overfull = counted.having(pages > FREQUENT + LATEST).order_by(pages.desc(), _COLUMNS.key_id).limit(MAX_CUT)
+    return list(await connection.scalars(overfull))
+
+
+def _cut(expiry: datetime) -> Delete:
+    """The statement that deletes the pages of a key that are not kept."""
+    held, mine = _COLUMNS, _COLUMNS.key_id == bindparam("overfull")
+    by_count = func.row_number().over(order_by=(held.count.desc(), held.last_at.desc(), *_KEY)).label("by_count")
+    fresh = select(held.origin, held.reason, held.last_at, by_count).where(mine, held.last_at >= expiry).subquery().c
+    is_rare = case((fresh.by_count <= FREQUENT, 0), else_=1)
+    kept = select(fresh.origin, fresh.reason).order_by(is_rare, fresh.last_at.desc(), fresh.by_count)
+    kept = kept.limit(FREQUENT + LATEST)
+    page = tuple_(held.origin, held.reason)
+    # Another report may hold locks on pages, in another order. Those are left to a later report.
+    others = select(held.origin, held.reason).where(mine, page.not_in(kept)).with_for_update(skip_locked=True)
+    return delete(refused_pages).where(mine, page.in_(others))
