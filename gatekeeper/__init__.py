@@ -41,11 +41,14 @@ from gatekeeper.sync.sources import (
     Updates,
 )
 from gatekeeper.sync.status import RefreshReport, Status
+from gatekeeper.web.answers import Answer, answer
 from gatekeeper.web.asgi import GatekeeperMiddleware, decision_from
 from gatekeeper.web.cors import CorsPolicy
+from gatekeeper.web.guard import guard
 
 __all__ = (
     "Allowlist",
+    "Answer",
     "AsyncHubClient",
     "Basis",
     "ClientClosed",
@@ -93,7 +96,9 @@ __all__ = (
     "Updates",
     "WidgetKey",
     "__version__",
+    "answer",
     "decision_from",
+    "guard",
 )
 
 __version__ = "0.1.0"

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,7 +13,7 @@ from .support.nginx import find_nginx
 from .support.pgbouncer import find_pgbouncer
 from .support.postgres import find_postgres
 
-__all__ = ("chromium", "lacking", "nginx", "openssl", "pgbouncer", "postgres")
+__all__ = ("chromium", "fastapi_command", "lacking", "nginx", "openssl", "pgbouncer", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
 
@@ -22,6 +24,13 @@ def chromium() -> Path:
     if found is None:
         lacking("Chromium is not installed: apt-get install chromium")
     return Path(found)
+
+
+def fastapi_command() -> list[str]:
+    """The command line of FastAPI, or skip the test."""
+    if find_spec("fastapi_cli") is None:
+        lacking("the command line of FastAPI is not installed: pip install fastapi-cli")
+    return [sys.executable, "-m", "fastapi"]
 
 
 def nginx() -> str:

@@ -1,18 +1,28 @@
-"""The decision as a FastAPI dependency."""
+"""FastAPI: the decision as a dependency, the gate in the schema."""
 
 from threading import get_ident
+from typing import Any
 
 import anyio
 import httpx
 import pytest
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.openapi.models import OpenAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
-from gatekeeper import Decision, DecisionMissing, Gatekeeper, GatekeeperMiddleware, decision_from
+from gatekeeper import Decision, DecisionMissing, Gatekeeper, GatekeeperMiddleware, decision_from, guard
 from gatekeeper.fastapi import Checked
+from tests.support.starlette_client import TestClient
 
+KEY = "pk_live_acme_0000abcd1234"
 ROW = {"id": "1", "name": "shop", "last8": "abcd1234", "domain_allowlist": ["acme.com"], "agent_id": "agent_7"}
+
+
+def gate() -> Gatekeeper:
+    return Gatekeeper.from_rows([ROW])
 
 
 def api() -> FastAPI:
@@ -34,7 +44,7 @@ def client(app: FastAPI | GatekeeperMiddleware) -> httpx.AsyncClient:
 async def test_an_endpoint_gets_the_decision_on_its_request() -> None:
     guarded = GatekeeperMiddleware(api(), gatekeeper=Gatekeeper.from_rows([ROW]))
     async with client(guarded) as http:
-        headers = {"origin": "https://acme.com", "data-client-key": "pk_live_acme_0000abcd1234"}
+        headers = {"origin": "https://acme.com", "data-client-key": KEY}
         response = await http.get("/config", headers=headers)
     assert response.json() == {"agent_id": "agent_7"}
 
@@ -52,7 +62,7 @@ async def test_an_unguarded_endpoint_raises_decision_missing() -> None:
 async def test_the_dependency_needs_no_thread_of_the_pool() -> None:
     """40 slow endpoints occupy the thread pool, and a request that needs the decision only must not wait for them."""
     guarded = GatekeeperMiddleware(api(), gatekeeper=Gatekeeper.from_rows([ROW]))
-    headers = {"origin": "https://acme.com", "data-client-key": "pk_live_acme_0000abcd1234"}
+    headers = {"origin": "https://acme.com", "data-client-key": KEY}
     pool = current_default_thread_limiter()
     borrowers = [object() for _ in range(int(pool.available_tokens))]
     for borrower in borrowers:
@@ -80,5 +90,114 @@ async def test_the_dependency_runs_in_the_thread_of_the_event_loop(monkeypatch: 
     monkeypatch.setattr("gatekeeper.fastapi.decision_from", recording)
     guarded = GatekeeperMiddleware(api(), gatekeeper=Gatekeeper.from_rows([ROW]))
     async with client(guarded) as http:
-        await http.get("/config", headers={"origin": "https://acme.com", "data-client-key": "pk_live_acme_0000abcd1234"})
+        await http.get("/config", headers={"origin": "https://acme.com", "data-client-key": KEY})
     assert threads == [get_ident()]
+
+
+# The schema
+
+
+def schema_of(app: FastAPI) -> dict[str, Any]:
+    """The schema as it is served, valid for FastAPI's models of OpenAPI."""
+    schema: dict[str, Any] = TestClient(app).get("/openapi.json").raise_for_status().json()
+    OpenAPI.model_validate(schema)
+    return schema
+
+
+def security(schema: dict[str, Any], path: str = "/config") -> list[str]:
+    """The security schemes of an operation."""
+    return [name for each in schema["paths"][path]["get"].get("security", []) for name in each]
+
+
+KEYS = ["ClientKeyHeader", "ClientKeyQuery"]
+
+
+def test_the_schema_says_where_the_key_goes_and_what_a_refusal_is() -> None:
+    app = guard(api(), gate(), key_header="x-widget-key", key_query="k", exempt=("/healthz",))
+
+    @app.get("/healthz")
+    async def healthz() -> None:
+        return None
+
+    schema = schema_of(app)
+    assert (security(schema), security(schema, "/healthz")) == (KEYS, [])
+    schemes = schema["components"]["securitySchemes"]
+    assert [(each["type"], each["in"], each["name"]) for each in schemes.values()] == [
+        ("apiKey", "header", "x-widget-key"),
+        ("apiKey", "query", "k"),
+    ]
+    responses = schema["paths"]["/config"]["get"]["responses"]
+    assert {status for status, each in responses.items() if "application/problem+json" in each["content"]} == {
+        "400",
+        "403",
+        "503",
+    }
+    assert list(schema["paths"]["/healthz"]["get"]["responses"]) == ["200"]
+
+
+def test_the_schema_can_be_exported_without_a_request() -> None:
+    app = guard(api(), gate())
+    assert security(app.openapi()) == KEYS
+    assert app.openapi() == schema_of(app)
+
+
+def test_a_route_that_is_added_later_is_in_the_schema() -> None:
+    app = guard(api(), gate())
+
+    @app.get("/later")
+    async def later() -> None:
+        return None
+
+    assert security(schema_of(app), "/later") == KEYS
+
+
+@pytest.mark.parametrize("replaced", ["before", "after"])
+def test_a_schema_of_the_apps_own_is_kept(replaced: str) -> None:
+    """FastAPI documents that an app replaces its method `openapi`, and keeps the schema itself."""
+    app = api()
+    if replaced == "after":
+        guard(app, gate())
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = get_openapi(title="Own", version="7", routes=app.routes)
+            app.openapi_schema["info"]["x-logo"] = "logo.png"
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI documents it
+    if replaced == "before":
+        guard(app, gate())
+    for _ in range(2):
+        schema = schema_of(app)
+        assert (schema["info"]["title"], schema["info"]["x-logo"]) == ("Own", "logo.png")
+        assert security(schema) == KEYS
+    assert "security" not in str(app.openapi_schema)
+
+
+def test_a_dependency_with_security_needs_the_key_besides() -> None:
+    app = api()
+    bearer = Depends(HTTPBearer())
+
+    @app.get("/me", dependencies=[bearer])
+    async def me() -> None:
+        return None
+
+    schema = schema_of(guard(app, gate()))
+    assert schema["paths"]["/me"]["get"]["security"] == [{"HTTPBearer": [], name: []} for name in KEYS]
+
+
+def test_the_key_that_the_documentation_sends_is_taken() -> None:
+    """Its button "Authorize" sets the header that the schema names. The page is one of the service."""
+    rows = [{**ROW, "domain_allowlist": ["http://testserver"]}]
+    app = guard(api(), Gatekeeper.from_rows(rows))
+    scheme = schema_of(app)["components"]["securitySchemes"]["ClientKeyHeader"]
+    headers = {scheme["name"]: KEY, "referer": "http://testserver/docs"}
+    assert TestClient(app).get("/config", headers=headers).json() == {"agent_id": "agent_7"}
+
+
+def test_each_app_describes_its_own_gate() -> None:
+    parent = guard(api(), gate(), key_header="x-parent")
+    parent.mount("/widget", guard(api(), gate(), key_header="x-child"))
+    for path, header in (("/openapi.json", "x-parent"), ("/widget/openapi.json", "x-child")):
+        answer = TestClient(parent).get(path, headers={"x-parent": KEY, "origin": "https://acme.com"})
+        assert answer.json()["components"]["securitySchemes"]["ClientKeyHeader"]["name"] == header

@@ -12,6 +12,7 @@ import gatekeeper
 
 PROMISED = {
     "Allowlist",
+    "Answer",
     "AsyncHubClient",
     "CorsPolicy",
     "Decision",
@@ -26,7 +27,9 @@ PROMISED = {
     "StaticSource",
     "WidgetKey",
     "__version__",
+    "answer",
     "decision_from",
+    "guard",
 }
 MODULES = [
     module.name

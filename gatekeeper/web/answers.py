@@ -1,24 +1,66 @@
 """A decision as a response: status, headers and body, for any server."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
+from starlette.requests import HTTPConnection
 from starlette.types import Send
 
 from gatekeeper.gate.decisions import Conflict, Decision
-from gatekeeper.web.cors import PUBLIC, CorsHeaders
-from gatekeeper.web.request import Header
+from gatekeeper.gate.page import read_page
+from gatekeeper.web.cors import PUBLIC, CorsHeaders, CorsPolicy
+from gatekeeper.web.request import Header, is_at, single_header
 
-__all__ = ("Answer", "document", "problem", "refusal", "send_answer")
+__all__ = ("KEY_HEADER", "Answer", "answer", "document", "is_from_own_host", "problem", "refusal", "send_answer")
+
+KEY_HEADER: Final = "data-client-key"
 
 
 class Answer(NamedTuple):
-    """A response that does not come from the app. Its list of headers is never shared."""
+    """A response that does not come from the app.
+
+    Attributes:
+        status: the status code.
+        headers: names in lower case and values, in a list of its own.
+        body: the body.
+    """
 
     status: int
     headers: list[Header]
     body: bytes
+
+
+def answer(
+    decision: Decision,
+    request: HTTPConnection | Mapping[str, Any],
+    *,
+    cors: CorsPolicy | None = None,
+    readable_denials: bool = True,
+) -> Answer:
+    """The answer of the middleware, for handlers that decide by themselves.
+
+    Args:
+        decision: what `await gate.check(key, origin, referer=…)` has returned for the request.
+        request: the request, of Starlette or as an ASGI scope.
+        cors: the CORS policy; None means `CorsPolicy()`.
+        readable_denials: whether the script of a refused page may read the reason; never with credentials.
+
+    Returns:
+        The whole response, if the decision refuses the request. If it allows it: the headers to add to the response of the
+        handler, with status 200 and no body. They name the page only if the decision is on the Origin of the request.
+    """
+    scope = request.scope if isinstance(request, HTTPConnection) else request
+    fields = scope.get("headers") or ()
+    origin = single_header(fields, b"origin")
+    headers = CorsHeaders(CorsPolicy() if cors is None else cors, KEY_HEADER)
+    if not decision.allowed:
+        own = is_from_own_host(fields, decision)
+        return refusal(decision, origin, headers, readable=readable_denials, from_own_frame=own)
+    page = read_page(origin, None)
+    if origin is None or (isinstance(origin, bytes) and (page.via, page.seen) == (decision.via, decision.origin)):
+        return Answer(decision.status, headers.of_allowed(origin), b"")
+    return Answer(decision.status, [headers.vary], b"")  # the handler has checked another origin, such as one in the body
 
 
 # What a page's script may read of a refusal. Everything in it is public, so it names no origin and allows no credentials.
@@ -47,6 +89,17 @@ def refusal(
     """
     vary = cors.vary_with_referer if origin is None else cors.vary
     return problem(decision, (vary, *_READABLE) if readable else (vary,), from_own_frame=from_own_frame)
+
+
+def is_from_own_host(fields: Iterable[Header], decision: Decision) -> bool:
+    """Whether a refused request comes from the service's own origin.
+
+    Args:
+        fields: the headers of the request.
+        decision: the decision that refuses it.
+    """
+    host = single_header(fields, b"host")
+    return isinstance(host, bytes) and is_at(host, decision.origin or "")
 
 
 def problem(decision: Decision, headers: Iterable[Header] = (), *, from_own_frame: bool = False) -> Answer:

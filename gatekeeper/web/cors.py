@@ -104,6 +104,19 @@ class CorsHeaders:
             *credentials,
         )
 
+    def of_allowed(self, origin: bytes | None) -> list[Header]:
+        """The headers that an allowed response gains.
+
+        Args:
+            origin: the value of the request's Origin header; None where the Referer replaced it.
+
+        Returns:
+            A new list.
+        """
+        if origin is None:
+            return [self.vary_with_referer]
+        return [(b"access-control-allow-origin", origin), *self.allowed]
+
     def preflight(self, origin: bytes, *, private_network: bool) -> list[Header]:
         """The headers of the answer to a preflight.
 

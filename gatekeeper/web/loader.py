@@ -8,14 +8,14 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gatekeeper.web.answers import Answer, send_answer
+from gatekeeper.web.answers import KEY_HEADER, Answer, send_answer
 from gatekeeper.web.cors import PUBLIC
 from gatekeeper.web.request import Header, Paths, path_problems, route_path
 
 __all__ = ("LOADER_FILES", "Unguarded", "loader_problems")
 
 LOADER_FILES: Final = ("widget.js", "widget.mjs", "frame.js")
-KEY_NAMES: Final = ("data-client-key", "client_key")  # the header and the query parameter that they send
+KEY_NAMES: Final = (KEY_HEADER, "client_key")  # the header and the query parameter that they send
 MAX_AGE: Final = 300  # seconds for which browsers use a file without asking, so that an update reaches pages soon
 
 _PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)

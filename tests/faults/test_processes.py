@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,10 +27,7 @@ from tests.support.fake_hub import Answer, FakeHub
 from tests.support.forked import Child, forked
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # starlette prefers another package to httpx
-    from starlette.testclient import TestClient
+from tests.support.starlette_client import TestClient
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"), pytest.mark.process]
 

@@ -1,14 +1,18 @@
 """A decision as a response."""
 
 import json
+from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
-from gatekeeper import CorsPolicy, Decision, Reason
+from gatekeeper import CorsPolicy, Decision, Gatekeeper, GatekeeperMiddleware, Reason, answer
 from gatekeeper.gate.decisions import CONFLICT, Conflict
 from gatekeeper.web.answers import problem, refusal
 from gatekeeper.web.cors import CorsHeaders
 from gatekeeper.web.request import Header
+from tests.support.client_keys import DISABLED_KEY, KEY
 
 PAGE = "https://shop.acme.com"
 CORS = CorsHeaders(CorsPolicy(allow_credentials=True, preflight="strict", expose_headers=("x-trace",)), "data-client-key")
@@ -65,3 +69,97 @@ def test_every_page_can_read_its_refusal_unless_that_is_switched_off(
     decision = Decision(Reason.KEY_MISSING, origin=seen)
     answer = refusal(decision, origin, CORS, readable=readable)
     assert answer == problem(decision, gained)
+
+
+# The answers of handlers that decide by themselves
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "1", "name": "shop", "last8": KEY[-8:], "domain_allowlist": [PAGE]},
+    {"id": "2", "name": "gone", "last8": DISABLED_KEY[-8:], "domain_allowlist": [PAGE], "disabled_at": "now"},
+]
+GATE = Gatekeeper.from_rows(ROWS, https_only=True)
+EXPOSED = CorsPolicy(expose_headers=("x-trace",))
+CREDENTIALED = CorsPolicy(allow_credentials=True, preflight="strict")
+
+
+def scope_of(key: str | None, *headers: Header) -> Scope:
+    keyed = [] if key is None else [(b"data-client-key", key.encode())]
+    return {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [*keyed, *headers]}
+
+
+async def no_request() -> Message:
+    raise AssertionError
+
+
+async def fine(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def answer_of_the_middleware(scope: Scope, **options: Any) -> tuple[int, list[Header], bytes]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await GatekeeperMiddleware(fine, GATE, **options)(scope, no_request, send)
+    return sent[0]["status"], sent[0]["headers"], sent[1]["body"]
+
+
+ORIGIN = (b"origin", PAGE.encode())
+REFERER = (b"referer", f"{PAGE}/cart".encode())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cors", [None, EXPOSED, CREDENTIALED])
+@pytest.mark.parametrize("readable_denials", [True, False])
+@pytest.mark.parametrize(
+    ("key", "headers"),
+    [
+        pytest.param(KEY, [ORIGIN], id="allowed by its Origin"),
+        pytest.param(KEY, [REFERER], id="allowed by its Referer"),
+        pytest.param(KEY, [(b"origin", b"https://evil.test")], id="another page"),
+        pytest.param(KEY, [(b"origin", b"null")], id="null"),
+        pytest.param(KEY, [(b"origin", b"file://")], id="malformed"),
+        pytest.param(KEY, [], id="no page"),
+        pytest.param(KEY, [(b"origin", b"https://widgets.test"), (b"host", b"widgets.test")], id="the service's own page"),
+        pytest.param(DISABLED_KEY, [ORIGIN], id="disabled"),
+        pytest.param(None, [ORIGIN], id="no key"),
+        pytest.param("pk_live", [REFERER], id="no client key"),
+    ],
+)
+async def test_the_answer_of_a_handler_is_that_of_the_middleware(
+    key: str | None, headers: list[Header], cors: CorsPolicy | None, *, readable_denials: bool
+) -> None:
+    scope = scope_of(key, *headers)
+    sent = dict(headers)
+    decision = await GATE.check(key, sent.get(b"origin"), referer=sent.get(b"referer"))
+    expected = await answer_of_the_middleware(scope, cors=cors, readable_denials=readable_denials)
+    for request in (scope, Request(scope)):
+        assert answer(decision, request, cors=cors, readable_denials=readable_denials) == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([(b"origin", b"https://evil.test")], id="another origin"),
+        pytest.param([(b"origin", b"null")], id="null"),
+        pytest.param([ORIGIN, (b"origin", b"https://evil.test")], id="two origins"),
+    ],
+)
+def test_an_origin_that_was_not_decided_is_not_repeated(headers: list[Header]) -> None:
+    """The handler has checked an origin that it found elsewhere, in the body for example."""
+    decision = GATE.decide(KEY, PAGE)
+    assert decision.allowed
+    assert answer(decision, scope_of(KEY, *headers), cors=CREDENTIALED) == (200, [VARY], b"")
+
+
+def test_an_answer_shares_its_headers_with_no_other() -> None:
+    decision = GATE.decide(KEY, PAGE)
+    first, second = (answer(decision, scope_of(KEY, ORIGIN)) for _ in range(2))
+    first.headers.append((b"x-own", b"1"))
+    assert second.headers == [(b"access-control-allow-origin", PAGE.encode()), VARY]
+
+
+def test_a_scope_without_headers_is_answered() -> None:
+    assert answer(GATE.decide(KEY, None), {"type": "http"}).status == 403
