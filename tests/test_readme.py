@@ -12,6 +12,7 @@ import pytest
 
 import gatekeeper
 from gatekeeper import Allowlist, CorsPolicy, Gatekeeper, GatekeeperMiddleware, Reason
+from tests.support.examples import examples, imports_frameworks
 from tests.test_house import PEOPLE
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,8 @@ DOCUMENTS = {
 EXAMPLES = [
     pytest.param(example, id=f"{name}: {number}")
     for name, text in DOCUMENTS.items()
-    for number, example in enumerate(re.findall(r"```python\n(.+?)```", text, flags=re.DOTALL), start=1)
+    for number, (_, example) in enumerate(examples(text), start=1)
+    if not imports_frameworks(example)  # those are served by tests/frameworks
 ]
 CHANGELOG = DOCUMENTS[".github/CHANGELOG.md"]
 ENTRIES = "| entry | allows |"
@@ -130,7 +132,7 @@ def test_every_example_runs(example: str) -> None:
         example = "\n".join(re.findall(r"^from .*$", example, flags=re.MULTILINE))
     names: dict[str, Any] = {}
     exec(example.replace("…", "x"), names)  # no header can carry the ellipsis of a token
-    if "GatekeeperMiddleware(" in example:
+    if "app = GatekeeperMiddleware(" in example:
         assert isinstance(names["app"], GatekeeperMiddleware)
 
 
