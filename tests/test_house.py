@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,13 @@ def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -92,7 +98,7 @@ def test_a_file_imports_only_from_layers_above_its_own(path: Path) -> None:
 
 @pytest.mark.parametrize("package", [path.parent for path in files() if path.name == "__init__.py"], ids=package_of)
 def test_a_package_says_what_it_imports(package: Path) -> None:
-    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    docstring = ast.get_docstring(parsed(package / "__init__.py")) or ""
     if package.parent == PACKAGE:
         allowed = ONLY_FROM.get(package.name, set())
         assert all(each in docstring for each in ("import", *allowed)), docstring
@@ -111,7 +117,7 @@ def test_the_public_names_import_no_optional_package() -> None:
 
 @pytest.mark.parametrize("path", [path for path in files() if package_of(path) in PURE], ids=lambda path: path.stem)
 def test_pure_packages_do_no_io_and_read_no_clock(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncWith)]
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert not called & {"open", "print", "input"}
@@ -156,7 +162,7 @@ def lines_that_match(pattern: re.Pattern[str], path: Path) -> list[str]:
 
 def documented(path: Path) -> Iterator[tuple[str, str]]:
     """The public module, classes and functions of a file, with their docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     yield str(path), ast.get_docstring(tree) or ""
     yield from documented_within(tree, str(path))
 
@@ -206,7 +212,7 @@ def test_names_of_tests_are_short_and_have_no_numbers_of_a_table() -> None:
     names = [
         node.name
         for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, Function) and node.name.startswith("test_")
     ]
     assert [name for name in names if len(name) > MAX_TEST_NAME or re.match(r"test_(row_|p\d+_)", name)] == []
@@ -221,7 +227,7 @@ def test_no_class_has_over_12_attributes_without_a_reason() -> None:
     large = {
         f"{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}.{node.name}"
         for path in files()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.ClassDef) and len(attributes(node)) > MAX_ATTRIBUTES
     }
     assert large == set(LARGE_CLASSES)

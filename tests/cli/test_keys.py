@@ -422,6 +422,7 @@ def test_a_token_of_a_gate_lists_keys_and_creates_none(served: Served) -> None:
     assert "gatekeeper hub token create --scope admin" in refused.err
 
 
+@pytest.mark.process
 def test_the_commands_run_as_a_process(served: Served) -> None:
     environment = {"GATEKEEPER_HUB": served.url, "GATEKEEPER_TOKEN": served.token}
     created = gatekeeper("keys", "create", "Shop", "--allow", "acme.com", "--json", **environment)

@@ -98,6 +98,7 @@ def test_an_allowed_origin_is_echoed_so_that_browsers_accept_it(corpus: dict[str
     judge(counts, "fetch_origin_header: acao_accepted, what of it we answer", outcomes, differences)
 
 
+@pytest.mark.slow
 def test_headers_that_browsers_refuse_are_never_sent(corpus: dict[str, list[Any]], counts: list[Count]) -> None:
     outcomes = []
     for shape in corpus["acao_refused"]:

@@ -5,6 +5,7 @@ import pytest
 from gatekeeper.demo import Demo, running_demo, self_test
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.asyncio
 async def test_every_check_of_a_healthy_demo_passes(caplog: pytest.LogCaptureFixture) -> None:
@@ -19,6 +20,7 @@ async def test_every_check_of_a_healthy_demo_passes(caplog: pytest.LogCaptureFix
     assert "scope admin" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.asyncio
 async def test_a_failed_check_is_named_and_does_not_stop_the_others() -> None:

@@ -127,6 +127,7 @@ async def test_a_cancelled_refresher_restarts_within_a_second(hub: FakeHub) -> N
         assert await asked_again(hub, asked) <= 1 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault("refresher crashes")
 async def test_the_refresher_is_not_garbage_collected(hub: FakeHub) -> None:
     async with guarded(hub) as it:
@@ -330,6 +331,7 @@ async def test_a_list_without_a_usable_date_is_accepted(hub: FakeHub, headers: d
 # Unchanged lists
 
 
+@pytest.mark.slow
 @pytest.mark.promise("unchanged lists are cheap")
 async def test_a_304_evicts_nothing(hub: FakeHub) -> None:
     hub.lists(*(row(number) for number in range(MANY)), etag='"1"')

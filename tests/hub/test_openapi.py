@@ -43,6 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.slow
 @described.parametrize()
 @settings(max_examples=25, derandomize=True, deadline=None, database=None)
 def test_the_hub_conforms_to_the_document(case: schemathesis.Case[Any], served: Served) -> None:

@@ -96,6 +96,7 @@ async def test_concurrent_updates_of_different_fields_are_all_kept(acme: httpx.A
     assert updated["disabled_at"] is not None
 
 
+@pytest.mark.slow
 async def test_50_clients_that_create_update_and_delete_lose_nothing(acme: httpx.AsyncClient) -> None:
     async def live(number: int) -> dict[str, Any] | None:
         row = await create(acme, name=f"{number}")
@@ -134,6 +135,7 @@ async def test_50_concurrent_usage_reports_all_count(acme: httpx.AsyncClient) ->
     assert (await list_rows(acme))[0]["use_count"] == CLIENTS * (CLIENTS + 1) / 2
 
 
+@pytest.mark.slow
 async def test_an_etag_matches_its_rows_during_concurrent_writes(acme: httpx.AsyncClient) -> None:
     async def read() -> tuple[str, int]:
         answer = await acme.get(PATH)

@@ -262,6 +262,7 @@ def test_a_walk_fails_if_keys_are_added_or_removed(rows: list[WidgetKey]) -> Non
 # The account of a client key.
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.from_regex(r"[a-z0-9][a-z0-9_-]{0,30}", fullmatch=True),
@@ -321,6 +322,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", CHANGES)
 def test_a_key_is_found_while_another_thread_applies_a_list(lists: list[list[WidgetKey]]) -> None:
     """A key that stays was unknown in the moment when the only key that shared its last 8 characters was removed."""

@@ -423,6 +423,7 @@ def stored(keys: dict[str, WidgetKey]) -> dict[str, WidgetKey]:
     }
 
 
+@pytest.mark.slow
 @MANY
 @given(
     lists=LISTS,
@@ -446,6 +447,7 @@ def test_an_updated_index_decides_like_a_new_one(
             assert decisions(index) == decisions(index_of(*keys.values(), account=account, https_only=https_only))
 
 
+@pytest.mark.slow
 @MANY
 @given(LISTS)
 def test_a_change_set_is_the_difference_between_two_lists(lists: list[list[Listed]]) -> None:
@@ -476,6 +478,7 @@ def without_use(each: WidgetKey) -> str:
     return repr(msgspec.structs.replace(each, last_used_at=None))
 
 
+@pytest.mark.slow
 @MANY
 @given(
     lists=st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=2, max_size=6),

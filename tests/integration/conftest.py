@@ -1,5 +1,6 @@
 """Apps served by a real uvicorn on loopback, in a thread."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -29,6 +30,7 @@ ROW: dict[str, Any] = {
 }
 ALLOWED = {"Data-Client-Key": KEY, "Origin": PAGE}
 DEADLINE = 20.0
+GRACE = 5.0  # seconds in which clients may close their connections
 
 Http = Literal["httptools", "h11"]
 WebSockets = Literal["none", "websockets-sansio", "wsproto"]
@@ -52,7 +54,7 @@ Serve = Callable[[ASGIApp], Served]
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that signals when it has started, or failed to."""
+    """A uvicorn that signals when it has started, and waits for requests only when it stops."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -64,6 +66,16 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         finally:
             self.settled.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop. uvicorn alone waits for each connection that a browser holds, also for one without a request."""
+        asyncio.get_running_loop().call_later(GRACE, self._hang_up)
+        await super().shutdown(sockets)
+
+    def _hang_up(self) -> None:
+        if not self.server_state.tasks:
+            for connection in tuple(self.server_state.connections):
+                connection.transport.abort()
 
 
 @contextmanager

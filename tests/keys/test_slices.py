@@ -291,6 +291,7 @@ def test_arbitrary_bytes_are_read_the_same_however_they_arrive(*, text: bytes, p
 # Known slices.
 
 
+@pytest.mark.slow
 @MANY
 @given(
     lists=st.lists(st.lists(st.sampled_from(GOOD[:-8:-1] + BAD), max_size=8), min_size=2, max_size=4),
@@ -393,6 +394,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece_size", [1000, PIECE, 10 * MEGABYTE], ids=["in small pieces", "in large pieces", "whole"])
 @pytest.mark.parametrize("raws", LARGE.values(), ids=LARGE)
 def test_no_list_makes_a_reader_scan_its_bytes_many_times(

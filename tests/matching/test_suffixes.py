@@ -93,6 +93,7 @@ def test_a_host_with_one_owner_is_not_a_public_suffix(host: str) -> None:
     assert not is_public_suffix(host)
 
 
+@pytest.mark.slow
 def test_every_rule_and_its_neighbours_agree_with_tldextract() -> None:
     extract = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
     wildcards = {rule.removeprefix("*.") for rule in extract.tlds if rule.startswith("*.")}

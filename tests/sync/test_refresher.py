@@ -385,6 +385,7 @@ async def test_a_refresher_stopped_during_a_load_leaves_no_partial_list() -> Non
 # Unknown keys
 
 
+@pytest.mark.slow
 async def test_unknown_keys_cause_fewer_fetches_from_a_slow_hub(hub: FakeHub) -> None:
     async with running(hub, refresh_interval=1e9) as it:
         asked = 1
@@ -520,6 +521,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 async def test_each_change_of_state_is_logged_when_it_happens(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub.lists()
     caplog.set_level(logging.INFO, "gatekeeper")
@@ -678,6 +680,7 @@ async def test_an_older_list_whose_date_goes_on_is_accepted_after_ten_minutes(hu
         assert (await it.refresh()).outcome == "unchanged"
 
 
+@pytest.mark.slow
 async def test_an_older_list_whose_date_stands_still_is_never_accepted(hub: FakeHub) -> None:
     """A cache that says neither its age nor a date of its own keeps the list."""
     hub.always(Answer(200, as_json(row(1, disabled_at="now"), row(2)), dated(0)))
@@ -743,6 +746,7 @@ async def test_a_trusted_refresh_takes_a_restored_hub_as_it_is(hub: FakeHub) -> 
         assert it.get("key-1").name == "shop"  # the next one is not trusted
 
 
+@pytest.mark.slow
 async def test_an_older_copy_of_a_cache_is_never_accepted(hub: FakeHub) -> None:
     hub.always(Answer(200, as_json(row(1)), dated(0)))
     async with running(hub, hard_stale=0) as it:
@@ -751,6 +755,7 @@ async def test_an_older_copy_of_a_cache_is_never_accepted(hub: FakeHub) -> None:
         assert it.ids == ["key-1"]
 
 
+@pytest.mark.slow
 async def test_a_newer_list_restarts_the_ten_minutes(hub: FakeHub) -> None:
     hub.always(Answer(200, as_json(row(1)), dated(0)))
     async with running(hub, hard_stale=0) as it:
@@ -869,6 +874,7 @@ async def test_known_slices_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch
         assert it.status.generation == 4
 
 
+@pytest.mark.slow
 async def test_known_slices_stay_right_through_any_changes() -> None:
     dice = random.Random(17)
     rows = {f"key-{number}": row(number, name="n" * 300) for number in range(1500)}

@@ -157,6 +157,7 @@ async def test_keys_with_one_suffix_can_be_told_apart_after_a_load(path: Path) -
     assert isinstance(loaded.resolve(ClientKey.parse(client_key(5))), IndexedKey)
 
 
+@pytest.mark.slow
 async def test_saving_and_loading_yield_to_the_event_loop(path: Path) -> None:
     index = index_of(*(row(number, name="n" * 1000) for number in range(3000)))
     turns = 0
@@ -459,6 +460,7 @@ async def test_a_list_that_changes_while_it_is_written_is_not_written(path: Path
     assert names(path) == {path.name}
 
 
+@pytest.mark.slow
 async def test_a_cancelled_write_leaves_only_the_old_list(path: Path) -> None:
     before = await save(path, 1)
     index = index_of(*(row(number) for number in range(3000)))

@@ -291,6 +291,7 @@ async def test_a_failed_report_does_not_stop_the_list(hub: Taker) -> None:
         assert hub.reports == []
 
 
+@pytest.mark.slow
 async def test_many_keys_are_reported_in_batches(hub: Taker) -> None:
     number = 2 * BATCH + 1000
     hub.rows = [row(one) for one in range(number)]
@@ -304,6 +305,7 @@ async def test_many_keys_are_reported_in_batches(hub: Taker) -> None:
         assert max(len(report.body) for report in hub.reports) < 1_000_000
 
 
+@pytest.mark.slow
 async def test_batches_that_were_taken_are_not_reported_again(hub: Taker) -> None:
     number = 2 * BATCH + 1000
     hub.rows = [row(one) for one in range(number)]
