@@ -9,11 +9,12 @@ from typing import NoReturn
 
 import pytest
 
+from .support.examples import FRAMEWORKS
 from .support.nginx import find_nginx
 from .support.pgbouncer import find_pgbouncer
 from .support.postgres import find_postgres
 
-__all__ = ("chromium", "fastapi_command", "lacking", "nginx", "openssl", "pgbouncer", "postgres")
+__all__ = ("chromium", "fastapi_command", "frameworks", "lacking", "nginx", "openssl", "pgbouncer", "postgres")
 
 REQUIRE_ALL = "GATEKEEPER_REQUIRE_ALL"
 
@@ -31,6 +32,13 @@ def fastapi_command() -> list[str]:
     if find_spec("fastapi_cli") is None:
         lacking("the command line of FastAPI is not installed: pip install fastapi-cli")
     return [sys.executable, "-m", "fastapi"]
+
+
+def frameworks() -> None:
+    """Skip the test without the packages of the extra `frameworks`."""
+    missing = sorted(name for name in FRAMEWORKS if find_spec(name) is None)
+    if missing:
+        lacking(f"{', '.join(missing)} are not installed: pip install -e '.[frameworks]'")
 
 
 def nginx() -> str:

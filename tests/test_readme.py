@@ -14,6 +14,7 @@ import pytest
 
 import gatekeeper
 from gatekeeper import Allowlist, CorsPolicy, Gatekeeper, GatekeeperMiddleware, Reason, guard
+from tests.support.examples import examples, imports_frameworks
 from tests.test_house import PEOPLE
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,8 @@ DOCUMENTS = {
 EXAMPLES = [
     pytest.param(example, id=f"{name}: {number}")
     for name, text in DOCUMENTS.items()
-    for number, example in enumerate(re.findall(r"```python\n(.+?)```", text, flags=re.DOTALL), start=1)
+    for number, (_, example) in enumerate(examples(text), start=1)
+    if not imports_frameworks(example)  # those are served by tests/frameworks
 ]
 # Examples that other examples import: they begin with the name of their file.
 MODULES = {
@@ -160,7 +162,7 @@ def test_every_example_runs(example: str, monkeypatch: pytest.MonkeyPatch) -> No
     exec(example.replace("…", "x"), names)  # no header can carry the ellipsis of a token
     if " guard(" in example:
         assert isinstance(names["app"].build_middleware_stack(), GatekeeperMiddleware)
-    elif "GatekeeperMiddleware(" in example:
+    elif "app = GatekeeperMiddleware(" in example:
         assert isinstance(names["app"], GatekeeperMiddleware)
     for name, test in names.items():
         if name.startswith("test_"):

@@ -238,9 +238,17 @@ class Gatekeeper:
     async def start(self) -> None:
         """Start the gate, and wait for the first list.
 
-        It waits for `start_timeout` at most. Under trio only `async with gate` starts a gate.
+        It waits for `start_timeout` at most. The gate then runs until `stop` was called as often in this event loop. Under
+        trio only `async with gate` starts a gate.
         """
-        await self._started()
+        await self._lifecycle.start(wait=not self._sync.freshness.has_list)
+
+    async def stop(self) -> None:
+        """Stop the gate in this event loop, once for each `start`.
+
+        The last one stops it, unless it is also entered. It does nothing if the gate does not run.
+        """
+        await self._lifecycle.stop()
 
     async def refresh(self, *, trust: bool = False) -> RefreshReport:
         """Fetch the list once more, beginning after this call.

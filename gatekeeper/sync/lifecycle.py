@@ -66,6 +66,31 @@ class Lifecycle:
             await refresher.schedule.first_list(self._start_timeout)
         return refresher
 
+    async def start(self, *, wait: bool) -> None:
+        """Start a refresher that runs until `stop` is called as often.
+
+        Under trio it does nothing.
+
+        Args:
+            wait: as for `started`.
+        """
+        running = self._here.get() or await self._begin(in_background=True)
+        if not isinstance(running, _InTask):
+            return
+        running.starts += 1
+        try:
+            await self.started(wait=wait)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Undo one start. The last one ends the refresher, unless something else uses it."""
+        running = self._here.get()
+        if running is not None:
+            running.starts = max(running.starts - 1, 0)
+            await self._end_unused(running)
+
     async def enter(self) -> None:
         """Start a refresher in this event loop, and wait for its list."""
         running = self._here.get() or await self._begin(in_background=False)
@@ -79,17 +104,20 @@ class Lifecycle:
             raise
 
     async def leave(self) -> None:
-        """End this event loop's refresher, unless another user has entered."""
+        """End this event loop's refresher, unless something else uses it."""
         running = self._here.get()
-        if running is None:
+        if running is not None:
+            running.users -= 1
+            await self._end_unused(running)
+
+    async def _end_unused(self, running: "_Running") -> None:
+        if running.users > 0 or running.starts > 0:
             return
-        running.users -= 1
-        if running.users <= 0:
-            # The next one to enter starts another refresher.
-            self._here.set(None)
-            await running.stop()
-            with anyio.move_on_after(FLUSH_TIMEOUT, shield=True):
-                await self._sync.flush()
+        # The next one to enter starts another refresher.
+        self._here.set(None)
+        await running.stop()
+        with anyio.move_on_after(FLUSH_TIMEOUT, shield=True):
+            await self._sync.flush()
 
     def _running_here(self) -> Refresher | None:
         """The refresher of this event loop, if it was started last."""
@@ -145,6 +173,12 @@ class NoLifecycle:
         """See Lifecycle; there is no refresher."""
         return None
 
+    async def start(self, *, wait: bool) -> None:
+        """See Lifecycle."""
+
+    async def stop(self) -> None:
+        """See Lifecycle."""
+
     async def enter(self) -> None:
         """See Lifecycle."""
 
@@ -187,6 +221,7 @@ class _Running(ABC):
     def __init__(self, sync: ListSync, companion: Companion | None) -> None:
         self.refresher = sync.new_refresher()
         self.users = 0
+        self.starts = 0
         self._sync = sync
         self._companion = companion
 

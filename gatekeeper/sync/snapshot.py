@@ -24,6 +24,7 @@ from gatekeeper.errors import SnapshotError
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
+from gatekeeper.sync.threads import in_thread
 
 if sys.platform != "win32":  # has no such lock: two processes may replace the file in any order
     import fcntl
@@ -98,7 +99,7 @@ class Snapshot:
             SnapshotError: if the file cannot be used. A damaged or foreign file is set aside with the suffix `.bad`.
         """
         try:
-            file = await anyio.to_thread.run_sync(self._open)
+            file = await in_thread(self._open)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -133,7 +134,7 @@ class Snapshot:
             await self._write(new, index, asked_at)
             # Another process may have been stopped while it holds the lock. A thread that waits for the lock would stay.
             with anyio.fail_after(self._patience, reason=f"another process has held its lock for {self._patience:g} s"):
-                while not await anyio.to_thread.run_sync(self._put_in_place, new, asked_at):  # noqa: ASYNC110 - no event
+                while not await in_thread(self._put_in_place, new, asked_at):  # noqa: ASYNC110 - no event
                     await anyio.sleep(LOCK_INTERVAL)
         except (OSError, RuntimeError) as error:
             problem = getattr(error, "strerror", None) or error
@@ -165,7 +166,7 @@ class Snapshot:
             raise self._set_aside(f"may have been written by others (mode {about.st_mode & 0o777:o}, expected {MODE:o})")
         if about.st_size > self._max_size:
             raise self._set_aside(f"has {about.st_size} bytes, more than {self._max_size}")
-        if not await anyio.to_thread.run_sync(_is_whole, file, about.st_size):
+        if not await in_thread(_is_whole, file, about.st_size):
             raise self._set_aside("is damaged, or of another format")
         file.seek(len(FORMAT))
         try:
@@ -196,14 +197,14 @@ class Snapshot:
                 pending += _framed(encode(step))
                 if len(pending) >= CHUNK:
                     checksum.update(pending)
-                    await anyio.to_thread.run_sync(file.write, pending)
+                    await in_thread(file.write, pending)
                     pending = bytearray()
                 else:
                     await anyio.lowlevel.checkpoint()
             pending += _framed(b"")
             checksum.update(pending)
-            await anyio.to_thread.run_sync(file.write, pending + checksum.digest())
-            await anyio.to_thread.run_sync(os.fsync, file.fileno())
+            await in_thread(file.write, pending + checksum.digest())
+            await in_thread(os.fsync, file.fileno())
 
     def _put_in_place(self, new: Path, asked_at: float) -> bool:
         """Rename the new file, unless another process holds the lock."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import anyio
 import msgspec
 
 from gatekeeper.client import (
@@ -26,6 +25,7 @@ from gatekeeper.client import (
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.sync.threads import in_thread
 
 __all__ = (
     "Basis",
@@ -292,7 +292,7 @@ class FileSource:
 
         @asynccontextmanager
         async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-            rows = await anyio.to_thread.run_sync(read, basis.validator, abandon_on_cancel=True)
+            rows = await in_thread(read, basis.validator, abandon_on_cancel=True)
             yield Unchanged() if rows is None else FullList(Listing.whole(*rows))
 
         yield updates

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -313,6 +313,119 @@ async def test_an_app_runs_the_gate_as_its_lifespan(hub: FakeHub) -> None:
     async with app.router.lifespan_context(app):
         assert gate.status.state == "fresh"
     assert len(hub.fetches) == 1
+
+
+# start, stop
+
+
+@asyncio_only
+async def test_a_gate_runs_from_its_start_to_its_stop(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake)
+    async with leaving_nothing_behind():
+        await gate.start()
+        assert gate.status.state == "fresh"
+        hub.lists(row(1, disabled_at="now"))
+        await fake.advance(10)
+        assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_DISABLED
+        await gate.stop()
+    assert not gate.memos.current
+    assert not gate.status.is_refreshing
+
+
+@asyncio_only
+async def test_a_gate_started_twice_runs_until_it_is_stopped_twice(hub: FakeHub) -> None:
+    fake = FakeTime()
+    gate = gate_of(hub, fake)
+    async with leaving_nothing_behind():
+        await gate.start()
+        await gate.start()
+        await gate.stop()
+        hub.lists(row(1, disabled_at="now"))
+        await fake.advance(10)
+        assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_DISABLED
+        await gate.stop()
+
+
+@asyncio_only
+async def test_stopping_a_gate_that_does_not_run_does_nothing(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    async with leaving_nothing_behind():
+        await gate.stop()
+        await gate.start()
+        await gate.stop()
+        await gate.stop()
+    await Gatekeeper.from_rows([row(1)]).stop()
+    assert len(hub.fetches) == 1
+
+
+@asyncio_only
+async def test_a_stop_ends_a_gate_that_started_at_its_first_request(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    async with leaving_nothing_behind():
+        await gate.check(client_key(1), ORIGIN)
+        await gate.stop()
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+@asyncio_only
+async def test_a_start_and_an_entry_end_in_any_order(hub: FakeHub, first_to_end: int) -> None:
+    gate = gate_of(hub)
+    async with leaving_nothing_behind():
+        await gate.start()
+        await gate.__aenter__()
+        ends: list[Callable[[], Awaitable[None]]] = [gate.stop, lambda: gate.__aexit__(None, None, None)]
+        await ends[first_to_end]()
+        assert gate.status.is_refreshing
+        await ends[1 - first_to_end]()
+    assert len(hub.fetches) == 1
+
+
+@asyncio_only
+async def test_a_stop_too_many_does_not_end_an_entered_gate(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    async with gate:
+        await gate.stop()
+        assert gate.status.is_refreshing
+
+
+@asyncio_only
+async def test_a_stopped_gate_can_be_started_again(hub: FakeHub) -> None:
+    gate = gate_of(hub)
+    for number in range(1, 4):
+        await gate.start()
+        hub.lists(row(number))
+        await gate.refresh()
+        assert gate.decide(client_key(number), ORIGIN).allowed
+        await gate.stop()
+
+
+@asyncio_only
+async def test_a_start_that_was_cancelled_needs_no_stop(hub: FakeHub) -> None:
+    gate = gate_of(hub, start_timeout=30)
+    async with leaving_nothing_behind():
+        with hub.held(), anyio.move_on_after(0.05) as scope:
+            await gate.start()
+        assert scope.cancelled_caught
+        await gate.start()
+        await gate.stop()
+
+
+def test_a_stop_leaves_the_refreshers_of_other_event_loops(hub: FakeHub) -> None:
+    gate = gate_of(hub, sleep=anyio.sleep)
+
+    async def start_and_stop() -> None:
+        await gate.start()
+        await gate.stop()
+
+    async def use() -> None:
+        await gate.start()
+        await anyio.to_thread.run_sync(lambda: asyncio.run(start_and_stop()))
+        assert gate.status.is_refreshing
+        await gate.stop()
+        assert not gate.status.is_refreshing
+
+    asyncio.run(use())
 
 
 @asyncio_only

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.starting import accepts, wait_until_ready
 
-__all__ = ("DAPHNE", "SERVERS", "free_ports", "running")
+__all__ = ("DAPHNE", "SERVERS", "free_ports", "running", "server_process")
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.wire.app:app"
@@ -27,7 +27,14 @@ COMMANDS = {
 }
 SERVERS = tuple(COMMANDS)  # those of the tables
 DAPHNE = "daphne"
-COMMANDS[DAPHNE] = ("daphne", "--bind=127.0.0.1", "--port={port}", "--verbosity=0", "{app}")
+COMMANDS |= {
+    DAPHNE: ("daphne", "--bind=127.0.0.1", "--port={port}", "--verbosity=0", "{app}"),
+    "gunicorn": (
+        *("gunicorn", "{app}", "--worker-class=uvicorn_worker.UvicornWorker", "--bind=127.0.0.1:{port}"),
+        *("--no-control-socket", "--log-level=error"),
+    ),
+    "uvicorn": ("uvicorn", "{app}", "--host=127.0.0.1", "--port={port}", "--log-level=error"),  # with what it finds
+}
 
 # The gate itself raises nothing. A server that has already refused a body raises this for the gate's answer.
 GATE = "gatekeeper/web/asgi.py"
@@ -55,7 +62,8 @@ def running(
     with ExitStack() as stack:
         # Start all of them before waiting for the first.
         processes = {
-            name: stack.enter_context(_process(name, port, logs, app, environment or {})) for name, port in ports.items()
+            name: stack.enter_context(server_process(name, port, _log(logs, name), app, environment or {}))
+            for name, port in ports.items()
         }
         for name, process in processes.items():
             wait_until_ready(process, partial(accepts, ports[name]), partial(_describe, name, logs))
@@ -67,12 +75,24 @@ def running(
 
 
 @contextmanager
-def _process(
-    name: str, port: int, logs: Path, app: str, environment: Mapping[str, str]
+def server_process(
+    name: str, port: int, log_file: Path, app: str, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one server while the context is open, and stop it as a supervisor does.
+
+    Args:
+        name: the name of the server.
+        port: a free port.
+        log_file: the file for its log.
+        app: the import path of the app.
+        environment: additional environment variables for the app.
+
+    Yields:
+        The process.
+    """
     command = [sys.executable, "-m", *(part.format(app=app, port=port) for part in COMMANDS[name])]
     with (
-        _log(logs, name).open("wb") as log,
+        log_file.open("wb") as log,
         subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         ) as process,

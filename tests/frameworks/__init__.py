@@ -1,0 +1,1 @@
+"""The gate in other frameworks, under every server, and together with other packages."""
