@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware
 from gatekeeper.health import health
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import TOKEN, row
 
@@ -49,7 +49,7 @@ async def test_a_gate_with_a_fresh_list_is_ready(hub: FakeHub) -> None:
 
 async def test_a_gate_with_an_old_list_serves_and_tells_its_age_and_why(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.always(Answer(503, headers={"retry-after": "300"}))
+        hub.always(HubAnswer(503, headers={"retry-after": "300"}))
         await it.time.advance(61)
         status, answer = await health_of(it.gate)
         assert (status, answer["status"], answer["state"], answer["age"]) == (200, "degraded", "degraded", 61)
@@ -61,7 +61,7 @@ async def test_a_gate_with_an_old_list_serves_and_tells_its_age_and_why(hub: Fak
 
 async def test_a_failed_fetch_is_reported_while_the_list_is_still_fresh(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.always(Answer(500))
+        hub.always(HubAnswer(500))
         await it.time.advance(10)
         status, answer = await health_of(it.gate)
         assert (status, answer["status"]) == (200, "ready")
@@ -70,7 +70,7 @@ async def test_a_failed_fetch_is_reported_while_the_list_is_still_fresh(hub: Fak
 
 async def test_a_gate_with_an_expired_list_is_not_ready(hub: FakeHub) -> None:
     async with guarded(hub, hard_stale=100) as it:
-        hub.always(Answer(503))
+        hub.always(HubAnswer(503))
         await it.time.advance(150)
         status, answer = await health_of(it.gate)
         assert (status, answer["status"], answer["state"]) == (503, "not_ready", "expired")
@@ -79,7 +79,7 @@ async def test_a_gate_with_an_expired_list_is_not_ready(hub: FakeHub) -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 async def test_a_gate_without_a_list_is_not_ready_and_says_why_without_secrets(hub: FakeHub, status: int) -> None:
-    hub.always(Answer(status))
+    hub.always(HubAnswer(status))
     async with guarded(hub) as it:
         code, answer = await health_of(it.gate)
         assert (code, answer["status"], answer["state"], answer["age"]) == (503, "not_ready", "never_loaded", None)
@@ -92,7 +92,7 @@ async def test_a_gate_without_a_list_is_not_ready_and_says_why_without_secrets(h
 async def test_a_list_from_the_snapshot_is_reported_as_such(hub: FakeHub, tmp_path: Path) -> None:
     async with guarded(hub, snapshot_path=tmp_path / "snapshot"):
         pass
-    hub.always(Answer(503))
+    hub.always(HubAnswer(503))
     async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
         status, answer = await health_of(it.gate)
         assert (status, answer["status"], answer["keys"]) == (200, "degraded", 1)

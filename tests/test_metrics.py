@@ -21,7 +21,7 @@ from gatekeeper.client import KeyUsage
 from gatekeeper.errors import RowReason
 from gatekeeper.metrics import collector
 from gatekeeper.sync.status import State
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from gatekeeper.web.streams import ResponseStream
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
@@ -88,7 +88,7 @@ def test_every_value_of_every_label_exists_from_the_start() -> None:
 @pytest.mark.asyncio
 async def test_the_age_and_state_of_the_list_are_metrics() -> None:
     with FakeHub() as hub:
-        hub.always(Answer(503))
+        hub.always(HubAnswer(503))
         async with guarded(hub, jitter=1.0, soft_stale=60, hard_stale=600) as it:
             metrics = registry(it.gate)
 
@@ -103,7 +103,7 @@ async def test_the_age_and_state_of_the_list_are_metrics() -> None:
             hub.lists(row(1))
             await it.refresh()
             assert state() == ["fresh"]
-            hub.always(Answer(503))
+            hub.always(HubAnswer(503))
             for seconds, expected in ((59, "fresh"), (1, "degraded"), (540, "expired")):
                 await it.time.advance(seconds)
                 assert state() == [expected]
@@ -123,7 +123,7 @@ async def test_the_scope_of_the_token_is_a_metric() -> None:
 
             assert scopes() == []
             for scope in ("admin", "gate"):
-                hub.always(Answer(200, b"[]", {"token-scope": scope}))
+                hub.always(HubAnswer(200, b"[]", {"token-scope": scope}))
                 await it.refresh()
                 assert scopes() == [scope]
 
@@ -168,7 +168,7 @@ async def test_snapshots_and_event_loop_lag_are_metrics(tmp_path: Path) -> None:
             it.time.now += 13
             await it.time.wake()
             assert scrape(registry(it.gate))["gatekeeper_event_loop_lag_seconds", ""] == 3
-        hub.always(Answer(503))
+        hub.always(HubAnswer(503))
         async with guarded(hub, snapshot_path=tmp_path / "snapshot") as it:
             assert scrape(registry(it.gate))["gatekeeper_list_from_snapshot", ""] == 1
 
@@ -239,7 +239,7 @@ async def test_neither_the_token_nor_anything_from_a_row_is_scraped() -> None:
         hub.lists(*(row(number, name="a secret") for number in range(9)), bad_row(9, id="a secret", disabled_at="a secret"))
         async with guarded(hub) as it:
             it.gate.decide(client_key(1), ORIGIN)
-            hub.always(Answer(401))
+            hub.always(HubAnswer(401))
             await it.refresh()
             scraped = generate_latest(registry(it.gate)).decode()
     for secret in ("a secret", TOKEN, "key-1", "00000001", "acme"):

@@ -35,7 +35,7 @@ from gatekeeper import (
     guard,
 )
 from gatekeeper.fastapi import Checked
-from gatekeeper.testing import Answer, FakeClock, FakeHub, allow_all, gate_for, headers, query, row
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, allow_all, gate_for, headers, query, row
 
 
 def mounting() -> None:
@@ -123,7 +123,7 @@ async def testing() -> None:
     clock = FakeClock()
     with FakeHub(row("shop", "shop.acme.com", agent_id="agent_7")) as hub:
         gate = Gatekeeper(HubSource(hub.url, hub.token), clock=clock, wall_clock=clock, sleep=clock.sleep)
-        hub.then(Answer(503))
+        hub.then(HubAnswer(503))
         async with gate:
             await clock.advance(60)
         assert_type(hub.requests[0].headers, dict[str, str])

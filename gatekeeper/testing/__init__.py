@@ -14,7 +14,7 @@ def test_a_foreign_page_is_refused():
 """
 
 from gatekeeper.testing.fake_clock import FakeClock
-from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, Answer, FakeHub, Hold, Request, json_answer
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, FakeHub, Hold, HubAnswer, Request, json_answer
 from gatekeeper.testing.gates import allow_all, gate_for
 from gatekeeper.testing.requests import frame_headers, headers, query
 from gatekeeper.testing.rows import client_key, row
@@ -22,10 +22,10 @@ from gatekeeper.testing.rows import client_key, row
 __all__ = (
     "GARBAGE",
     "HANG_UP",
-    "Answer",
     "FakeClock",
     "FakeHub",
     "Hold",
+    "HubAnswer",
     "Request",
     "allow_all",
     "client_key",

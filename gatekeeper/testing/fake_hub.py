@@ -23,7 +23,7 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.testing.listening import listening
 from gatekeeper.testing.rows import TOKEN
 
-__all__ = ("GARBAGE", "HANG_UP", "PATH", "Answer", "FakeHub", "Hold", "Request", "json_answer")
+__all__ = ("GARBAGE", "HANG_UP", "PATH", "FakeHub", "Hold", "HubAnswer", "Request", "json_answer")
 
 PATIENCE: Final = 15.0  # seconds for what takes milliseconds, on a busy machine
 PATH: Final = "/api/v1/widget-keys"
@@ -73,7 +73,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HubAnswer:
     """An answer of a hub.
 
     Attributes:
@@ -95,7 +95,7 @@ class Answer:
     hang_up: bool = False
 
 
-def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
+def json_answer(value: Any, status: int = 200, **headers: str) -> HubAnswer:
     """Make an answer with JSON.
 
     Args:
@@ -107,11 +107,11 @@ def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
         The answer.
     """
     named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return Answer(status, _encoded(value), {"content-type": "application/json", **named})
+    return HubAnswer(status, _encoded(value), {"content-type": "application/json", **named})
 
 
-HANG_UP: Final = Answer(raw=b"", hang_up=True)
-GARBAGE: Final = Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
+HANG_UP: Final = HubAnswer(raw=b"", hang_up=True)
+GARBAGE: Final = HubAnswer(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", hang_up=True)
 
 
 class FakeHub:
@@ -150,9 +150,9 @@ class FakeHub:
         self.rows: list[Any] = []
         self.requests: list[Request] = []
         self.clock: Callable[[], float] = time.monotonic
-        self._listing = Answer()
-        self._next: deque[Answer] = deque()
-        self._otherwise: Callable[[Request], Answer] = self._list
+        self._listing = HubAnswer()
+        self._next: deque[HubAnswer] = deque()
+        self._otherwise: Callable[[Request], HubAnswer] = self._list
         self._hold: Hold | None = None
         self._asked = threading.Condition()
         self._patience = patience
@@ -185,15 +185,15 @@ class FakeHub:
         revoked = {"disabled_at": datetime.now(UTC).isoformat()}
         self._publish([{**row, **revoked} if row_id == key_id else row for row_id, row in zip(ids, self.rows, strict=True)])
 
-    def then(self, *answers: Answer) -> None:
+    def then(self, *answers: HubAnswer) -> None:
         """Send these answers next, one for each request.
 
         Args:
-            answers: such as `Answer(503)`, HANG_UP or GARBAGE.
+            answers: such as `HubAnswer(503)`, HANG_UP or GARBAGE.
         """
         self._next.extend(answers)
 
-    def always(self, answer: Answer | Callable[[Request], Answer]) -> None:
+    def always(self, answer: HubAnswer | Callable[[Request], HubAnswer]) -> None:
         """Send this answer from now on, to reports, too.
 
         Args:
@@ -202,7 +202,7 @@ class FakeHub:
         self._otherwise = answer if callable(answer) else lambda _: answer
 
     def hold(self) -> Hold:
-        """Make a hold, for `Answer(hold=…)`."""
+        """Make a hold, for `HubAnswer(hold=…)`."""
         return Hold()
 
     @contextmanager
@@ -287,17 +287,17 @@ class FakeHub:
     def _publish(self, rows: Iterable[Any], etag: str | None = None) -> None:
         self.rows = list(rows)
         tag = {} if etag is None else {"etag": etag}
-        self._listing = Answer(200, _encoded(self.rows), {"content-type": "application/json", **tag})
+        self._listing = HubAnswer(200, _encoded(self.rows), {"content-type": "application/json", **tag})
 
-    def _list(self, request: Request) -> Answer:
+    def _list(self, request: Request) -> HubAnswer:
         if request.method == "POST" and request.target.endswith(REPORTS):
-            return Answer(204)
+            return HubAnswer(204)
         listing = self._listing
         etag = listing.headers.get("etag", "")
-        return Answer(304, headers={"etag": etag}) if etag and request.headers.get("if-none-match") == etag else listing
+        return HubAnswer(304, headers={"etag": etag}) if etag and request.headers.get("if-none-match") == etag else listing
 
 
-async def _write_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+async def _write_answer(writer: asyncio.StreamWriter, answer: HubAnswer) -> None:
     lengths = {} if answer.status in {204, 304} else {"content-length": str(len(answer.body))}
     phrase = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "Unheard Of"
     lines = [f"HTTP/1.1 {answer.status} {phrase}"]

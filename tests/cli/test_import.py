@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gatekeeper.testing import Answer, FakeHub, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, json_answer
 from tests.support.certificates import Certificates
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.rows import TOKEN, client_key, row
@@ -116,7 +116,7 @@ def test_an_import_does_not_follow_a_symlink(keys: Keys, tmp_path: Path) -> None
 
 def test_a_failed_import_keeps_the_minted_keys_and_says_how_to_resume(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     created = json_answer({**row(1), "public_key": "pk_live_acme_00000001"}, 201)
-    fake.then(created, Answer(503))
+    fake.then(created, HubAnswer(503))
     file = write(tmp_path, "Shop,acme.com,", "Blog,acme.com,", "Last,acme.com,")
     done = at_fake("import", str(file))
     assert done.code == 3
@@ -137,7 +137,7 @@ def test_a_hub_that_asks_for_an_account_names_the_option(fake: FakeHub, at_fake:
 def test_an_import_stops_at_the_first_failure_of_the_hub(
     fake: FakeHub, at_fake: Keys, tmp_path: Path, status: int, code: int
 ) -> None:
-    fake.always(Answer(status))
+    fake.always(HubAnswer(status))
     assert at_fake("import", str(write(tmp_path, "Shop,acme.com,", "Blog,acme.com,"))).code == code
     assert len(fake.requests) == 1
 
@@ -145,7 +145,7 @@ def test_an_import_stops_at_the_first_failure_of_the_hub(
 def test_each_key_is_written_before_the_next_one_is_minted(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def create(_: object) -> Answer:
+    def create(_: object) -> HubAnswer:
         seen.append(len((tmp_path / "rows.keys.csv").read_text().splitlines()))
         return json_answer({**row(len(seen)), "public_key": f"pk_live_acme_{len(seen):08d}"}, 201)
 
@@ -169,7 +169,7 @@ def test_a_changed_file_is_resumed_by_the_content_of_its_lines(keys: Keys, tmp_p
 def test_lines_with_equal_fields_are_counted(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     """A third line like the first two is inserted before them. It gets a key, once."""
 
-    def create(_: object) -> Answer:
+    def create(_: object) -> HubAnswer:
         return json_answer({**row(len(fake.requests)), "public_key": client_key(len(fake.requests))}, 201)
 
     fake.always(create)
@@ -228,14 +228,14 @@ def test_a_signal_stops_the_import_once_the_key_is_saved(
 ) -> None:
     """The signal comes while the hub mints the second key. The printed command continues."""
 
-    def created(number: int) -> Answer:
+    def created(number: int) -> HubAnswer:
         return json_answer({**row(number), "public_key": client_key(number)}, 201)
 
     (tmp_path / "of [acme] 1").mkdir()
     file = write(tmp_path / "of [acme] 1", "First,,", "Second,,", "Third,,", "Fourth,,")
     hold = fake.hold()
     second = created(2)
-    fake.then(created(1), Answer(201, second.body, second.headers, hold=hold))
+    fake.then(created(1), HubAnswer(201, second.body, second.headers, hold=hold))
     token = {"GATEKEEPER_TOKEN": at_fake.environment["GATEKEEPER_TOKEN"]}
     command = [sys.executable, "-c", AS_AT_A_TERMINAL, "keys", "import", str(file), "--hub", fake.url]
     importing = subprocess.Popen(command, env={**os.environ, **token}, stderr=subprocess.PIPE, text=True)
@@ -259,11 +259,11 @@ def test_a_signal_stops_the_import_once_the_key_is_saved(
 def test_a_kill_in_the_middle_loses_no_minted_key(fake: FakeHub, at_fake: Keys, tmp_path: Path) -> None:
     file = write(tmp_path, "First,,", "Second,,", "Third,,")
 
-    def created(number: int) -> Answer:
+    def created(number: int) -> HubAnswer:
         return json_answer({**row(number), "public_key": client_key(number)}, 201)
 
     hold = fake.hold()
-    fake.then(created(1), created(2), Answer(500, hold=hold))
+    fake.then(created(1), created(2), HubAnswer(500, hold=hold))
     command = [sys.executable, "-m", "gatekeeper", "keys", "import", str(file)]
     with subprocess.Popen(command, env={**os.environ, **at_fake.environment}, stderr=subprocess.DEVNULL) as importing:
         fake.wait_for_requests(3)
@@ -290,7 +290,7 @@ def test_the_printed_command_has_every_option_that_leads_to_the_hub(tmp_path: Pa
         options = ["--hub", hub.url, "--account", "acme", "--suffix-field", "end"]
         options += ["--ca-file", str(authority), "--proxy", tunnel.url]
         created = json_answer({"id": "key-1", "end": "00000001", "public_key": client_key(1), "domain_allowlist": []}, 201)
-        hub.then(Answer(401), created)
+        hub.then(HubAnswer(401), created)
         keys = Keys({"GATEKEEPER_TOKEN": TOKEN})
         file = write(tmp_path, "Shop,,")
         again = command_of(keys("import", str(file), *options).err)
@@ -310,7 +310,7 @@ def test_the_printed_command_has_every_option_that_leads_to_the_hub(tmp_path: Pa
 
 
 def test_the_printed_command_has_no_secret_but_names_its_option(fake: FakeHub, tmp_path: Path) -> None:
-    fake.always(Answer(401))
+    fake.always(HubAnswer(401))
     file = write(tmp_path, "Shop,,")
     proxy = fake.url.replace("://", "://operator:a-secret@")
     done = Keys({})("import", str(file), "--hub", "http://hub.test", "--token", TOKEN, "--proxy", proxy)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
 from tests.support.real_hub import Served
 from tests.support.rows import TOKEN, client_key, row
 
@@ -191,7 +191,7 @@ def test_events_of_a_deleted_key_are_found_by_all_its_names(keys: Keys, named: s
 
 def test_a_hub_that_knows_deleted_keys_by_id_alone_is_explained(fake: FakeHub, at_fake: Keys) -> None:
     """`delete` prints the id for this case."""
-    fake.then(json_answer([row(1)]), Answer(204))
+    fake.then(json_answer([row(1)]), HubAnswer(204))
     assert "its events stay, by its id key-1" in at_fake("delete", "00000001", "--yes").out
     fake.then(json_answer([]), json_answer("Not Found", 404))
     done = at_fake("events", "…00000001")
@@ -334,12 +334,12 @@ def test_removing_the_last_entry_warns_that_it_blocks_the_key(fake: FakeHub, at_
         (json_answer("no", 404), 1),
         (json_answer("no", 429, retry_after="100"), 3),
         (json_answer("no", 503, retry_after="100"), 3),
-        (Answer(302, headers={"location": "https://elsewhere.example"}), 2),
-        (Answer(200, b"<html>"), 2),
+        (HubAnswer(302, headers={"location": "https://elsewhere.example"}), 2),
+        (HubAnswer(200, b"<html>"), 2),
     ],
 )
 def test_the_exit_code_tells_refusals_from_failures_of_the_hub(
-    fake: FakeHub, at_fake: Keys, answer: Answer, code: int
+    fake: FakeHub, at_fake: Keys, answer: HubAnswer, code: int
 ) -> None:
     fake.always(answer)
     done = at_fake("list")

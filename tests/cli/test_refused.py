@@ -11,7 +11,7 @@ import pytest
 from gatekeeper.cli.refused import AdvisedPage, advise
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
-from tests.support.fake_hub import PATH, Answer, FakeHub, Request, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, Request, json_answer
 from tests.support.real_hub import Served
 from tests.support.rows import TOKEN, row
 
@@ -157,7 +157,7 @@ def test_pages_are_grouped_by_key_and_fit_80_columns(keys: Keys, served: Served)
 def at_hub(fake: FakeHub, *pages: Any) -> None:
     """Let the hub list these refused pages, and a key."""
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> HubAnswer:
         return json_answer(list(pages) if "/refused" in request.target else [row(1)])
 
     fake.always(answer)
@@ -221,16 +221,16 @@ def test_an_unknown_key_is_refused_before_the_hub_is_asked(fake: FakeHub, at_fak
 
 @pytest.fixture(
     params=[
-        (Answer(404), 1),
-        (Answer(405), 1),
-        (Answer(200, b"<html>", {"content-type": "text/html"}), 2),
+        (HubAnswer(404), 1),
+        (HubAnswer(405), 1),
+        (HubAnswer(200, b"<html>", {"content-type": "text/html"}), 2),
         (json_answer({"pages": []}), 2),
     ],
     ids=lambda given: f"{given[0].status} {given[0].body!r}",
 )
 def lacking(request: pytest.FixtureRequest, fake: FakeHub) -> int:
     """A hub without the endpoint; gives the exit code."""
-    answer: Answer = request.param[0]
+    answer: HubAnswer = request.param[0]
     code: int = request.param[1]
     fake.always(lambda asked: answer if "/refused" in asked.target else json_answer([row(1)]))
     return code
@@ -243,7 +243,7 @@ def test_a_hub_without_the_endpoint_is_explained(at_fake: Keys, lacking: int) ->
 
 
 def test_other_failures_of_the_hub_are_its_own(fake: FakeHub, at_fake: Keys, served: Served) -> None:
-    fake.always(lambda asked: Answer(500) if "/refused" in asked.target else json_answer([row(1)]))
+    fake.always(lambda asked: HubAnswer(500) if "/refused" in asked.target else json_answer([row(1)]))
     done = at_fake("refused")
     assert done.code == 3
     assert "does not list" not in done.err

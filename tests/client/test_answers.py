@@ -15,7 +15,7 @@ from gatekeeper import (
 )
 from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage
 from gatekeeper.keys.refused_page import RefusedPage
-from gatekeeper.testing import Answer, FakeHub, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, json_answer
 from tests.client.support import METHODS, NOON, Connect
 from tests.support.callers import Caller
 from tests.support.rows import as_json, client_key, row
@@ -51,7 +51,7 @@ def test_list_sets_malformed_rows_aside_with_the_reason(call: Caller, hub: FakeH
 
 def test_a_name_with_invalid_utf_8_does_not_reject_its_row(call: Caller, hub: FakeHub) -> None:
     body = as_json(row(1), row(2, name="cafe")).replace(b"cafe", "café".encode("latin-1"))
-    hub.always(Answer(200, body))
+    hub.always(HubAnswer(200, body))
     listed = call("list")
     assert [(key.id, key.name) for key in listed] == [("key-1", listed[0].name), ("key-2", "caf?")]
     assert listed.rejected == ()
@@ -67,7 +67,7 @@ def test_the_name_of_the_suffix_field_is_an_option(connect: Connect, hub: FakeHu
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"data": []}', b"null", b'"rows"', b"7", b"[" * 100_000])
 def test_a_list_that_is_not_an_array_is_a_protocol_error(call: Caller, hub: FakeHub, body: bytes) -> None:
-    hub.always(Answer(200, body, {"content-type": "text/html"}))
+    hub.always(HubAnswer(200, body, {"content-type": "text/html"}))
     with pytest.raises(HubProtocolError, match="expected a JSON array of rows") as caught:
         call("list")
     assert caught.value.status == 200
@@ -78,13 +78,13 @@ def test_a_list_that_is_not_an_array_is_a_protocol_error(call: Caller, hub: Fake
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
 def test_a_success_that_is_no_whole_list_is_a_protocol_error(call: Caller, hub: FakeHub, status: int) -> None:
     """An array of changes (226), or a part of the list (206), would look like a list that lacks most keys."""
-    hub.always(Answer(status, b"" if status == 204 else as_json(row(1))))
+    hub.always(HubAnswer(status, b"" if status == 204 else as_json(row(1))))
     with pytest.raises(HubProtocolError, match=f"answered {status}"):
         call("list")
 
 
 def test_a_list_that_a_proxy_has_altered_is_a_list(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(203, as_json(row(1))))
+    hub.always(HubAnswer(203, as_json(row(1))))
     assert [key.id for key in call("list")] == ["key-1"]
 
 
@@ -129,7 +129,7 @@ def test_update_returns_the_updated_row(call: Caller, hub: FakeHub) -> None:
 
 
 def test_delete_returns_none_if_the_key_is_gone(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(204))
+    hub.always(HubAnswer(204))
     assert call("delete", "key-1") is None
 
 
@@ -146,7 +146,7 @@ def test_delete_returns_the_row_if_the_key_was_only_disabled(call: Caller, hub: 
 def test_a_success_without_a_row_is_a_protocol_error(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], body: bytes
 ) -> None:
-    hub.always(Answer(200, body))
+    hub.always(HubAnswer(200, body))
     with pytest.raises(HubProtocolError) as caught:
         call(method, *arguments)
     assert hub.url in str(caught.value)
@@ -180,7 +180,7 @@ def test_an_unknown_kind_of_event_is_accepted(call: Caller, hub: FakeHub) -> Non
     ],
 )
 def test_a_success_without_a_list_of_events_is_a_protocol_error(call: Caller, hub: FakeHub, body: bytes) -> None:
-    hub.always(Answer(200, body))
+    hub.always(HubAnswer(200, body))
     with pytest.raises(HubProtocolError, match="something other than a list of events"):
         call("events", "key-1")
 
@@ -195,13 +195,13 @@ def test_refused_pages_are_typed(call: Caller, hub: FakeHub) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"null", b"[7]", b'[{"key_id": "key-1"}]'])
 def test_a_success_without_refused_pages_is_a_protocol_error(call: Caller, hub: FakeHub, body: bytes) -> None:
-    hub.always(Answer(200, body))
+    hub.always(HubAnswer(200, body))
     with pytest.raises(HubProtocolError, match="something other than a list of refused pages"):
         call("refused")
 
 
-@pytest.mark.parametrize("answer", [Answer(200), Answer(202), Answer(204), json_answer({"ok": True})])
-def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: FakeHub, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [HubAnswer(200), HubAnswer(202), HubAnswer(204), json_answer({"ok": True})])
+def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
     """A report that a hub has taken must not be sent again: its uses would count twice."""
     hub.always(answer)
     call("report_usage", {"key-1": KeyUsage(3, NOON)})
@@ -210,10 +210,14 @@ def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: Fak
 
 @pytest.mark.parametrize(
     "answer",
-    [Answer(200, b"<html>Please log in</html>", {"content-type": "text/html"}), Answer(200, b'{"ok": '), Answer(304)],
+    [
+        HubAnswer(200, b"<html>Please log in</html>", {"content-type": "text/html"}),
+        HubAnswer(200, b'{"ok": '),
+        HubAnswer(304),
+    ],
     ids=lambda answer: f"{answer.status} {answer.body!r}",
 )
-def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
     hub.always(answer)
     with pytest.raises(HubProtocolError) as caught:
         call("report_usage", {"key-1": KeyUsage(3, NOON)})
@@ -225,7 +229,7 @@ def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: Fak
 def test_a_hub_without_an_endpoint_is_recognised_by_the_status(
     call: Caller, hub: FakeHub, status: int, kind: type[HubError]
 ) -> None:
-    hub.always(Answer(status))
+    hub.always(HubAnswer(status))
     for method, arguments in (("report_usage", ({},)), ("refused", ())):
         with pytest.raises(kind) as caught:
             call(method, *arguments)

@@ -28,7 +28,7 @@ from gatekeeper import (
 from gatekeeper.client import KeyUsage
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
-from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
 from tests.client.support import NOON
 from tests.support.rows import TOKEN, as_json, row
 
@@ -71,9 +71,9 @@ async def test_fetch_sends_the_entity_tag_back_unchanged(hub: FakeHub) -> None:
 async def test_fetch_reports_the_scope_of_the_token(hub: FakeHub) -> None:
     """A list and a 304 say it; a refusal is no answer to whether the token may do too much."""
     hub.then(
-        Answer(200, b"[]", {"etag": '"1"', "token-scope": "admin"}),
-        Answer(304, headers={"etag": '"1"', "token-scope": "gate"}),
-        Answer(200, b"[]"),
+        HubAnswer(200, b"[]", {"etag": '"1"', "token-scope": "admin"}),
+        HubAnswer(304, headers={"etag": '"1"', "token-scope": "gate"}),
+        HubAnswer(200, b"[]"),
         json_answer("no", 401, token_scope="admin"),
     )
     said: list[str | None] = []
@@ -88,7 +88,7 @@ async def test_fetch_reports_the_scope_of_the_token(hub: FakeHub) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("value", ["", "Admin", "reader", "gate, admin", "admin" * 1000])
 async def test_a_scope_that_has_no_meaning_is_unknown(hub: FakeHub, value: str) -> None:
-    hub.always(Answer(200, b"[]", {"token-scope": value}))
+    hub.always(HubAnswer(200, b"[]", {"token-scope": value}))
     said: list[str | None] = []
     async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.fetch(on_token_scope=said.append):
         assert said == [None]
@@ -97,7 +97,7 @@ async def test_a_scope_that_has_no_meaning_is_unknown(hub: FakeHub, value: str) 
 @pytest.mark.anyio
 async def test_a_callback_that_raises_leaves_no_connection_open(hub: FakeHub) -> None:
     """With a connection left open, the pool of one connection would have none for the next call."""
-    hub.always(Answer(200, b"[]", {"token-scope": "gate"}))
+    hub.always(HubAnswer(200, b"[]", {"token-scope": "gate"}))
 
     def refuse(scope: str | None) -> None:
         raise ValueError(scope)
@@ -116,7 +116,7 @@ async def test_a_callback_that_raises_leaves_no_connection_open(hub: FakeHub) ->
 
 @pytest.mark.anyio
 async def test_304_to_an_unconditional_request_is_a_protocol_error(hub: FakeHub) -> None:
-    hub.always(Answer(304))
+    hub.always(HubAnswer(304))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubProtocolError):
             await is_unchanged(client)
@@ -125,7 +125,7 @@ async def test_304_to_an_unconditional_request_is_a_protocol_error(hub: FakeHub)
 @pytest.mark.anyio
 async def test_304_with_another_tag_is_an_error_and_tags_compare_weakly(hub: FakeHub) -> None:
     async with AsyncHubClient(hub.url, TOKEN) as client:
-        hub.then(Answer(304, headers={"etag": 'W/"7"'}), Answer(304), Answer(304, headers={"etag": '"8"'}))
+        hub.then(HubAnswer(304, headers={"etag": 'W/"7"'}), HubAnswer(304), HubAnswer(304, headers={"etag": '"8"'}))
         assert await is_unchanged(client, '"7"')
         assert await is_unchanged(client, '"7"')
         with pytest.raises(HubProtocolError):
@@ -135,7 +135,7 @@ async def test_304_with_another_tag_is_an_error_and_tags_compare_weakly(hub: Fak
 @pytest.mark.anyio
 async def test_the_tag_of_a_foreign_304_is_shown_escaped_masked_and_cut(hub: FakeHub) -> None:
     tag = '"\x1b[31m\x9b\xad' + TOKEN + "x" * 5000 + '"'
-    hub.always(Answer(304, headers={"etag": tag}))
+    hub.always(HubAnswer(304, headers={"etag": tag}))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubProtocolError, match=r"another list \('\"\\x1b\[31m\\x9b\\xadsk_live_…xxx") as caught:
             await is_unchanged(client, '"7"')
@@ -147,7 +147,7 @@ async def test_the_tag_of_a_foreign_304_is_shown_escaped_masked_and_cut(hub: Fak
 @pytest.mark.anyio
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
 async def test_only_a_whole_list_is_streamed(hub: FakeHub, status: int) -> None:
-    hub.always(Answer(status, b"" if status == 204 else as_json(row(1))))
+    hub.always(HubAnswer(status, b"" if status == 204 else as_json(row(1))))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubProtocolError, match=f"answered {status}"):
             await is_unchanged(client)
@@ -163,7 +163,7 @@ async def read_rows(updates: Updates) -> None:
 async def test_a_list_that_its_reader_refuses_is_a_protocol_error(hub: FakeHub) -> None:
     """A login page that repeats the token. What reads the list does not know the token, and the client masks it."""
     token = "another-bearer"
-    hub.always(Answer(200, f'{{"{token}": 1}}'.encode()))
+    hub.always(HubAnswer(200, f'{{"{token}": 1}}'.encode()))
     async with HubSource(hub.url, token, account="acme").connect() as updates:
         with pytest.raises(HubProtocolError, match="with the fields 'sk_live_…'") as caught:
             await read_rows(updates)
@@ -182,7 +182,7 @@ async def test_fetch_raises_the_error_of_the_hubs_answer(hub: FakeHub) -> None:
 
 @pytest.mark.anyio
 async def test_a_cancelled_call_is_not_a_hub_error(hub: FakeHub) -> None:
-    hub.always(Answer(hold=hub.hold()))
+    hub.always(HubAnswer(hold=hub.hold()))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with anyio.move_on_after(0.05) as scope:
             await client.widget_keys.list()
@@ -192,13 +192,13 @@ async def test_a_cancelled_call_is_not_a_hub_error(hub: FakeHub) -> None:
 # Bodies
 
 
-def chunked(body: bytes, cuts: Iterable[int], **headers: str) -> Answer:
-    """Answer with a chunked body, cut at these offsets."""
+def chunked(body: bytes, cuts: Iterable[int], **headers: str) -> HubAnswer:
+    """HubAnswer with a chunked body, cut at these offsets."""
     places = [0, *sorted(cuts), len(body)]
     pieces = [body[start:end] for start, end in pairwise(places) if end > start]
     lines = ["HTTP/1.1 200 OK", "transfer-encoding: chunked", *(f"{name}: {value}" for name, value in headers.items())]
     encoded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
-    return Answer(raw="\r\n".join([*lines, "", ""]).encode() + encoded)
+    return HubAnswer(raw="\r\n".join([*lines, "", ""]).encode() + encoded)
 
 
 ROWS = as_json(*(row(number) for number in range(2000)))
@@ -220,7 +220,7 @@ async def client(hub: FakeHub) -> AsyncIterator[AsyncHubClient]:
 
 @pytest.mark.anyio
 async def test_only_gzip_is_requested(hub: FakeHub, client: AsyncHubClient) -> None:
-    hub.always(Answer(200, ZIPPED, GZIP))
+    hub.always(HubAnswer(200, ZIPPED, GZIP))
     assert await fetched(client) == ROWS
     assert hub.requests[0].headers["accept-encoding"] == "gzip"
 
@@ -228,7 +228,7 @@ async def test_only_gzip_is_requested(hub: FakeHub, client: AsyncHubClient) -> N
 @pytest.mark.anyio
 @pytest.mark.parametrize("named", ["gzip", "GZIP", "x-gzip", " gzip "])
 async def test_gzip_is_recognised_in_every_spelling(hub: FakeHub, client: AsyncHubClient, named: str) -> None:
-    hub.always(Answer(200, ZIPPED, {"content-encoding": named}))
+    hub.always(HubAnswer(200, ZIPPED, {"content-encoding": named}))
     assert await fetched(client) == ROWS
 
 
@@ -249,7 +249,7 @@ async def test_a_gzip_list_may_be_split_anywhere(hub: FakeHub, client: AsyncHubC
 @pytest.mark.anyio
 async def test_identity_is_a_content_encoding(hub: FakeHub, client: AsyncHubClient) -> None:
     for named in ("identity", ""):
-        hub.then(Answer(200, ROWS, {"content-encoding": named}))
+        hub.then(HubAnswer(200, ROWS, {"content-encoding": named}))
         assert await fetched(client) == ROWS
 
 
@@ -273,7 +273,7 @@ BROKEN = {
 @pytest.mark.parametrize("how", BROKEN)
 async def test_a_body_that_cannot_be_decompressed_is_an_error(hub: FakeHub, client: AsyncHubClient, how: str) -> None:
     body, encoding, why = BROKEN[how]
-    hub.always(Answer(200, body, {"content-encoding": encoding}))
+    hub.always(HubAnswer(200, body, {"content-encoding": encoding}))
     with pytest.raises(HubProtocolError, match=why) as caught:
         await fetched(client)
     assert caught.value.status == 200
@@ -284,7 +284,7 @@ async def test_a_body_that_cannot_be_decompressed_is_an_error(hub: FakeHub, clie
 @pytest.mark.anyio
 @pytest.mark.parametrize("members", [1, 1000])
 async def test_a_gzip_bomb_is_stopped_at_the_limit(hub: FakeHub, client: AsyncHubClient, members: int) -> None:
-    hub.always(Answer(200, gzip.compress(b" " * (50_000_000 // members)) * members, GZIP))
+    hub.always(HubAnswer(200, gzip.compress(b" " * (50_000_000 // members)) * members, GZIP))
     seen: list[int] = []
 
     async def read() -> None:
@@ -301,7 +301,7 @@ async def test_a_gzip_bomb_is_stopped_at_the_limit(hub: FakeHub, client: AsyncHu
 
 @pytest.mark.anyio
 async def test_a_list_may_have_as_many_bytes_as_the_limit(hub: FakeHub, client: AsyncHubClient) -> None:
-    for answer in (Answer(200, ZIPPED, GZIP), Answer(200, ROWS)):
+    for answer in (HubAnswer(200, ZIPPED, GZIP), HubAnswer(200, ROWS)):
         hub.always(answer)
         assert await fetched(client, max_list=len(ROWS)) == ROWS
         with pytest.raises(HubProtocolError, match="more than"):
@@ -311,7 +311,7 @@ async def test_a_list_may_have_as_many_bytes_as_the_limit(hub: FakeHub, client: 
 @pytest.mark.anyio
 @pytest.mark.parametrize("body", [ROWS, ROWS[:500]])
 async def test_a_list_shorter_than_its_content_length_is_an_error(hub: FakeHub, client: AsyncHubClient, body: bytes) -> None:
-    hub.always(Answer(200, body, {"content-length": str(len(body) + 1)}, hang_up=True))
+    hub.always(HubAnswer(200, body, {"content-length": str(len(body) + 1)}, hang_up=True))
     with pytest.raises(HubTransportError):
         await fetched(client)
 
@@ -337,7 +337,7 @@ async def test_a_list_shorter_than_its_content_length_is_an_error(hub: FakeHub, 
 async def test_a_listing_has_its_date_and_knows_if_it_was_cached(
     hub: FakeHub, client: AsyncHubClient, headers: dict[str, str], dated_at: float | None, *, is_copy: bool
 ) -> None:
-    hub.always(Answer(200, ROWS, headers))
+    hub.always(HubAnswer(200, ROWS, headers))
     async with client.widget_keys.fetch() as listing:
         assert listing is not None
         assert (listing.dated_at, listing.is_copy) == (dated_at, is_copy)
@@ -350,13 +350,13 @@ async def test_a_listing_has_its_date_and_knows_if_it_was_cached(
 @pytest.mark.parametrize(
     "body",
     [
-        Answer(500, b"sorry " * 200_000, {"content-length": "1000000000000"}),
-        Answer(500, gzip.compress(b"sorry " * 10_000_000), GZIP),
-        Answer(500, gzip.compress(b"sorry " * 10_000_000)[:-100], GZIP),
+        HubAnswer(500, b"sorry " * 200_000, {"content-length": "1000000000000"}),
+        HubAnswer(500, gzip.compress(b"sorry " * 10_000_000), GZIP),
+        HubAnswer(500, gzip.compress(b"sorry " * 10_000_000)[:-100], GZIP),
     ],
     ids=["endless", "a bomb", "a broken bomb"],
 )
-async def test_only_the_beginning_of_a_refusal_is_read(hub: FakeHub, client: AsyncHubClient, body: Answer) -> None:
+async def test_only_the_beginning_of_a_refusal_is_read(hub: FakeHub, client: AsyncHubClient, body: HubAnswer) -> None:
     hub.always(body)
     with anyio.fail_after(4), pytest.raises(HubServerError, match="answered 500; it says 'sorry sorry") as caught:
         await fetched(client)
@@ -366,7 +366,7 @@ async def test_only_the_beginning_of_a_refusal_is_read(hub: FakeHub, client: Asy
 @pytest.mark.anyio
 @pytest.mark.parametrize("encoding", ["br", "gzip"])
 async def test_an_unreadable_refusal_still_has_its_status(hub: FakeHub, client: AsyncHubClient, encoding: str) -> None:
-    hub.always(Answer(503, b"\xff\xfe\xfd", {"content-encoding": encoding, "retry-after": "7"}))
+    hub.always(HubAnswer(503, b"\xff\xfe\xfd", {"content-encoding": encoding, "retry-after": "7"}))
     with pytest.raises(HubServerError, match="answered 503") as caught:
         await fetched(client)
     assert (caught.value.status, caught.value.retry_after) == (503, 7)
@@ -374,7 +374,12 @@ async def test_an_unreadable_refusal_still_has_its_status(hub: FakeHub, client: 
 
 @pytest.mark.anyio
 async def test_a_connection_is_reused_only_if_the_body_was_read_to_its_end(hub: FakeHub, client: AsyncHubClient) -> None:
-    small = [json_answer("Invalid token", 401), Answer(304, headers={"etag": '"1"'}), Answer(404), Answer(200, ROWS[:9000])]
+    small = [
+        json_answer("Invalid token", 401),
+        HubAnswer(304, headers={"etag": '"1"'}),
+        HubAnswer(404),
+        HubAnswer(200, ROWS[:9000]),
+    ]
     hub.then(*small)
     for _ in small:
         with suppress(HubError):
@@ -383,7 +388,7 @@ async def test_a_connection_is_reused_only_if_the_body_was_read_to_its_end(hub: 
                     async for _chunk in listing.chunks:
                         break
     assert len({request.port for request in hub.requests}) == 1
-    hub.then(Answer(500, b"sorry " * 200_000))
+    hub.then(HubAnswer(500, b"sorry " * 200_000))
     with pytest.raises(HubServerError):
         await fetched(client)
     hub.lists(row(1))
@@ -433,7 +438,7 @@ async def test_an_httpx_client_made_by_a_factory_is_closed_with_the_source(hub: 
 async def test_an_etag_with_obs_text_is_sent_back_byte_for_byte(hub: FakeHub, etag: bytes) -> None:
     """RFC 9110 section 8.8.3 allows bytes above 0x7F, which are no text in any one encoding."""
     text = etag.decode("latin-1")
-    hub.always(lambda request: Answer(304 if "if-none-match" in request.headers else 200, b"[]", {"etag": text}))
+    hub.always(lambda request: HubAnswer(304 if "if-none-match" in request.headers else 200, b"[]", {"etag": text}))
     async with HubSource(hub.url, TOKEN).connect() as updates:
         async with updates(Basis()) as update:
             assert isinstance(update, FullList)

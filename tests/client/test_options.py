@@ -9,7 +9,7 @@ import pytest
 
 from gatekeeper import AsyncHubClient, ClientClosed, ConfigError, HubClient
 from gatekeeper.client import account_of
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.client.support import METHODS, Connect
 from tests.support.callers import Caller
 from tests.support.rows import TOKEN
@@ -154,7 +154,7 @@ async def test_an_async_client_that_is_closed_during_a_call_says_so(
 @pytest.mark.anyio
 async def test_a_list_that_is_read_while_its_client_is_closed_says_so(hub: FakeHub) -> None:
     client = AsyncHubClient(hub.url, TOKEN)
-    hub.always(Answer(200, b"[", {"content-length": "100000"}))
+    hub.always(HubAnswer(200, b"[", {"content-length": "100000"}))
     async with client.widget_keys.fetch() as listing:
         assert listing is not None
         await client.aclose()

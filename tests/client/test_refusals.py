@@ -27,7 +27,7 @@ from gatekeeper import (
     HubServerError,
     HubTransportError,
 )
-from gatekeeper.testing import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
+from gatekeeper.testing import GARBAGE, HANG_UP, FakeHub, HubAnswer, json_answer
 from tests.client.support import METHODS, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.rows import TOKEN, row
@@ -69,7 +69,7 @@ HTTPX_ERRORS = sorted(
 def test_every_status_has_its_error_class(
     call: Caller, hub: FakeHub, status: int, kind: type[HubError], *, lasting: bool
 ) -> None:
-    hub.always(Answer(status))
+    hub.always(HubAnswer(status))
     with pytest.raises(HubError) as caught:
         call("update", "key-1", name="new")
     error = caught.value
@@ -99,7 +99,7 @@ def test_every_method_raises_the_error_of_the_hubs_answer(
     ],
 )
 def test_the_hubs_message_is_quoted_on_one_line(call: Caller, hub: FakeHub, body: bytes) -> None:
-    hub.always(Answer(400, body))
+    hub.always(HubAnswer(400, body))
     with pytest.raises(HubInvalidRequestError) as caught:
         call("list")
     assert str(caught.value).endswith("it says 'Missing X-Account-ID header'")
@@ -107,14 +107,14 @@ def test_the_hubs_message_is_quoted_on_one_line(call: Caller, hub: FakeHub, body
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"null", b"[]", b"{}", b'{"detail": {"deep": 1}}', b"7"])
 def test_an_unreadable_message_is_not_quoted(call: Caller, hub: FakeHub, body: bytes) -> None:
-    hub.always(Answer(500, body))
+    hub.always(HubAnswer(500, body))
     with pytest.raises(HubServerError) as caught:
         call("list")
     assert "it says" not in str(caught.value)
 
 
 def test_only_the_beginning_of_an_html_page_is_quoted(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(502, b"<html>" + b"x" * 100_000, {"content-type": "text/html"}))
+    hub.always(HubAnswer(502, b"<html>" + b"x" * 100_000, {"content-type": "text/html"}))
     with pytest.raises(HubServerError) as caught:
         call("list")
     assert "<html>xxx" in str(caught.value)
@@ -124,21 +124,21 @@ def test_only_the_beginning_of_an_html_page_is_quoted(call: Caller, hub: FakeHub
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(500, b'"\xff"'),
-        Answer(500, b"\xff\xfe\x00"),
-        Answer(500, b'"\\ud800"'),
-        Answer(500, b"[" * 100_000),
-        Answer(500, b'{"detail":' * 100_000),
-        Answer(500, b"caf\xe9", {"content-type": "text/plain; charset=utf-8"}),
-        Answer(500, b"caf\xe9", {"content-type": "text/plain; charset=no-such-thing"}),
-        Answer(500, b"caf\xe9", {"content-type": "text/plain; charset=utf-16"}),
-        Answer(500, b"caf\xe9", {"content-type": "text/plain; charset=hex"}),
-        Answer(500, b"caf\xe9", {"content-type": "text/plain; charset=undefined"}),
-        Answer(500, b"caf\xe9", {"content-type": "text/plain; charset=rot13"}),
+        HubAnswer(500, b'"\xff"'),
+        HubAnswer(500, b"\xff\xfe\x00"),
+        HubAnswer(500, b'"\\ud800"'),
+        HubAnswer(500, b"[" * 100_000),
+        HubAnswer(500, b'{"detail":' * 100_000),
+        HubAnswer(500, b"caf\xe9", {"content-type": "text/plain; charset=utf-8"}),
+        HubAnswer(500, b"caf\xe9", {"content-type": "text/plain; charset=no-such-thing"}),
+        HubAnswer(500, b"caf\xe9", {"content-type": "text/plain; charset=utf-16"}),
+        HubAnswer(500, b"caf\xe9", {"content-type": "text/plain; charset=hex"}),
+        HubAnswer(500, b"caf\xe9", {"content-type": "text/plain; charset=undefined"}),
+        HubAnswer(500, b"caf\xe9", {"content-type": "text/plain; charset=rot13"}),
     ],
     ids=lambda answer: f"{answer.headers.get('content-type', '')} {answer.body[:8]!r}",
 )
-def test_an_unreadable_body_does_not_change_the_error_class(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_an_unreadable_body_does_not_change_the_error_class(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
     hub.always(answer)
     with pytest.raises(HubServerError):
         call("list")
@@ -159,7 +159,7 @@ def test_the_hubs_list_of_errors_is_kept(call: Caller, hub: FakeHub) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_named_and_not_followed(call: Caller, hub: FakeHub, status: int) -> None:
     with FakeHub() as other:
-        hub.always(Answer(status, headers={"location": f"{other.url}/elsewhere"}))
+        hub.always(HubAnswer(status, headers={"location": f"{other.url}/elsewhere"}))
         for method, arguments in METHODS:
             with pytest.raises(HubProtocolError) as caught:
                 call(method, *arguments)
@@ -171,7 +171,7 @@ def test_a_redirect_is_named_and_not_followed(call: Caller, hub: FakeHub, status
 
 def test_redirects_are_not_followed_even_if_the_httpx_client_would(connect: Connect, hub: FakeHub) -> None:
     with FakeHub() as other:
-        hub.always(Answer(307, headers={"location": other.url}))
+        hub.always(HubAnswer(307, headers={"location": other.url}))
         with pytest.raises(HubProtocolError, match="redirect"):
             connect(hub.url, own={"follow_redirects": True, "trust_env": False})("create", "shop")
         assert other.requests == []
@@ -187,7 +187,7 @@ def test_redirects_are_not_followed_even_if_the_httpx_client_would(connect: Conn
     ids=["none", "some", "a day", "years"],
 )
 def test_retry_after_may_be_seconds(call: Caller, hub: FakeHub, status: int, value: str, seconds: float) -> None:
-    hub.always(Answer(status, headers={"retry-after": value}))
+    hub.always(HubAnswer(status, headers={"retry-after": value}))
     with pytest.raises(HubError) as caught:
         call("list")
     assert caught.value.retry_after == seconds
@@ -196,7 +196,7 @@ def test_retry_after_may_be_seconds(call: Caller, hub: FakeHub, status: int, val
 @pytest.mark.parametrize("seconds", [100, -100])
 def test_retry_after_may_be_a_date(call: Caller, hub: FakeHub, seconds: int) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-    hub.always(Answer(503, headers={"retry-after": date}))
+    hub.always(HubAnswer(503, headers={"retry-after": date}))
     with pytest.raises(HubServerError) as caught:
         call("list")
     assert caught.value.retry_after == pytest.approx(seconds, abs=5)
@@ -207,14 +207,14 @@ def test_retry_after_may_be_a_date(call: Caller, hub: FakeHub, seconds: int) -> 
 )
 def test_an_invalid_retry_after_is_ignored(call: Caller, hub: FakeHub, value: str) -> None:
     raw = f"HTTP/1.1 429 Slow Down\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n".encode()
-    hub.always(Answer(raw=raw))
+    hub.always(HubAnswer(raw=raw))
     with pytest.raises(HubRateLimitedError) as caught:
         call("list")
     assert caught.value.retry_after is None
 
 
 def test_without_the_header_there_is_no_retry_after(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(429))
+    hub.always(HubAnswer(429))
     with pytest.raises(HubRateLimitedError) as caught:
         call("list")
     assert caught.value.retry_after is None
@@ -259,16 +259,16 @@ def test_a_host_without_an_address_is_a_transport_error(connect: Connect) -> Non
     [
         (HANG_UP, HubTransportError),
         (GARBAGE, HubTransportError),
-        (Answer(200, b"[", {"content-length": "100"}, hang_up=True), HubTransportError),
-        (Answer(200, b"[]", {"content-encoding": "gzip"}), HubProtocolError),
-        (Answer(200, gzip.compress(b"[]")[:-12], {"content-encoding": "gzip"}), GatekeeperError),
-        (Answer(raw=b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n"), HubTransportError),
-        (Answer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"), HubTransportError),
-        (Answer(raw=b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000), HubTransportError),
+        (HubAnswer(200, b"[", {"content-length": "100"}, hang_up=True), HubTransportError),
+        (HubAnswer(200, b"[]", {"content-encoding": "gzip"}), HubProtocolError),
+        (HubAnswer(200, gzip.compress(b"[]")[:-12], {"content-encoding": "gzip"}), GatekeeperError),
+        (HubAnswer(raw=b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n"), HubTransportError),
+        (HubAnswer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"), HubTransportError),
+        (HubAnswer(raw=b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000), HubTransportError),
     ],
     ids=["hangs up", "garbage", "short", "no gzip", "cut gzip", "bad header", "bad chunk", "endless header"],
 )
-def test_a_broken_answer_is_a_hub_error(call: Caller, hub: FakeHub, answer: Answer, kind: type[GatekeeperError]) -> None:
+def test_a_broken_answer_is_a_hub_error(call: Caller, hub: FakeHub, answer: HubAnswer, kind: type[GatekeeperError]) -> None:
     hub.always(answer)
     for method, arguments in METHODS[:5]:
         with pytest.raises(kind):
@@ -276,7 +276,7 @@ def test_a_broken_answer_is_a_hub_error(call: Caller, hub: FakeHub, answer: Answ
 
 
 def test_a_timeout_is_a_transport_error(connect: Connect, hub: FakeHub) -> None:
-    hub.always(Answer(hold=hub.hold()))
+    hub.always(HubAnswer(hold=hub.hold()))
     began = time.monotonic()
     with pytest.raises(HubTransportError, match="ReadTimeout"):
         connect(hub.url, timeout=0.05)("list")
@@ -350,23 +350,23 @@ def test_the_list_of_httpx_errors_is_complete() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(401, TOKEN.encode()),
-        Answer(401, json.dumps(f"no such token: {TOKEN}").encode()),
+        HubAnswer(401, TOKEN.encode()),
+        HubAnswer(401, json.dumps(f"no such token: {TOKEN}").encode()),
         json_answer({"detail": f"Authorization: Bearer {TOKEN}"}, 403),
         json_answer({"error": TOKEN * 20}, 500),
         json_answer({"detail": "bad", "errors": [{"token": TOKEN}]}, 422),
         json_answer({"detail": "bad", "errors": [{TOKEN: "token"}]}, 422),
-        Answer(500, b"x" * 195 + TOKEN.encode()),
-        Answer(302, headers={"location": f"http://login.example/?token={TOKEN}"}),
-        Answer(raw=f"HTTP/1.1 {TOKEN}\r\n\r\n".encode(), hang_up=True),
-        Answer(raw=f"{TOKEN}\r\n\r\n".encode(), hang_up=True),
-        Answer(raw=f"HTTP/1.1 200 OK\r\n{TOKEN}\r\n\r\n".encode(), hang_up=True),
+        HubAnswer(500, b"x" * 195 + TOKEN.encode()),
+        HubAnswer(302, headers={"location": f"http://login.example/?token={TOKEN}"}),
+        HubAnswer(raw=f"HTTP/1.1 {TOKEN}\r\n\r\n".encode(), hang_up=True),
+        HubAnswer(raw=f"{TOKEN}\r\n\r\n".encode(), hang_up=True),
+        HubAnswer(raw=f"HTTP/1.1 200 OK\r\n{TOKEN}\r\n\r\n".encode(), hang_up=True),
         json_answer({TOKEN: 1, "id": "key-1"}),
         json_answer({"id": TOKEN, "last8": 1}),
     ],
     ids=lambda answer: repr((answer.raw or str(answer.status).encode() + b" " + answer.body)[:40]),
 )
-def test_no_error_holds_the_token_even_if_the_hub_repeats_it(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_no_error_holds_the_token_even_if_the_hub_repeats_it(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
     hub.always(answer)
     with pytest.raises(HubError) as caught:
         call("update", "key-1", name="new")
@@ -398,7 +398,7 @@ def escaped(form: str) -> str:
 )
 def test_no_error_holds_the_token_even_if_the_hub_escapes_it(call: Caller, hub: FakeHub, echo: str) -> None:
     for around in ("%s", '"%s"', '{"detail": "no token %s", "errors": [{"%s": "%s"}]}', "<a href='?%s'>"):
-        hub.always(Answer(401, around.replace("%s", echo).encode()))
+        hub.always(HubAnswer(401, around.replace("%s", echo).encode()))
         with pytest.raises(HubError, match="sk_live_…") as caught:
             call("update", "key-1", name="new")
         assert_hidden(f"{caught.value}{caught.value!r}{caught.value.errors}", TOKEN, echo)
@@ -410,7 +410,7 @@ def test_a_token_with_a_slash_is_masked_as_json_writes_it(connect: Connect, hub:
     echo = token.replace("/", r"\/")
     call = connect(hub.url, token, account="acme")
     for tail in ("}", ""):  # the second body is no JSON, and is shown as it came
-        hub.always(Answer(401, f'{{"detail": "unknown: {echo}", "errors": [{{"token": "{echo}"}}]{tail}'.encode()))
+        hub.always(HubAnswer(401, f'{{"detail": "unknown: {echo}", "errors": [{{"token": "{echo}"}}]{tail}'.encode()))
         with pytest.raises(HubAuthenticationError, match="unknown: sk_live_…") as caught:
             call("list")
         assert_hidden(f"{caught.value}{caught.value.errors}", token, echo, "Qx7")
@@ -428,16 +428,16 @@ ODD = "one\ntwo\x1b[31m\u202eevil\u2028three\x00"
     [
         json_answer({"detail": ODD}, 500),
         json_answer({"detail": ODD * 100_000}, 400),
-        Answer(500, ODD.encode() * 1000),
-        Answer(302, headers={"location": "/\x1b[31m" + "x" * 5000}),
-        Answer(raw=b"HTTP/1.1 200 OK\x1b[31m" + b"x" * 5000 + b"\x00\r\n\r\n", hang_up=True),
-        Answer(raw=b"\x1b[31m" + b"x" * 5000 + b"\r\n\r\n", hang_up=True),
+        HubAnswer(500, ODD.encode() * 1000),
+        HubAnswer(302, headers={"location": "/\x1b[31m" + "x" * 5000}),
+        HubAnswer(raw=b"HTTP/1.1 200 OK\x1b[31m" + b"x" * 5000 + b"\x00\r\n\r\n", hang_up=True),
+        HubAnswer(raw=b"\x1b[31m" + b"x" * 5000 + b"\r\n\r\n", hang_up=True),
         json_answer({"id": f"{ODD}{'x' * 5000}", "last8": 1}),
         json_answer({f"{ODD}{number}" + "x" * 5000: 1 for number in range(100)}),
     ],
     ids=lambda answer: repr((answer.raw or answer.body)[:30]),
 )
-def test_what_the_hub_says_is_shown_escaped_and_cut(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_what_the_hub_says_is_shown_escaped_and_cut(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
     hub.always(answer)
     with pytest.raises(HubError) as caught:
         call("update", "key-1", name="new")
@@ -459,7 +459,7 @@ def test_a_long_list_of_errors_is_cut(call: Caller, hub: FakeHub) -> None:
 
 def test_masking_ends_whatever_the_hub_says(call: Caller, hub: FakeHub) -> None:
     """The search for a token follows backslashes, percent signs and beginnings furthest; it must not go back for each."""
-    hub.always(lambda _: Answer(500, bodies.pop()))
+    hub.always(lambda _: HubAnswer(500, bodies.pop()))
     bodies = [piece * (200_000 // len(piece)) for piece in (b"\\", b"%25", TOKEN[:-1].encode(), b"&#11", b"s")]
     for _ in range(len(bodies)):
         with pytest.raises(HubServerError):

@@ -12,7 +12,7 @@ from gatekeeper import (
     HubServerError,
 )
 from gatekeeper.client import UNSET, KeyUsage
-from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
 from tests.client.support import METHODS, NOON, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.rows import TOKEN, client_key, row
@@ -49,7 +49,7 @@ def test_a_host_named_like_the_api_path_is_a_host(connect: Connect, hub: FakeHub
 def test_every_request_has_the_token_and_no_account_by_default(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    hub.always(Answer(500))
+    hub.always(HubAnswer(500))
     with pytest.raises(HubServerError):
         call(method, *arguments)
     headers = hub.requests[0].headers
@@ -61,7 +61,7 @@ def test_every_request_has_the_token_and_no_account_by_default(
 def test_every_request_has_the_given_account(
     connect: Connect, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    hub.always(Answer(500))
+    hub.always(HubAnswer(500))
     with pytest.raises(HubServerError):
         connect(hub.url, "another-bearer", account="globex")(method, *arguments)
     headers = hub.requests[0].headers
@@ -116,7 +116,7 @@ def test_update_patches_only_the_given_fields(
 
 
 def test_delete_is_a_delete_without_a_body(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(204))
+    hub.always(HubAnswer(204))
     call("delete", "key-1")
     request = hub.requests[0]
     assert (request.method, request.target, request.body) == ("DELETE", f"{PATH}/key-1", b"")
@@ -154,7 +154,7 @@ def test_refused_pages_are_requested_of_all_keys_or_of_one(call: Caller, hub: Fa
 
 
 def test_usage_is_reported_by_key_id(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(204))
+    hub.always(HubAnswer(204))
     assert call("report_usage", {"key-1": KeyUsage(3, NOON), "key-2": KeyUsage(1, NOON)}) is None
     request = hub.requests[0]
     assert (request.method, request.target) == ("POST", f"{PATH}/usage")
@@ -188,7 +188,7 @@ def test_an_id_that_would_change_the_path_is_refused_unsent(call: Caller, hub: F
 
 @pytest.mark.parametrize("key_id", ["...", ".a", "a.", "../x", "%2e%2e"])
 def test_an_id_that_resembles_a_dot_segment_is_sent_escaped(call: Caller, hub: FakeHub, key_id: str) -> None:
-    hub.always(Answer(204))
+    hub.always(HubAnswer(204))
     call("delete", key_id)
     assert hub.requests[0].target == f"{PATH}/{quote(key_id, safe='')}"
 

@@ -17,7 +17,7 @@ from gatekeeper import (
     HubServerError,
     HubTransportError,
 )
-from gatekeeper.testing import GARBAGE, HANG_UP, Answer, FakeHub, json_answer
+from gatekeeper.testing import GARBAGE, HANG_UP, FakeHub, HubAnswer, json_answer
 from tests.client.support import METHODS, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.rows import TOKEN, client_key, row
@@ -26,7 +26,7 @@ IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method not
 NOT_IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method in {"create", "report_usage"}]
 
 
-def success(method: str) -> Answer:
+def success(method: str) -> HubAnswer:
     return json_answer([] if method in {"list", "events", "refused"} else {**row(1), "public_key": client_key(1)})
 
 
@@ -46,9 +46,9 @@ class Refusing(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 
 @pytest.mark.parametrize(("method", "arguments"), IDEMPOTENT)
-@pytest.mark.parametrize("failure", [HANG_UP, GARBAGE, *(Answer(status) for status in (429, 500, 502, 503, 504))])
+@pytest.mark.parametrize("failure", [HANG_UP, GARBAGE, *(HubAnswer(status) for status in (429, 500, 502, 503, 504))])
 def test_an_idempotent_call_is_retried_until_it_is_answered(
-    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], failure: Answer
+    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], failure: HubAnswer
 ) -> None:
     hub.then(failure, failure, success(method))
     call(method, *arguments)
@@ -62,7 +62,7 @@ def test_an_idempotent_call_is_retried_until_it_is_answered(
 def test_after_three_attempts_the_last_error_is_raised(
     call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    hub.then(HANG_UP, Answer(500), Answer(502), success(method))
+    hub.then(HANG_UP, HubAnswer(500), HubAnswer(502), success(method))
     with pytest.raises(HubServerError) as caught:
         call(method, *arguments)
     assert caught.value.status == 502
@@ -71,7 +71,7 @@ def test_after_three_attempts_the_last_error_is_raised(
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_the_number_of_attempts_is_an_option(connect: Connect, hub: FakeHub, attempts: int) -> None:
-    hub.always(Answer(503))
+    hub.always(HubAnswer(503))
     call = connect(hub.url, max_attempts=attempts)
     with pytest.raises(HubServerError):
         call("list")
@@ -83,12 +83,12 @@ def test_the_number_of_attempts_is_an_option(connect: Connect, hub: FakeHub, att
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        *((Answer(status), HubError) for status in (302, 400, 401, 403, 404, 405, 409, 413, 415, 422, 501)),
-        (Answer(200, b"[]", {"content-encoding": "gzip"}), HubProtocolError),
+        *((HubAnswer(status), HubError) for status in (302, 400, 401, 403, 404, 405, 409, 413, 415, 422, 501)),
+        (HubAnswer(200, b"[]", {"content-encoding": "gzip"}), HubProtocolError),
     ],
 )
 def test_a_lasting_error_is_not_retried(
-    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], answer: Answer, kind: type[HubError]
+    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], answer: HubAnswer, kind: type[HubError]
 ) -> None:
     hub.always(answer)
     with pytest.raises(kind):
@@ -98,9 +98,9 @@ def test_a_lasting_error_is_not_retried(
 
 
 @pytest.mark.parametrize(("method", "arguments"), NOT_IDEMPOTENT)
-@pytest.mark.parametrize("failure", [HANG_UP, GARBAGE, *(Answer(status) for status in (429, 500, 502, 503, 504))])
+@pytest.mark.parametrize("failure", [HANG_UP, GARBAGE, *(HubAnswer(status) for status in (429, 500, 502, 503, 504))])
 def test_a_call_that_is_not_idempotent_is_sent_once(
-    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], failure: Answer
+    call: Caller, hub: FakeHub, method: str, arguments: tuple[Any, ...], failure: HubAnswer
 ) -> None:
     hub.then(failure, success(method))
     with pytest.raises(HubError):
@@ -146,40 +146,40 @@ def test_a_refused_connection_is_tried_three_times(connect: Connect) -> None:
     assert len(call.naps) == 2
 
 
-@pytest.mark.parametrize("failure", [HANG_UP, Answer(500), Answer(503)])
-def test_a_retried_delete_succeeds_if_the_key_is_gone(call: Caller, hub: FakeHub, failure: Answer) -> None:
+@pytest.mark.parametrize("failure", [HANG_UP, HubAnswer(500), HubAnswer(503)])
+def test_a_retried_delete_succeeds_if_the_key_is_gone(call: Caller, hub: FakeHub, failure: HubAnswer) -> None:
     hub.then(failure, json_answer({"detail": "There is no widget key of this id."}, 404))
     assert call("delete", "key-1") is None
 
 
 def test_a_first_delete_of_a_missing_key_is_an_error(call: Caller, hub: FakeHub) -> None:
-    hub.always(Answer(404))
+    hub.always(HubAnswer(404))
     with pytest.raises(HubNotFoundError):
         call("delete", "key-1")
 
 
 def test_a_retried_update_of_a_missing_key_is_an_error(call: Caller, hub: FakeHub) -> None:
-    hub.then(HANG_UP, Answer(404))
+    hub.then(HANG_UP, HubAnswer(404))
     with pytest.raises(HubNotFoundError):
         call("update", "key-1", name="new")
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_retry_waits_for_retry_after_plus_jitter(call: Caller, hub: FakeHub, status: int) -> None:
-    hub.then(Answer(status, headers={"retry-after": "7"}), success("list"))
+    hub.then(HubAnswer(status, headers={"retry-after": "7"}), success("list"))
     call("list")
     (nap,) = call.naps
     assert 7 <= nap <= 7.5
 
 
 def test_a_retry_after_in_the_past_is_ignored(call: Caller, hub: FakeHub) -> None:
-    hub.then(Answer(503, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), success("list"))
+    hub.then(HubAnswer(503, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), success("list"))
     call("list")
     assert 0 <= call.naps[0] <= 0.5
 
 
 def test_a_retry_after_beyond_the_time_limit_ends_the_attempts(connect: Connect, hub: FakeHub) -> None:
-    hub.always(Answer(429, headers={"retry-after": "20"}))
+    hub.always(HubAnswer(429, headers={"retry-after": "20"}))
     call = connect(hub.url, retry_within=20.0)
     with pytest.raises(HubRateLimitedError) as caught:
         call("list")
@@ -188,7 +188,7 @@ def test_a_retry_after_beyond_the_time_limit_ends_the_attempts(connect: Connect,
 
 
 def test_attempts_end_at_the_time_limit(connect: Connect, hub: FakeHub) -> None:
-    hub.always(Answer(500))
+    hub.always(HubAnswer(500))
     call = connect(hub.url, max_attempts=1000, retry_within=0.0)
     with pytest.raises(HubServerError):
         call("list")
@@ -196,7 +196,7 @@ def test_attempts_end_at_the_time_limit(connect: Connect, hub: FakeHub) -> None:
 
 
 def test_waits_are_jittered_and_never_longer_than_five_seconds(connect: Connect, hub: FakeHub) -> None:
-    hub.always(Answer(500))
+    hub.always(HubAnswer(500))
     call = connect(hub.url, max_attempts=40, retry_within=1000.0)
     with pytest.raises(HubServerError):
         call("list")
@@ -219,7 +219,7 @@ def test_wrong_options_are_reported_with_a_wrong_base_url(connect: Connect) -> N
 
 @pytest.mark.anyio
 async def test_fetch_is_not_retried_because_the_refresher_does_that(hub: FakeHub) -> None:
-    hub.always(Answer(503))
+    hub.always(HubAnswer(503))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with pytest.raises(HubServerError):
             async with client.widget_keys.fetch():
@@ -229,7 +229,7 @@ async def test_fetch_is_not_retried_because_the_refresher_does_that(hub: FakeHub
 
 @pytest.mark.anyio
 async def test_a_call_can_be_cancelled_between_attempts(hub: FakeHub) -> None:
-    hub.always(Answer(503, headers={"retry-after": "25"}))
+    hub.always(HubAnswer(503, headers={"retry-after": "25"}))
     async with AsyncHubClient(hub.url, TOKEN) as client:
         with anyio.move_on_after(5) as scope:
             async with anyio.create_task_group() as group:
@@ -247,7 +247,7 @@ def test_an_update_is_retried_with_the_same_body(call: Caller, hub: FakeHub) -> 
 
 
 def test_a_retried_request_keeps_the_hubs_list_of_errors(call: Caller, hub: FakeHub) -> None:
-    hub.then(Answer(500), json_answer({"detail": "no", "errors": [{"entry": "*"}]}, 400))
+    hub.then(HubAnswer(500), json_answer({"detail": "no", "errors": [{"entry": "*"}]}, 400))
     with pytest.raises(HubInvalidRequestError) as caught:
         call("update", "key-1", domain_allowlist=["*"])
     assert caught.value.errors == ({"entry": "*"},)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatekeeper import Reason
-from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
 from tests.support.guarded import gaps, guarded
 from tests.support.rows import TOKEN, as_json, row
 
@@ -45,9 +45,9 @@ async def test_refused_credentials_change_no_decision_and_are_retried(
 async def test_a_rotated_token_is_picked_up_without_a_restart(hub: FakeHub) -> None:
     token = "sk_live_acme_old"
 
-    def answer(asked: Any) -> Answer:
+    def answer(asked: Any) -> HubAnswer:
         if asked.headers["authorization"] == "Bearer sk_live_acme_new":
-            return Answer(200, as_json(row(1), row(2)), JSON)
+            return HubAnswer(200, as_json(row(1), row(2)), JSON)
         return json_answer("Invalid token", 401)
 
     async with guarded(hub.url, source={"token": lambda: token}) as it:
@@ -63,7 +63,7 @@ async def test_a_rotated_token_is_picked_up_without_a_restart(hub: FakeHub) -> N
 @pytest.mark.parametrize(
     "answer", [json_answer("Not Found", 404), json_answer("Missing X-Account-ID header", 400)], ids=["404", "400"]
 )
-async def test_a_wrong_path_or_account_changes_nothing_and_is_retried(hub: FakeHub, answer: Answer) -> None:
+async def test_a_wrong_path_or_account_changes_nothing_and_is_retried(hub: FakeHub, answer: HubAnswer) -> None:
     async with guarded(hub, jitter=1.0) as it:
         hub.always(answer)
         await it.time.advance(600)
@@ -91,7 +91,7 @@ async def test_retry_after_is_obeyed_within_1_to_300_seconds(
     hub: FakeHub, retry_after: str, least: float, most: float
 ) -> None:
     async with guarded(hub) as it:
-        hub.then(Answer(429, headers={"retry-after": retry_after}))
+        hub.then(HubAnswer(429, headers={"retry-after": retry_after}))
         await it.time.advance(10)
         await it.time.advance(300)
         assert least <= gaps(hub.requests)[1] <= most
@@ -101,7 +101,7 @@ async def test_retry_after_is_obeyed_within_1_to_300_seconds(
 @pytest.mark.fault("hub asks for a later retry")
 async def test_a_forced_refresh_ignores_retry_after(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.then(Answer(429, headers={"retry-after": "300"}))
+        hub.then(HubAnswer(429, headers={"retry-after": "300"}))
         await it.time.advance(10)
         now = it.time.now
         assert (await it.refresh()).outcome == "unchanged"
@@ -116,7 +116,7 @@ async def test_a_flapping_hub_is_retried_with_backoff_and_logged_once(
     caplog.set_level(logging.INFO)
     async with guarded(hub, jitter=1.0) as it:
         for _ in range(5):
-            hub.then(Answer(status))
+            hub.then(HubAnswer(status))
             await it.time.advance(13)
             assert it.allows(1)
         # Each success resets the backoff: never 2, 4, 8 seconds, and never no wait at all.
@@ -130,7 +130,7 @@ async def test_a_flapping_hub_is_retried_with_backoff_and_logged_once(
 @pytest.mark.fault("hub fails now and then")
 async def test_a_lasting_failure_is_logged_once(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     async with guarded(hub) as it:
-        hub.always(Answer(503))
+        hub.always(HubAnswer(503))
         await it.time.advance(50)
         assert it.status.counters["refresh_failed"] > 5
         assert len([record for record in caplog.records if "stays as it is" in record.getMessage()]) == 1
@@ -154,7 +154,7 @@ async def test_not_modified_makes_the_list_fresh_again(hub: FakeHub) -> None:
 async def test_not_modified_for_another_etag_fails_and_the_next_fetch_is_whole(hub: FakeHub, etag: str) -> None:
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
-        hub.then(Answer(304, headers={"etag": etag}))
+        hub.then(HubAnswer(304, headers={"etag": etag}))
         assert "304" in await it.fail()
         await it.refresh()
         assert "if-none-match" not in hub.requests[-1].headers
@@ -164,7 +164,7 @@ async def test_not_modified_for_another_etag_fails_and_the_next_fetch_is_whole(h
 @pytest.mark.fault("304 Not Modified")
 async def test_not_modified_without_a_condition_fails(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.then(Answer(304))
+        hub.then(HubAnswer(304))
         assert "304" in await it.fail()
         assert it.allows(1)
 
@@ -183,7 +183,7 @@ async def test_an_etag_is_sent_back_verbatim(hub: FakeHub, etag: str) -> None:
 async def test_etags_are_compared_weakly(hub: FakeHub, ours: str, theirs: str) -> None:
     hub.lists(row(1), etag=ours)
     async with guarded(hub) as it:
-        hub.then(Answer(304, headers={"etag": theirs}))
+        hub.then(HubAnswer(304, headers={"etag": theirs}))
         assert (await it.refresh()).outcome == "unchanged"
 
 
@@ -232,7 +232,7 @@ async def test_only_gzip_and_identity_are_asked_for(hub: FakeHub) -> None:
 
 @pytest.mark.fault("content encodings")
 async def test_a_list_may_be_gzipped(hub: FakeHub) -> None:
-    hub.always(Answer(200, gzip.compress(as_json(row(1), row(2))), {**JSON, "content-encoding": "gzip"}))
+    hub.always(HubAnswer(200, gzip.compress(as_json(row(1), row(2))), {**JSON, "content-encoding": "gzip"}))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
@@ -241,7 +241,7 @@ async def test_a_list_may_be_gzipped(hub: FakeHub) -> None:
 async def test_a_gzipped_list_may_have_several_members(hub: FakeHub) -> None:
     body = as_json(row(1), row(2))
     members = gzip.compress(body[:50]) + gzip.compress(body[50:])  # RFC 1952 section 2.2: one after the other
-    hub.always(Answer(200, members, {**JSON, "content-encoding": "gzip"}))
+    hub.always(HubAnswer(200, members, {**JSON, "content-encoding": "gzip"}))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
@@ -264,7 +264,7 @@ async def test_a_gzipped_list_may_have_several_members(hub: FakeHub) -> None:
 )
 async def test_a_body_that_cannot_be_decoded_changes_nothing(hub: FakeHub, coding: str, body: bytes) -> None:
     async with guarded(hub) as it:
-        hub.then(Answer(200, body, {**JSON, "content-encoding": coding}))
+        hub.then(HubAnswer(200, body, {**JSON, "content-encoding": coding}))
         assert await it.fail()
         assert it.allows(1)
 
@@ -272,7 +272,7 @@ async def test_a_body_that_cannot_be_decoded_changes_nothing(hub: FakeHub, codin
 @pytest.mark.fault("content encodings")
 async def test_deflate_is_refused(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.then(Answer(200, zlib.compress(REVOKED), {**JSON, "content-encoding": "deflate"}))
+        hub.then(HubAnswer(200, zlib.compress(REVOKED), {**JSON, "content-encoding": "deflate"}))
         assert "deflate" in await it.fail()
         assert it.allows(1)
 
@@ -283,7 +283,7 @@ async def test_deflate_is_refused(hub: FakeHub) -> None:
 @pytest.mark.fault("wrong content type")
 @pytest.mark.parametrize("content_type", ["text/html", "text/plain; charset=utf-16", "image/png", ""])
 async def test_an_array_is_a_list_under_any_content_type(hub: FakeHub, content_type: str) -> None:
-    hub.always(Answer(200, as_json(row(1), row(2)), {"content-type": content_type}))
+    hub.always(HubAnswer(200, as_json(row(1), row(2)), {"content-type": content_type}))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
@@ -291,7 +291,7 @@ async def test_an_array_is_a_list_under_any_content_type(hub: FakeHub, content_t
 @pytest.mark.fault("wrong content type")
 async def test_html_is_refused_under_any_content_type(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.then(Answer(200, HTML, JSON))
+        hub.then(HubAnswer(200, HTML, JSON))
         assert await it.fail()
         assert it.allows(1)
 
@@ -301,7 +301,7 @@ async def test_html_is_refused_under_any_content_type(hub: FakeHub) -> None:
 async def test_a_login_page_changes_nothing_and_its_etag_is_dropped(hub: FakeHub, status: int) -> None:
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
-        hub.then(Answer(status, HTML, {"content-type": "text/html", "etag": '"portal"'}))
+        hub.then(HubAnswer(status, HTML, {"content-type": "text/html", "etag": '"portal"'}))
         assert await it.fail()
         assert it.status.etag == '"1"'
         await it.refresh()
@@ -336,7 +336,7 @@ NO_LISTS: dict[str, tuple[bytes, str]] = {
 async def test_other_json_changes_nothing_and_its_type_is_named(hub: FakeHub, kind: str) -> None:
     body, named = NO_LISTS[kind]
     async with guarded(hub) as it:
-        hub.then(Answer(200, body, JSON))
+        hub.then(HubAnswer(200, body, JSON))
         assert named in await it.fail()
         assert it.allows(1)
         assert it.status.keys == 1
@@ -344,7 +344,7 @@ async def test_other_json_changes_nothing_and_its_type_is_named(hub: FakeHub, ki
 
 @pytest.mark.fault("other JSON")
 async def test_a_byte_order_mark_is_accepted(hub: FakeHub) -> None:
-    hub.always(Answer(200, b"\xef\xbb\xbf" + as_json(row(1), row(2)), JSON))
+    hub.always(HubAnswer(200, b"\xef\xbb\xbf" + as_json(row(1), row(2)), JSON))
     async with guarded(hub) as it:
         assert it.allows(1, 2)
 
@@ -359,7 +359,7 @@ async def test_a_redirect_is_named_and_not_followed(hub: FakeHub, status: int, t
     with FakeHub() as other:
         location = {"another host": other.url + PATH, "itself": PATH, "nowhere": "http://login.invalid/"}[to]
         async with guarded(hub) as it:
-            hub.always(Answer(status, headers={"location": location}))
+            hub.always(HubAnswer(status, headers={"location": location}))
             error = await it.fail()
             assert location in error
             assert str(status) in error

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gatekeeper import Reason
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.needs import nginx
 from tests.support.guarded import guarded, hub_source
 from tests.support.nginx import caching_nginx
@@ -19,14 +19,14 @@ async def test_a_copy_in_another_cache_brings_no_revoked_key_back(hub: FakeHub, 
     """Two caches before a hub without Cache-Control: the key is revoked through one, and allowed in the other's copy."""
     program = nginx()
     before, after = "2026-01-02T12:00:00Z", "2026-01-02T13:00:00Z"
-    hub.always(Answer(200, as_json(row(1, updated_at=before), row(2, updated_at=before))))
+    hub.always(HubAnswer(200, as_json(row(1, updated_at=before), row(2, updated_at=before))))
     with (
         caching_nginx(program, tmp_path / "one", hub.url) as one,
         caching_nginx(program, tmp_path / "two", hub.url) as two,
     ):
         async with guarded(hub_source(one)) as it:
             assert it.allows(1, 2)  # the first cache has a copy now
-        hub.always(Answer(200, as_json(row(1, updated_at=after, disabled_at=after), row(2, updated_at=before))))
+        hub.always(HubAnswer(200, as_json(row(1, updated_at=after, disabled_at=after), row(2, updated_at=before))))
         answers = iter([two, one, two, one])
         source = hub_source(two)
         async with guarded(source) as it:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, HubSource, Reason
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -85,7 +85,7 @@ async def test_a_gzip_bomb_is_cut_at_the_cap(hub: FakeHub, kind: str) -> None:
     body = bomb(*BOMBS[kind], 96 * MIB)
     assert len(body) < MIB
     async with guarded(hub, source={"max_list": 64 * MIB}, fetch_timeout=10.0) as it:
-        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        hub.then(HubAnswer(200, body, {"content-encoding": "gzip"}))
         peak = Peak()
         error = await it.fail()
         assert "bytes" in error or "JSON" in error  # not a timeout
@@ -98,7 +98,7 @@ async def test_a_gzip_bomb_is_cut_at_the_cap(hub: FakeHub, kind: str) -> None:
 async def test_a_body_without_rows_is_given_up_long_before_the_cap(hub: FakeHub) -> None:
     body = bomb(*BOMBS["a string"], 64 * MIB)
     async with guarded(hub) as it:
-        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        hub.then(HubAnswer(200, body, {"content-encoding": "gzip"}))
         peak = Peak()
         await it.fail()
         assert peak.grown < 8 * MIB
@@ -108,7 +108,7 @@ async def test_a_body_without_rows_is_given_up_long_before_the_cap(hub: FakeHub)
 async def test_a_gzip_bomb_does_not_block_the_event_loop(hub: FakeHub) -> None:
     body = bomb(*BOMBS["a string"], 96 * MIB)
     async with guarded(hub, source={"max_list": 64 * MIB}, fetch_timeout=10.0) as it:
-        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        hub.then(HubAnswer(200, body, {"content-encoding": "gzip"}))
         async with anyio.create_task_group() as group:
             lags: list[float] = []
             group.start_soon(watch, lags)
@@ -122,7 +122,7 @@ async def test_a_gzip_bomb_does_not_block_the_event_loop(hub: FakeHub) -> None:
 async def test_a_list_of_more_than_two_million_rows_is_refused(hub: FakeHub) -> None:
     body = bomb(b"[", ROW, 2_200_000 * len(ROW))
     async with guarded(hub, fetch_timeout=PATIENCE) as it:
-        hub.then(Answer(200, body, {"content-encoding": "gzip"}))
+        hub.then(HubAnswer(200, body, {"content-encoding": "gzip"}))
         assert "rows" in await it.fail()
         assert it.allows(1)
 
@@ -144,14 +144,14 @@ async def watch(lags: list[float]) -> None:
 async def test_a_large_list_does_not_block_the_event_loop(hub: FakeHub) -> None:
     rows = [row(number) for number in range(50_000)]
     bodies = [as_json(*rows), as_json(*(row(number, disabled_at="now") for number in range(25_000)), *rows[25_000:])]
-    hub.always(Answer(200, bodies[0]))
+    hub.always(HubAnswer(200, bodies[0]))
     gate = Gatekeeper(hub_source(hub.url), refresh_interval=3600.0, start_timeout=PATIENCE)
     lags: list[float] = []
     async with anyio.create_task_group() as group:
         group.start_soon(watch, lags)
         async with gate:
             assert gate.status.keys == 50_000
-            hub.always(Answer(200, bodies[1]))
+            hub.always(HubAnswer(200, bodies[1]))
             report = await gate.refresh()
             assert (report.changed, report.added, report.removed) == (25_000, 0, 0)
             for number in range(0, 50_000, 97):
@@ -167,7 +167,7 @@ async def test_a_large_list_does_not_block_the_event_loop(hub: FakeHub) -> None:
 @pytest.mark.timeout(100)
 async def test_a_large_list_takes_less_than_half_of_the_processor(hub: FakeHub) -> None:
     lists = [as_json(*(row(number, disabled_at=disabled) for number in range(20_000))) for disabled in (None, "now")]
-    hub.always(lambda _: Answer(200, lists[len(hub.requests) % 2]))
+    hub.always(lambda _: HubAnswer(200, lists[len(hub.requests) % 2]))
     async with Gatekeeper(hub_source(hub.url), refresh_interval=0.01, start_timeout=PATIENCE) as gate:
         busy, began = time.thread_time(), time.monotonic()
         while gate.status.generation < 4:  # noqa: ASYNC110 - nothing signals it
@@ -181,7 +181,7 @@ async def test_a_large_list_takes_less_than_half_of_the_processor(hub: FakeHub) 
 async def test_a_large_list_of_another_schema_takes_little_memory(hub: FakeHub) -> None:
     renamed = as_json(*(row(number) for number in range(40_000))).replace(b'"last8"', b'"suffix"')
     async with guarded(hub, fetch_timeout=PATIENCE) as it:
-        hub.then(Answer(200, renamed))
+        hub.then(HubAnswer(200, renamed))
         peak = Peak()
         assert "'suffix'" in await it.fail()
         assert peak.grown < 32 * MIB
@@ -194,7 +194,7 @@ async def test_refreshing_repeatedly_does_not_leak(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         blocks = []
         for turn in range(60):
-            hub.always(Answer(200, lists[turn % 3]))
+            hub.always(HubAnswer(200, lists[turn % 3]))
             assert (await it.refresh()).outcome == "changed"
             if turn % 3 == 2:
                 it.time.sleeps.clear()
@@ -208,10 +208,10 @@ async def test_refreshing_repeatedly_does_not_leak(hub: FakeHub) -> None:
 @pytest.mark.timeout(100)
 async def test_a_refresh_takes_little_more_memory_than_its_list(hub: FakeHub) -> None:
     lists = [as_json(*(row(number, disabled_at=disabled) for number in range(50_000))) for disabled in (None, "now")]
-    hub.always(Answer(200, lists[0]))
+    hub.always(HubAnswer(200, lists[0]))
     async with guarded(hub, start_timeout=PATIENCE, fetch_timeout=PATIENCE) as it:
         await it.refresh()
-        hub.always(Answer(200, lists[1]))
+        hub.always(HubAnswer(200, lists[1]))
         peak = Peak()
         assert (await it.refresh()).changed == 50_000
         # Every row changes: the rows take 16 MB, the body 11 MB.

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource, Reason
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.certificates import Certificates
 from tests.support.fault_proxy import Ending, FaultProxy, mute_address
 from tests.support.guarded import guarded
@@ -140,7 +140,7 @@ async def test_known_keys_do_not_wait_for_a_silent_hub(hub: FakeHub, proxy: Faul
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 async def test_a_list_that_is_cut_changes_nothing(hub: FakeHub, proxy: FaultProxy, ending: Ending, share: float) -> None:
     async with guarded(proxy.url) as it:
-        hub.always(Answer(200, LIST))
+        hub.always(HubAnswer(200, LIST))
         proxy.cut(int(share * len(LIST)), ending)
         assert await it.fail()
         assert (it.status.keys, it.allows(1)) == (1, True)
@@ -153,17 +153,17 @@ async def test_a_list_that_is_cut_changes_nothing(hub: FakeHub, proxy: FaultProx
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(200, LIST[:-100]),
-        Answer(200, LIST[: LIST.index(b"},") + 1] + b"]", {"content-length": str(len(LIST))}, hang_up=True),
-        Answer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[{}, \r\n", hang_up=True),
-        Answer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n[]\r\n0\r\n\r\n", hang_up=True),
-        Answer(raw=b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n[]", hang_up=True),
-        Answer(raw=b"HTTP/1.1 200 OK\r\n\r\n" + LIST[:-3], hang_up=True),
-        Answer(raw=b"HTTP/1.1 200", hang_up=True),
+        HubAnswer(200, LIST[:-100]),
+        HubAnswer(200, LIST[: LIST.index(b"},") + 1] + b"]", {"content-length": str(len(LIST))}, hang_up=True),
+        HubAnswer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[{}, \r\n", hang_up=True),
+        HubAnswer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n[]\r\n0\r\n\r\n", hang_up=True),
+        HubAnswer(raw=b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n[]", hang_up=True),
+        HubAnswer(raw=b"HTTP/1.1 200 OK\r\n\r\n" + LIST[:-3], hang_up=True),
+        HubAnswer(raw=b"HTTP/1.1 200", hang_up=True),
     ],
     ids=["truncated", "Content-Length too long", "chunks end", "no chunk", "length", "no length", "head"],
 )
-async def test_a_list_that_lacks_bytes_changes_nothing(hub: FakeHub, answer: Answer) -> None:
+async def test_a_list_that_lacks_bytes_changes_nothing(hub: FakeHub, answer: HubAnswer) -> None:
     async with guarded(hub) as it:
         hub.then(answer)
         assert await it.fail()
@@ -173,7 +173,7 @@ async def test_a_list_that_lacks_bytes_changes_nothing(hub: FakeHub, answer: Ans
 @pytest.mark.fault("slow answer")
 async def test_a_dripping_list_is_cut_and_its_connection_dropped(hub: FakeHub) -> None:
     async with guarded(hub, fetch_timeout=1.0) as it:
-        hub.then(Answer(200, LIST, drip=0.05))
+        hub.then(HubAnswer(200, LIST, drip=0.05))
         began = time.monotonic()
         assert "within 1 s" in await it.fail()
         assert time.monotonic() - began < LONG
@@ -278,10 +278,10 @@ async def test_a_failing_proxy_is_named_and_changes_nothing(hub: FakeHub) -> Non
 
         async with guarded(hub.url, source={"http": client}) as it:
             assert it.allows(1)
-            proxy.always(Answer(407, b"who are you?"))
+            proxy.always(HubAnswer(407, b"who are you?"))
             assert "407" in await it.fail()
             assert it.allows(1)
-            proxy.always(Answer(raw=b"", hang_up=True))
+            proxy.always(HubAnswer(raw=b"", hang_up=True))
             assert await it.fail()
             assert it.allows(1)
         assert hub.requests == []
@@ -290,7 +290,7 @@ async def test_a_failing_proxy_is_named_and_changes_nothing(hub: FakeHub) -> Non
 @pytest.mark.fault("proxy error")
 async def test_a_refused_tunnel_is_named() -> None:
     with FakeHub() as proxy:
-        proxy.always(Answer(407, b"", {"proxy-authenticate": "Basic"}, hang_up=True))
+        proxy.always(HubAnswer(407, b"", {"proxy-authenticate": "Basic"}, hang_up=True))
 
         def client() -> httpx.AsyncClient:
             return httpx.AsyncClient(proxy=proxy.url, timeout=60)
@@ -327,7 +327,7 @@ async def test_proxies_of_the_environment_are_not_used(hub: FakeHub, monkeypatch
 @pytest.mark.promise("shutdown is prompt")
 @pytest.mark.parametrize("fault", ["silent", "dripping", "mute"])
 async def test_a_gate_stops_within_a_second_during_a_fetch(hub: FakeHub, proxy: FaultProxy, fault: str) -> None:
-    hub.always(Answer(200, LIST))
+    hub.always(HubAnswer(200, LIST))
     with mute_address() as mute:
         if fault == "silent":
             proxy.be_silent()

@@ -23,7 +23,7 @@ import trio
 from starlette.applications import Starlette
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.forked import Child, forked
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
@@ -85,7 +85,7 @@ def test_a_child_forked_during_a_fetch_does_not_wait_for_it(hub: FakeHub) -> Non
     async def parent() -> None:
         async with gate_of(hub) as gate:
             hold = hub.hold()
-            hub.then(Answer(200, as_json(row(1), row(2), row(3)), hold=hold))
+            hub.then(HubAnswer(200, as_json(row(1), row(2), row(3)), hold=hold))
             fetching = asyncio.create_task(gate.refresh())
             await hub.asked(2)
             hub.lists(*REVOKED)

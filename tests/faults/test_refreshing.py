@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason, RefreshReport
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -47,9 +47,9 @@ def test_a_cancelled_refresh_leaves_the_old_list_or_the_new_one(hub: FakeHub, st
     async def cancel() -> None:
         others = asyncio.all_tasks()
         gate = Gatekeeper(hub_source(hub.url))
-        hub.always(Answer(200, BEFORE))
+        hub.always(HubAnswer(200, BEFORE))
         await gate.check(client_key(1), ORIGIN)
-        hub.always(Answer(200, AFTER))
+        hub.always(HubAnswer(200, AFTER))
         ours = asyncio.all_tasks() - others
         refreshing = asyncio.create_task(gate.refresh())
         for _ in range(steps):
@@ -302,18 +302,18 @@ async def test_caches_are_told_to_revalidate(hub: FakeHub) -> None:
     ids=["Age", "Date", "a second"],
 )
 async def test_a_list_older_than_the_last_one_changes_nothing(hub: FakeHub, stale: dict[str, str]) -> None:
-    hub.always(Answer(200, as_json(row(1)), {"date": dated(0)}))
+    hub.always(HubAnswer(200, as_json(row(1)), {"date": dated(0)}))
     async with guarded(hub) as it:
-        hub.always(Answer(200, as_json(row(1, disabled_at="now")), {"date": dated(50)}))
+        hub.always(HubAnswer(200, as_json(row(1, disabled_at="now")), {"date": dated(50)}))
         await it.refresh()
         assert it.reason() is Reason.KEY_DISABLED
         it.time.now += 61
-        hub.always(Answer(200, as_json(row(1), row(2)), stale))
+        hub.always(HubAnswer(200, as_json(row(1), row(2)), stale))
         await it.refresh()
         assert it.reason() is Reason.KEY_DISABLED
         assert it.status.keys == 1
         assert it.status.state == "degraded"
-        hub.always(Answer(200, as_json(row(1), row(2)), {"date": dated(120), "age": "10"}))
+        hub.always(HubAnswer(200, as_json(row(1), row(2)), {"date": dated(120), "age": "10"}))
         await it.refresh()
         assert it.allows(1, 2)
 
@@ -321,9 +321,9 @@ async def test_a_list_older_than_the_last_one_changes_nothing(hub: FakeHub, stal
 @pytest.mark.fault("stale copy")
 @pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}, {"age": "old"}, {"age": "-1"}, {"age": "9" * 400}], ids=repr)
 async def test_a_list_without_a_usable_date_is_accepted(hub: FakeHub, headers: dict[str, str]) -> None:
-    hub.always(Answer(200, as_json(row(1)), {"date": dated(0)}))
+    hub.always(HubAnswer(200, as_json(row(1)), {"date": dated(0)}))
     async with guarded(hub) as it:
-        hub.always(Answer(200, as_json(row(1, disabled_at="now")), headers))
+        hub.always(HubAnswer(200, as_json(row(1, disabled_at="now")), headers))
         await it.refresh()
         assert it.reason() is Reason.KEY_DISABLED
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gatekeeper import Gatekeeper, Reason
-from gatekeeper.testing import HANG_UP, Answer, FakeClock, FakeHub, Hold, Request, json_answer
+from gatekeeper.testing import HANG_UP, FakeClock, FakeHub, Hold, HubAnswer, Request, json_answer
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.promise("revocations are never undone"), pytest.mark.s
 
 NUMBERS = range(1, 5)
 FILLERS = [row(number) for number in range(100, 112)]
-FAILURES: dict[str, Answer | None] = {
+FAILURES: dict[str, HubAnswer | None] = {
     "none": None,
     "hangs up": HANG_UP,
-    "500": Answer(500),
+    "500": HubAnswer(500),
     "401": json_answer("no", 401),
-    "HTML": Answer(200, b"<html>"),
-    "not modified": Answer(304, headers={"etag": '"other"'}),
+    "HTML": HubAnswer(200, b"<html>"),
+    "not modified": HubAnswer(304, headers={"etag": '"other"'}),
 }
 
 
@@ -43,7 +43,7 @@ class Revocations(RuleBasedStateMachine):
         self.hub = FakeHub()
         self.hub.__enter__()
         self.rows: dict[int, dict[str, Any]] = {number: row(number) for number in NUMBERS}
-        self.failure: Answer | None = None
+        self.failure: HubAnswer | None = None
         # For each list: the number of requests when it was asked for, and the keys that it allows.
         self.lists: list[tuple[int, frozenset[int]]] = []
         self.refused_after: dict[int, int] = {}
@@ -53,8 +53,8 @@ class Revocations(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.start()
 
-    def answer(self, request: Request) -> Answer:
-        """Answer as the hub."""
+    def answer(self, request: Request) -> HubAnswer:
+        """HubAnswer as the hub."""
         if self.failure is not None:
             return self.failure
         self.lists.append(
@@ -63,8 +63,8 @@ class Revocations(RuleBasedStateMachine):
         body = as_json(*self.rows.values(), *FILLERS)
         etag = f'"{hash(body)}"'
         if not self.has_etags:
-            return Answer(200, body)
-        return Answer(304 if request.headers.get("if-none-match") == etag else 200, body, {"etag": etag})
+            return HubAnswer(200, body)
+        return HubAnswer(304 if request.headers.get("if-none-match") == etag else 200, body, {"etag": etag})
 
     def start(self) -> None:
         """Start a gate, as a new process would."""

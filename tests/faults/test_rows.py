@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatekeeper import Reason
-from gatekeeper.testing import Answer, FakeHub, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, json_answer
 from tests.support.guarded import Guarded, guarded
 from tests.support.rows import as_json, client_key, row
 
@@ -161,7 +161,7 @@ async def test_a_deeply_nested_row_raises_nothing(hub: FakeHub, value: bytes) ->
     deep = as_json(row(1, extra=0))[1:-1].replace(b'"extra": 0', b'"extra": ' + value)
     body = as_json(*NEIGHBOURS)[:-1] + b", " + deep + b"]"
     async with guarded(hub) as it:
-        hub.always(Answer(200, body))
+        hub.always(HubAnswer(200, body))
         await it.refresh()
         # The row is skipped, or its unknown field is not parsed: no error escapes, and no key is lost.
         assert it.allows(1)
@@ -274,7 +274,7 @@ async def test_a_key_without_entries_is_blocked_with_its_own_reason(hub: FakeHub
 )
 async def test_an_invalid_suffix_rejects_its_row(hub: FakeHub, suffix: bytes) -> None:
     odd = as_json(row(1))[1:-1].replace(b'"00000001"', suffix)
-    hub.always(Answer(200, as_json(*NEIGHBOURS)[:-1] + b", " + odd + b"]"))
+    hub.always(HubAnswer(200, as_json(*NEIGHBOURS)[:-1] + b", " + odd + b"]"))
     async with guarded(hub) as it:
         assert neighbours_are_allowed(it)
         assert it.status.keys == len(NEIGHBOURS)

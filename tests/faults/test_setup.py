@@ -14,7 +14,7 @@ import pytest
 
 from gatekeeper import ConfigError, Gatekeeper, HubSource, Reason
 from gatekeeper.health import health
-from gatekeeper.testing import Answer, FakeHub, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, json_answer
 from tests.support.certificates import Certificates
 from tests.support.rows import ORIGIN, TOKEN, client_key, row
 
@@ -30,7 +30,7 @@ class Mistake:
     """A mistake in the set-up, and words of its sentence."""
 
     said: tuple[str, ...]
-    answer: Answer | None = None
+    answer: HubAnswer | None = None
     url: Callable[[], str] | None = None
     certificate: str | None = None
 
@@ -49,8 +49,8 @@ MISTAKES = {
     "TLS authority": Mistake(("certificate", "verify failed"), certificate="of_an_unknown_authority"),
     "refused": Mistake(("refused", "127.0.0.1"), url=dead_address),
     "DNS": Mistake(("hub.invalid",), url=lambda: "http://hub.invalid"),
-    "redirect": Mistake(("302", LOGIN), Answer(302, headers={"location": LOGIN})),
-    "HTML": Mistake(("HTML",), Answer(200, b"<!doctype html><h1>Welcome</h1>", {"content-type": "text/html"})),
+    "redirect": Mistake(("302", LOGIN), HubAnswer(302, headers={"location": LOGIN})),
+    "HTML": Mistake(("HTML",), HubAnswer(200, b"<!doctype html><h1>Welcome</h1>", {"content-type": "text/html"})),
     "object": Mistake(("array", "object"), json_answer({"data": [row(1)]})),
     "suffix field": Mistake(("'last8'", "'key_suffix'", "suffix_field="), json_answer(RENAMED)),
 }
@@ -112,13 +112,13 @@ async def test_a_404_names_both_documented_paths(hub: FakeHub, caplog: pytest.Lo
 FORGED = "\x1b[31m\nWARNING forged \u202e\x00"
 ESCAPED_TOKEN = TOKEN.replace("_", r"\u005f")
 ANSWERS = {
-    "an escaped token": Answer(401, f'{{"detail": "no such token: {ESCAPED_TOKEN}"}}'.encode()),
-    "an escaped token in HTML": Answer(502, f'<script>let was = "{ESCAPED_TOKEN}"</script>'.encode()),
+    "an escaped token": HubAnswer(401, f'{{"detail": "no such token: {ESCAPED_TOKEN}"}}'.encode()),
+    "an escaped token in HTML": HubAnswer(502, f'<script>let was = "{ESCAPED_TOKEN}"</script>'.encode()),
     "control characters": json_answer({"detail": FORGED * 1000}, 500),
-    "a foreign 304": Answer(304, headers={"etag": f'"\x1b[31m\x9b{TOKEN}{"x" * 5000}"'}),
-    "a redirect": Answer(302, headers={"location": f"/\x1b[31m?token={TOKEN}&next={'x' * 5000}"}),
-    "an encoding": Answer(200, b"[]", {"content-encoding": f"\x1b[31m{TOKEN}{'x' * 5000}"}),
-    "a phrase": Answer(raw=b"HTTP/1.1 200 OK\x1b[31m\x00" + TOKEN.encode() + b"x" * 5000 + b"\r\n\r\n", hang_up=True),
+    "a foreign 304": HubAnswer(304, headers={"etag": f'"\x1b[31m\x9b{TOKEN}{"x" * 5000}"'}),
+    "a redirect": HubAnswer(302, headers={"location": f"/\x1b[31m?token={TOKEN}&next={'x' * 5000}"}),
+    "an encoding": HubAnswer(200, b"[]", {"content-encoding": f"\x1b[31m{TOKEN}{'x' * 5000}"}),
+    "a phrase": HubAnswer(raw=b"HTTP/1.1 200 OK\x1b[31m\x00" + TOKEN.encode() + b"x" * 5000 + b"\r\n\r\n", hang_up=True),
     "names of fields": json_answer([{f"{FORGED}{TOKEN}{number}": 1 for number in range(1000)}]),
     "an id": json_answer([{"id": f"{FORGED}{TOKEN}{'x' * 5000}", "last8": 1}]),
     "an object": json_answer({TOKEN: 1}),

@@ -19,7 +19,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, Reason
-from gatekeeper.testing import Answer, FakeHub
+from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.forked import Child, forked
 from tests.support.guarded import Guarded, guarded, hub_source
@@ -341,7 +341,7 @@ async def test_a_snapshot_that_is_too_old_or_from_the_future_is_not_used(
 @pytest.mark.process
 @pytest.mark.fault("snapshot is shared")
 def test_processes_that_share_a_path_never_tear_a_snapshot(hub: FakeHub, proxy: FaultProxy, path: Path) -> None:
-    hub.always(lambda _: Answer(200, as_json(*(row(number, name=f"list {len(hub.requests)}") for number in range(200)))))
+    hub.always(lambda _: HubAnswer(200, as_json(*(row(number, name=f"list {len(hub.requests)}") for number in range(200)))))
 
     async def write() -> None:
         async with Gatekeeper(hub_source(proxy.url), snapshot_path=path) as gate:
@@ -411,7 +411,7 @@ def test_a_killed_process_leaves_the_old_list_or_the_new_one(hub: FakeHub, proxy
     dice = random.Random(16)
     numbers = range(3000)
     lists = [as_json(*(row(number) for number in numbers)), as_json(*(row(number, disabled_at="now") for number in numbers))]
-    hub.always(lambda _: Answer(200, lists[len(hub.requests) % 2]))
+    hub.always(lambda _: HubAnswer(200, lists[len(hub.requests) % 2]))
 
     async def write_all_the_time() -> None:
         async with Gatekeeper(hub_source(proxy.url), snapshot_path=path, refresh_interval=0.01):

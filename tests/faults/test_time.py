@@ -12,7 +12,7 @@ import pytest
 
 from gatekeeper import Gatekeeper, Reason
 from gatekeeper.sync.clock import boot_clock, boot_sleep
-from gatekeeper.testing import Answer, FakeHub, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, json_answer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.guarded import gaps, guarded, hub_source
 from tests.support.rows import ORIGIN, client_key, row
@@ -153,9 +153,9 @@ async def test_a_revocation_takes_6_s_in_the_median_and_13_s_at_most(hub: FakeHu
 
 OUTAGES = {
     "gone": (23, 45, None),
-    "500": (4, 45, Answer(500)),
+    "500": (4, 45, HubAnswer(500)),
     "401": (4, 75, json_answer("no", 401)),
-    "Retry-After": (4, 300, Answer(503, headers={"retry-after": "300"})),
+    "Retry-After": (4, 300, HubAnswer(503, headers={"retry-after": "300"})),
 }
 
 
@@ -198,7 +198,7 @@ async def test_staleness_is_visible_in_the_status(hub: FakeHub) -> None:
     hub.lists(*(row(number) for number in range(10)))
     async with guarded(hub, hard_stale=HOUR) as it:
         seen = [(it.status.state, it.status.age)]
-        hub.always(Answer(500))
+        hub.always(HubAnswer(500))
         await it.refresh()
         it.time.now += 61
         seen.append((it.status.state, it.status.age))

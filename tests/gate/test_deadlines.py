@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
-from gatekeeper.testing import Answer, FakeClock, FakeHub
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.guarded import gate_of, guarded
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -65,7 +65,7 @@ async def test_a_list_in_time_keeps_remembered_decisions(hub: FakeHub) -> None:
 
 async def test_a_long_pause_that_the_hub_asked_for_is_kept(hub: FakeHub) -> None:
     async with guarded(hub) as it:
-        hub.always(Answer(503, headers={"retry-after": "300"}))
+        hub.always(HubAnswer(503, headers={"retry-after": "300"}))
         await it.refresh()
         asked, app = len(hub.requests), app_of(it.gate)
         for _ in range(14):
@@ -77,7 +77,7 @@ async def test_a_long_pause_that_the_hub_asked_for_is_kept(hub: FakeHub) -> None
 async def test_only_one_request_waits_for_a_silent_hub(hub: FakeHub) -> None:
     async with guarded(hub, unknown_key_wait=0.01) as it, anyio.create_task_group() as group:
         app = app_of(it.gate)
-        hub.always(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        hub.always(HubAnswer(200, as_json(row(1)), hold=(hold := hub.hold())))
         it.time.now += 3600
         assert await get(app) == 200
         assert it.gate.memos.current.deadline == it.time.now + 15
@@ -107,7 +107,7 @@ async def test_a_remembered_page_is_refused_once_the_list_has_expired(hub: FakeH
     async with guarded(hub, hard_stale=12, unknown_key_wait=0.01) as it, anyio.create_task_group() as group:
         app = app_of(it.gate)
         assert await get(app) == 200
-        hub.always(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        hub.always(HubAnswer(200, as_json(row(1)), hold=(hold := hub.hold())))
         group.start_soon(it.gate.refresh)
         await hub.asked(2)
         it.time.now += 11.5

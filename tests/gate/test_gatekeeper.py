@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gatekeeper import ConfigError, FileSource, Gatekeeper, HubClient, HubSource, Origin, Reason, StaticSource
 from gatekeeper.gate.decisions import CONFLICT
 from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED
-from gatekeeper.testing import Answer, FakeClock, FakeHub, json_answer
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, json_answer
 from tests.support.guarded import gate_of
 from tests.support.loops import asyncio_only
 from tests.support.memory_source import MemorySource
@@ -284,7 +284,7 @@ async def test_unknown_keys_need_not_wait_at_all() -> None:
 @pytest.mark.anyio
 async def test_an_unknown_key_stays_unknown_while_the_hub_fails(hub: FakeHub) -> None:
     async with gate_of(hub) as gate:
-        hub.always(Answer(500))
+        hub.always(HubAnswer(500))
         assert (await gate.check(STRANGERS_KEY, ORIGIN)).reason is Reason.KEY_UNKNOWN
         assert (await gate.check(client_key(1), ORIGIN)).allowed
 
@@ -292,7 +292,7 @@ async def test_an_unknown_key_stays_unknown_while_the_hub_fails(hub: FakeHub) ->
 @pytest.mark.anyio
 async def test_a_gate_is_not_ready_until_its_first_list(hub: FakeHub) -> None:
     fake = FakeClock()
-    hub.always(Answer(503))
+    hub.always(HubAnswer(503))
     async with gate_of(hub, fake, start_timeout=0.01) as gate:
         await fake.asleep()
         states = [gate.status.state]
@@ -407,7 +407,7 @@ async def test_a_refresh_starts_the_gate(hub: FakeHub) -> None:
 @pytest.mark.anyio
 async def test_a_refresh_reports_a_failure_and_raises_nothing(hub: FakeHub) -> None:
     async with gate_of(hub) as gate:
-        hub.always(Answer(404))
+        hub.always(HubAnswer(404))
         report = await gate.refresh()
         assert (report.outcome, report.lasting) == ("failed", True)
         assert gate.decide(client_key(1), ORIGIN).allowed
@@ -577,7 +577,7 @@ async def test_unknown_keys_leave_a_hub_alone_that_asks_for_it(hub: FakeHub) -> 
     fake = FakeClock()
     async with gate_of(hub, fake) as gate:
         await fake.asleep()
-        hub.always(Answer(429, headers={"retry-after": "300"}))
+        hub.always(HubAnswer(429, headers={"retry-after": "300"}))
         await gate.refresh()
         asked = len(hub.fetches)
         for number in range(20, 30):

@@ -16,7 +16,7 @@ from gatekeeper.gate.decisions import CONFLICT
 from gatekeeper.gate.grants import MAX_GRANT_LENGTH
 from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, may_be_remembered
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
-from gatekeeper.testing import Answer, FakeClock, FakeHub
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.guarded import gate_of
 from tests.support.loops import threads_switching_often
 from tests.support.rows import ORIGIN, client_key, row
@@ -147,7 +147,7 @@ async def test_remembered_decisions_expire_with_the_list(hub: FakeHub) -> None:
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
         await fake.asleep()
-        hub.always(Answer(503, headers={"retry-after": "300"}))
+        hub.always(HubAnswer(503, headers={"retry-after": "300"}))
         await fake.advance(10)
         assert gate.decide(client_key(1), ORIGIN).allowed
         await fake.advance(89)
@@ -168,7 +168,7 @@ async def test_remembered_decisions_expire_during_a_failing_fetch(hub: FakeHub) 
     async with gate, anyio.create_task_group() as group:
         await fake.asleep()
         assert gate.decide(client_key(1), ORIGIN).allowed
-        hub.always(Answer(500, hold=(hold := hub.hold())))
+        hub.always(HubAnswer(500, hold=(hold := hub.hold())))
         group.start_soon(gate.refresh)
         await hub.asked(2)
         fake.now += 101
@@ -183,7 +183,7 @@ async def test_a_decision_at_the_moment_of_expiry_does_not_outlive_it(hub: FakeH
     gate = gate_of(hub, fake, hard_stale=100)
     async with gate:
         await fake.asleep()
-        hub.always(Answer(503, headers={"retry-after": "300"}))
+        hub.always(HubAnswer(503, headers={"retry-after": "300"}))
         await fake.advance(100)
         gate.decide(client_key(1), ORIGIN)
         await fake.advance(1)

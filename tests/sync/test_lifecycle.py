@@ -24,7 +24,7 @@ from gatekeeper.gate.memo import Memo, Remembered, Tally
 from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
 from gatekeeper.sync.sources import Updates
-from gatekeeper.testing import Answer, FakeClock, FakeHub
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.forked import forked
 from tests.support.guarded import gate_of
 from tests.support.loops import asyncio_only, leaving_nothing_behind, threads_switching_often
@@ -320,7 +320,7 @@ async def test_an_app_runs_the_gate_as_its_lifespan(hub: FakeHub) -> None:
 
 @asyncio_only
 async def test_a_gate_runs_from_its_start_to_its_stop(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     async with leaving_nothing_behind():
         await gate.start()
@@ -335,7 +335,7 @@ async def test_a_gate_runs_from_its_start_to_its_stop(hub: FakeHub) -> None:
 
 @asyncio_only
 async def test_a_gate_started_twice_runs_until_it_is_stopped_twice(hub: FakeHub) -> None:
-    fake = FakeTime()
+    fake = FakeClock()
     gate = gate_of(hub, fake)
     async with leaving_nothing_behind():
         await gate.start()
@@ -533,7 +533,7 @@ def test_a_late_list_does_not_undo_a_revocation_of_another_loop(hub: FakeHub) ->
 
     async def be_late() -> None:
         await check_once(gate)
-        hub.then(Answer(200, as_json(row(1), row(2)), hold=hold))
+        hub.then(HubAnswer(200, as_json(row(1), row(2)), hold=hold))
         asked = len(hub.fetches)
         late = asyncio.create_task(gate.refresh())
         await hub.asked(asked + 1)
@@ -566,7 +566,7 @@ def test_a_late_list_does_not_undo_a_revocation_that_is_being_applied(hub: FakeH
 
     async def be_late() -> None:
         await check_once(gate)
-        hub.then(Answer(200, as_json(row(1), row(2)), hold=hold))
+        hub.then(HubAnswer(200, as_json(row(1), row(2)), hold=hold))
         asked = len(hub.fetches)
         late = asyncio.create_task(gate.refresh())
         await hub.asked(asked + 1)

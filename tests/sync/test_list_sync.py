@@ -11,18 +11,18 @@ import pytest
 from gatekeeper import HubSource, StaticSource
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
-from gatekeeper.testing import Answer, FakeClock, FakeHub, Request
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, Request
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
 from tests.support.rows import TOKEN, as_json, row
 
 pytestmark = pytest.mark.anyio
 
-PATIENT = Answer(503, headers={"retry-after": "300"})
+PATIENT = HubAnswer(503, headers={"retry-after": "300"})
 
 
 async def test_a_list_grows_old_by_the_clock(hub: FakeHub) -> None:
-    hub.then(Answer(500))
+    hub.then(HubAnswer(500))
     hub.lists(row(1))
     async with running(hub, soft_stale=60, hard_stale=3600) as it:
         assert (it.status.state, it.status.age) == ("never_loaded", None)
@@ -47,7 +47,7 @@ async def test_a_list_grows_old_by_the_clock(hub: FakeHub) -> None:
 
 async def test_the_age_of_a_list_runs_from_when_it_was_asked_for(hub: FakeHub) -> None:
     async with running(hub) as it, anyio.create_task_group() as group:
-        hub.then(Answer(200, as_json(row(1)), hold=(hold := hub.hold())))
+        hub.then(HubAnswer(200, as_json(row(1)), hold=(hold := hub.hold())))
         group.start_soon(it.refresher.refresh)
         await hub.asked(2)
         it.time.now += 4
@@ -84,7 +84,7 @@ async def test_decisions_are_remembered_no_longer_than_a_list_is_trusted(hub: Fa
 
 
 async def test_nothing_is_overdue_before_there_is_a_list(hub: FakeHub) -> None:
-    hub.always(Answer(500))
+    hub.always(HubAnswer(500))
     async with running(hub) as it:
         it.time.now += 3600
         assert not it.sync.is_overdue
@@ -110,10 +110,14 @@ async def test_an_admin_token_is_in_the_status_and_logged_once(hub: FakeHub, cap
     """The operator replaces the token while the list stays the same, so the hub says the new scope in a 304."""
     token = "sk_live_acme_admin"
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> HubAnswer:
         scope = request.headers["authorization"].rpartition("_")[2]
         headers = {"etag": '"1"', "token-scope": scope}
-        return Answer(304, headers=headers) if "if-none-match" in request.headers else Answer(200, as_json(row(1)), headers)
+        return (
+            HubAnswer(304, headers=headers)
+            if "if-none-match" in request.headers
+            else HubAnswer(200, as_json(row(1)), headers)
+        )
 
     hub.always(answer)
     with caplog.at_level(logging.WARNING):
@@ -132,7 +136,7 @@ async def test_an_admin_token_is_in_the_status_and_logged_once(hub: FakeHub, cap
 async def test_a_hub_that_does_not_say_the_scope_is_not_remarked_on(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     async with running(hub) as it:
         assert it.status.token_scope is None
-        hub.always(Answer(403, headers={"token-scope": "admin"}))
+        hub.always(HubAnswer(403, headers={"token-scope": "admin"}))
         await it.refresh()
         assert it.status.token_scope is None
     async with running(MemorySource(row(1))) as it:
@@ -141,11 +145,11 @@ async def test_a_hub_that_does_not_say_the_scope_is_not_remarked_on(hub: FakeHub
 
 
 async def test_a_list_from_the_snapshot_says_no_scope(hub: FakeHub, tmp_path: Path) -> None:
-    hub.then(Answer(200, as_json(row(1)), {"token-scope": "admin"}))
+    hub.then(HubAnswer(200, as_json(row(1)), {"token-scope": "admin"}))
     for state, scope in (("fresh", "admin"), ("degraded", None)):
         async with running(HubSource(hub.url, TOKEN, timeout=60), snapshot_path=tmp_path / "snapshot") as it:
             assert (it.status.state, it.status.token_scope) == (state, scope)
-        hub.always(Answer(503))
+        hub.always(HubAnswer(503))
 
 
 def test_a_list_that_never_changes_is_fresh_for_ever() -> None:

@@ -18,37 +18,37 @@ from gatekeeper import Basis, HubSource, Unchanged
 from gatekeeper.keys.slices import ListReader, Slice
 from gatekeeper.sync.status import RefreshReport
 from gatekeeper.testing import FakeClock
-from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, json_answer
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, FakeHub, HubAnswer, json_answer
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import Running, running
 from tests.support.rows import TOKEN, as_json, bad_row, row
 
 pytestmark = pytest.mark.anyio
 
-FAILURE = Answer(500)
+FAILURE = HubAnswer(500)
 FAILURES = {
     "500": FAILURE,
     "401": json_answer("Invalid token", 401),
-    "403": Answer(403),
-    "404": Answer(404),
+    "403": HubAnswer(403),
+    "404": HubAnswer(404),
     "400": json_answer("Missing X-Account-ID header", 400),
-    "429": Answer(429),
-    "a redirect": Answer(302, headers={"location": "https://login.example"}),
+    "429": HubAnswer(429),
+    "a redirect": HubAnswer(302, headers={"location": "https://login.example"}),
     "hangs up": HANG_UP,
     "garbage": GARBAGE,
-    "too short": Answer(200, as_json(row(2)), {"content-length": "10000"}, hang_up=True),
-    "truncated": Answer(200, as_json(row(2), row(3))[:-5]),
-    "HTML": Answer(200, b"<html>log in</html>", {"content-type": "text/html"}),
+    "too short": HubAnswer(200, as_json(row(2)), {"content-length": "10000"}, hang_up=True),
+    "truncated": HubAnswer(200, as_json(row(2), row(3))[:-5]),
+    "HTML": HubAnswer(200, b"<html>log in</html>", {"content-type": "text/html"}),
     "an object": json_answer({"data": [row(2)]}),
     "null": json_answer(None),
     "a string": json_answer("[]"),
     "a number": json_answer(7),
-    "nothing": Answer(200, b""),
-    "NaN": Answer(200, b"NaN"),
-    "UTF-16": Answer(200, "[]".encode("utf-16")),
-    "Latin-1": Answer(200, b'["\xe9"]'),
-    "deep": Answer(200, b"[" * 100_000),
-    "deep rows": Answer(200, b"[" + b'{"id":' * 100_000 + b"]"),
+    "nothing": HubAnswer(200, b""),
+    "NaN": HubAnswer(200, b"NaN"),
+    "UTF-16": HubAnswer(200, "[]".encode("utf-16")),
+    "Latin-1": HubAnswer(200, b'["\xe9"]'),
+    "deep": HubAnswer(200, b"[" * 100_000),
+    "deep rows": HubAnswer(200, b"[" + b'{"id":' * 100_000 + b"]"),
     "foreign rows": json_answer([{"user": "alice"}, {"user": "bob"}]),
     "no rows": json_answer([1, None, "x"]),
 }
@@ -123,7 +123,7 @@ async def test_a_refresh_reports_what_has_changed(hub: FakeHub) -> None:
 
 async def test_a_failed_refresh_reports_its_error_and_duration(hub: FakeHub) -> None:
     async with running(hub) as it, anyio.create_task_group() as group:
-        hub.then(Answer(429, headers={"retry-after": "7"}, hold=(hold := hub.hold())))
+        hub.then(HubAnswer(429, headers={"retry-after": "7"}, hold=(hold := hub.hold())))
 
         async def take_time() -> None:
             await hub.asked(2)
@@ -181,7 +181,7 @@ async def test_a_304_for_the_known_list_makes_it_fresh(hub: FakeHub) -> None:
 
 
 async def test_a_304_without_a_known_list_fails(hub: FakeHub) -> None:
-    hub.then(Answer(304))
+    hub.then(HubAnswer(304))
     hub.lists(row(1))
     async with running(hub) as it:
         assert it.status.state == "never_loaded"
@@ -213,10 +213,10 @@ async def test_equal_bytes_under_another_etag_are_not_parsed(hub: FakeHub) -> No
 
 
 async def test_equal_rows_in_other_bytes_change_nothing(hub: FakeHub) -> None:
-    hub.always(Answer(200, as_json(row(1))))
+    hub.always(HubAnswer(200, as_json(row(1))))
     async with running(hub) as it:
         changes = it.changes
-        hub.always(Answer(200, b" \n" + as_json(row(1))))
+        hub.always(HubAnswer(200, b" \n" + as_json(row(1))))
         assert (await it.refresh()).outcome == "unchanged"
         assert (it.changes, it.status.generation) == (changes, 1)
 
@@ -273,7 +273,7 @@ async def test_a_first_list_that_fails_leaves_nothing_behind(hub: FakeHub, fault
 
 async def test_a_name_that_is_not_utf_8_rejects_no_row(hub: FakeHub) -> None:
     rows = as_json(*(row(number) for number in range(9)), row(9, name="cafe"))
-    hub.always(Answer(200, rows.replace(b"cafe", "café".encode("latin-1"))))
+    hub.always(HubAnswer(200, rows.replace(b"cafe", "café".encode("latin-1"))))
     async with running(hub) as it:
         assert len(it.index) == 10
         assert it.status.counters["rows_rejected"] == 0
@@ -392,7 +392,7 @@ async def test_unknown_keys_cause_fewer_fetches_from_a_slow_hub(hub: FakeHub) ->
 
         async def a_slow_fetch() -> None:
             nonlocal asked
-            hub.then(Answer(200, b"[]", hold=(hold := hub.hold())))
+            hub.then(HubAnswer(200, b"[]", hold=(hold := hub.hold())))
             async with anyio.create_task_group() as group:
                 group.start_soon(it.refresher.refresh_for_unknown_key, 4.9)
                 await hub.asked(asked := asked + 1)
@@ -526,7 +526,7 @@ async def test_each_change_of_state_is_logged_when_it_happens(hub: FakeHub, capl
     hub.lists()
     caplog.set_level(logging.INFO, "gatekeeper")
     async with running(hub, soft_stale=60, hard_stale=100) as it:
-        hub.always(Answer(503, headers={"retry-after": "300"}))
+        hub.always(HubAnswer(503, headers={"retry-after": "300"}))
         await it.time.advance(59)
         fresh, failed = logged(caplog)
         assert (fresh, "answered 503" in failed) == ("is fresh: 0 keys", True)
@@ -657,18 +657,18 @@ async def test_the_whole_list_is_fetched_every_ten_minutes(hub: FakeHub) -> None
 
 @pytest.mark.parametrize("seconds", [-1, -5])
 async def test_lists_may_be_older_by_up_to_five_seconds(hub: FakeHub, seconds: float) -> None:
-    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    hub.always(HubAnswer(200, as_json(row(1)), dated(0)))
     async with running(hub) as it:
-        hub.always(Answer(200, as_json(row(2)), dated(seconds)))
+        hub.always(HubAnswer(200, as_json(row(2)), dated(seconds)))
         assert (await it.refresh()).outcome == "changed"
 
 
 async def test_an_older_list_whose_date_goes_on_is_accepted_after_ten_minutes(hub: FakeHub) -> None:
     """The clock of the hub was set back by an hour."""
-    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    hub.always(HubAnswer(200, as_json(row(1)), dated(0)))
     async with running(hub, hard_stale=0) as it:
         began = it.time.now
-        hub.always(lambda _: Answer(200, as_json(row(2)), dated(it.time.now - began - 3600)))
+        hub.always(lambda _: HubAnswer(200, as_json(row(2)), dated(it.time.now - began - 3600)))
         await it.refresh()
         assert it.ids == ["key-1"]
         assert "3600 s before the last one" in str(it.status.last_error)
@@ -683,9 +683,9 @@ async def test_an_older_list_whose_date_goes_on_is_accepted_after_ten_minutes(hu
 @pytest.mark.slow
 async def test_an_older_list_whose_date_stands_still_is_never_accepted(hub: FakeHub) -> None:
     """A cache that says neither its age nor a date of its own keeps the list."""
-    hub.always(Answer(200, as_json(row(1, disabled_at="now"), row(2)), dated(0)))
+    hub.always(HubAnswer(200, as_json(row(1, disabled_at="now"), row(2)), dated(0)))
     async with running(hub, hard_stale=0) as it:
-        hub.always(Answer(200, as_json(row(1), row(3)), dated(-10)))
+        hub.always(HubAnswer(200, as_json(row(1), row(3)), dated(-10)))
         await it.time.advance(3600)
         assert it.ids == ["key-1", "key-2"]
         assert it.get("key-1").disabled
@@ -694,10 +694,10 @@ async def test_an_older_list_whose_date_stands_still_is_never_accepted(hub: Fake
 
 async def test_an_older_list_revokes_keys_immediately(hub: FakeHub) -> None:
     """The clock of the hub was set back, and a key was revoked since."""
-    hub.always(Answer(200, as_json(row(1), row(2, disabled_at="now")), dated(0)))
+    hub.always(HubAnswer(200, as_json(row(1), row(2, disabled_at="now")), dated(0)))
     async with running(hub) as it:
         revoked = as_json(row(1, disabled_at="2026-01-01", name="renamed"), row(2), row(3))
-        hub.always(Answer(200, revoked, dated(-3600)))
+        hub.always(HubAnswer(200, revoked, dated(-3600)))
         report = await it.refresh()
         assert (report.outcome, it.status.state) == ("failed", "fresh")
         assert [(key.id, key.disabled, key.name) for key in sorted(it.index, key=lambda key: key.id)] == [
@@ -731,9 +731,9 @@ async def test_of_a_row_with_an_older_updated_at_only_a_revocation_counts(hub: F
 async def test_a_trusted_refresh_takes_a_restored_hub_as_it_is(hub: FakeHub) -> None:
     noon, one = "2025-12-31T12:00:00Z", "2025-12-31T13:00:00Z"
     rows = [row(number, updated_at=one, disabled_at=one) for number in range(20)]
-    hub.always(Answer(200, as_json(*rows), dated(0, etag='"2"')))
+    hub.always(HubAnswer(200, as_json(*rows), dated(0, etag='"2"')))
     async with running(hub) as it:
-        hub.always(Answer(200, as_json(row(1, updated_at=noon)), dated(-3600, etag='"1"')))
+        hub.always(HubAnswer(200, as_json(row(1, updated_at=noon)), dated(-3600, etag='"1"')))
         assert (await it.refresh()).outcome == "failed"
         slept = len(it.time.sleeps)
         report = await it.refresher.refresh(trust=True)
@@ -741,29 +741,29 @@ async def test_a_trusted_refresh_takes_a_restored_hub_as_it_is(hub: FakeHub) -> 
         assert (report.outcome, report.changed, report.removed, report.held) == ("changed", 1, 19, 0)
         assert "if-none-match" not in hub.requests[-1].headers
         assert not it.get("key-1").disabled
-        hub.always(Answer(200, as_json(row(1, updated_at="2025-12-31T11:00:00Z", name="older")), dated(-3600)))
+        hub.always(HubAnswer(200, as_json(row(1, updated_at="2025-12-31T11:00:00Z", name="older")), dated(-3600)))
         await it.refresh()
         assert it.get("key-1").name == "shop"  # the next one is not trusted
 
 
 @pytest.mark.slow
 async def test_an_older_copy_of_a_cache_is_never_accepted(hub: FakeHub) -> None:
-    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    hub.always(HubAnswer(200, as_json(row(1)), dated(0)))
     async with running(hub, hard_stale=0) as it:
-        hub.always(Answer(200, as_json(row(2)), dated(10, age="11")))
+        hub.always(HubAnswer(200, as_json(row(2)), dated(10, age="11")))
         await it.time.advance(3600)
         assert it.ids == ["key-1"]
 
 
 @pytest.mark.slow
 async def test_a_newer_list_restarts_the_ten_minutes(hub: FakeHub) -> None:
-    hub.always(Answer(200, as_json(row(1)), dated(0)))
+    hub.always(HubAnswer(200, as_json(row(1)), dated(0)))
     async with running(hub, hard_stale=0) as it:
         for _ in range(3):
-            hub.always(Answer(200, as_json(row(2)), dated(-3600)))
+            hub.always(HubAnswer(200, as_json(row(2)), dated(-3600)))
             await it.time.advance(400)
             assert it.ids == ["key-1"]
-            hub.always(Answer(200, as_json(row(1)), dated(1)))
+            hub.always(HubAnswer(200, as_json(row(1)), dated(1)))
             await it.refresh()
 
 

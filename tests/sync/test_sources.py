@@ -32,7 +32,7 @@ from gatekeeper import (
     Updates,
     WidgetKey,
 )
-from gatekeeper.testing.fake_hub import PATH, Answer, FakeHub
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
 from tests.support.rows import TOKEN, as_json, bad_row, client_key, row
@@ -154,7 +154,7 @@ async def test_certificate_authorities_are_read_once(hub: FakeHub, monkeypatch: 
 
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", noted)
     source = HubSource(hub.url, TOKEN)
-    hub.always(Answer(204))
+    hub.always(HubAnswer(204))
     for _ in range(3):
         await source.report_usage({})
     hub.lists(row(1))

@@ -21,7 +21,7 @@ from gatekeeper.errors import HubServerError
 from gatekeeper.gate.memo import MOST_ALLOWED
 from gatekeeper.sync.usage import BATCH, UsageReporter
 from gatekeeper.testing import FakeClock
-from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, Answer, FakeHub, Request, json_answer
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, FakeHub, HubAnswer, Request, json_answer
 from tests.support.forked import forked
 from tests.support.guarded import Guarded, guarded, hub_source
 from tests.support.memory_source import MemorySource
@@ -30,7 +30,7 @@ from tests.support.refreshing import running
 from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
-TAKEN = Answer(204)
+TAKEN = HubAnswer(204)
 ROWS = [row(1), row(2), row(3, disabled_at="now")]
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ class Taker(FakeHub):
         super().__init__()
         self.rows: list[dict[str, Any]] = ROWS
         self.answer = TAKEN
-        self.always(lambda request: self.answer if request.method == "POST" else Answer(200, as_json(*self.rows)))
+        self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.rows)))
 
     @property
     def reports(self) -> list[Request]:
@@ -233,10 +233,10 @@ async def test_a_hub_without_the_endpoint_is_sent_no_more_reports(
 FAILURES = {
     "400": json_answer("Bad Request", 400),
     "401": json_answer("Invalid token", 401),
-    "413": Answer(413),
-    "429": Answer(429, headers={"retry-after": "300"}),
-    "500": Answer(500),
-    "503": Answer(503),
+    "413": HubAnswer(413),
+    "429": HubAnswer(429, headers={"retry-after": "300"}),
+    "500": HubAnswer(500),
+    "503": HubAnswer(503),
     "hangs up": HANG_UP,
     "garbage": GARBAGE,
 }
@@ -277,10 +277,10 @@ async def test_a_failed_report_does_not_stop_the_list(hub: Taker) -> None:
             raise OSError("the file with the token is being replaced")
         return TOKEN
 
-    def replace_the_token(_: Request) -> Answer:
+    def replace_the_token(_: Request) -> HubAnswer:
         nonlocal is_being_replaced
         is_being_replaced = True
-        return Answer(200, as_json(*hub.rows))
+        return HubAnswer(200, as_json(*hub.rows))
 
     async with reporting(HubSource(hub.url, token, timeout=60)) as it:
         use(it)
@@ -312,8 +312,8 @@ async def test_batches_that_were_taken_are_not_reported_again(hub: Taker) -> Non
     async with reporting(hub) as it:
         for one in range(number):
             use(it, one)
-        answers = [TAKEN, Answer(500)]
-        hub.always(lambda request: answers.pop(0) if request.method == "POST" else Answer(200, as_json(*hub.rows)))
+        answers = [TAKEN, HubAnswer(500)]
+        hub.always(lambda request: answers.pop(0) if request.method == "POST" else HubAnswer(200, as_json(*hub.rows)))
         await it.time.advance(30)
         assert [len(counts) for counts in hub.counts] == [BATCH, BATCH]
         answers += [TAKEN, TAKEN]
@@ -329,7 +329,7 @@ async def test_batches_that_were_taken_are_not_reported_again(hub: Taker) -> Non
 async def test_no_request_waits_for_a_report_and_a_refresh_cuts_it_off(hub: Taker) -> None:
     async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
         use(it)
-        hub.answer = Answer(204, hold=(hold := hub.hold()))
+        hub.answer = HubAnswer(204, hold=(hold := hub.hold()))
         fetches = len(hub.fetches)
         group.start_soon(it.time.advance, 30)
         await hub.asked(1 + fetches + 3)
@@ -344,7 +344,7 @@ async def test_no_request_waits_for_a_report_and_a_refresh_cuts_it_off(hub: Take
 
 
 async def test_a_report_that_hangs_times_out_and_keeps_its_counts(hub: Taker) -> None:
-    hub.answer = Answer(204, hold=hub.hold())
+    hub.answer = HubAnswer(204, hold=hub.hold())
     async with running(hub, usage_interval=30.0, usage_timeout=0.05) as it:
         it.used["key-1"] = 1
         await it.time.advance(30)
@@ -359,7 +359,7 @@ async def test_a_report_that_hangs_times_out_and_keeps_its_counts(hub: Taker) ->
 async def test_a_slow_report_does_not_delay_the_next_list(hub: Taker) -> None:
     async with reporting(hub, refresh_interval=10.0) as it, anyio.create_task_group() as group:
         use(it)
-        hub.answer = Answer(204, hold=(hold := hub.hold()))
+        hub.answer = HubAnswer(204, hold=(hold := hub.hold()))
         slept = len(it.time.sleeps)
         it.time.now += 30
         group.start_soon(it.gate.refresh)
@@ -372,7 +372,7 @@ async def test_a_slow_report_does_not_delay_the_next_list(hub: Taker) -> None:
 
 @pytest.mark.parametrize("moment", ["during a report", "before any"])
 async def test_a_hub_that_hangs_does_not_delay_leaving(hub: Taker, moment: str) -> None:
-    hub.answer = Answer(204, hold=hub.hold())
+    hub.answer = HubAnswer(204, hold=hub.hold())
     gate = Gatekeeper(hub_source(hub.url), usage_interval=0.01 if moment == "during a report" else 30.0, jitter=lambda: 0.5)
     async with gate:
         use(gate)

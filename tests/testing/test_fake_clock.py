@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, HubSource, Reason, StaticSource
-from gatekeeper.testing import Answer, FakeClock, FakeHub, client_key, row
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, client_key, row
 
 PAGE = "https://shop.acme.com"
 SHOP = row("shop", "shop.acme.com")
@@ -48,7 +48,7 @@ async def test_an_outage_makes_the_list_degraded_and_then_expired() -> None:
     clock = FakeClock()
     with FakeHub(SHOP) as hub:
         async with gate_of(hub, clock, soft_stale=60, hard_stale=3600) as gate:
-            hub.always(Answer(503))
+            hub.always(HubAnswer(503))
             await clock.advance(120)
             assert (gate.status.state, gate.decide(client_key("shop"), PAGE).reason) == ("degraded", Reason.ALLOWED)
             clock.now += 3600

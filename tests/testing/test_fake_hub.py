@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gatekeeper import AsyncHubClient, ConfigError, Gatekeeper, HubClient, HubSource, KeyUsage, Reason
-from gatekeeper.testing import GARBAGE, HANG_UP, Answer, FakeHub, client_key, json_answer, row
+from gatekeeper.testing import GARBAGE, HANG_UP, FakeHub, HubAnswer, client_key, json_answer, row
 from gatekeeper.testing.fake_hub import PATH
 
 PAGE = "https://shop.acme.com"
@@ -83,7 +83,7 @@ async def test_a_revocation_is_seen_though_the_list_had_an_entity_tag() -> None:
 async def test_a_revocation_does_not_end_an_outage() -> None:
     with FakeHub(SHOP) as hub:
         async with gate_of(hub) as gate:
-            hub.always(Answer(503))
+            hub.always(HubAnswer(503))
             hub.revoke("shop")
             assert (await gate.refresh()).outcome == "failed"
             assert reason(gate) is Reason.ALLOWED
@@ -118,15 +118,15 @@ async def test_a_known_list_is_not_sent_again() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (Answer(503), "answered 503"),
+        (HubAnswer(503), "answered 503"),
         (json_answer({"detail": "slow down"}, 429, retry_after="7"), "slow down"),
         (HANG_UP, "disconnected"),
         (GARBAGE, "SSH-2.0"),
-        (Answer(200, b'[{"id":', {"content-length": "1000"}, hang_up=True), "received 7 bytes, expected 1000"),
+        (HubAnswer(200, b'[{"id":', {"content-length": "1000"}, hang_up=True), "received 7 bytes, expected 1000"),
         (json_answer("not a list"), "array"),
     ],
 )
-async def test_faults_come_once_each_and_then_the_list_again(answer: Answer, error: str) -> None:
+async def test_faults_come_once_each_and_then_the_list_again(answer: HubAnswer, error: str) -> None:
     with FakeHub(SHOP) as hub:
         async with gate_of(hub) as gate:
             hub.then(answer)
@@ -169,7 +169,7 @@ async def test_one_answer_can_be_held() -> None:
     with FakeHub(SHOP) as hub:
         async with gate_of(hub) as gate:
             hold = hub.hold()
-            hub.then(Answer(503, hold=hold))
+            hub.then(HubAnswer(503, hold=hold))
             async with anyio.create_task_group() as group:
                 group.start_soon(gate.refresh)
                 await hub.asked(2)
@@ -180,7 +180,7 @@ async def test_one_answer_can_be_held() -> None:
 
 async def test_bytes_can_be_sent_one_by_one() -> None:
     with FakeHub() as hub:
-        hub.then(Answer(200, b"[]", drip=0.001))
+        hub.then(HubAnswer(200, b"[]", drip=0.001))
         async with gate_of(hub) as gate:
             assert gate.status.state == "fresh"
 
