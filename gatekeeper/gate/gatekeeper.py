@@ -16,7 +16,7 @@ from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.granting import Granting, grant_problems, grants_of
 from gatekeeper.gate.memo import Memos, Remembered, may_be_remembered
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
-from gatekeeper.gate.page import Page, RequestIdentity, identity_of, read_page
+from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of, read_page
 from gatekeeper.index.enabled_origins import EnabledOrigins
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
@@ -182,7 +182,7 @@ class Gatekeeper:
         Returns:
             The decision. Nothing is raised, whatever the arguments are.
         """
-        identity = identity_of(_bytes(client_key), _bytes(origin), _bytes(referer), _bytes(grant))
+        identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
         return self.memos.use(self._remembered(identity))
 
     async def check(
@@ -207,7 +207,8 @@ class Gatekeeper:
         Returns:
             The decision.
         """
-        return await self.check_request(identity_of(_bytes(client_key), _bytes(origin), _bytes(referer), _bytes(grant)))
+        identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
+        return await self.check_request(identity)
 
     async def check_request(self, identity: RequestIdentity) -> Decision:
         """Decide as `check` does on a request whose values are put together.
@@ -377,10 +378,6 @@ class Gatekeeper:
 
 def _has_grant(identity: RequestIdentity) -> bool:
     return len(identity) == GRANT_PARTS
-
-
-def _bytes(value: str | bytes | Conflict | None) -> bytes | Conflict | None:
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
 def _problems(source: object, key_prefix: object) -> Iterator[str]:

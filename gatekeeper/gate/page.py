@@ -8,7 +8,7 @@ from gatekeeper.errors import InvalidOrigin
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Reason
 from gatekeeper.matching.origins import Origin
 
-__all__ = ("BEHIND_FRAME", "NOT_FRAMED", "Page", "RequestIdentity", "Via", "identity_of", "read_page")
+__all__ = ("BEHIND_FRAME", "NOT_FRAMED", "Page", "RequestIdentity", "Via", "as_bytes", "identity_of", "read_page")
 
 # Client key and origin; or client key, None and referer, where there is no Origin; or client key, origin, None and grant.
 # Beside a grant the origin is None if the request is known to come from the widget's own frame.
@@ -39,6 +39,17 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 BEHIND_FRAME: Final = Page(None, None)
 # There is no frame: the request for its document comes from a script, a form or the address bar.
 NOT_FRAMED: Final = Page(None, None, Reason.NOT_FRAMED)
+
+
+def as_bytes(value: object) -> bytes | Conflict | None:
+    """A value of a request as it is decided.
+
+    Args:
+        value: text or bytes, None, CONFLICT. Anything else, such as a number in a JSON body, becomes a malformed value.
+    """
+    if value is None or isinstance(value, bytes | Conflict):
+        return value
+    return str(value).encode("utf-8", "surrogatepass")
 
 
 def identity_of(

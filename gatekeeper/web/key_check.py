@@ -10,7 +10,7 @@ from starlette.types import Scope
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.gate.page import RequestIdentity, as_bytes
 from gatekeeper.web.state import keep_decision, state_of
 
 __all__ = ("KeyCheck", "check_key")
@@ -58,9 +58,7 @@ class KeyCheck:
         Returns:
             The decision; see `is_refused`.
         """
-        key: bytes | Conflict | None = (
-            client_key.encode("utf-8", "surrogatepass") if isinstance(client_key, str) else client_key
-        )
+        key = as_bytes(client_key)
         if self._sent is not None and key != self._sent:
             key = CONFLICT if key else self._sent
         identity = self._identify(key or None)
@@ -84,7 +82,7 @@ async def check_key(request: Request, client_key: str | bytes | None) -> Decisio
         The decision, which allows the request.
 
     Raises:
-        HTTPException: the request is refused. Let it pass: the answer is the refusal of the gate in any case.
+        HTTPException: the request is refused. The answer is the refusal of the gate, even if the exception is caught.
         ConfigError: the path is not in `key_in_body`.
     """
     check = (request.scope.get("state") or {}).get(_STATE_KEY)

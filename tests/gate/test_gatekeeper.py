@@ -123,6 +123,16 @@ def test_a_refusal_names_the_origin_seen() -> None:
     assert DECIDED.decide(client_key(1), None, referer="https://Evil.com:443/page").origin == "https://evil.com"
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", [5, 0.5, False, [client_key(1)], {"key": client_key(1)}])
+async def test_a_value_of_a_json_body_that_is_no_text_is_malformed(value: Any) -> None:
+    """A handler passes on what it has found in the body of the request."""
+    assert DECIDED.decide(value, ORIGIN).reason is Reason.KEY_MALFORMED
+    assert (await DECIDED.check(value, ORIGIN)).reason is Reason.KEY_MALFORMED
+    assert DECIDED.decide(client_key(1), value).reason is Reason.ORIGIN_MALFORMED
+    assert DECIDED.decide(client_key(1), None, referer=value).reason is Reason.ORIGIN_MALFORMED
+
+
 @pytest.mark.parametrize(("reason", "key", "origin", "referer"), CASES)
 def test_no_answer_shows_more_of_a_key_than_its_last_8_characters(
     reason: Reason, key: Any, origin: Any, referer: Any
