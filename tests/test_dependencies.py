@@ -10,7 +10,7 @@ import pytest
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-BOUND = re.compile(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)(?:,<\d+)?")
+BOUND = re.compile(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+(?:b\d+)?)(?:,<\d+)?")
 LOWEST = "GATEKEEPER_LOWEST"  # set where the lowest versions are installed
 
 

@@ -160,9 +160,9 @@ def test_every_example_runs(example: str, monkeypatch: pytest.MonkeyPatch) -> No
         example = "\n".join(re.findall(r"^from .*$", example, flags=re.MULTILINE))
     names: dict[str, Any] = {}
     exec(example.replace("…", "x"), names)  # no header can carry the ellipsis of a token
-    if " guard(" in example:
+    if "\napp = guard(" in example:
         assert isinstance(names["app"].build_middleware_stack(), GatekeeperMiddleware)
-    elif "app = GatekeeperMiddleware(" in example:
+    elif "\napp = GatekeeperMiddleware(" in example:
         assert isinstance(names["app"], GatekeeperMiddleware)
     for name, test in names.items():
         if name.startswith("test_"):
