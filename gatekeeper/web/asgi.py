@@ -17,7 +17,7 @@ from gatekeeper.web.answers import Answer, document, is_from_own_host, problem, 
 from gatekeeper.web.cors import OWN, CorsHeaders, CorsPolicy, frame_ancestors, merge_vary, with_headers
 from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
 from gatekeeper.web.key_check import KeyCheck
-from gatekeeper.web.loader import Unguarded
+from gatekeeper.web.loader import Unguarded, public
 from gatekeeper.web.options import option_problems
 from gatekeeper.web.request import Header, has_header, single_header, value_in_query
 from gatekeeper.web.state import STATE_KEY, decision_from, keep_decision
@@ -44,6 +44,7 @@ class GatekeeperMiddleware:
         key_query: the query parameter that carries it where no header can: WebSockets, EventSource, images.
         cors: the CORS policy.
         exempt: paths that need no key, relative to the mount point; "/static/*" covers every path below "/static/".
+        exempt_cors: whether the script of any page may read the answers of these paths; never with credentials.
         key_in_body: paths whose endpoints find the key themselves and call `check_key`, written as for `exempt`.
         readable_denials: whether the script of a refused page may read the reason; never with credentials.
         frames: paths of the documents of the widget's frames, written as for `exempt`.
@@ -65,6 +66,7 @@ class GatekeeperMiddleware:
         key_query: str = "client_key",
         cors: CorsPolicy | None = None,
         exempt: Collection[str] = (),
+        exempt_cors: bool = False,
         key_in_body: Collection[str] = (),
         readable_denials: bool = True,
         frames: Collection[str] = (),
@@ -79,6 +81,7 @@ class GatekeeperMiddleware:
             (key_header, key_query),
             cors,
             exempt=exempt,
+            exempt_cors=exempt_cors,
             key_in_body=key_in_body,
             frames=frames,
             grant_path=grant_path,
@@ -102,7 +105,9 @@ class GatekeeperMiddleware:
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
         self._unguarded = None
         if exempt or key_in_body or loader_path is not None:
-            self._unguarded = Unguarded(app, exempt, loader_path, key_in_body, self._decided_by_endpoint)
+            self._unguarded = Unguarded(
+                public(app) if exempt_cors else app, exempt, loader_path, key_in_body, self._decided_by_endpoint
+            )
         self._readable_denials = readable_denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path

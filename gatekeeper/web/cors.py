@@ -13,10 +13,21 @@ from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
 
-__all__ = ("OWN", "PUBLIC", "CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary", "with_headers")
+__all__ = (
+    "OWN",
+    "PUBLIC",
+    "CorsHeaders",
+    "CorsPolicy",
+    "as_public",
+    "frame_ancestors",
+    "is_token",
+    "merge_vary",
+    "with_headers",
+)
 
 # The gate replaces these headers of the app, or merges them with its own.
 OWN = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"vary"})
+_NAMING = OWN - {b"vary"}
 PUBLIC: Header = (b"access-control-allow-origin", b"*")
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
@@ -185,6 +196,21 @@ def with_headers(start: Message, headers: list[Header]) -> Message:
         elif lower not in OWN:
             headers.append((name, value))
     return {**start, "headers": headers}
+
+
+def as_public(start: Message) -> Message:
+    """The start of an app's answer that any page may read.
+
+    Args:
+        start: the message of the app.
+
+    Returns:
+        A new message, without credentials; the same one if the app says itself which origins or credentials it allows.
+    """
+    headers = start.get("headers", ())
+    if any(name.lower() in _NAMING for name, _ in headers):
+        return start
+    return {**start, "headers": [*headers, PUBLIC]}
 
 
 @lru_cache(maxsize=256)

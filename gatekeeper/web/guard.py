@@ -29,6 +29,7 @@ def guard(
     key_query: str = "client_key",
     cors: CorsPolicy | None = None,
     exempt: Collection[str] = (),
+    exempt_cors: bool = False,
     key_in_body: Collection[str] = (),
     exempt_docs: bool = True,
     readable_denials: bool = True,
@@ -51,6 +52,7 @@ def guard(
         key_query: as for GatekeeperMiddleware.
         cors: as for GatekeeperMiddleware.
         exempt: as for GatekeeperMiddleware.
+        exempt_cors: as for GatekeeperMiddleware.
         key_in_body: as for GatekeeperMiddleware.
         exempt_docs: whether FastAPI's documentation and its schema need no key.
         readable_denials: as for GatekeeperMiddleware.
@@ -73,6 +75,7 @@ def guard(
         key_query=key_query,
         cors=cors,
         exempt=_with_documentation(app, exempt) if exempt_docs else exempt,
+        exempt_cors=exempt_cors,
         key_in_body=key_in_body,
         readable_denials=readable_denials,
         frames=frames,

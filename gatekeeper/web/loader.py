@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator
 from importlib.resources import files
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatekeeper.web.answers import KEY_HEADER, Answer, send_answer
-from gatekeeper.web.cors import PUBLIC
+from gatekeeper.web.cors import PUBLIC, as_public
 from gatekeeper.web.request import Header, Paths, path_problems, route_path
 
-__all__ = ("LOADER_FILES", "Unguarded", "loader_problems")
+__all__ = ("LOADER_FILES", "Unguarded", "loader_problems", "public")
 
 LOADER_FILES: Final = ("widget.js", "widget.mjs", "frame.js")
 KEY_NAMES: Final = (KEY_HEADER, "client_key")  # the header and the query parameter that they send
@@ -55,6 +55,25 @@ class Unguarded:
         """Answer a connection that is covered."""
         app = self._files.get(route_path(scope), self._app) if self.needs_no_key(scope) else self._checked
         await app(scope, receive, send)
+
+
+def public(app: ASGIApp) -> ASGIApp:
+    """Let any page read the answers of an app.
+
+    Preflights are left to the app: an answer to one would allow more than to read.
+
+    Args:
+        app: the app.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_public(message: Message) -> None:
+            await send(as_public(message) if message["type"] == "http.response.start" else message)
+
+        is_read = scope["type"] == "http" and scope["method"] != "OPTIONS"
+        await app(scope, receive, send_public if is_read else send)
+
+    return answer
 
 
 class _LoaderFile:

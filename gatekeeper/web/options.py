@@ -17,6 +17,7 @@ def option_problems(
     cors: object,
     *,
     exempt: Collection[str],
+    exempt_cors: object,
     key_in_body: Collection[str],
     frames: Collection[str],
     grant_path: str | None,
@@ -30,6 +31,7 @@ def option_problems(
         key_names: its `key_header` and `key_query`.
         cors: its policy.
         exempt: as for GatekeeperMiddleware.
+        exempt_cors: as for GatekeeperMiddleware.
         key_in_body: as for GatekeeperMiddleware.
         frames: as for GatekeeperMiddleware.
         grant_path: as for GatekeeperMiddleware.
@@ -41,6 +43,8 @@ def option_problems(
     yield from _name_problems(*key_names)
     yield from _cors_problems(cors, gatekeeper)
     yield from path_problems("exempt", exempt)
+    if not isinstance(exempt_cors, bool):
+        yield f"exempt_cors is {exempt_cors!r}: expected True or False, for all paths in exempt"
     yield from path_problems("key_in_body", key_in_body, exempt=exempt)
     has_secrets = not isinstance(gatekeeper, Gatekeeper) or gatekeeper.grant_lifetime is not None
     unguarded = {"exempt": exempt, "key_in_body": key_in_body}

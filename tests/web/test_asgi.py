@@ -238,6 +238,8 @@ def without(fields: Iterable[Header], *names: bytes) -> list[Header]:
         ({"exempt": ("/static*",)}, "exempt has '/static*': expected '/*' at the end"),
         ({"exempt": ("/*",)}, "exempt has '/*', which guards nothing"),
         ({"exempt": (b"/healthz",)}, "exempt has b'/healthz'"),
+        ({"exempt_cors": ("/fonts/*",)}, "exempt_cors is ('/fonts/*',): expected True or False"),
+        ({"exempt_cors": None}, "exempt_cors is None: expected True or False"),
     ],
 )
 def test_a_wrong_argument_is_reported_with_its_value(options: dict[str, Any], said: str) -> None:
@@ -960,6 +962,44 @@ def test_an_exempt_request_is_not_touched(kind: str, fields: list[Header]) -> No
     assert scope == before
     with pytest.raises(DecisionMissing):
         decision_from(scope)
+
+
+NAMES_PAGE = (b"Access-Control-Allow-ORIGIN", ON_PAGE[0][1])
+NAMES_CREDENTIALS = (b"Access-Control-Allow-Credentials", b"true")
+PUBLIC = headers(("access-control-allow-origin", "*"))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("fields", [[], headers(("origin", STRANGE_PAGE)), headers(("origin", "null")), ALLOWED])
+def test_any_page_may_read_an_exempt_answer_if_that_is_configured(fields: list[Header], method: str) -> None:
+    app = App((b"Vary", b"Accept"))
+    answer = ask(guard(app, exempt=EXEMPT, exempt_cors=True), fields, path="/static/a", method=method)
+    assert answer == (200, [(b"Vary", b"Accept"), *PUBLIC], App.BODY)
+    assert app.start["headers"] == [(b"Vary", b"Accept")]  # the message is the app's, which may send it again
+
+
+@pytest.mark.parametrize("own", [[NAMES_PAGE], [NAMES_CREDENTIALS], [NAMES_PAGE, NAMES_CREDENTIALS]])
+def test_an_exempt_answer_with_the_apps_own_cors_is_left_alone(own: list[Header]) -> None:
+    answer = ask(guard(App(*own), exempt=EXEMPT, exempt_cors=True), ON_PAGE, path="/healthz")
+    assert answer.headers == own
+
+
+def test_the_preflight_of_an_exempt_path_is_left_to_the_app() -> None:
+    answer = ask(guard(exempt=EXEMPT, exempt_cors=True), [*ON_PAGE, *ASKS_METHOD], path="/healthz", method="OPTIONS")
+    assert answer.headers == []
+
+
+@pytest.mark.parametrize("fields", [[], ON_PAGE, ALLOWED])
+def test_other_paths_are_no_more_public_than_before(fields: list[Header]) -> None:
+    guarded = guard(exempt=EXEMPT, exempt_cors=True)
+    assert ask(guarded, fields, path="/static") == ask(guard(), fields, path="/static")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/static"])
+def test_a_websocket_is_as_before_where_exempt_answers_are_public(path: str) -> None:
+    public, plain = guard(exempt=EXEMPT, exempt_cors=True), guard(exempt=EXEMPT)
+    said = [shake_hands(each, extension=True, path=path) for each in (public, plain)]
+    assert said[0] == said[1]
 
 
 # --- Other connections

@@ -123,6 +123,15 @@ def test_the_page_can_read_that_the_app_crashed(make: Callable[..., Starlette]) 
 
 
 @both
+def test_any_page_can_read_that_an_exempt_path_crashed(make: Callable[..., Starlette]) -> None:
+    app = guard(make(routes=ROUTES), gate(), exempt=("/crash", "/open"), exempt_cors=True)
+    client = TestClient(app, raise_server_exceptions=False)
+    for path, status in (("/crash", 500), ("/open", 200)):
+        answer = client.get(path, headers={"origin": STRANGE_PAGE})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, "*")
+
+
+@both
 def test_web_sockets_are_guarded(make: Callable[..., Starlette]) -> None:
     client = TestClient(guard(make(routes=ROUTES), gate()))
     with client.websocket_connect(f"/live?client_key={KEY}", headers={"origin": PAGE}) as websocket:
