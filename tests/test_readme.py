@@ -104,6 +104,11 @@ def test_every_link_and_picture_exists(name: str) -> None:
         assert not anchor or anchor in anchors(linked.read_text(encoding="utf-8")), target
 
 
+def test_the_longest_reference_begins_with_a_list_of_its_sections() -> None:
+    head, *sections = DOCUMENTS["gatekeeper/web/README.md"].split("\n## ")
+    assert re.findall(r"\[([^\]]+)\]\(#", head) == [section.partition("\n")[0] for section in sections]
+
+
 def test_the_readme_has_pictures_and_links_every_document() -> None:
     assert "](.github/demo.png)" in README
     assert all(f"]({name})" in README for name in DOCUMENTS if name != "README.md")

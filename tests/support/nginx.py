@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.starting import accepts, wait_until_ready
 
-__all__ = ("caching_nginx", "find_nginx")
+__all__ = ("caching_nginx", "find_nginx", "running_nginx")
 
 CONFIG = """\
 daemon off;
@@ -26,6 +26,10 @@ http {{
   fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
+  {servers}
+}}
+"""
+CACHE = """\
   proxy_cache_path {directory}/cache keys_zone=lists:1m;
   server {{
     listen 127.0.0.1:{port};
@@ -33,10 +37,10 @@ http {{
       proxy_pass {upstream};
       proxy_cache lists;
       proxy_cache_valid 200 1h;
+      proxy_ignore_headers {ignored};
       add_header X-Cache $upstream_cache_status always;
     }}
   }}
-}}
 """
 
 
@@ -46,14 +50,12 @@ def find_nginx() -> str | None:
 
 
 @contextmanager
-def caching_nginx(program: str, directory: Path, upstream: str) -> Iterator[str]:
-    """Run nginx with an empty cache, and give its URL."""
+def running_nginx(program: str, directory: Path, port: int, servers: str) -> Iterator[str]:
+    """Run nginx with these servers in a new directory, and give the URL of the one at this port."""
     directory.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     user = "" if os.geteuid() else "user root;"  # workers of another user may not read the directories of pytest
     config = directory / "nginx.conf"
-    config.write_text(CONFIG.format(directory=directory, port=port, upstream=upstream, user=user))
+    config.write_text(CONFIG.format(directory=directory, user=user, servers=servers))
     process = subprocess.Popen([program, "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         wait_until_ready(process, lambda: accepts(port), lambda: "nginx")
@@ -61,3 +63,13 @@ def caching_nginx(program: str, directory: Path, upstream: str) -> Iterator[str]
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def caching_nginx(program: str, directory: Path, upstream: str, *, ignored: str = "X-Accel-Expires") -> Iterator[str]:
+    """Run nginx with an empty cache that ignores these headers of answers, and give its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    servers = CACHE.format(directory=directory, port=port, upstream=upstream, ignored=ignored)
+    with running_nginx(program, directory, port, servers) as url:
+        yield url
