@@ -3,26 +3,25 @@
 # Keeps annotations unevaluated: those of the function defined in `__call__` would cost every request 0.3 µs.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Collection
 from typing import Any, cast
 
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatekeeper.errors import ConfigError, DecisionMissing
+from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
 from gatekeeper.web.answers import Answer, document, problem, refusal, send_answer
-from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, is_token, merge_vary
-from gatekeeper.web.frames import VARIES_BY, Frames, frame_problems, grant_answer, send_document, with_grant
-from gatekeeper.web.loader import Unguarded, loader_problems
-from gatekeeper.web.request import Header, has_header, is_at, path_problems, single_header, value_in_query
+from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, merge_vary
+from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
+from gatekeeper.web.loader import Unguarded
+from gatekeeper.web.options import option_problems
+from gatekeeper.web.request import Header, has_header, is_at, single_header, value_in_query
+from gatekeeper.web.state import STATE_KEY, decision_from, keep_decision
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
 __all__ = ("GatekeeperMiddleware", "decision_from")
-
-STATE_KEY = "gatekeeper"
 
 # The gate replaces these headers of the app, or merges them with its own. Apps spell them in any case. Only a name of one of
 # these lengths is put into lower case and compared: a length is found 20 ns faster than a name.
@@ -71,14 +70,18 @@ class GatekeeperMiddleware:
         loader_path: str | None = None,
     ) -> None:
         cors = CorsPolicy() if cors is None else cors
-        names = key_header, key_query
-        problems = (
-            *_problems(gatekeeper, key_header, key_query, cors, exempt),
-            *frame_problems(frames, grant_path, own_origins, exempt, key_names=names, has_secrets=_has_secrets(gatekeeper)),
-            *loader_problems(loader_path, names, exempt=exempt, frames=frames, grant_path=[grant_path or "/"]),
+        problems = option_problems(
+            gatekeeper,
+            (key_header, key_query),
+            cors,
+            exempt=exempt,
+            frames=frames,
+            grant_path=grant_path,
+            own_origins=own_origins,
+            loader_path=loader_path,
         )
-        if problems:
-            raise ConfigError(problems)
+        if found := tuple(problems):
+            raise ConfigError(found)
         self.app = app
         self._gate = gatekeeper
         self._memos = gatekeeper.memos
@@ -131,7 +134,7 @@ class GatekeeperMiddleware:
                 return
             identity = frames.grant_identity(scope, key, origin)
             if frames.ancestors:
-                send = self._framing(scope, send)
+                send = send_page(send, scope, self._ancestors)
         if identity is None or frames is None:
             identity = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
             try:
@@ -142,7 +145,7 @@ class GatekeeperMiddleware:
             gained = frames.cors.allowed
             remembered = memo.find_allowed(identity, self._clock())
             if remembered is None or remembered.decision.grant is not None:
-                send = self._renewing(scope, send)
+                send = send_renewed(send, scope)
         if remembered is not None and self._clock() < memo.deadline:
             remembered.uses += 1
             decision = remembered.decision
@@ -245,9 +248,7 @@ class GatekeeperMiddleware:
             identity = key, origin
         decision = await self._gate.check_request(identity)
         if decision.allowed:
-            if scope.get("state") is None:
-                scope["state"] = {}
-            scope["state"][STATE_KEY] = decision
+            keep_decision(scope, decision)
             if self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(identity, receive, send))
             else:
@@ -283,9 +284,7 @@ class GatekeeperMiddleware:
             if decision.grant is None:
                 await send_answer(send, document(decision, self._cors.vary_with_referer))
                 return
-            if scope.get("state") is None:
-                scope["state"] = {}
-            scope["state"][STATE_KEY] = decision
+            keep_decision(scope, decision)
             send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
             await self._stream(identity_of(None, None, None, decision.grant.encode()), scope, receive, send)
             return
@@ -315,84 +314,5 @@ class GatekeeperMiddleware:
         if isinstance(send, ResponseStream):
             await send.leave(None)
 
-    def _framing(self, scope: Scope, send: Send) -> Send:
-        """A `send` for HTML that only the key's own pages may frame."""
-
-        def send_framing(message: Message) -> Awaitable[None]:
-            headers = message.get("headers", ())
-            if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
-                # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
-                message = {**message, "headers": [*headers, self._ancestors(decision_from(scope))]}
-            return send(message)
-
-        return send_framing
-
-    def _renewing(self, scope: Scope, send: Send) -> Send:
-        """A `send` for the answer to a request whose grant may be past half its life."""
-
-        def send_renewed(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                decision = (scope.get("state") or {}).get(STATE_KEY)
-                if isinstance(decision, Decision) and decision.grant is not None:
-                    message = with_grant(message, decision.grant)
-            return send(message)
-
-        return send_renewed
-
     def _ancestors(self, decision: Decision) -> Header:
         return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))
-
-
-def decision_from(request_or_scope: HTTPConnection | Mapping[str, Any]) -> Decision:
-    """The decision on a request that the middleware allowed.
-
-    Args:
-        request_or_scope: a Starlette request or WebSocket, or an ASGI scope.
-
-    Returns:
-        The decision.
-
-    Raises:
-        DecisionMissing: the middleware has not seen the request, or its path is exempt.
-    """
-    scope = request_or_scope.scope if isinstance(request_or_scope, HTTPConnection) else request_or_scope
-    decision = (scope.get("state") or {}).get(STATE_KEY)
-    if not isinstance(decision, Decision):
-        path = scope.get("path")
-        raise DecisionMissing(
-            f"no decision was made on the request to {path!r}: mount GatekeeperMiddleware around the app, "
-            "and do not exempt the path"
-        )
-    return decision
-
-
-def _is_html(name: bytes, value: bytes) -> bool:
-    return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
-
-
-def _has_secrets(gatekeeper: object) -> bool:
-    return not isinstance(gatekeeper, Gatekeeper) or gatekeeper.grant_lifetime is not None
-
-
-def _problems(
-    gatekeeper: object, key_header: object, key_query: object, cors: object, exempt: Collection[str]
-) -> Iterator[str]:
-    if not isinstance(gatekeeper, Gatekeeper):
-        yield f"gatekeeper is {gatekeeper!r}: expected a Gatekeeper"
-    if not is_token(key_header) or str(key_header).lower() in {"origin", "referer"}:
-        yield f"key_header is {key_header!r}: expected a header name, not Origin or Referer, such as 'data-client-key'"
-    elif "_" in str(key_header):
-        yield (
-            f"key_header is {key_header!r}: nginx and other servers drop headers with an underscore; "
-            f"use hyphens, such as {str(key_header).replace('_', '-')!r}"
-        )
-    if not is_token(key_query):
-        yield f"key_query is {key_query!r}: expected the name of a query parameter, such as 'client_key'"
-    if not isinstance(cors, CorsPolicy):
-        yield f"cors is {cors!r}: expected a CorsPolicy"
-    elif cors.allow_credentials:
-        if cors.preflight != "strict":
-            yield "allow_credentials=True needs CorsPolicy(preflight='strict'): open preflights answer every origin"
-        if isinstance(gatekeeper, Gatekeeper) and not gatekeeper.https_only:
-            yield "allow_credentials=True needs Gatekeeper(https_only=True): anyone on the network path can forge http pages"
-    yield from path_problems("exempt", exempt)

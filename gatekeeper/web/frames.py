@@ -13,8 +13,9 @@ from gatekeeper.matching.origins import Origin
 from gatekeeper.web.answers import Answer
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, merge_vary
 from gatekeeper.web.request import Header, Paths, is_at, is_own, path_problems, single_header, value_in_query
+from gatekeeper.web.state import decision_from, decision_in
 
-__all__ = ("VARIES_BY", "Frames", "frame_problems", "grant_answer", "send_document", "with_grant")
+__all__ = ("VARIES_BY", "Frames", "frame_problems", "grant_answer", "send_document", "send_page", "send_renewed")
 
 GRANT_HEADER: Final = "data-client-grant"
 GRANT_QUERY: Final = b"client_grant"
@@ -182,18 +183,48 @@ def send_document(send: Send, policy: Header, vary: Header) -> Callable[[Message
     return send_framed
 
 
-def with_grant(start: Message, grant: str) -> Message:
-    """Add a new grant to the start of the app's answer.
+def send_page(send: Send, scope: Scope, policy: Callable[[Decision], Header]) -> Callable[[Message], Awaitable[None]]:
+    """A `send` for HTML that only a key's own pages may frame.
 
     Args:
-        start: the message.
-        grant: the grant.
+        send: the server's `send`.
+        scope: the request.
+        policy: gives the CSP header for its decision.
 
     Returns:
-        A copy of the message. Caches must not store the answer.
+        The function.
     """
-    kept = [header for header in start.get("headers", ()) if header[0].lower() not in _REPLACED]
-    return {**start, "headers": [*kept, _NO_STORE, (_GRANT, grant.encode("ascii"))]}
+
+    def send_framing(message: Message) -> Awaitable[None]:
+        headers = message.get("headers", ())
+        if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
+            # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
+            message = {**message, "headers": [*headers, policy(decision_from(scope))]}
+        return send(message)
+
+    return send_framing
+
+
+def send_renewed(send: Send, scope: Scope) -> Callable[[Message], Awaitable[None]]:
+    """A `send` for an answer that renews the grant of its request.
+
+    Args:
+        send: the server's `send`.
+        scope: the request.
+
+    Returns:
+        The function. Caches must not store an answer with a new grant.
+    """
+
+    def send_grant(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            decision = decision_in(scope)
+            if decision is not None and decision.grant is not None:
+                kept = [header for header in message.get("headers", ()) if header[0].lower() not in _REPLACED]
+                message = {**message, "headers": [*kept, _NO_STORE, (_GRANT, decision.grant.encode("ascii"))]}
+        return send(message)
+
+    return send_grant
 
 
 def grant_answer(decision: Decision, origin: bytes, cors: CorsHeaders, lifetime: float) -> Answer:
@@ -259,6 +290,10 @@ def frame_problems(
             "frames, grant_path and own_origins need Gatekeeper(grant_secrets=[…]), the same on all servers: the source has "
             "no token to derive a secret from; use the output of `openssl rand -hex 32`"
         )
+
+
+def _is_html(name: bytes, value: bytes) -> bool:
+    return name.lower() == b"content-type" and value[:9].lower() == b"text/html"
 
 
 def _path_problems(option: str, paths: Collection[str], **others: Collection[str]) -> Iterator[str]:
