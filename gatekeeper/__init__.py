@@ -25,6 +25,7 @@ from gatekeeper.errors import (
 )
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.matching.allowlist import Allowlist
@@ -82,6 +83,7 @@ __all__ = (
     "Origin",
     "Reason",
     "RefreshReport",
+    "RefusedPage",
     "RejectedEntry",
     "ReportsUsage",
     "SnapshotError",

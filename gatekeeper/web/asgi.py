@@ -13,7 +13,7 @@ from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
 from gatekeeper.web.answers import Answer, document, problem, refusal, send_answer
-from gatekeeper.web.cors import CorsHeaders, CorsPolicy, frame_ancestors, merge_vary
+from gatekeeper.web.cors import CREDENTIALS, PUBLIC, CorsHeaders, CorsPolicy, frame_ancestors, merge_vary
 from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
 from gatekeeper.web.loader import Unguarded
 from gatekeeper.web.options import option_problems
@@ -152,8 +152,10 @@ class GatekeeperMiddleware:
         else:
             decision = await self._gate.check_request(identity)
             if not decision.allowed:
-                await self._refuse(scope, send, decision, origin)
-                return
+                if not self._gate.admits(decision):
+                    await self._refuse(scope, send, decision, origin)
+                    return
+                identity, origin, gained = None, None if origin is None else b"*", _without_credentials(gained)
         try:
             scope["state"][STATE_KEY] = decision
         except (KeyError, TypeError):  # no state, or None
@@ -190,9 +192,12 @@ class GatekeeperMiddleware:
         if send is not given:
             await cast("ResponseStream", send).leave(None)  # only a ResponseStream ever replaces the given send
 
-    def _streaming(self, identity: RequestIdentity, send: Send, start: Message, piece: Message) -> Send:
-        """The `send` for this piece and the rest. A response with a Content-Length is never cut short."""
-        if not piece["more_body"] or not self._gate.closes_streams or isinstance(send, ResponseStream):
+    def _streaming(self, identity: RequestIdentity | None, send: Send, start: Message, piece: Message) -> Send:
+        """The `send` for this piece and the rest.
+
+        A response with a Content-Length is never cut short, and neither is one of a request that was only observed.
+        """
+        if not piece["more_body"] or identity is None or not self._gate.closes_streams or isinstance(send, ResponseStream):
             return send
         if any(name.lower() == b"content-length" for name, _ in start.get("headers", ())):
             return send
@@ -200,11 +205,13 @@ class GatekeeperMiddleware:
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
-        if page.origin is None or not isinstance(origin, bytes):
-            await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
-            return
-        cors = self._cors
-        if self._frames is not None and self._frames.is_listed(origin):
+        cors, answered = self._cors, origin if isinstance(origin, bytes) else None
+        if page.origin is None or answered is None:
+            if self._gate.enforce:
+                await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
+                return
+            answered = None
+        elif self._frames is not None and self._frames.is_listed(origin):
             cors = self._frames.cors
         elif self._enabled_origins is not None:
             decision = await self._gate.check(value_in_query(scope.get("query_string") or b"", self._key_query), origin)
@@ -212,10 +219,12 @@ class GatekeeperMiddleware:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
             if not decision.allowed:
-                await self._refuse_preflight(scope, send, decision)
-                return
+                if self._gate.enforce:
+                    await self._refuse_preflight(scope, send, decision)
+                    return
+                answered = None
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
-        await send_answer(send, Answer(204, cors.preflight(origin, private_network=private_network), b""))
+        await send_answer(send, Answer(204, cors.preflight(answered, private_network=private_network), b""))
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
         own = self._is_from_own_frame(scope, decision)
@@ -247,9 +256,9 @@ class GatekeeperMiddleware:
         if identity is None:
             identity = key, origin
         decision = await self._gate.check_request(identity)
-        if decision.allowed:
+        if self._gate.admits(decision):
             keep_decision(scope, decision)
-            if self._gate.closes_streams:
+            if decision.allowed and self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(identity, receive, send))
             else:
                 await self.app(scope, receive, send)
@@ -281,21 +290,28 @@ class GatekeeperMiddleware:
         """Answer a request for a frame document or a grant."""
         if frames.is_document(scope):
             decision = await self._gate.grant(key, frames.page_of(scope))
-            if decision.grant is None:
+            if decision.grant is None and not self._observes(decision):
                 await send_answer(send, document(decision, self._cors.vary_with_referer))
                 return
             keep_decision(scope, decision)
-            send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
-            await self._stream(identity_of(None, None, None, decision.grant.encode()), scope, receive, send)
+            policy, identity = None, None
+            if decision.grant is not None:
+                policy, identity = self._ancestors(decision), identity_of(None, None, None, decision.grant.encode())
+            send = send_document(send, policy, self._cors.vary_with_referer)
+            await self._stream(identity, scope, receive, send)
             return
         decision = await self._gate.grant(key, read_page(origin, None))
         if decision.grant is not None and isinstance(origin, bytes):
-            await send_answer(send, grant_answer(decision, origin, self._cors, self._gate.grant_lifetime or 0.0))
+            headers = ((b"access-control-allow-origin", origin), *self._cors.allowed)
+            await send_answer(send, grant_answer(decision.grant, headers, self._gate.grant_lifetime or 0.0))
+        elif self._observes(decision):
+            headers = (PUBLIC, *_without_credentials(self._cors.allowed))
+            await send_answer(send, grant_answer(None, headers, 0.0))
         else:
             await self._refuse(scope, send, decision, origin)
 
-    async def _stream(self, identity: RequestIdentity, scope: Scope, receive: Receive, given: Send) -> None:
-        """Serve an answer that ends once its grant is revoked."""
+    async def _stream(self, identity: RequestIdentity | None, scope: Scope, receive: Receive, given: Send) -> None:
+        """Serve an answer that ends once its grant is revoked, if it has one."""
         send, start = given, _NOT_STARTED
 
         def send_piece(message: Message) -> Awaitable[None]:
@@ -314,5 +330,13 @@ class GatekeeperMiddleware:
         if isinstance(send, ResponseStream):
             await send.leave(None)
 
+    def _observes(self, decision: Decision) -> bool:
+        """Whether a request is let through that its decision refuses."""
+        return not decision.allowed and self._gate.admits(decision)
+
     def _ancestors(self, decision: Decision) -> Header:
         return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))
+
+
+def _without_credentials(headers: tuple[Header, ...]) -> tuple[Header, ...]:
+    return tuple(header for header in headers if header != CREDENTIALS)

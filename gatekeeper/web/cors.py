@@ -12,9 +12,10 @@ from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
 
-__all__ = ("PUBLIC", "CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary")
+__all__ = ("CREDENTIALS", "PUBLIC", "CorsHeaders", "CorsPolicy", "frame_ancestors", "is_token", "merge_vary")
 
 PUBLIC: Header = (b"access-control-allow-origin", b"*")
+CREDENTIALS: Header = (b"access-control-allow-credentials", b"true")
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
 
@@ -84,7 +85,7 @@ class CorsHeaders:
     def __init__(self, policy: CorsPolicy, key_header: str, *, varies_by: tuple[str, ...] = ()) -> None:
         credentials: tuple[Header, ...] = ()
         if policy.allow_credentials:
-            credentials = ((b"access-control-allow-credentials", b"true"),)
+            credentials = (CREDENTIALS,)
         expose: tuple[Header, ...] = ()
         if policy.expose_headers:
             expose = ((b"access-control-expose-headers", _joined(policy.expose_headers)),)
@@ -104,18 +105,21 @@ class CorsHeaders:
             *credentials,
         )
 
-    def preflight(self, origin: bytes, *, private_network: bool) -> list[Header]:
+    def preflight(self, origin: bytes | None, *, private_network: bool) -> list[Header]:
         """The headers of the answer to a preflight.
 
         Args:
-            origin: the value of its Origin header.
+            origin: the value of its Origin header; None to answer as an open policy does, without credentials.
             private_network: whether it asks for access to a private network.
 
         Returns:
             A new list. What the policy does not allow is left out, which browsers read as a refusal.
         """
         # An open preflight decides nothing. Scanners call it a reflected origin if it repeats what it was asked.
-        headers = [PUBLIC if self._is_public else (b"access-control-allow-origin", origin), *self._preflight]
+        if origin is None or self._is_public:
+            headers = [PUBLIC, *(header for header in self._preflight if header != CREDENTIALS)]
+        else:
+            headers = [(b"access-control-allow-origin", origin), *self._preflight]
         if private_network and self._private_network:
             headers.append((b"access-control-allow-private-network", b"true"))
         return headers
