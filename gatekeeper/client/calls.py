@@ -1,6 +1,6 @@
 """Calls: the requests of both clients, and how the answers are read."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,6 +16,7 @@ from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidList, InvalidRow
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
@@ -48,7 +49,7 @@ class Call(Generic[Answer]):
     path: str
     read: Callable[[httpx.Response], Answer]
     may_repeat: MayRepeat
-    body: Mapping[str, object] | None = None
+    body: Mapping[str, object] | Sequence[object] | None = None
     headers: Mapping[str, str] | None = None
     done_when_repeated: int | None = None
 
@@ -114,6 +115,10 @@ class Calls:
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
         """Report which keys were used. It is never retried, as it would count twice."""
         return Call("POST", "/usage", self._read_nothing, never, usage)
+
+    def report_refused(self, pages: Sequence[RefusedPage]) -> Call[None]:
+        """Report which pages were refused. It is never retried, as it would count twice."""
+        return Call("POST", "/refused", self._read_nothing, never, pages)
 
     def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
         """Build the request of a call."""
@@ -214,7 +219,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _encode(body: Mapping[str, object]) -> bytes:
+def _encode(body: Mapping[str, object] | Sequence[object]) -> bytes:
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as error:

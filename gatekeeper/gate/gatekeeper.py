@@ -54,7 +54,7 @@ class Gatekeeper:
         hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
-        usage_interval: seconds between two reports to the hub on which keys were used, at least; 0 for none.
+        usage_interval: seconds between two reports to the hub on used keys and refused pages, at least; 0 for none.
         grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
         enforce: turn refused requests away. False lets every request through, and only counts and reports.
@@ -128,6 +128,7 @@ class Gatekeeper:
             on_change=memos.forget,
             on_deadline=memos.renew,
             take_used_keys=memos.take_used_keys,
+            take_refused=enforcement.take_refused,
         )
         self._decider = decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
         grants = grants_of(source, grant_secrets, self._index.account, grant_lifetime)

@@ -12,7 +12,7 @@ from gatekeeper import (
     InvalidList,
     WidgetKey,
 )
-from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage
+from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent
 from tests.client.support import METHODS, NOON, Connect
 from tests.support.callers import Caller
 from tests.support.fake_hub import Answer, FakeHub, json_answer
@@ -183,32 +183,44 @@ def test_a_success_without_a_list_of_events_is_a_protocol_error(call: Caller, hu
         call("events", "key-1")
 
 
+REPORTS = pytest.mark.parametrize(
+    ("method", "arguments"), [(method, arguments) for method, arguments in METHODS if method.startswith("report_")]
+)
+
+
+@REPORTS
 @pytest.mark.parametrize("answer", [Answer(200), Answer(202), Answer(204), json_answer({"ok": True})])
-def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_an_empty_success_or_json_takes_a_report(
+    call: Caller, hub: FakeHub, answer: Answer, method: str, arguments: tuple[Any, ...]
+) -> None:
     """A report that a hub has taken must not be sent again: its uses would count twice."""
     hub.always(answer)
-    call("report_usage", {"key-1": KeyUsage(3, NOON)})
+    call(method, *arguments)
     assert len(hub.requests) == 1
 
 
+@REPORTS
 @pytest.mark.parametrize(
     "answer",
     [Answer(200, b"<html>Please log in</html>", {"content-type": "text/html"}), Answer(200, b'{"ok": '), Answer(304)],
     ids=lambda answer: f"{answer.status} {answer.body!r}",
 )
-def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: FakeHub, answer: Answer) -> None:
+def test_any_other_answer_to_a_report_is_a_protocol_error(
+    call: Caller, hub: FakeHub, answer: Answer, method: str, arguments: tuple[Any, ...]
+) -> None:
     hub.always(answer)
     with pytest.raises(HubProtocolError) as caught:
-        call("report_usage", {"key-1": KeyUsage(3, NOON)})
+        call(method, *arguments)
     assert caught.value.status == answer.status
     assert len(hub.requests) == 1
 
 
+@REPORTS
 @pytest.mark.parametrize(("status", "kind"), [(404, HubNotFoundError), (405, HubProtocolError)])
-def test_a_hub_without_usage_reports_is_recognised_by_the_status(
-    call: Caller, hub: FakeHub, status: int, kind: type[HubError]
+def test_a_hub_that_takes_no_reports_is_recognised_by_the_status(
+    call: Caller, hub: FakeHub, status: int, kind: type[HubError], method: str, arguments: tuple[Any, ...]
 ) -> None:
     hub.always(Answer(status))
     with pytest.raises(kind) as caught:
-        call("report_usage", {})
+        call(method, *arguments)
     assert caught.value.status == status
