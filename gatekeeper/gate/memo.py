@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, islice
 from threading import Lock
 
@@ -148,11 +149,15 @@ class Memos:
 
     A decision is remembered in the memo that was current when it began, so one that races with a change is dropped.
 
+    Args:
+        on_refusal: called with the decision on each request that is refused.
+
     Attributes:
         current: the memo; a new one whenever keys have changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_refusal: Callable[[Decision], None]) -> None:
+        self._on_refusal = on_refusal
         self._tally = Tally()
         self.current = Memo(self._tally, -math.inf)
 
@@ -172,6 +177,8 @@ class Memos:
         remembered.uses += 1
         if not remembered.is_kept:
             self._tally.add(remembered)
+        if not remembered.decision.allowed:
+            self._on_refusal(remembered.decision)
         return remembered.decision
 
     def renew(self, deadline: float) -> None:

@@ -63,7 +63,7 @@ class KeyCheck:
             key = CONFLICT if key else self._sent
         identity = self._identify(key or None)
         self.decision = decision = await self._gate.check_request(identity)
-        self.is_refused = not decision.allowed
+        self.is_refused = not self._gate.admits(decision)
         self.identity = identity if decision.allowed else None
         return decision
 
@@ -79,7 +79,7 @@ async def check_key(request: Request, client_key: str | bytes | None) -> Decisio
         client_key: the key in its body; None or empty if it has none. One in the header or the query counts, too.
 
     Returns:
-        The decision, which allows the request.
+        The decision. It allows the request, or the gate only observes.
 
     Raises:
         HTTPException: the request is refused. The answer is the refusal of the gate, even if the exception is caught.
