@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from gatekeeper import Gatekeeper, HubServerError, RefusedPage, Source
+from gatekeeper import Gatekeeper, HubClient, HubServerError, HubSource, RefusedPage, Source
 from gatekeeper.client import KeyUsage
 from gatekeeper.sync.refused import BATCH, refused_report
 from gatekeeper.sync.reports import PAUSE, Reporter
@@ -21,6 +22,7 @@ from gatekeeper.testing.fake_hub import HANG_UP, PATH, FakeHub, HubAnswer, Reque
 from tests.support.forked import forked
 from tests.support.guarded import Guarded, guarded
 from tests.support.memory_source import MemorySource
+from tests.support.real_hub import served_hub
 from tests.support.refreshing import running
 from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
 
@@ -118,6 +120,21 @@ async def test_leaving_the_gate_reports_the_refused_pages(hub: Taker) -> None:
     async with reporting(hub) as it:
         refuse(it)
     assert hub.counts == [{("key-1", EVIL): 1}]
+
+
+async def test_the_reference_hub_lists_the_refused_pages_of_its_gates(tmp_path: Path) -> None:
+    """One enforces, the other only observes."""
+    with served_hub(tmp_path) as real, HubClient(real.url, real.token) as client:
+        key = client.widget_keys.create("shop", domain_allowlist=["acme.com"])
+        for enforce in (True, False):
+            async with Gatekeeper(HubSource(real.url, real.gate_token, timeout=60), enforce=enforce) as gate:
+                for page in (EVIL, EVIL, "null"):
+                    assert not gate.decide(key.public_key, page).allowed
+        listed = client.widget_keys.refused(key.id)
+    assert [(page.origin, page.reason, page.count, page.entry) for page in listed] == [
+        (EVIL, "origin_not_allowed", 4, "evil.com"),
+        ("null", "origin_null", 2, None),
+    ]
 
 
 async def test_an_interval_of_0_turns_both_reports_off(hub: Taker) -> None:
