@@ -105,8 +105,8 @@ def show_refused(
     if not advised:
         which = "this account" if only is None else f"the key {mask(only.last8)}"
         console(stderr=True).print(
-            f"gates have reported no refused page of {which}: at most once in usage_interval, 30 s by default, a gate "
-            "reports what it refuses, or would refuse with enforce=False"
+            f"gates have reported no refused page of {which}. At most once in usage_interval (30 s by default), a gate "
+            "reports what it refuses, or would refuse with enforce=False."
         )
     elif secret and any(page.command for page in advised):
         console(stderr=True).print(f"the commands need your {' and '.join(secret)}, too")

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -17,7 +16,7 @@ from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.enforcement import Enforcement, enforce_problems
 from gatekeeper.gate.granting import Granting, grant_problems, grants_of
-from gatekeeper.gate.memo import Memos, Remembered
+from gatekeeper.gate.memo import IsOwn, Memos, Remembered
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of
 from gatekeeper.gate.remembering import RememberingDecider
@@ -227,29 +226,32 @@ class Gatekeeper:
         Returns:
             The decision.
         """
-        identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
-        return await self.check_request(identity)
+        return await self.check_request(
+            identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
+        )
 
-    async def check_request(self, identity: RequestIdentity) -> Decision:
+    async def check_request(self, identity: RequestIdentity, is_own: IsOwn | None = None) -> Decision:
         """Decide as `check` does on a request whose values are put together.
 
         Args:
             identity: what the request sends.
+            is_own: tells whether a refused page is one of the service itself, whose entry must not be advised.
         """
-        return await self._check(identity[0], partial(self._requests.decide, identity))
+        return await self._check(identity[0], partial(self._requests.decide, identity), is_own)
 
-    async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:
+    async def grant(self, client_key: bytes | Conflict | None, page: Page, is_own: IsOwn | None = None) -> Decision:
         """Decide as `check` does on a page that holds a frame.
 
         Args:
             client_key: as for `decide`.
             page: the page.
+            is_own: as for `check_request`.
 
         Returns:
             The decision. If it allows the page, it has a grant.
         """
         decide = partial(self._decider.decide, client_key, page)
-        return self._granting.give(await self._check(client_key, lambda: Remembered(decide())))
+        return self._granting.give(await self._check(client_key, lambda: Remembered(decide()), is_own))
 
     @property
     def grant_lifetime(self) -> float | None:
@@ -351,16 +353,14 @@ class Gatekeeper:
         await self._lifecycle.enter()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._lifecycle.leave()
 
     async def _started(self) -> Refresher | None:
         """The refresher of this event loop, started if it does not run."""
         return await self._lifecycle.started(wait=not self._sync.freshness.has_list)
 
-    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
+    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered], is_own: IsOwn | None) -> Decision:
         """Decide after the waits that help, and count the request."""
         refresher = await self._started()
         if refresher is not None and self._sync.is_overdue:
@@ -374,7 +374,7 @@ class Gatekeeper:
             and await refresher.refresh_for_unknown_key(self._unknown_key_wait)
         ):
             remembered = decide()
-        return self.memos.use(remembered)
+        return self.memos.use(remembered, is_own)
 
     async def _watch_streams(self) -> None:
         if self._streams is None:

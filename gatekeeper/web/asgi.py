@@ -157,7 +157,7 @@ class GatekeeperMiddleware:
             remembered.uses += 1
             decision = remembered.decision
         else:
-            decision = await self._gate.check_request(identity)
+            decision = await self._gate.check_request(identity, partial(self._is_from_own_frame, scope))
             if not decision.allowed:
                 if not self._gate.admits(decision):
                     await self._refuse(scope, send, decision, origin)
@@ -221,7 +221,8 @@ class GatekeeperMiddleware:
         elif self._frames is not None and self._frames.is_listed(origin):
             cors = self._frames.cors
         elif self._enabled_origins is not None:
-            decision = await self._gate.check(value_in_query(scope.get("query_string") or b"", self._key_query), origin)
+            key = value_in_query(scope.get("query_string") or b"", self._key_query)
+            decision = await self._gate.check_request((key, answered), partial(self._is_from_own_frame, scope))
             if decision.reason is Reason.KEY_MISSING:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
@@ -261,7 +262,7 @@ class GatekeeperMiddleware:
             identity = self._frames.grant_identity(scope, key, origin)
         if identity is None:
             identity = key, origin
-        decision = await self._gate.check_request(identity)
+        decision = await self._gate.check_request(identity, partial(self._is_from_own_frame, scope))
         if self._gate.admits(decision):
             keep_decision(scope, decision)
             if decision.allowed and self._gate.closes_streams:
@@ -295,8 +296,9 @@ class GatekeeperMiddleware:
             return
         query = scope.get("query_string") or b""
         # Not the scope, which holds the check: a cycle would wait for a garbage collection.
-        identify = partial(self._identity, {"headers": fields, "query_string": query}, origin)
-        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify)
+        sent = {"headers": fields, "query_string": query}
+        identify, is_own = partial(self._identity, sent, origin), partial(self._is_from_own_frame, sent)
+        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify, is_own)
         check.attach(scope)
         if self._frames is not None:
             send = send_renewed(send, scope)
@@ -351,7 +353,7 @@ class GatekeeperMiddleware:
             send = send_document(send, policy, self._cors.vary_with_referer)
             await self._stream(lambda: identity, scope, receive, send)
             return
-        decision = await self._gate.grant(key, read_page(origin, None))
+        decision = await self._gate.grant(key, read_page(origin, None), partial(self._is_from_own_frame, scope))
         if decision.grant is not None and isinstance(origin, bytes):
             lifetime = self._gate.grant_lifetime or 0.0
             await send_answer(send, grant_answer(decision.grant, self._cors.of_allowed(origin), lifetime))

@@ -279,3 +279,34 @@ async def test_a_streamed_document_of_a_refused_page_is_sent_to_its_end() -> Non
     exchange.scope["path"] = "/embed"
     await exchange.run(guarded)
     assert exchange.pieces == [b"one", b"two", b""]
+
+
+# --- The service's own host, which no key may allow: every page could embed its frame then
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_no_entry_is_advised_for_the_services_own_host(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gatekeeper.from_rows(ROWS)
+    guarded = GatekeeperMiddleware(App(), gate, cors=CorsPolicy(preflight="strict"))
+    own = headers(("host", "widgets.acme.io"), ("origin", "https://widgets.acme.io"))
+    if method == "OPTIONS":
+        ask(guarded, [*own, *ASKS_METHOD], method=method, query=f"client_key={KEY}")
+    else:
+        ask(guarded, [*KEYED, *own])
+    assert [(page.origin, page.entry) for page in gate.refusals] == [("https://widgets.acme.io", None)]
+    assert "widgets.acme.io" in caplog.text
+    assert "allowed domains" not in caplog.text
+
+
+def test_no_entry_is_advised_for_a_websocket_of_the_services_own_host() -> None:
+    gate = Gatekeeper.from_rows(ROWS)
+    own = headers(("host", "widgets.acme.io"), ("origin", "https://widgets.acme.io"))
+    shake_hands(GatekeeperMiddleware(App(), gate), own, extension=True, query=f"client_key={KEY}")
+    assert [page.entry for page in gate.refusals] == [None]
+
+
+def test_no_entry_is_advised_for_an_own_origin_that_asks_for_a_grant() -> None:
+    gate = Gatekeeper.from_rows(ROWS, grant_secrets=["0123456789abcdef"])
+    guarded = GatekeeperMiddleware(App(), gate, grant_path="/grant", own_origins=(OWN,))
+    ask(guarded, [*KEYED, *headers(("origin", OWN))], path="/grant")
+    assert [page.entry for page in gate.refusals] == [None]
