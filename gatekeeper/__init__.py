@@ -25,6 +25,7 @@ from gatekeeper.errors import (
 )
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.matching.allowlist import Allowlist
@@ -34,6 +35,7 @@ from gatekeeper.sync.sources import (
     FileSource,
     FullList,
     HubSource,
+    ReportsRefused,
     ReportsUsage,
     Source,
     StaticSource,
@@ -87,7 +89,9 @@ __all__ = (
     "Origin",
     "Reason",
     "RefreshReport",
+    "RefusedPage",
     "RejectedEntry",
+    "ReportsRefused",
     "ReportsUsage",
     "SnapshotError",
     "Source",

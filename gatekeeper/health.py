@@ -17,6 +17,8 @@ from gatekeeper.sync.status import State, Status
 
 __all__ = ("Health", "health")
 
+_Word = Literal["ready", "degraded", "not_ready"]
+
 _NOT_READY = ("never_loaded", "expired")
 
 
@@ -29,21 +31,24 @@ class Health(msgspec.Struct, frozen=True):
         age: seconds since the list of widget keys was requested; None without a list.
         keys: the number of keys in the list.
         detail: the same as a sentence, with the reason if the last fetch failed; without secrets.
+        enforce: as in `Status`. A gate that only observes is never "not_ready".
     """
 
-    status: Literal["ready", "degraded", "not_ready"]
+    status: _Word
     state: State
     age: float | None
     keys: int
     detail: str
+    enforce: bool
 
 
 def health(gate: Gatekeeper) -> ASGIApp:
     """Make a readiness endpoint for a gate.
 
     It answers 200 while the gate decides, even by an old list, because taking the process out of service would not help. It
-    answers 503 while every request is refused: before the first list, and once the last one has expired. The endpoint starts
-    a gate that is not running yet, as a first request would. Otherwise a load balancer would never send one.
+    answers 503 while every request is refused: before the first list, and once the last one has expired. A gate with
+    `enforce=False` refuses none, so its answer is always 200. The endpoint starts a gate that is not running yet, as a first
+    request would. Otherwise a load balancer would never send one.
 
     Do not use it for liveness. A liveness check must not depend on the hub, or processes are killed while the hub is down.
     Answer 200 from an endpoint of your own instead.
@@ -78,12 +83,17 @@ def _health(status: Status) -> Health:
     if status.state in _NOT_READY:
         missing = "has expired" if status.state == "expired" else "has not been loaded yet"
         old = f" ({age:.0f} s old)" if status.state == "expired" else ""
-        return _answer("not_ready", status, f"every request is refused, because the list of widget keys {missing}{old}{why}")
+        word: _Word
+        word, effect = ("not_ready", "is refused") if status.enforce else ("degraded", "would be refused")
+        return _answer(word, status, f"every request {effect}, because the list of widget keys {missing}{old}{why}")
     if status.state == "degraded":
         origin = "comes from the snapshot on disk" if status.from_snapshot else "is old"
         return _answer("degraded", status, f"the list of widget keys {origin} ({age:.0f} s) but is still used{why}")
     return _answer("ready", status, f"the list of widget keys is fresh{why}")
 
 
-def _answer(word: Literal["ready", "degraded", "not_ready"], status: Status, detail: str) -> Health:
-    return Health(word, status.state, None if status.age is None else round(status.age, 3), status.keys, detail)
+def _answer(word: _Word, status: Status, detail: str) -> Health:
+    if not status.enforce:
+        detail = f"{detail}; the gate only observes, and lets every request through"
+    age = None if status.age is None else round(status.age, 3)
+    return Health(word, status.state, age, status.keys, detail, status.enforce)

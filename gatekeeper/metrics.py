@@ -51,6 +51,7 @@ class _Read(NamedTuple):
 
     status: Status
     decisions: Counter[Reason]
+    refused_pages: int
 
 
 # By the value of the label; the key is None for a metric without a label.
@@ -72,7 +73,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read each gate once, and yield its metrics."""
-        reads = {names: _Read(gate.status, gate.decisions) for names, gate in self._gates.items()}
+        reads = {names: _Read(gate.status, gate.decisions, len(gate.refusals)) for names, gate in self._gates.items()}
         for metric in _METRICS:
             labels = self._labels if metric.label is None else (*self._labels, metric.label)
             family = metric.family(metric.name, metric.text, labels=labels)
@@ -101,6 +102,27 @@ _METRICS = (
         "reason",
         lambda read: {reason.value: read.decisions[reason] for reason in Reason},
         "Decided requests, by the reason of the decision.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_enforcing",
+        None,
+        lambda read: {None: float(read.status.enforce)},
+        "1 while the gate turns refused requests away, 0 while it only observes.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_observed_requests",
+        None,
+        lambda read: {None: read.status.observed},
+        "Requests let through because the gate only observes; enforcing, it would have refused them.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_refused_pages",
+        None,
+        lambda read: {None: read.refused_pages},
+        "Pages refused with known keys, as far as they are kept: 500 at most, the most frequent ones.",
     ),
     _Metric(
         CounterMetricFamily,
@@ -216,6 +238,13 @@ _METRICS = (
         "outcome",
         _counts("usage", ("reported", "failed")),
         "Usage reports to the hub, by outcome.",
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "gatekeeper_refused_reports",
+        "outcome",
+        _counts("refused", ("reported", "failed")),
+        "Reports on refused pages to the hub, by outcome.",
     ),
     _Metric(
         GaugeMetricFamily,

@@ -43,8 +43,30 @@ async def test_a_gate_with_a_fresh_list_is_ready(hub: FakeHub) -> None:
                 "age": 0.0,
                 "keys": 1,
                 "detail": "the list of widget keys is fresh",
+                "enforce": True,
             },
         )
+
+
+async def test_a_gate_that_only_observes_says_so(hub: FakeHub) -> None:
+    async with guarded(hub, enforce=False) as it:
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["enforce"]) == (200, "ready", False)
+        assert answer["detail"] == "the list of widget keys is fresh; the gate only observes, and lets every request through"
+        it.gate.enforce = True
+        assert (await health_of(it.gate))[1]["enforce"] is True
+
+
+async def test_a_gate_that_only_observes_stays_in_service_without_a_list(hub: FakeHub) -> None:
+    hub.always(HubAnswer(503))
+    async with guarded(hub, enforce=False) as it:
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["state"]) == (200, "degraded", "never_loaded")
+        assert answer["detail"].startswith(
+            "every request would be refused, because the list of widget keys has not been loaded"
+        )
+        it.gate.enforce = True
+        assert (await health_of(it.gate))[0] == 503
 
 
 async def test_a_gate_with_an_old_list_serves_and_tells_its_age_and_why(hub: FakeHub) -> None:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message
 
-from gatekeeper import Gatekeeper, HubServerError, Reason
+from gatekeeper import Gatekeeper, HubServerError, Reason, RefusedPage
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import RowReason
 from gatekeeper.metrics import collector
@@ -30,6 +30,7 @@ from tests.support.rows import ORIGIN, TOKEN, bad_row, client_key, row
 README = (Path(__file__).parent.parent / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
 CLOSED_SETS: dict[str, set[str]] = {
     "gatekeeper_decisions": {reason.value for reason in Reason},
+    "gatekeeper_refused_reports": {"reported", "failed"},
     "gatekeeper_refreshes": {"changed", "unchanged", "failed"},
     "gatekeeper_rows_rejected": set(get_args(RowReason)),
     "gatekeeper_snapshots": {"saved", "failed"},
@@ -74,8 +75,24 @@ def test_decisions_are_counted_by_reason() -> None:
         ("gatekeeper_decisions_total", "origin_not_allowed"): 1,
         ("gatekeeper_decisions_total", "key_unknown"): 1,
         ("gatekeeper_decisions_total", "key_missing"): 1,
+        ("gatekeeper_refused_pages", ""): 1,
         ("gatekeeper_list_age_seconds", ""): 0,
     }
+
+
+def test_requests_that_are_only_observed_are_counted() -> None:
+    gate = Gatekeeper.from_rows([row(1)], enforce=False)
+    metrics = registry(gate)
+    assert scrape(metrics)["gatekeeper_enforcing", ""] == 0
+    for origin in ("https://evil.example", "https://evil.example", "null", ORIGIN):
+        gate.admits(gate.decide(client_key(1), origin))
+    gate.admits(gate.decide(None, ORIGIN))
+    seen = scrape(metrics)
+    assert (seen["gatekeeper_observed_requests_total", ""], seen["gatekeeper_refused_pages", ""]) == (4, 2)
+    gate.enforce = True
+    gate.admits(gate.decide(client_key(1), "null"))
+    seen = scrape(metrics)
+    assert (seen["gatekeeper_observed_requests_total", ""], seen["gatekeeper_enforcing", ""]) == (4, 1)
 
 
 def test_every_value_of_every_label_exists_from_the_start() -> None:
@@ -175,10 +192,14 @@ async def test_snapshots_and_event_loop_lag_are_metrics(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.asyncio
-async def test_restarts_closed_streams_and_usage_reports_are_metrics() -> None:
+async def test_restarts_closed_streams_and_reports_are_metrics() -> None:
     class ReportingSource(MemorySource):
         async def report_usage(self, used: Mapping[str, KeyUsage]) -> None:
             if "key-2" in used:
+                raise HubServerError("the hub fails")
+
+        async def report_refused(self, pages: Sequence[RefusedPage]) -> None:
+            if len(pages) > 1:
                 raise HubServerError("the hub fails")
 
     async def send(_message: Message) -> None:
@@ -193,13 +214,20 @@ async def test_restarts_closed_streams_and_usage_reports_are_metrics() -> None:
             task.cancel()
         await asyncio.wait(ours)
         assert (await gate.check(client_key(1), ORIGIN)).allowed
+        gate.decide(client_key(1), "null")
         await gate.watch(ResponseStream((client_key(3).encode(), ORIGIN.encode()), send, gate.watch))
     gate.decide(client_key(2), ORIGIN)
+    gate.decide(client_key(1), "null")
+    gate.decide(client_key(2), "null")
     async with gate:
         pass
     happened = changed(before, scrape(metrics))
     assert {name: value for name, value in happened.items() if "list_age" not in name[0] and "refreshes" not in name[0]} == {
         ("gatekeeper_decisions_total", "allowed"): 2,
+        ("gatekeeper_decisions_total", "origin_null"): 3,
+        ("gatekeeper_refused_pages", ""): 2,
+        ("gatekeeper_refused_reports_total", "reported"): 1,
+        ("gatekeeper_refused_reports_total", "failed"): 1,
         ("gatekeeper_refresher_restarts_total", ""): 1,
         ("gatekeeper_streams_closed_total", ""): 1,
         ("gatekeeper_usage_reports_total", "reported"): 1,
@@ -229,7 +257,8 @@ def test_nothing_from_a_request_becomes_a_label(key: str | bytes, origin: str | 
     gate.decide(key, origin)
     after = scrape(metrics)
     assert after.keys() == before.keys()
-    assert sum(after.values()) - sum(before.values()) == pytest.approx(1, abs=0.9)
+    decided = {name for name in after if name[0] == "gatekeeper_decisions_total"}
+    assert sum(after[name] - before[name] for name in decided) == 1
 
 
 @pytest.mark.anyio

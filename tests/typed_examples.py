@@ -25,6 +25,7 @@ from gatekeeper import (
     Origin,
     Reason,
     RefreshReport,
+    RefusedPage,
     RejectedEntry,
     StaticSource,
     Status,
@@ -77,7 +78,10 @@ def deciding(rows: list[Mapping[str, Any]]) -> None:
     assert_type(decision.origin, str | None)
     assert_type(decision.matched, str | None)
     assert_type(decision.agent_id, str | None)
-    Gatekeeper(StaticSource(rows))
+    Gatekeeper(StaticSource(rows), enforce=False)
+    assert_type(gate.enforce, bool)
+    assert_type(gate.refusals, tuple[RefusedPage, ...])
+    assert_type(gate.admits(decision), bool)
     Gatekeeper(FileSource("rows.json"))
 
 

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from gatekeeper.cli.connection import given_options, with_client, with_options
+from gatekeeper.cli.explanation import explaining_gate
 from gatekeeper.cli.lookup import fetch_keys, require_one
 from gatekeeper.cli.output import REFUSED, USAGE, console, legible, moment, print_json, several, stop
 from gatekeeper.client import HubClient
@@ -104,8 +105,8 @@ def show_refused(
     if not advised:
         which = "this account" if only is None else f"the key {mask(only.last8)}"
         console(stderr=True).print(
-            f"gates have reported no refused page of {which}: at most once in usage_interval, 30 s by default, a gate "
-            "reports what it refuses, or would refuse with enforce=False"
+            f"gates have reported no refused page of {which}. At most once in usage_interval (30 s by default), a gate "
+            "reports what it refuses, or would refuse with enforce=False."
         )
     elif secret and any(page.command for page in advised):
         console(stderr=True).print(f"the commands need your {' and '.join(secret)}, too")
@@ -133,7 +134,7 @@ def advise(pages: Sequence[RefusedPage], rows: Sequence[WidgetKey], options: Seq
             continue
         if row.id not in gates:
             # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as none.
-            gates[row.id] = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)])
+            gates[row.id] = explaining_gate([msgspec.structs.replace(row, key_sha256=None)])
         decision = _decide(page, row, gates[row.id])
         command = matched = detail = None
         if decision is None:

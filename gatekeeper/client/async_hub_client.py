@@ -1,7 +1,7 @@
 """AsyncHubClient: HubClient for programs with an event loop."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache, partial
 from types import TracebackType
@@ -16,6 +16,7 @@ from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
 from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
@@ -46,7 +47,7 @@ class AsyncHubClient:
 
     Attributes:
         http: the httpx client that sends the requests.
-        widget_keys: the methods: list, fetch, create, update, delete, events, refused, report_usage.
+        widget_keys: the methods: list, fetch, create, update, delete, events, refused, report_usage, report_refused.
     """
 
     def __init__(
@@ -152,6 +153,10 @@ class AsyncWidgetKeys:
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Report which keys were used. See `WidgetKeys.report_usage`."""
         await self._send(self._calls.report_usage(usage))
+
+    async def report_refused(self, pages: Sequence[RefusedPage]) -> None:
+        """Report which pages were refused. See `WidgetKeys.report_refused`."""
+        await self._send(self._calls.report_refused(pages))
 
     async def _send(self, call: Call[Answer]) -> Answer:
         async for attempt in self._attempts(call.may_repeat):

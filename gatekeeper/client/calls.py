@@ -1,6 +1,6 @@
 """Calls: the requests of both clients, and how the answers are read."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -51,7 +51,7 @@ class Call(Generic[Answer]):
     path: str
     read: Callable[[httpx.Response], Answer]
     may_repeat: MayRepeat
-    body: Mapping[str, object] | None = None
+    body: Mapping[str, object] | Sequence[object] | None = None
     headers: Mapping[str, str] | None = None
     done_when_repeated: int | None = None
 
@@ -122,6 +122,10 @@ class Calls:
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
         """Report which keys were used. It is never retried, as it would count twice."""
         return Call("POST", "/usage", self._read_nothing, never, usage)
+
+    def report_refused(self, pages: Sequence[RefusedPage]) -> Call[None]:
+        """Report which pages were refused. It is never retried, as it would count twice."""
+        return Call("POST", "/refused", self._read_nothing, never, pages)
 
     def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
         """Build the request of a call."""
@@ -229,7 +233,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _encode(body: Mapping[str, object]) -> bytes:
+def _encode(body: Mapping[str, object] | Sequence[object]) -> bytes:
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as error:

@@ -1,7 +1,7 @@
 """HubClient: the hub's methods as blocking calls."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,7 @@ from tenacity import Retrying
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("HubClient", "WidgetKeys")
@@ -33,7 +34,7 @@ class HubClient:
         sleep: a function that waits for seconds between two attempts.
 
     Attributes:
-        widget_keys: the methods: list, create, update, delete, events, refused, report_usage.
+        widget_keys: the methods: list, create, update, delete, events, refused, report_usage, report_refused.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -193,6 +194,17 @@ class WidgetKeys:
             HubError: the subclass for what went wrong; its `status` is 404 or 405 if the hub takes no reports.
         """
         self._send(self._calls.report_usage(usage))
+
+    def report_refused(self, pages: Sequence[RefusedPage]) -> None:
+        """Report which pages were refused. A failed report is never retried.
+
+        Args:
+            pages: the pages that were refused since the last report, with the counts since then; 1,000 at most.
+
+        Raises:
+            HubError: the subclass for what went wrong; its `status` is 404 or 405 if the hub takes no such reports.
+        """
+        self._send(self._calls.report_refused(pages))
 
     def _send(self, call: Call[Answer]) -> Answer:
         for attempt in self._attempts(call.may_repeat):

@@ -7,18 +7,22 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
+
+import msgspec
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
+from gatekeeper.gate.enforcement import Enforcement, enforce_problems
 from gatekeeper.gate.granting import Granting, grant_problems, grants_of
-from gatekeeper.gate.memo import Memos, Remembered, may_be_remembered
+from gatekeeper.gate.memo import IsOwn, Memos, Remembered
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
-from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of, read_page
+from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of
+from gatekeeper.gate.remembering import RememberingDecider
 from gatekeeper.index.enabled_origins import EnabledOrigins
 from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.sync.clock import Clock, Sleep, boot_clock, boot_sleep
@@ -29,8 +33,6 @@ from gatekeeper.sync.sources import Source, StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
 
 __all__ = ("Gatekeeper",)
-
-GRANT_PARTS = 4  # of the identity of a request that sends a grant
 
 
 class Gatekeeper:
@@ -51,9 +53,10 @@ class Gatekeeper:
         hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
-        usage_interval: seconds between two reports to the hub on which keys were used, at least; 0 for none.
+        usage_interval: seconds between two reports to the hub on used keys and refused pages, at least; 0 for none.
         grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
+        enforce: turn refused requests away. False lets every request through, and only counts and reports.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
         sleep: waits for seconds, between two fetches.
@@ -85,6 +88,7 @@ class Gatekeeper:
         usage_interval: float = 30.0,
         grant_secrets: Sequence[str] | None = None,
         grant_lifetime: float = 900.0,
+        enforce: bool = True,
         clock: Clock = boot_clock,
         wall_clock: Clock = time.time,
         sleep: Sleep = boot_sleep,
@@ -107,13 +111,14 @@ class Gatekeeper:
             *sync_options.problems(),
             *negative(unknown_key_wait=unknown_key_wait, start_timeout=start_timeout),
             *grant_problems(grant_secrets, grant_lifetime),
+            *enforce_problems(enforce),
         ):
             raise ConfigError(problems)
         self.https_only = https_only
         self.clock = clock
-        self.memos = memos = Memos()
+        self._enforcement = enforcement = Enforcement(enforce=enforce, clock=clock, wall_clock=wall_clock)
+        self.memos = memos = Memos(enforcement.note)
         self._unknown_key_wait = unknown_key_wait
-        self._sleep = sleep
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._sync = sync = ListSync(
             source,
@@ -122,13 +127,25 @@ class Gatekeeper:
             on_change=memos.forget,
             on_deadline=memos.renew,
             take_used_keys=memos.take_used_keys,
+            take_refused=enforcement.take_refused,
         )
         self._decider = decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
         grants = grants_of(source, grant_secrets, self._index.account, grant_lifetime)
         self._granting = Granting(grants, decider, self._index, clock=clock, wall_clock=wall_clock)
+        self._requests = requests = RememberingDecider(decider, self._granting, memos, clock)
         self._streams: PerLoop[OpenStreams] | None = None
         if close_streams_on_revoke and not sync.is_static:
-            self._streams = PerLoop("gatekeeper: the open streams of this event loop", self._new_streams)
+            new_streams = partial(
+                OpenStreams,
+                requests.decide_again,
+                enforces=lambda: enforcement.enforce,
+                generation=lambda: sync.generation,
+                deadline=lambda: sync.deadline,
+                counters=sync.log.counters,
+                clock=clock,
+                sleep=sleep,
+            )
+            self._streams = PerLoop("gatekeeper: the open streams of this event loop", new_streams)
         self._lifecycle: Lifecycle | NoLifecycle = NoLifecycle()
         if not sync.is_static:
             companion = None if self._streams is None else self._watch_streams
@@ -143,6 +160,7 @@ class Gatekeeper:
         account: str | None = None,
         key_prefix: str = "pk_live_",
         grant_secrets: Sequence[str] | None = None,
+        enforce: bool = True,
     ) -> Self:
         """Make a gate for rows that never change, for tests and tools.
 
@@ -152,6 +170,7 @@ class Gatekeeper:
             account: as for the class.
             key_prefix: as for the class.
             grant_secrets: as for the class.
+            enforce: as for the class.
 
         Returns:
             The gate, which needs no start.
@@ -160,7 +179,7 @@ class Gatekeeper:
             ConfigError: with one sentence for each row that is not a widget key.
         """
         source = StaticSource(rows, account=account)
-        return cls(source, https_only=https_only, key_prefix=key_prefix, grant_secrets=grant_secrets)
+        return cls(source, https_only=https_only, key_prefix=key_prefix, grant_secrets=grant_secrets, enforce=enforce)
 
     def decide(
         self,
@@ -183,7 +202,7 @@ class Gatekeeper:
             The decision. Nothing is raised, whatever the arguments are.
         """
         identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
-        return self.memos.use(self._remembered(identity))
+        return self.memos.use(self._requests.decide(identity))
 
     async def check(
         self,
@@ -207,29 +226,32 @@ class Gatekeeper:
         Returns:
             The decision.
         """
-        identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
-        return await self.check_request(identity)
+        return await self.check_request(
+            identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
+        )
 
-    async def check_request(self, identity: RequestIdentity) -> Decision:
+    async def check_request(self, identity: RequestIdentity, is_own: IsOwn | None = None) -> Decision:
         """Decide as `check` does on a request whose values are put together.
 
         Args:
             identity: what the request sends.
+            is_own: tells whether a refused page is one of the service itself, whose entry must not be advised.
         """
-        return await self._check(identity[0], partial(self._remembered, identity))
+        return await self._check(identity[0], partial(self._requests.decide, identity), is_own)
 
-    async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:
+    async def grant(self, client_key: bytes | Conflict | None, page: Page, is_own: IsOwn | None = None) -> Decision:
         """Decide as `check` does on a page that holds a frame.
 
         Args:
             client_key: as for `decide`.
             page: the page.
+            is_own: as for `check_request`.
 
         Returns:
             The decision. If it allows the page, it has a grant.
         """
         decide = partial(self._decider.decide, client_key, page)
-        return self._granting.give(await self._check(client_key, lambda: Remembered(decide())))
+        return self._granting.give(await self._check(client_key, lambda: Remembered(decide()), is_own))
 
     @property
     def grant_lifetime(self) -> float | None:
@@ -269,6 +291,30 @@ class Gatekeeper:
         return self.memos.reasons
 
     @property
+    def refusals(self) -> tuple[RefusedPage, ...]:
+        """The pages that were refused most often, 500 at most."""
+        return self._enforcement.refusals.pages()
+
+    @property
+    def enforce(self) -> bool:
+        """Whether refused requests are turned away. It can be set while the gate runs."""
+        return self._enforcement.enforce
+
+    @enforce.setter
+    def enforce(self, enforce: bool) -> None:
+        self._enforcement.enforce = enforce
+
+    def admits(self, decision: Decision) -> bool:
+        """Whether a request may go on. An observing gate admits all.
+
+        Ask once for each request. Those that are only observed are counted.
+
+        Args:
+            decision: the decision on the request.
+        """
+        return self._enforcement.admits(decision)
+
+    @property
     def closes_streams(self) -> bool:
         """Whether streams are closed when keys change."""
         return self._streams is not None
@@ -285,7 +331,8 @@ class Gatekeeper:
     @property
     def status(self) -> Status:
         """The freshness of the list, and counts of events."""
-        return self._sync.status
+        enforcement = self._enforcement
+        return msgspec.structs.replace(self._sync.status, enforce=enforcement.enforce, observed=enforcement.observed)
 
     def allowlist(self, key: WidgetKey) -> Allowlist | None:
         """The compiled allowlist of a key; None if the key is gone."""
@@ -306,16 +353,14 @@ class Gatekeeper:
         await self._lifecycle.enter()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._lifecycle.leave()
 
     async def _started(self) -> Refresher | None:
         """The refresher of this event loop, started if it does not run."""
         return await self._lifecycle.started(wait=not self._sync.freshness.has_list)
 
-    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
+    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered], is_own: IsOwn | None) -> Decision:
         """Decide after the waits that help, and count the request."""
         refresher = await self._started()
         if refresher is not None and self._sync.is_overdue:
@@ -329,36 +374,7 @@ class Gatekeeper:
             and await refresher.refresh_for_unknown_key(self._unknown_key_wait)
         ):
             remembered = decide()
-        return self.memos.use(remembered)
-
-    def _remembered(self, identity: RequestIdentity) -> Remembered:
-        memo, now = self.memos.current, self.clock()
-        is_remembered = now < memo.deadline and may_be_remembered(identity)
-        if is_remembered and (remembered := memo.find(identity, now)) is not None:
-            return remembered
-        remembered = self._granting.decide(identity) if _has_grant(identity) else Remembered(self._decide_again(identity))
-        # Remember only decisions about known keys: unknown ones could fill the memo.
-        if is_remembered and remembered.decision.key is not None:
-            memo.remember(identity, remembered)
-        return remembered
-
-    def _new_streams(self) -> OpenStreams:
-        sync = self._sync
-        return OpenStreams(
-            self._decide_again,
-            generation=lambda: sync.generation,
-            deadline=lambda: sync.deadline,
-            counters=sync.log.counters,
-            clock=self.clock,
-            sleep=self._sleep,
-        )
-
-    def _decide_again(self, identity: RequestIdentity) -> Decision:
-        """Decide without the memo, which another event loop may be dropping."""
-        if _has_grant(identity):
-            return self._granting.decide_again(identity)
-        key, origin, *referer = identity
-        return self._decider.decide(key, read_page(origin, *(referer or (None,))))
+        return self.memos.use(remembered, is_own)
 
     async def _watch_streams(self) -> None:
         if self._streams is None:
@@ -374,10 +390,7 @@ class Gatekeeper:
     def _after_fork(self) -> None:
         self._index.after_fork()
         self.memos.after_fork()
-
-
-def _has_grant(identity: RequestIdentity) -> bool:
-    return len(identity) == GRANT_PARTS
+        self._enforcement.after_fork()
 
 
 def _problems(source: object, key_prefix: object) -> Iterator[str]:

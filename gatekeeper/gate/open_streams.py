@@ -52,6 +52,7 @@ class OpenStreams:
 
     Args:
         decide: decides on what a request sent, by the keys as they are now.
+        enforces: tells whether refused streams are closed.
         generation: tells how often keys have changed.
         deadline: tells the moment up to which a decision holds.
         counters: where closings are counted.
@@ -63,6 +64,7 @@ class OpenStreams:
         self,
         decide: Callable[[RequestIdentity], Decision],
         *,
+        enforces: Callable[[], bool],
         generation: Callable[[], int],
         deadline: Callable[[], float],
         counters: Counter[str],
@@ -70,6 +72,7 @@ class OpenStreams:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._decide = decide
+        self._enforces = enforces
         self._generation = generation
         self._deadline = deadline
         self._counters = counters
@@ -92,6 +95,8 @@ class OpenStreams:
         self._open.add(stream)
         stream.forget = self._open.discard
         self._opened.set()
+        if not self._enforces():
+            return
         # Keys may have changed since it was allowed, in a sweep before this.
         decision = self._decide(stream.identity)
         if _closes(decision):
@@ -107,6 +112,8 @@ class OpenStreams:
             async with anyio.create_task_group() as closing:
                 while self._open:
                     await self._sleep(POLL)
+                    if not self._enforces():
+                        continue  # the first sweep after that closes what was refused meanwhile
                     if self._generation() != self._swept or self._clock() >= self._decided_until:
                         await self._sweep(closing)
                         self._decided_until = max(self._deadline(), self._clock() + LAPSED)

@@ -20,6 +20,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
+
 __all__ = (
     "UtcDateTime",
     "accounts",
@@ -134,7 +136,7 @@ refused_pages = Table(
     # No foreign key to the account: it would lock the account's row, for which revocations wait.
     Column("key_id", ForeignKey("widget_keys.id", ondelete="CASCADE"), primary_key=True),
     # Empty for none: databases do not agree on NULL in a key.
-    Column("origin", String(267), primary_key=True),
+    Column("origin", String(MAX_ORIGIN_LENGTH), primary_key=True),
     Column("reason", String(40), primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("first_at", UtcDateTime, nullable=False),

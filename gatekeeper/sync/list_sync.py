@@ -5,9 +5,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -15,6 +15,7 @@ from gatekeeper.client import TokenScope
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
@@ -23,13 +24,15 @@ from gatekeeper.sync.heartbeat import Heartbeat
 from gatekeeper.sync.loading import MAX_ROWS, ListLoader
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.refresher import Refresher
+from gatekeeper.sync.refused import refused_report
+from gatekeeper.sync.reports import Report, Reporter
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.snapshot_keeper import SnapshotKeeper
-from gatekeeper.sync.sources import HubSource, NeverChanges, ReportsUsage, Source
+from gatekeeper.sync.sources import HubSource, NeverChanges, ReportsRefused, ReportsUsage, Source
 from gatekeeper.sync.status import Status
 from gatekeeper.sync.updating import ListUpdater
-from gatekeeper.sync.usage import UsageReporter
+from gatekeeper.sync.usage import usage_report
 
 __all__ = ("ListSync", "SyncOptions", "negative", "not_positive")
 
@@ -40,7 +43,7 @@ class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the list is kept fresh. Most are options of Gatekeeper, which says what they mean.
 
     Attributes:
-        usage_timeout: seconds of a pause that a report on usage may take.
+        usage_timeout: seconds of a pause that reports to the hub may take.
         max_rows: rows that a list may have.
     """
 
@@ -77,6 +80,7 @@ class ListSync:
         on_change: called after decisions may have changed.
         on_deadline: called with the moment up to which decisions may be remembered, whenever it moves.
         take_used_keys: gives the allowed requests by key id since it was last called.
+        take_refused: gives the pages that were refused since it was last called.
 
     Attributes:
         freshness: the age of the list.
@@ -93,6 +97,7 @@ class ListSync:
         on_change: Callable[[], None],
         on_deadline: Callable[[float], None],
         take_used_keys: Callable[[], Counter[str]],
+        take_refused: Callable[[], Sequence[RefusedPage]],
     ) -> None:
         clock, wall_clock = options.clock, options.wall_clock
         self.is_static = isinstance(source, NeverChanges)
@@ -107,7 +112,12 @@ class ListSync:
         self._alarm = Alarm(clock, options.sleep)
         self._heartbeat = Heartbeat(options.refresh_interval, clock, lambda: on_deadline(self.deadline))
         self._snapshots = self._snapshot_keeper()
-        self._reporter = self._usage_reporter(take_used_keys)
+        self._reporters: list[Reporter[Any, Any]] = []
+        if options.usage_interval:
+            if isinstance(source, ReportsUsage):
+                self._add_reporter(usage_report(source, take_used_keys, wall_clock))
+            if isinstance(source, ReportsRefused):
+                self._add_reporter(refused_report(source, take_refused))
         if isinstance(source, NeverChanges):
             load(index, source.rows)
             self.freshness.record_success(clock())
@@ -167,22 +177,32 @@ class ListSync:
             self._log_state,
             clock,
             self._snapshots,
-            None if self._reporter is None else self._reporter.report_if_due,
+            self._report_if_due if self._reporters else None,
             options.usage_timeout,
             options.sleep,
         )
 
     async def flush(self) -> None:
-        """Report which keys were used since the last report."""
-        if self._reporter is not None:
-            await self._reporter.report()
+        """Report what is new since the last reports."""
+        for reporter in self._reporters:
+            await reporter.report()
 
     def after_fork(self) -> None:
-        """Forget the refreshers, the locks and the usage of the parent."""
+        """Forget the refreshers, the locks and the counts of the parent."""
         self._shared.after_fork()
         self._heartbeat.stop()
-        if self._reporter is not None:
-            self._reporter.forget()
+        for reporter in self._reporters:
+            reporter.forget()
+
+    async def _report_if_due(self) -> None:
+        # If one takes all of the time, the others are due after the next list.
+        for reporter in self._reporters:
+            await reporter.report_if_due()
+
+    def _add_reporter(self, report: Report[Any, Any]) -> None:
+        options = self._options
+        reporter = Reporter(report, interval=options.usage_interval, clock=options.clock, counters=self.log.counters)
+        self._reporters.append(reporter)
 
     @property
     def _token_scope(self) -> TokenScope | None:
@@ -204,18 +224,6 @@ class ListSync:
             wall_clock=wall_clock,
         )
         return SnapshotKeeper(snapshot, self._index, self._shared, self.freshness, self.log, options.clock, wall_clock)
-
-    def _usage_reporter(self, take_used_keys: Callable[[], Counter[str]]) -> UsageReporter | None:
-        if not isinstance(self._source, ReportsUsage) or not self._options.usage_interval:
-            return None
-        return UsageReporter(
-            self._source.report_usage,
-            take_used_keys,
-            interval=self._options.usage_interval,
-            clock=self._options.clock,
-            wall_clock=self._options.wall_clock,
-            counters=self.log.counters,
-        )
 
 
 def not_positive(**seconds: object) -> Iterator[str]:

@@ -24,6 +24,7 @@ from gatekeeper.client import (
 )
 from gatekeeper.errors import ConfigError, InvalidRow, SourceError
 from gatekeeper.keys.reader import RowReader
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.sync.threads import in_thread
 
@@ -34,6 +35,7 @@ __all__ = (
     "HoldsToken",
     "HubSource",
     "NeverChanges",
+    "ReportsRefused",
     "ReportsUsage",
     "Source",
     "StaticSource",
@@ -149,6 +151,22 @@ class ReportsUsage(Protocol):
 
 
 @runtime_checkable
+class ReportsRefused(Protocol):
+    """A source that takes reports on refused pages."""
+
+    async def report_refused(self, pages: Sequence[RefusedPage]) -> None:
+        """Report refused pages.
+
+        Args:
+            pages: the pages that were refused since the last report, 1,000 at most.
+
+        Raises:
+            SourceError: if that fails; the report is repeated later.
+        """
+        ...
+
+
+@runtime_checkable
 class HoldsToken(Protocol):
     """A source with a token, which all its gates share."""
 
@@ -235,6 +253,18 @@ class HubSource:
         """
         async with self._connected() as client:
             await client().widget_keys.report_usage(usage)
+
+    async def report_refused(self, pages: Sequence[RefusedPage]) -> None:
+        """Report refused pages to the hub.
+
+        Args:
+            pages: the pages that were refused since the last report, 1,000 at most.
+
+        Raises:
+            HubError: if that fails; its `status` is 404 or 405 if the hub has no such endpoint.
+        """
+        async with self._connected() as client:
+            await client().widget_keys.report_refused(pages)
 
     def _note_token_scope(self, scope: TokenScope | None) -> None:
         self.token_scope = scope

@@ -162,10 +162,12 @@ class GatekeeperMiddleware:
             remembered.uses += 1
             decision = remembered.decision
         else:
-            decision = await self._gate.check_request(identity)
+            decision = await self._gate.check_request(identity, partial(self._is_from_own_frame, scope))
             if not decision.allowed:
-                await self._refuse(scope, send, decision, origin)
-                return
+                if not self._gate.admits(decision):
+                    await self._refuse(scope, send, decision, origin)
+                    return
+                identity, origin, gained = None, None if origin is None else b"*", self._cors.observed
         try:
             scope["state"][STATE_KEY] = decision
         except (KeyError, TypeError):  # no state, or None
@@ -202,9 +204,12 @@ class GatekeeperMiddleware:
         if send is not given:
             await cast("ResponseStream", send).leave(None)  # only a ResponseStream ever replaces the given send
 
-    def _streaming(self, identity: RequestIdentity, send: Send, start: Message, piece: Message) -> Send:
-        """The `send` for this piece and the rest. A response with a Content-Length is never cut short."""
-        if not piece["more_body"] or not self._gate.closes_streams or isinstance(send, ResponseStream):
+    def _streaming(self, identity: RequestIdentity | None, send: Send, start: Message, piece: Message) -> Send:
+        """The `send` for this piece and the rest.
+
+        A response with a Content-Length is never cut short, and neither is one of a request that was only observed.
+        """
+        if not piece["more_body"] or identity is None or not self._gate.closes_streams or isinstance(send, ResponseStream):
             return send
         if any(name.lower() == b"content-length" for name, _ in start.get("headers", ())):
             return send
@@ -212,22 +217,27 @@ class GatekeeperMiddleware:
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
-        if page.origin is None or not isinstance(origin, bytes):
-            await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
-            return
-        cors = self._cors
-        if self._frames is not None and self._frames.is_listed(origin):
+        cors, answered = self._cors, origin if isinstance(origin, bytes) else None
+        if page.origin is None or answered is None:
+            if self._gate.enforce:
+                await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
+                return
+            answered = None
+        elif self._frames is not None and self._frames.is_listed(origin):
             cors = self._frames.cors
         elif self._enabled_origins is not None:
-            decision = await self._gate.check(value_in_query(scope.get("query_string") or b"", self._key_query), origin)
+            key = value_in_query(scope.get("query_string") or b"", self._key_query)
+            decision = await self._gate.check_request((key, answered), partial(self._is_from_own_frame, scope))
             if decision.reason is Reason.KEY_MISSING:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
             if not decision.allowed:
-                await self._refuse_preflight(scope, send, decision)
-                return
+                if self._gate.enforce:
+                    await self._refuse_preflight(scope, send, decision)
+                    return
+                answered = None
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
-        await send_answer(send, Answer(204, cors.preflight(origin, private_network=private_network), b""))
+        await send_answer(send, Answer(204, cors.preflight(answered, private_network=private_network), b""))
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
         own = self._is_from_own_frame(scope, decision)
@@ -257,10 +267,10 @@ class GatekeeperMiddleware:
             identity = self._frames.grant_identity(scope, key, origin)
         if identity is None:
             identity = key, origin
-        decision = await self._gate.check_request(identity)
-        if decision.allowed:
+        decision = await self._gate.check_request(identity, partial(self._is_from_own_frame, scope))
+        if self._gate.admits(decision):
             keep_decision(scope, decision)
-            if self._gate.closes_streams:
+            if decision.allowed and self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(identity, receive, send))
             else:
                 await self.app(scope, receive, send)
@@ -291,8 +301,9 @@ class GatekeeperMiddleware:
             return
         query = scope.get("query_string") or b""
         # Not the scope, which holds the check: a cycle would wait for a garbage collection.
-        identify = partial(self._identity, {"headers": fields, "query_string": query}, origin)
-        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify)
+        sent = {"headers": fields, "query_string": query}
+        identify, is_own = partial(self._identity, sent, origin), partial(self._is_from_own_frame, sent)
+        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify, is_own)
         check.attach(scope)
         if self._frames is not None:
             send = send_renewed(send, scope)
@@ -318,7 +329,7 @@ class GatekeeperMiddleware:
         if decision is None:
             return [self._cors.vary]
         cors = self._frames.cors if self._frames is not None and decision.via == "grant" else self._cors
-        return cors.of_allowed(origin if isinstance(origin, bytes) else None)
+        return cors.of_allowed(origin) if decision.allowed else cors.of_observed(origin)
 
     def _identity(self, scope: Scope, origin: bytes | Conflict | None, key: bytes | Conflict | None) -> RequestIdentity:
         """What decides a request with this key."""
@@ -337,17 +348,22 @@ class GatekeeperMiddleware:
         """Answer a request for a frame document or a grant."""
         if frames.is_document(scope):
             decision = await self._gate.grant(key, frames.page_of(scope))
-            if decision.grant is None:
+            if decision.grant is None and not self._observes(decision):
                 await send_answer(send, document(decision, self._cors.vary_with_referer))
                 return
             keep_decision(scope, decision)
-            send = send_document(send, self._ancestors(decision), self._cors.vary_with_referer)
-            identity = identity_of(None, None, None, decision.grant.encode())
+            policy, identity = None, None
+            if decision.grant is not None:
+                policy, identity = self._ancestors(decision), identity_of(None, None, None, decision.grant.encode())
+            send = send_document(send, policy, self._cors.vary_with_referer)
             await self._stream(lambda: identity, scope, receive, send)
             return
-        decision = await self._gate.grant(key, read_page(origin, None))
+        decision = await self._gate.grant(key, read_page(origin, None), partial(self._is_from_own_frame, scope))
         if decision.grant is not None and isinstance(origin, bytes):
-            await send_answer(send, grant_answer(decision, origin, self._cors, self._gate.grant_lifetime or 0.0))
+            lifetime = self._gate.grant_lifetime or 0.0
+            await send_answer(send, grant_answer(decision.grant, self._cors.of_allowed(origin), lifetime))
+        elif self._observes(decision):
+            await send_answer(send, grant_answer(None, self._cors.of_observed(origin), 0.0))
         else:
             await self._refuse(scope, send, decision, origin)
 
@@ -361,8 +377,8 @@ class GatekeeperMiddleware:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 start = message
-            elif "more_body" in message and (identity := identify()) is not None:
-                send = self._streaming(identity, send, start, message)
+            elif "more_body" in message:
+                send = self._streaming(identify(), send, start, message)
             return send(message)
 
         try:
@@ -372,6 +388,10 @@ class GatekeeperMiddleware:
                 raise
         if isinstance(send, ResponseStream):
             await send.leave(None)
+
+    def _observes(self, decision: Decision) -> bool:
+        """Whether a request is let through that its decision refuses."""
+        return not decision.allowed and self._gate.admits(decision)
 
     def _ancestors(self, decision: Decision) -> Header:
         return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))

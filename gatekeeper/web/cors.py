@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import Message
 
 from gatekeeper.errors import ConfigError
+from gatekeeper.gate.decisions import Conflict
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
 from gatekeeper.web.request import Header
@@ -29,6 +30,7 @@ __all__ = (
 OWN = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"vary"})
 _NAMING = OWN - {b"vary"}
 PUBLIC: Header = (b"access-control-allow-origin", b"*")
+_CREDENTIALS: Header = (b"access-control-allow-credentials", b"true")
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
 
@@ -93,18 +95,20 @@ class CorsHeaders:
         vary: the Vary header of a response.
         vary_with_referer: the Vary header where the Referer replaced a missing Origin; such a response gains no other.
         allowed: the headers added to an allowed response, besides the page's own origin.
+        observed: those added to the response to a refused page that is let through, besides PUBLIC.
     """
 
     def __init__(self, policy: CorsPolicy, key_header: str, *, varies_by: tuple[str, ...] = ()) -> None:
         credentials: tuple[Header, ...] = ()
         if policy.allow_credentials:
-            credentials = ((b"access-control-allow-credentials", b"true"),)
+            credentials = (_CREDENTIALS,)
         expose: tuple[Header, ...] = ()
         if policy.expose_headers:
             expose = ((b"access-control-expose-headers", _joined(policy.expose_headers)),)
         self.vary: Header = (b"vary", _joined(("Origin", key_header, *varies_by)))
         self.vary_with_referer: Header = (b"vary", _joined(("Origin", key_header, *varies_by, "Referer")))
         self.allowed: tuple[Header, ...] = (self.vary, *expose, *credentials)
+        self.observed: tuple[Header, ...] = (self.vary, *expose)
         asked: tuple[str, ...] = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
         if policy.allow_private_network:
             asked = (*asked, "Access-Control-Request-Private-Network")
@@ -118,7 +122,7 @@ class CorsHeaders:
             *credentials,
         )
 
-    def of_allowed(self, origin: bytes | None) -> list[Header]:
+    def of_allowed(self, origin: bytes | Conflict | None) -> list[Header]:
         """The headers that an allowed response gains.
 
         Args:
@@ -127,22 +131,38 @@ class CorsHeaders:
         Returns:
             A new list.
         """
-        if origin is None:
-            return [self.vary_with_referer]
-        return [(b"access-control-allow-origin", origin), *self.allowed]
+        return (
+            [(b"access-control-allow-origin", origin), *self.allowed]
+            if isinstance(origin, bytes)
+            else [self.vary_with_referer]
+        )
 
-    def preflight(self, origin: bytes, *, private_network: bool) -> list[Header]:
+    def of_observed(self, origin: bytes | Conflict | None) -> list[Header]:
+        """The headers that the response to a refused page gains.
+
+        Args:
+            origin: as for `of_allowed`.
+
+        Returns:
+            A new list. Any page may read the response.
+        """
+        return [self.vary_with_referer] if origin is None else [PUBLIC, *self.observed]
+
+    def preflight(self, origin: bytes | None, *, private_network: bool) -> list[Header]:
         """The headers of the answer to a preflight.
 
         Args:
-            origin: the value of its Origin header.
+            origin: the value of its Origin header; None to answer as an open policy does, without credentials.
             private_network: whether it asks for access to a private network.
 
         Returns:
             A new list. What the policy does not allow is left out, which browsers read as a refusal.
         """
         # An open preflight decides nothing. Scanners call it a reflected origin if it repeats what it was asked.
-        headers = [PUBLIC if self._is_public else (b"access-control-allow-origin", origin), *self._preflight]
+        if origin is None or self._is_public:
+            headers = [PUBLIC, *(header for header in self._preflight if header != _CREDENTIALS)]
+        else:
+            headers = [(b"access-control-allow-origin", origin), *self._preflight]
         if private_network and self._private_network:
             headers.append((b"access-control-allow-private-network", b"true"))
         return headers

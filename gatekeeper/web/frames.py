@@ -166,12 +166,12 @@ def _without_repetition(fields: Iterable[Header]) -> dict[bytes, bytes | Conflic
     return sent
 
 
-def send_document(send: Send, policy: Header, vary: Header) -> Callable[[Message], Awaitable[None]]:
+def send_document(send: Send, policy: Header | None, vary: Header) -> Callable[[Message], Awaitable[None]]:
     """A `send` for the app's answer with a frame document.
 
     Args:
         send: the server's `send`.
-        policy: the CSP header that lets only the key's pages frame the document.
+        policy: the CSP header that lets only the key's pages frame the document; None to let any page do it.
         vary: the Vary header.
 
     Returns:
@@ -180,7 +180,7 @@ def send_document(send: Send, policy: Header, vary: Header) -> Callable[[Message
 
     def send_framed(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            headers = [policy, _NO_STORE, vary]
+            headers = [_NO_STORE, vary] if policy is None else [policy, _NO_STORE, vary]
             for name, value in message.get("headers", ()):
                 lower = name.lower()
                 if lower == b"vary":
@@ -199,7 +199,7 @@ def send_page(send: Send, scope: Scope, policy: Callable[[Decision], Header]) ->
     Args:
         send: the server's `send`.
         scope: the request.
-        policy: gives the CSP header for its decision.
+        policy: gives the CSP header for its decision. A request that is only observed gets none.
 
     Returns:
         The function.
@@ -208,8 +208,10 @@ def send_page(send: Send, scope: Scope, policy: Callable[[Decision], Header]) ->
     def send_framing(message: Message) -> Awaitable[None]:
         headers = message.get("headers", ())
         if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
-            # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
-            message = {**message, "headers": [*headers, policy(decision_from(scope))]}
+            decision = decision_from(scope)
+            if decision.allowed:
+                # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
+                message = {**message, "headers": [*headers, policy(decision)]}
         return send(message)
 
     return send_framing
@@ -237,19 +239,17 @@ def send_renewed(send: Send, scope: Scope) -> Callable[[Message], Awaitable[None
     return send_grant
 
 
-def grant_answer(decision: Decision, origin: bytes, cors: CorsHeaders, lifetime: float) -> Answer:
+def grant_answer(grant: str | None, cors: Iterable[Header], lifetime: float) -> Answer:
     """The answer to a page's script that asks for a grant.
 
     Args:
-        decision: the decision that allows the page.
-        origin: the value of the request's Origin header.
-        cors: the headers of the policy.
+        grant: the grant; None for a page that is only observed.
+        cors: the CORS headers and Vary.
         lifetime: seconds for which the grant counts.
     """
-    body = msgspec.json.encode({"grant": decision.grant, "expires_in": int(lifetime)})
+    body = msgspec.json.encode({"grant": grant, "expires_in": int(lifetime)})
     headers = [
-        (b"access-control-allow-origin", origin),
-        *cors.allowed,
+        *cors,
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode("ascii")),
         _NO_STORE,

@@ -10,6 +10,7 @@ from starlette.types import Scope
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision
 from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.gate.memo import IsOwn
 from gatekeeper.gate.page import RequestIdentity, as_bytes
 from gatekeeper.web.state import keep_decision, state_of
 
@@ -25,6 +26,7 @@ class KeyCheck:
         gate: the gate that decides.
         sent: the key in the header or the query of the request.
         identify: puts together what decides the request with a key.
+        is_own: as for `Gatekeeper.check_request`.
 
     Attributes:
         decision: the last decision; None before the first.
@@ -37,6 +39,7 @@ class KeyCheck:
         gate: Gatekeeper,
         sent: bytes | Conflict | None,
         identify: Callable[[bytes | Conflict | None], RequestIdentity],
+        is_own: IsOwn,
     ) -> None:
         self.decision: Decision | None = None
         self.is_refused = False
@@ -44,6 +47,7 @@ class KeyCheck:
         self._gate = gate
         self._sent = sent
         self._identify = identify
+        self._is_own = is_own
 
     def attach(self, scope: Scope) -> None:
         """Let `check_key` find it in a request."""
@@ -62,8 +66,8 @@ class KeyCheck:
         if self._sent is not None and key != self._sent:
             key = CONFLICT if key else self._sent
         identity = self._identify(key or None)
-        self.decision = decision = await self._gate.check_request(identity)
-        self.is_refused = not decision.allowed
+        self.decision = decision = await self._gate.check_request(identity, self._is_own)
+        self.is_refused = not self._gate.admits(decision)
         self.identity = identity if decision.allowed else None
         return decision
 
@@ -79,7 +83,7 @@ async def check_key(request: Request, client_key: str | bytes | None) -> Decisio
         client_key: the key in its body; None or empty if it has none. One in the header or the query counts, too.
 
     Returns:
-        The decision, which allows the request.
+        The decision. It allows the request, or the gate only observes.
 
     Raises:
         HTTPException: the request is refused. The answer is the refusal of the gate, even if the exception is caught.

@@ -101,8 +101,7 @@ def widget_app(served: list[str]) -> Starlette:
     def seen(request: Request | WebSocket) -> dict[str, Any]:
         served.append(request.url.path)
         decision = decision_from(request)
-        assert decision.key is not None
-        return {"key": decision.key.id, "page": decision.origin, "via": decision.via}
+        return {"key": decision.key and decision.key.id, "page": decision.origin, "via": decision.via}
 
     def document(grant: str | None) -> Response:
         data = "" if grant is None else f' data-grant="{grant}"'
@@ -112,7 +111,7 @@ def widget_app(served: list[str]) -> Starlette:
 
     async def templated(request: Request) -> Response:
         seen(request)
-        return document(decision_from(request).grant)
+        return document(str(decision_from(request).grant))
 
     async def static(request: Request) -> Response:
         served.append(request.url.path)
@@ -153,11 +152,20 @@ def row(key: str, *domains: str, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def running(source: Any, port: int, pages: dict[str, Response], tls: Certificates) -> Iterator[Site]:
+def running(
+    source: Any, port: int, pages: dict[str, Response], tls: Certificates, *, enforce: bool = True
+) -> Iterator[Site]:
     """Serve a widget."""
     served, clock = [], Clock()  # type: list[str], Clock
-    secrets = ["0123456789abcdef"]
-    gate = Gatekeeper(source, grant_secrets=secrets, clock=clock, wall_clock=clock, start_timeout=0.0, refresh_interval=0.2)
+    gate = Gatekeeper(
+        source,
+        grant_secrets=["0123456789abcdef"],
+        enforce=enforce,
+        clock=clock,
+        wall_clock=clock,
+        start_timeout=0.0,
+        refresh_interval=0.2,
+    )
     app = widget_app(served)
     app.router.lifespan_context = gate.lifespan
     guarded = GatekeeperMiddleware(
@@ -192,6 +200,13 @@ def site(customers: tuple[int, dict[str, Response], Certificates]) -> Iterator[S
     shop, blog = f"https://{SHOP}:{port}", f"https://{BLOG}:{port}"
     rows = [row(KEY, shop, blog), row(OTHER_KEY, shop), row(DISABLED_KEY, shop, disabled_at="2026-01-02T03:04:05Z")]
     with running(StaticSource(rows), *customers) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def observing(customers: tuple[int, dict[str, Response], Certificates]) -> Iterator[Site]:
+    """A service whose gate lets every request through."""
+    with running(StaticSource([row(KEY, f"https://{SHOP}")]), *customers, enforce=False) as site:
         yield site
 
 
@@ -259,6 +274,7 @@ def allowed(site: Site, via: str, *, key: str = KEY, host: str = SHOP) -> dict[s
     return {"key": key[-8:-4], "page": site.origin(host), "via": via}
 
 
+UNGRANTED = "gatekeeper: data-grant is not a grant: the gate only observes this page, or the path is not in frames="
 DISABLED = "gatekeeper: The widget key …{} is disabled. Enable it again, or put another key on the page."
 NOT_READY = "gatekeeper: The list of widget keys has not been loaded yet. Try again in 2 s."
 
@@ -300,6 +316,17 @@ def test_frames_can_do_everything_on_an_allowed_page(tab: Tab, site: Site, polic
         "Chat",
         "Widget",
     ]
+
+
+def test_a_foreign_page_can_do_everything_while_the_gate_only_observes(tab: Tab, observing: Site) -> None:
+    """A script, a frame with a template and one without: neither frame has a grant, and neither waits for one."""
+    tags = observing.tag("script") + observing.tag() + observing.static()
+    frames = tab.open(observing.page(tags, host=EVIL), frames=2)
+    for way in WAYS:
+        assert tab.call(way) == allowed(observing, "origin", host=EVIL), way
+        for frame in frames:
+            assert call(frame, way)["key"] is None, (frame.url, way)
+    assert tab.said == [UNGRANTED]
 
 
 def test_a_foreign_page_is_told_once_why_its_script_is_refused(tab: Tab, site: Site) -> None:
@@ -464,7 +491,7 @@ def test_a_wrong_tag_in_the_frame_is_a_message_in_the_console(tab: Tab, site: Si
     tab.open(site.page(f'{script} type="module"></script>{script} data-grant="None"></script>'), frames=0)
     tab.until(lambda: len(tab.said) == 2)
     assert tab.said == [
-        "gatekeeper: data-grant is not a grant: this path is not in frames=, so its document has no grant",
+        UNGRANTED,
         "gatekeeper: load frame.js with a <script> tag that has no type",
     ]
 

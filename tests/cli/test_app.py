@@ -71,7 +71,7 @@ def test_completion_is_shown_for_the_installed_command(shell: str) -> None:
 
 @pytest.mark.process
 def test_completion_completes_commands_and_options() -> None:
-    for words, found in (("gatekeeper keys re", "rename"), ("gatekeeper check --ca", "--ca-file")):
+    for words, found in (("gatekeeper keys ren", "rename"), ("gatekeeper check --ca", "--ca-file")):
         last = str(len(words.split()) - 1)
         done = gatekeeper(_GATEKEEPER_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=last)
         assert done.stdout.split() == [found], done.stderr

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from gatekeeper import RefusedPage
 from gatekeeper.client import KeyUsage
 from tests.support.callers import Caller
 
 Connect = Callable[..., Caller]
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+REFUSED = RefusedPage("key-1", "https://shop.test", "origin_not_allowed", 3, NOON, NOON, "shop.test")
 METHODS: list[tuple[str, tuple[Any, ...]]] = [
     ("list", ()),
     ("create", ("shop",)),
@@ -19,6 +21,7 @@ METHODS: list[tuple[str, tuple[Any, ...]]] = [
     ("events", ("key-1",)),
     ("refused", ("key-1",)),
     ("report_usage", ({"key-1": KeyUsage(3, NOON)},)),
+    ("report_refused", ([REFUSED],)),
 ]
 
 

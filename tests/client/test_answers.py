@@ -13,7 +13,7 @@ from gatekeeper import (
     InvalidList,
     WidgetKey,
 )
-from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage
+from gatekeeper.client import CreatedWidgetKey, FieldChange, KeyEvent
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.testing import FakeHub, HubAnswer, json_answer
 from tests.client.support import METHODS, NOON, Connect
@@ -200,14 +200,23 @@ def test_a_success_without_refused_pages_is_a_protocol_error(call: Caller, hub: 
         call("refused")
 
 
+REPORTS = pytest.mark.parametrize(
+    ("method", "arguments"), [(method, arguments) for method, arguments in METHODS if method.startswith("report_")]
+)
+
+
+@REPORTS
 @pytest.mark.parametrize("answer", [HubAnswer(200), HubAnswer(202), HubAnswer(204), json_answer({"ok": True})])
-def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
+def test_an_empty_success_or_json_takes_a_report(
+    call: Caller, hub: FakeHub, answer: HubAnswer, method: str, arguments: tuple[Any, ...]
+) -> None:
     """A report that a hub has taken must not be sent again: its uses would count twice."""
     hub.always(answer)
-    call("report_usage", {"key-1": KeyUsage(3, NOON)})
+    call(method, *arguments)
     assert len(hub.requests) == 1
 
 
+@REPORTS
 @pytest.mark.parametrize(
     "answer",
     [
@@ -217,20 +226,24 @@ def test_an_empty_success_or_json_takes_a_report_on_usage(call: Caller, hub: Fak
     ],
     ids=lambda answer: f"{answer.status} {answer.body!r}",
 )
-def test_any_other_answer_to_a_report_is_a_protocol_error(call: Caller, hub: FakeHub, answer: HubAnswer) -> None:
+def test_any_other_answer_to_a_report_is_a_protocol_error(
+    call: Caller, hub: FakeHub, answer: HubAnswer, method: str, arguments: tuple[Any, ...]
+) -> None:
     hub.always(answer)
     with pytest.raises(HubProtocolError) as caught:
-        call("report_usage", {"key-1": KeyUsage(3, NOON)})
+        call(method, *arguments)
     assert caught.value.status == answer.status
     assert len(hub.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments"), [each for each in METHODS if each[0] == "refused" or each[0].startswith("report_")]
+)
 @pytest.mark.parametrize(("status", "kind"), [(404, HubNotFoundError), (405, HubProtocolError)])
-def test_a_hub_without_an_endpoint_is_recognised_by_the_status(
-    call: Caller, hub: FakeHub, status: int, kind: type[HubError]
+def test_a_hub_without_the_endpoint_is_recognised_by_the_status(
+    call: Caller, hub: FakeHub, status: int, kind: type[HubError], method: str, arguments: tuple[Any, ...]
 ) -> None:
     hub.always(HubAnswer(status))
-    for method, arguments in (("report_usage", ({},)), ("refused", ())):
-        with pytest.raises(kind) as caught:
-            call(method, *arguments)
-        assert caught.value.status == status
+    with pytest.raises(kind) as caught:
+        call(method, *arguments)
+    assert caught.value.status == status

@@ -29,7 +29,7 @@ from gatekeeper.client import KeyUsage
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
 from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
-from tests.client.support import NOON
+from tests.client.support import NOON, REFUSED
 from tests.support.rows import TOKEN, as_json, row
 
 
@@ -426,10 +426,11 @@ async def test_an_httpx_client_made_by_a_factory_is_closed_with_the_source(hub: 
         assert await update.listing.read() == b"[]"
         assert not made[0].is_closed
     await source.report_usage({"key-1": KeyUsage(1, NOON)})
+    await source.report_refused([REFUSED])
     with pytest.raises(ZeroDivisionError):
         async with source.connect():
             raise ZeroDivisionError
-    assert [client.is_closed for client in made] == [True] * 3
+    assert [client.is_closed for client in made] == [True] * 4
     assert {request.headers["x-made-by"] for request in hub.requests} == {"a test"}
 
 

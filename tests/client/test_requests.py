@@ -10,10 +10,11 @@ import pytest
 from gatekeeper import (
     ConfigError,
     HubServerError,
+    RefusedPage,
 )
 from gatekeeper.client import UNSET, KeyUsage
 from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
-from tests.client.support import METHODS, NOON, Connect, free_port
+from tests.client.support import METHODS, NOON, REFUSED, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.rows import TOKEN, client_key, row
 
@@ -163,6 +164,19 @@ def test_usage_is_reported_by_key_id(call: Caller, hub: FakeHub) -> None:
         "key-1": {"count": 3, "last_used_at": "2026-01-02T12:00:00Z"},
         "key-2": {"count": 1, "last_used_at": "2026-01-02T12:00:00Z"},
     }
+
+
+def test_refused_pages_are_reported_in_an_array(call: Caller, hub: FakeHub) -> None:
+    hub.always(HubAnswer(204))
+    unnamed = RefusedPage("key-2", None, "origin_missing", 1, NOON, NOON)
+    assert call("report_refused", [REFUSED, unnamed]) is None
+    request = hub.requests[0]
+    assert (request.method, request.target) == ("POST", f"{PATH}/refused")
+    assert request.headers["content-type"] == "application/json"
+    times = {"first_at": "2026-01-02T12:00:00Z", "last_at": "2026-01-02T12:00:00Z"}
+    shop = {"key_id": "key-1", "origin": "https://shop.test", "reason": "origin_not_allowed", "count": 3}
+    missing = {"key_id": "key-2", "origin": None, "reason": "origin_missing", "count": 1, "entry": None}
+    assert request.json == [{**shop, **times, "entry": "shop.test"}, {**missing, **times}]
 
 
 @pytest.mark.parametrize(

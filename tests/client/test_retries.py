@@ -22,8 +22,9 @@ from tests.client.support import METHODS, Connect, free_port
 from tests.support.callers import Caller
 from tests.support.rows import TOKEN, client_key, row
 
-IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method not in {"create", "report_usage"}]
-NOT_IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method in {"create", "report_usage"}]
+COUNTING = {"create", "report_usage", "report_refused"}  # once more would be one more
+IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method not in COUNTING]
+NOT_IDEMPOTENT = [(method, arguments) for method, arguments in METHODS if method in COUNTING]
 
 
 def success(method: str) -> HubAnswer:
@@ -122,6 +123,7 @@ def test_a_call_that_is_not_idempotent_is_sent_once(
         ("create", httpx.CloseError, 1),
         ("create", httpx.ProxyError, 1),
         ("report_usage", httpx.ConnectError, 1),
+        ("report_refused", httpx.ConnectError, 1),
         ("list", httpx.ConnectError, 3),
         ("list", httpx.ReadTimeout, 3),
         ("list", httpx.WriteError, 3),

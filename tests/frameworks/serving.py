@@ -22,7 +22,7 @@ __all__ = ("CRASH", "EVENTS", "KEYS", "STATE", "STOPPED", "Outer", "background",
 
 README = "gatekeeper/web/README.md"
 HUB = 'HubSource("https://hub.example", "sk_live_acme_gatetoken")'
-OUTSIDE = {"transport": '"https://public@sentry.example/1"'}
+ARGUMENTS_AFTER = {"transport": '"https://public@sentry.example/1"'}
 KEYS = "GATEKEEPER_TEST_KEYS"  # the file with the list
 STOPPED = "GATEKEEPER_TEST_STOPPED"  # the file that the app writes as it stops
 PACE = 0.02  # seconds between two events
@@ -35,13 +35,13 @@ STATE: dict[str, Any] = {"requests": 0, "handled": 0, "open": 0, "background": 0
 _released: list[str] = []
 
 
-def names_of(heading: str, source: Source | None = None, **replaced: Any) -> dict[str, Any]:
+def names_of(heading: str, source: Source | None = None, **arguments: Any) -> dict[str, Any]:
     """Run an example of the README, with a gate that reads the list of the tests.
 
     Args:
         heading: the heading above the example.
         source: where the gate reads its list; None for the file that the environment names.
-        replaced: more arguments, by name, beside those of the example that are listed in `OUTSIDE`.
+        arguments: more arguments for calls of the example. `ARGUMENTS_AFTER` says what each comes after.
 
     Returns:
         The names that the example defines.
@@ -49,10 +49,11 @@ def names_of(heading: str, source: Source | None = None, **replaced: Any) -> dic
     code = example(README, heading)
     assert code.count(HUB) == 1
     code = code.replace(HUB, "SOURCE, refresh_interval=0.05")
-    for name in replaced:
-        assert code.count(OUTSIDE[name]) == 1
-        code = code.replace(OUTSIDE[name], f"{OUTSIDE[name]}, {name}={name}")
-    names: dict[str, Any] = {"__name__": __name__, "SOURCE": source or FileSource(os.environ[KEYS]), **replaced}
+    for name in arguments:
+        before = ARGUMENTS_AFTER[name]
+        assert code.count(before) == 1
+        code = code.replace(before, f"{before}, {name}={name}")
+    names: dict[str, Any] = {"__name__": __name__, "SOURCE": source or FileSource(os.environ[KEYS]), **arguments}
     exec(code, names)
     return names
 

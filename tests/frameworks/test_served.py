@@ -1,7 +1,8 @@
 """The gate in every framework, under every server: each cell of the table in the README."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -39,6 +40,13 @@ class Cell:
 
     def has(self, *notes: Note) -> bool:
         return any(note.applies(self._mounted.name, self.served.server) for note in notes)
+
+
+def read_to_the_end(pieces: Iterator[bytes]) -> None:
+    """Read a stream that would not end by itself."""
+    deadline = time.monotonic() + DEADLINE
+    for _ in pieces:
+        assert time.monotonic() < deadline
 
 
 def allow(cell: Cell) -> None:
@@ -107,7 +115,7 @@ def revocation(cell: Cell) -> None:
         assert next(pieces).startswith(b"data: next")
         if cell.has(*NO_WEBSOCKETS):
             with cell.served.revoked(cell.path("config")):
-                assert b"".join(pieces).endswith(b"\n\n")
+                read_to_the_end(pieces)
             return
         with cell.served.open(cell.path("echo")) as connection, cell.served.revoked(cell.path("config")):
             with pytest.raises(ConnectionClosed) as closed:
@@ -116,7 +124,7 @@ def revocation(cell: Cell) -> None:
             assert received is not None
             expected = (3003, "") if cell.has(OTHER_CLOSE_CODE) else (1008, "key_disabled")
             assert (received.code, received.reason.split(":")[0]) == expected
-            assert b"".join(pieces).endswith(b"\n\n")
+            read_to_the_end(pieces)
     cell.served.wait_for(lambda status: status["open"] == 0)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
+from operator import itemgetter
 
 import httpx
 import psycopg
@@ -75,13 +76,24 @@ async def use(database: str) -> None:
             assert len(rows) == 1512
             assert [row["name"] for row in rows[-12:]] == [name] * 12
         paths = [f"{PATH}/{row['id']}" for row in created]
+        page = {
+            "origin": None,
+            "reason": "origin_missing",
+            "count": 1,
+            "first_at": written(START),
+            "last_at": written(START),
+        }
+        refused = sorted(({"key_id": row["id"], **page, "entry": name} for row in created), key=itemgetter("key_id"))
         answers = [
+            *await asyncio.gather(*(client.post(f"{PATH}/refused", json=refused[::order]) for order in (1, -1, 1, -1))),
+            pages := await client.get(f"{PATH}/refused"),
             *await asyncio.gather(*(client.patch(path, json={"disabled": True}) for path in paths)),
             *await asyncio.gather(*(client.get(f"{path}/events") for path in paths)),
             *await asyncio.gather(*(client.delete(path) for path in paths)),
             await client.get("/readyz"),
         ]
         assert {answer.status_code for answer in answers} == {httpx.codes.OK, httpx.codes.NO_CONTENT}
+        assert pages.json() == [{**each, "count": 4} for each in refused]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import anyio
 from gatekeeper import HubSource, RefreshReport, Source, Status, WidgetKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.client_key import ClientKey
+from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
 from gatekeeper.testing import FakeClock, FakeHub
 
@@ -26,6 +27,7 @@ class Running:
         changes: number of calls of `on_change`.
         deadlines: calls of `on_deadline`, in order.
         used: allowed requests by key id, for the next report.
+        refused: refused pages, for the next report.
         stop: cancels it.
     """
 
@@ -35,6 +37,7 @@ class Running:
         self.changes = 0
         self.deadlines: list[float] = []
         self.used: Counter[str] = Counter()
+        self.refused: list[RefusedPage] = []
         self.index = KeyIndex(account="acme")
         by_the_clock = {"clock": fake, "sleep": fake.sleep, "jitter": lambda: 0.5, "hard_stale": 3600.0}
         self.sync = ListSync(
@@ -44,6 +47,7 @@ class Running:
             on_change=self._changed,
             on_deadline=self.deadlines.append,
             take_used_keys=self._take_used_keys,
+            take_refused=self._take_refused,
         )
         self.refresher = self.sync.new_refresher()
 
@@ -53,6 +57,10 @@ class Running:
     def _take_used_keys(self) -> Counter[str]:
         used, self.used = self.used, Counter()
         return used
+
+    def _take_refused(self) -> list[RefusedPage]:
+        refused, self.refused = self.refused, []
+        return refused
 
     @property
     def status(self) -> Status:

@@ -162,6 +162,7 @@ def test_a_list_that_never_changes_is_fresh_for_ever() -> None:
         on_change=lambda: None,
         on_deadline=deadlines.append,
         take_used_keys=Counter,
+        take_refused=list,
     )
     fake.now += 1e12
     assert (sync.status.state, sync.status.keys, len(sync.status.ambiguous)) == ("fresh", 2, 1)

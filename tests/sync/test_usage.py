@@ -19,7 +19,8 @@ from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubClient, HubSource, R
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubServerError
 from gatekeeper.gate.memo import MOST_ALLOWED
-from gatekeeper.sync.usage import BATCH, UsageReporter
+from gatekeeper.sync.reports import Reporter
+from gatekeeper.sync.usage import BATCH, usage_report
 from gatekeeper.testing import FakeClock
 from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, FakeHub, HubAnswer, Request, json_answer
 from tests.support.forked import forked
@@ -53,7 +54,7 @@ class Taker(FakeHub):
     @property
     def reports(self) -> list[Request]:
         """The requests with reports."""
-        return [request for request in self.requests if request.method == "POST"]
+        return [request for request in self.requests if request.target == f"{PATH}/usage"]
 
     @property
     def counts(self) -> list[dict[str, int]]:
@@ -425,7 +426,7 @@ def test_a_forked_child_and_its_parent_report_their_own_uses() -> None:
     assert told == [{"key-1": 7}]
 
 
-# UsageReporter alone
+# A source alone
 
 
 async def test_concurrent_reports_report_nothing_twice() -> None:
@@ -433,14 +434,13 @@ async def test_concurrent_reports_report_nothing_twice() -> None:
     told: list[Mapping[str, KeyUsage]] = []
     used = [Counter(a=1), Counter(b=1)]
 
-    async def report(usage: Mapping[str, KeyUsage]) -> None:
-        told.append(usage)
-        await may_go_on.wait()
+    class Slow(MemorySource):
+        async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
+            told.append(usage)
+            await may_go_on.wait()
 
-    fake = FakeClock()
-    reporter = UsageReporter(
-        report, lambda: used.pop(0), interval=30, clock=fake, wall_clock=NOON.timestamp, counters=Counter()
-    )
+    report = usage_report(Slow(), lambda: used.pop(0), NOON.timestamp)
+    reporter = Reporter(report, interval=30, clock=FakeClock(), counters=Counter())
     async with anyio.create_task_group() as group:
         group.start_soon(reporter.report)
         await anyio.wait_all_tasks_blocked()
@@ -451,14 +451,13 @@ async def test_concurrent_reports_report_nothing_twice() -> None:
 
 
 async def test_a_bug_in_a_custom_report_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
-    async def report(_: Mapping[str, KeyUsage]) -> None:
-        raise ZeroDivisionError
+    class Broken(MemorySource):
+        async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
+            raise ZeroDivisionError(len(usage))
 
     caplog.set_level(logging.DEBUG, "gatekeeper")
     counters: Counter[str] = Counter()
-    reporter = UsageReporter(
-        report, lambda: Counter(a=1), interval=30, clock=FakeClock(), wall_clock=NOON.timestamp, counters=counters
-    )
-    await reporter.report()
+    report = usage_report(Broken(), lambda: Counter(a=1), NOON.timestamp)
+    await Reporter(report, interval=30, clock=FakeClock(), counters=counters).report()
     assert counters == {"usage_failed": 1}
     assert "ZeroDivisionError" in caplog.text

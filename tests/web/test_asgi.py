@@ -31,6 +31,7 @@ from gatekeeper import (
     decision_from,
 )
 from gatekeeper.gate.decisions import Conflict
+from gatekeeper.gate.memo import IsOwn
 from gatekeeper.gate.page import RequestIdentity
 from tests.support.cases import OF_FRAMES
 from tests.support.client_keys import DISABLED_KEY, EMPTY_KEY, KEY, OTHER_KEY, TWIN_KEY, UNKNOWN_KEY
@@ -343,10 +344,10 @@ class Witness(Gatekeeper):
 
     seen: str | bytes | Conflict | None = None
 
-    async def check_request(self, identity: RequestIdentity) -> Decision:
+    async def check_request(self, identity: RequestIdentity, is_own: IsOwn | None = None) -> Decision:
         """Record the key, and decide."""
         self.seen = identity[0]
-        return await super().check_request(identity)
+        return await super().check_request(identity, is_own)
 
 
 # --- The page

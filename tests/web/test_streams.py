@@ -88,7 +88,7 @@ class Naps:
 def open_streams(decide: Callable[[Any], Decision], **options: Any) -> OpenStreams:
     """Make what watches the open streams of an event loop."""
     never = {"generation": lambda: 1, "deadline": lambda: math.inf, "clock": lambda: 0.0, "sleep": anyio.sleep}
-    return OpenStreams(decide, counters=Counter(), **{**never, **options})
+    return OpenStreams(decide, **{"enforces": lambda: True, "counters": Counter(), **never, **options})
 
 
 class Exchange:

@@ -23,8 +23,9 @@
   const service = new URL(script.src).origin;
   const templated = script.dataset.grant;
   const isTemplated = Boolean(templated?.includes("."));
-  if (templated !== undefined && !isTemplated) {
-    console.warn("gatekeeper: data-grant is not a grant: this path is not in frames=, so its document has no grant");
+  const isUngranted = templated !== undefined && !isTemplated;
+  if (isUngranted) {
+    console.warn("gatekeeper: data-grant is not a grant: the gate only observes this page, or the path is not in frames=");
   }
   const told = new Set(); // reasons of the refusals in the console
   let grant = isTemplated ? templated : null;
@@ -42,12 +43,15 @@
     // Some browsers lack ancestorOrigins. There, the document's frame-ancestors header alone keeps it out of other pages.
     const ancestors = [...(location.ancestorOrigins ?? [])];
     if (ancestors.some((ancestor) => ancestor !== origin && ancestor !== location.origin)) return;
-    try {
-      if (pageOf(data.grant) !== origin) return;
-    } catch {
-      return; // no grant
+    // The page has null where the gate only observes it. Requests go without a grant then.
+    if (data.grant !== null) {
+      try {
+        if (pageOf(data.grant) !== origin) return;
+      } catch {
+        return; // no grant
+      }
+      [grant, page] = [data.grant, origin];
     }
-    [grant, page] = [data.grant, origin];
     waiting.forEach((resume) => resume());
     waiting = [];
   }
@@ -57,10 +61,10 @@
     window.parent.postMessage({ type: "gatekeeper.grant_wanted" }, page ?? "*");
   }
 
-  /* The grant, once there is one. */
+  /* The grant, once there is one; null where the gate only observes. */
   async function held(signal) {
     signal?.throwIfAborted();
-    if (grant) return grant;
+    if (grant || isUngranted) return grant;
     askPage();
     let timer;
     await new Promise((resume, fail) => {
@@ -120,7 +124,7 @@
     let replaced = false;
     for (let count = 0; ; ) {
       const sent = await held(request.signal);
-      request.headers.set("data-client-grant", sent);
+      if (sent) request.headers.set("data-client-grant", sent);
       const answer = await fetch(request.clone());
       const renewed = answer.headers.get("data-client-grant");
       if (renewed && grant === sent) grant = renewed;
@@ -150,7 +154,8 @@
 
   async function withGrant(path) {
     const url = locate(path);
-    url.searchParams.set("client_grant", await held());
+    const sent = await held();
+    if (sent) url.searchParams.set("client_grant", sent);
     return url;
   }
 

@@ -1,0 +1,92 @@
+"""Enforcement: whether refused requests are turned away, and a record of them."""
+
+import logging
+from collections.abc import Callable
+
+from gatekeeper.errors import ConfigError
+from gatekeeper.gate.decisions import Decision
+from gatekeeper.gate.refusal_log import RefusalLog
+from gatekeeper.gate.refusals import Refusals
+from gatekeeper.keys.refused_page import RefusedPage
+
+__all__ = ("Enforcement", "enforce_problems")
+
+logger = logging.getLogger("gatekeeper")
+
+
+class Enforcement:
+    """Enforces decisions, or only observes them.
+
+    Args:
+        enforce: whether refused requests are turned away; otherwise they are let through.
+        clock: gives seconds that never run backwards.
+        wall_clock: gives seconds since 1970.
+
+    Attributes:
+        observed: the requests that were let through, though their decision refuses them.
+        refusals: the pages that were refused most often.
+
+    Raises:
+        ConfigError: `enforce` is not a bool.
+    """
+
+    def __init__(self, *, enforce: bool, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        self.observed = 0
+        self.refusals = Refusals()
+        self._log = RefusalLog(clock)
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._enforce = True
+        self.enforce = enforce
+
+    @property
+    def enforce(self) -> bool:
+        """Whether refused requests are turned away. Each change is logged."""
+        return self._enforce
+
+    @enforce.setter
+    def enforce(self, enforce: bool) -> None:
+        if problems := tuple(enforce_problems(enforce)):
+            raise ConfigError(problems)
+        before, self._enforce = self._enforce, enforce
+        if before != enforce:
+            # A warning, because uvicorn's default logging shows nothing below it.
+            text = "enforces from now on" if enforce else "only observes: it lets every request through (enforce=False)"
+            logger.warning("gatekeeper: the gate %s", text)
+
+    def note(self, decision: Decision) -> None:
+        """Record a refusal.
+
+        Args:
+            decision: a decision that refuses a request.
+        """
+        if self.refusals.note(decision, self._wall_clock()):
+            self._log.first(decision, enforce=self._enforce)
+
+    def take_refused(self) -> list[RefusedPage]:
+        """The refused pages with their requests since the last call."""
+        return self.refusals.take_new()
+
+    def admits(self, decision: Decision) -> bool:
+        """Whether a request may go on. One that is only observed is counted.
+
+        Args:
+            decision: the decision on it.
+        """
+        if decision.allowed:
+            return True
+        if self._enforce:
+            return False
+        self.observed += 1
+        return True
+
+    def after_fork(self) -> None:
+        """Start afresh: the parent reports its own, and may hold a lock."""
+        self.observed = 0
+        self.refusals = Refusals()
+        self._log = RefusalLog(self._clock)
+
+
+def enforce_problems(enforce: object) -> tuple[str, ...]:
+    """Say what is wrong with the option `enforce`."""
+    return () if isinstance(enforce, bool) else (f"enforce is {enforce!r}: expected True or False",)

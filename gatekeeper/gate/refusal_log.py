@@ -1,0 +1,68 @@
+"""RefusalLog: one line for the first refusal of each page."""
+
+import logging
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+from cachetools import TTLCache
+
+from gatekeeper.gate.decisions import Decision
+from gatekeeper.keys.client_key import mask
+
+__all__ = ("RefusalLog",)
+
+# Any client can make up pages, so the lines are bounded: 1,000 in an hour at most.
+LINES: Final = 10  # of one key
+KEYS: Final = 100
+PERIOD: Final = 3600.0  # seconds
+
+logger = logging.getLogger("gatekeeper")
+
+
+class RefusalLog:
+    """Logs pages that are refused for the first time.
+
+    Args:
+        clock: gives seconds that never run backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._lines: TTLCache[str, int] = TTLCache(KEYS, PERIOD, timer=clock)
+        self._lock = Lock()
+
+    def first(self, decision: Decision, *, enforce: bool) -> None:
+        """Log the first refusal of a page, if a line is left.
+
+        Args:
+            decision: the decision that refuses it.
+            enforce: whether the request is refused; otherwise it is let through.
+        """
+        if decision.key is None or (left := self._take(decision.key.id)) is None:
+            return
+        advice = "" if decision.add is None else f"; to allow it, add {decision.add!r} to the key's allowed domains"
+        more = "" if left else f"; further pages of this key are not logged for {PERIOD / 3600:.0f} h"
+        logger.warning(
+            "gatekeeper: %s the key %s on %s: %s%s%s",
+            "refused" if enforce else "let through, though it would be refused,",
+            mask(decision.key.last8),
+            decision.origin or "a page without an origin",
+            decision.reason,
+            advice,
+            more,
+        )
+
+    def _take(self, key_id: str) -> int | None:
+        """Take one line of a key; the lines that are left, or None."""
+        # Requests never wait for each other here. If another thread holds the lock, there is no line.
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            self._lines.expire()
+            used = self._lines.get(key_id, 0)
+            if used >= LINES or (not used and len(self._lines) >= KEYS):
+                return None
+            self._lines[key_id] = used + 1
+            return LINES - used - 1
+        finally:
+            self._lock.release()

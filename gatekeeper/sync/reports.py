@@ -1,0 +1,120 @@
+"""Reporter: sends counts to the hub in the background, in batches."""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
+from heapq import nlargest
+from http import HTTPStatus
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
+
+from gatekeeper.errors import HubError, SourceError
+from gatekeeper.sync.clock import Clock
+
+__all__ = ("Report", "Reporter")
+
+PAUSE = 3600.0  # seconds without reports to a hub that does not take them; a newer hub may
+_NO_SUCH_ENDPOINT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+
+logger = logging.getLogger("gatekeeper")
+
+
+class Counted(Protocol):
+    """What a report says of one thing."""
+
+    @property
+    def count(self) -> int:
+        """How often it has happened."""
+        ...
+
+
+Name = TypeVar("Name", bound=Hashable)
+Item = TypeVar("Item", bound=Counted)
+
+
+@dataclass(frozen=True)
+class Report(Generic[Name, Item]):
+    """A kind of report: what it says, and how it is sent.
+
+    Attributes:
+        name: the name of its counters.
+        on: what it is about, for the log.
+        send: sends a batch; raises SourceError.
+        take: gives what is new since it was last called.
+        add: adds two items of one name.
+        batch: how many items are sent at once.
+        most: how many items are kept for the next report after a failure; None for all.
+    """
+
+    name: str
+    on: str
+    send: Callable[[Mapping[Name, Item]], Awaitable[None]]
+    take: Callable[[], Mapping[Name, Item]]
+    add: Callable[[Item, Item], Item]
+    batch: int
+    most: int | None = None
+
+
+class Reporter(Generic[Name, Item]):
+    """Sends one kind of report, each item once in a batch.
+
+    Args:
+        report: the kind of report.
+        interval: seconds between two reports, at least.
+        clock: seconds; see `boot_clock`.
+        counters: counts of batches.
+    """
+
+    def __init__(self, report: Report[Name, Item], *, interval: float, clock: Clock, counters: Counter[str]) -> None:
+        self._report = report
+        self._interval = interval
+        self._clock = clock
+        self._counters = counters
+        self._kept: dict[Name, Item] = {}
+        self._last_at = clock()
+        self._paused_until = self._last_at
+
+    async def report_if_due(self) -> None:
+        """Report if the interval has passed."""
+        if self._clock() - self._last_at >= self._interval:
+            await self.report()
+
+    async def report(self) -> None:
+        """Report what is new since the last report."""
+        report = self._report
+        self._last_at = self._clock()
+        new = report.take()
+        if self._last_at < self._paused_until:
+            return
+        unreported, self._kept = self._kept, {}
+        self._add(unreported, new)
+        try:
+            while batch := dict(islice(unreported.items(), report.batch)):
+                await report.send(batch)
+                self._counters[f"{report.name}_reported"] += 1
+                for name in batch:
+                    del unreported[name]
+        except Exception as error:
+            self._counters[f"{report.name}_failed"] += 1
+            if isinstance(error, HubError) and error.status in _NO_SUCH_ENDPOINT:
+                self._paused_until = self._clock() + PAUSE
+                unreported.clear()
+                logger.info("gatekeeper: the hub takes no reports on %s; it is asked again after 1 h", report.on)
+            else:
+                bug = None if isinstance(error, SourceError) else error
+                logger.debug("gatekeeper: a report on %s has failed: %s", report.on, error, exc_info=bug)
+        finally:
+            # Rather count twice than lose a count: an owner may delete a key that looks unused.
+            self._add(self._kept, unreported)
+            if report.most is not None and len(self._kept) > report.most:
+                self._kept = dict(nlargest(report.most, self._kept.items(), key=lambda item: item[1].count))
+
+    def forget(self) -> None:
+        """Drop what is unreported, because the parent process reports it."""
+        self._kept = {}
+
+    def _add(self, items: dict[Name, Item], more: Mapping[Name, Item]) -> None:
+        for name, new in more.items():
+            old = items.get(name)
+            items[name] = new if old is None else self._report.add(old, new)
