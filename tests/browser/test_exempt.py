@@ -24,7 +24,9 @@ FILES = {
     "part.js": (b"export const part = 7;", "text/javascript"),
     "config.json": (b'{"agent": 7}', "application/json"),
 }
-INTEGRITY = base64.b64encode(hashlib.sha384(FILES["widget.js"][0]).digest()).decode()
+INTEGRITY = {
+    name: f"sha384-{base64.b64encode(hashlib.sha384(content).digest()).decode()}" for name, (content, _) in FILES.items()
+}
 
 # Loads each of them, and returns what has come.
 LOAD = """async ([base, integrity]) => {
@@ -37,9 +39,9 @@ LOAD = """async ([base, integrity]) => {
   });
   return {
     plain: await script("widget.js", {}),
-    checked: await script("widget.js", {crossOrigin: "anonymous", integrity}),
-    edited: await script("part.js", {crossOrigin: "anonymous", integrity}),
-    module: await script("module.js", {type: "module"}),
+    checked: await script("widget.js", {crossOrigin: "anonymous", integrity: integrity["widget.js"]}),
+    edited: await script("part.js", {crossOrigin: "anonymous", integrity: integrity["widget.js"]}),
+    module: await script("module.js", {type: "module", crossOrigin: "anonymous", integrity: integrity["module.js"]}),
     part: window.part ?? null,
     json: await fetch(`${base}/config.json`).then((answer) => answer.json()).then(({agent}) => agent).catch(() => "blocked"),
     font: await new FontFace("icons", `url(${base}/config.json)`).load().catch(() => "no font"),
@@ -72,7 +74,7 @@ def load(page: Page, url: str, base: str) -> tuple[dict[str, object], list[str]]
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.goto(url)
-    loaded: dict[str, object] = page.evaluate(LOAD, [base, f"sha384-{INTEGRITY}"])
+    loaded: dict[str, object] = page.evaluate(LOAD, [base, INTEGRITY])
     return loaded, said
 
 

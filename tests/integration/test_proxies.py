@@ -202,6 +202,7 @@ def test_private_answers_stay_out_of_a_cache_that_ignores_vary(tmp_path: Path, *
         assert client.get("/", headers=ALLOWED).text == "agent_7"
         other = client.get("/", headers={"data-client-key": OTHER_KEY, "origin": OTHER_PAGE})
         assert other.text == ("agent_8" if is_private else "agent_7")
+        assert other.headers["cache-control"] == f"{'private' if is_private else 'public'}, max-age=60"
         assert other.headers["access-control-allow-origin"] == (OTHER_PAGE if is_private else PAGE)
         assert client.get("/", headers={"origin": STRANGE_PAGE}).status_code == (400 if is_private else 200)
         assert [client.get("/assets/a").headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
