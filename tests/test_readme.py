@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import logging
 import re
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +15,19 @@ from typing import Any
 import pytest
 
 import gatekeeper
-from gatekeeper import Allowlist, CorsPolicy, Gatekeeper, GatekeeperMiddleware, Reason, guard
+from gatekeeper import (
+    Allowlist,
+    AsyncHubClient,
+    CorsPolicy,
+    FileSource,
+    Gatekeeper,
+    GatekeeperMiddleware,
+    HubClient,
+    HubSource,
+    Reason,
+    guard,
+)
+from gatekeeper.testing import allow_all, frame_headers, gate_for, headers, query
 from tests.support.examples import examples, imports_frameworks
 from tests.test_house import PEOPLE
 
@@ -149,6 +163,16 @@ def test_the_example_of_mounting_is_short() -> None:
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
 
 
+@pytest.fixture
+def log_level() -> Iterator[None]:
+    """Undo what an example sets for the log."""
+    logger = logging.getLogger("gatekeeper")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
+@pytest.mark.usefixtures("log_level")
 @pytest.mark.filterwarnings("ignore:Using .httpx. with .starlette.testclient.")  # starlette prefers another package
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_runs(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +205,39 @@ def test_the_tables_of_options_have_every_option_with_its_default() -> None:
     seams = {"clock", "wall_clock", "sleep", "jitter"}
     expected = {name: default for name, default in defaults(Gatekeeper).items() if name not in seams}
     assert options(web, "`Gatekeeper(source") | options(sync, "`Gatekeeper(source") == expected
+    assert options(sync, "`HubSource(", "`FileSource(") == defaults(HubSource)
+    assert options(sync, "`FileSource(path") == defaults(FileSource)
+    client = options(DOCUMENTS["gatekeeper/hub/README.md"], "`HubClient(base_url")
+    for made in (HubClient, AsyncHubClient):
+        assert client == {name: default for name, default in defaults(made).items() if name not in seams}
+
+
+@pytest.mark.parametrize("of", [allow_all, frame_headers, gate_for, headers, query])
+def test_the_functions_for_tests_have_the_defaults_that_their_table_gives(of: Callable[..., object]) -> None:
+    (call,) = re.findall(rf"^\| `({of.__name__}\(.*?\))` \|", DOCUMENTS["gatekeeper/web/README.md"], flags=re.MULTILINE)
+    parsed = ast.parse(call.replace("[…]", "()"), mode="eval").body
+    assert isinstance(parsed, ast.Call)
+    assert {each.arg: ast.literal_eval(each.value) for each in parsed.keywords} == defaults(of)
+
+
+def test_the_middleware_has_the_options_of_guard_but_for_the_documentation() -> None:
+    assert {**defaults(GatekeeperMiddleware), "exempt_docs": True} == defaults(guard)
+
+
+def test_the_supported_versions_of_python_are_those_that_are_tested() -> None:
+    security = DOCUMENTS[".github/SECURITY.md"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = re.findall(r"^\| (3\.\d+) \| \w+ \d{4} \|$", security, flags=re.MULTILINE)
+    named = [each.rpartition(" ")[2] for each in project["classifiers"] if " :: Python :: 3." in each]
+    others = re.findall(r"^for version in (.+); do$", (ROOT / ".ci/run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert rows == named == [project["requires-python"].removeprefix(">="), *others[0].split()]
+    assert f"Python {rows[0]} also with the lowest" in security
+
+
+def test_the_newest_minor_version_is_the_one_that_gets_fixes() -> None:
+    supported = re.findall(r"^\| (\d+\.\d+)\.x \| yes \|$", DOCUMENTS[".github/SECURITY.md"], flags=re.MULTILINE)
+    assert supported == [gatekeeper.__version__.rpartition(".")[0]]
+    assert f"widget-gatekeeper~={supported[0]}.0" in DOCUMENTS["gatekeeper/sync/README.md"]
 
 
 def test_the_changelog_names_the_version() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ("FRAMEWORKS", "example", "examples", "imports_frameworks")
+__all__ = ("FRAMEWORKS", "example", "examples", "examples_below", "imports_frameworks")
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,8 +52,18 @@ def example(document: str, heading: str) -> str:
         document: the path of the document.
         heading: the heading.
     """
-    (code,) = [code for above, code in examples((ROOT / document).read_text(encoding="utf-8")) if above == heading]
+    (code,) = examples_below(document, heading)
     return code
+
+
+def examples_below(document: str, heading: str) -> list[str]:
+    """The examples below a heading.
+
+    Args:
+        document: the path of the document.
+        heading: the heading.
+    """
+    return [code for above, code in examples((ROOT / document).read_text(encoding="utf-8")) if above == heading]
 
 
 def _imported(code: str) -> set[str]:
