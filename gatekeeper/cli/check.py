@@ -50,6 +50,7 @@ def check(
     ],
     origin: Annotated[str, typer.Argument(help="The origin or the URL of the page or the app.", show_default=False)],
     *,
+    context: typer.Context,
     hub: HubOption = None,
     token: TokenOption = None,
     file: Annotated[Path | None, typer.Option(help="Read rows from a JSON file instead of a hub.")] = None,
@@ -61,6 +62,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Decide like a gate, and explain the decision."""
+    hub = _chosen_hub(context, hub, file)
     if (hub is None) == (file is None):
         stop(USAGE, "expected either a hub (--hub, or GATEKEEPER_HUB in the environment) or a file of rows (--file)")
     try:
@@ -89,6 +91,12 @@ def check(
         for line in explanation.lines():
             console().print(line)
     raise typer.Exit(0 if explanation.allowed else REFUSED)
+
+
+def _chosen_hub(context: typer.Context, hub: str | None, file: Path | None) -> str | None:
+    """The hub, unless a file is typed and the hub is in the environment."""
+    source = context.get_parameter_source("hub")
+    return None if file is not None and source is not None and source.name == "ENVIRONMENT" else hub
 
 
 def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *, https_only: bool) -> Explanation:

@@ -39,6 +39,8 @@ from gatekeeper.quoting import masked, quoted
 
 __all__ = ("keys",)
 
+_WIDGET_URL = "https://widgets.example/widget.js"
+
 keys = typer.Typer(help="Manage the widget keys of an account.", no_args_is_help=True)
 keys.command("import")(import_keys)
 keys.command("refused")(show_refused)
@@ -93,7 +95,7 @@ def create(
     agent_id: Annotated[str | None, typer.Option("--agent", help="The agent to pin it to.")] = None,
     widget_url: Annotated[
         str, typer.Option(envvar="GATEKEEPER_WIDGET_URL", help="The URL of the widget's script.")
-    ] = "https://widgets.example/widget.js",
+    ] = _WIDGET_URL,
     as_json: Json = False,
 ) -> None:
     """Mint a key, and print the script tag to paste."""
@@ -288,6 +290,8 @@ def _script_tag(created: CreatedWidgetKey, widget_url: str) -> Iterator[str]:
     yield "Paste this into the pages:"
     tag = f'<script src="{widget_url}" data-client-key="{created.public_key}" async></script>'
     yield f"  {escape(tag)}"
+    if widget_url == _WIDGET_URL:
+        yield "The address of the script is an example: --widget-url takes that of your widget."
     yield ""
 
 

@@ -179,7 +179,8 @@ def _suggestions_for(pattern: Pattern, entry: str, bases: set[str], allows: Allo
         return not allows(Origin(scheme, other, DEFAULT_PORTS[scheme]))
 
     if host == "localhost":
-        hint = f"'{entry}' allows ports 80 and 443 only: write 'localhost:*' for a development server."
+        ports = "ports 80 and 443" if pattern.scheme is None else f"port {DEFAULT_PORTS[pattern.scheme]}"
+        hint = f"'{entry}' allows {ports} only: write 'localhost:*' for a development server."
         yield EntrySuggestion(entry, "default_port", hint)
     elif host.startswith("www.") and lacks(apex := host.removeprefix("www.")):
         hint = f"'{entry}' does not allow {apex}: add '{apex}' if it serves your pages, too."

@@ -287,6 +287,13 @@ def test_check_of_an_invalid_file_explains_the_error(tmp_path: Path, content: st
     assert said in done.stderr
 
 
+def test_a_file_comes_before_the_hub_of_the_environment(rows: Path) -> None:
+    done = invoke("check", KEY, "https://a.acme.com", "--file", str(rows), GATEKEEPER_HUB="http://127.0.0.1:1")
+    assert done.code == 0
+    both = invoke("check", KEY, "https://a.acme.com", "--file", str(rows), "--hub", "http://127.0.0.1:1")
+    assert both.code == 2
+
+
 def test_check_names_a_bad_row_and_uses_the_others(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"id": "bad", "last8": "short", "domain_allowlist": []}, *ROWS]))

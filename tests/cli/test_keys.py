@@ -35,12 +35,14 @@ def test_create_prints_the_script_tag_and_that_the_key_is_shown_once(keys: Keys)
     (tag,) = [line for line in done.out.splitlines() if "<script" in line]
     assert tag.strip().startswith('<script src="https://widgets.example/widget.js" data-client-key="pk_live_acme_')
     assert f'{listed["last8"]}" async></script>' in tag
+    assert "is an example: --widget-url takes that of your widget" in done.out
     assert "will not be shown again" in done.err
 
 
 def test_create_uses_the_url_of_the_widget(keys: Keys) -> None:
     done = keys("create", "Shop", "--widget-url", "https://w.acme.com/w.js")
     assert '<script src="https://w.acme.com/w.js" data-client-key="pk_live_' in done.out
+    assert "is an example" not in done.out
 
 
 def test_create_with_json_prints_only_the_row_with_the_plaintext(keys: Keys) -> None:

@@ -261,6 +261,7 @@ def test_the_wording_of_warnings() -> None:
     ("entry", "hint"),
     [
         ("localhost", "'localhost' allows ports 80 and 443 only: write 'localhost:*' for a development server."),
+        ("https://localhost", "'https://localhost' allows port 443 only: write 'localhost:*' for a development server."),
         ("www.acme.com", "'www.acme.com' does not allow acme.com: add 'acme.com' if it serves your pages, too."),
         (
             "acme.com",
