@@ -119,7 +119,6 @@ def test_a_forked_child_has_a_record_of_its_own() -> None:
     gate.admits(gate.decide(client_key(1), EVIL))
 
     def in_child() -> None:
-        gate._after_fork()
         assert not list(gate.refusals)
         assert gate.status.observed == 0
         gate.decide(client_key(1), "https://other.test")
