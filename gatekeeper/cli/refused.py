@@ -10,7 +10,6 @@ import msgspec
 import typer
 
 from gatekeeper.cli.connection import given_options, with_client, with_options
-from gatekeeper.cli.explanation import explaining_gate
 from gatekeeper.cli.lookup import fetch_keys, require_one
 from gatekeeper.cli.output import REFUSED, USAGE, console, legible, moment, print_json, several, stop
 from gatekeeper.client import HubClient
@@ -134,7 +133,7 @@ def advise(pages: Sequence[RefusedPage], rows: Sequence[WidgetKey], options: Seq
             continue
         if row.id not in gates:
             # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as none.
-            gates[row.id] = explaining_gate([msgspec.structs.replace(row, key_sha256=None)])
+            gates[row.id] = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)])
         decision = _decide(page, row, gates[row.id])
         command = matched = detail = None
         if decision is None:

@@ -88,7 +88,7 @@ def guard(
         loader_path=loader_path,
     )
     problems = tuple(_problems(app))
-    documentation = documentation_paths(app) if exempt_docs and isinstance(app, Documented) else ()
+    documentation = _documentation(app) if exempt_docs else ()
     has_paths = not any(path_problems("exempt", exempt))  # problems are reported for what was given
     try:
         # The stack is built at the first request, which is too late for a ConfigError.
@@ -106,10 +106,11 @@ def guard(
         takes_grants=bool(frames or grant_path or own_origins),
     )
     _describe(app, description)
+    guarded: Callable[[ASGIApp], ASGIApp] = middleware
     if documentation:
-        middleware = partial(_with_documentation, middleware, Paths(documentation), exempt_cors=exempt_cors)
+        guarded = partial(_with_documentation, middleware, Paths(documentation), exempt_cors=exempt_cors)
     # Starlette calls it once, when the app starts, and so after the last add_middleware.
-    app.build_middleware_stack = _GuardedStack(app, middleware, description)  # type: ignore[method-assign] # of this app only
+    app.build_middleware_stack = _GuardedStack(app, guarded, description)  # type: ignore[method-assign] # of this app only
     app.router.lifespan_context = _lifespan(gate, app.router.lifespan_context)
     return app
 
@@ -142,6 +143,10 @@ def _lifespan(gate: Gatekeeper, own: Callable[[Any], Any]) -> Callable[[Any], An
             yield state
 
     return lifespan
+
+
+def _documentation(app: object) -> tuple[str, ...]:
+    return documentation_paths(app) if isinstance(app, Documented) else ()
 
 
 def _with_documentation(guarded: Callable[[ASGIApp], ASGIApp], paths: Paths, app: ASGIApp, *, exempt_cors: bool) -> ASGIApp:
