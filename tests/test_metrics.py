@@ -67,9 +67,9 @@ def test_decisions_are_counted_by_reason() -> None:
     before = scrape(metrics)
     for _ in range(3):
         gate.decide(client_key(1), ORIGIN)
-    gate.decide(client_key(1), "https://evil.example")
-    gate.decide(client_key(2), ORIGIN)
-    gate.decide(None, ORIGIN)
+    gate.admits(gate.decide(client_key(1), "https://evil.example"))
+    gate.admits(gate.decide(client_key(2), ORIGIN))
+    gate.admits(gate.decide(None, ORIGIN))
     assert changed(before, scrape(metrics)) | {("gatekeeper_list_age_seconds", ""): 0} == {
         ("gatekeeper_decisions_total", "allowed"): 3,
         ("gatekeeper_decisions_total", "origin_not_allowed"): 1,
@@ -214,11 +214,11 @@ async def test_restarts_closed_streams_and_reports_are_metrics() -> None:
             task.cancel()
         await asyncio.wait(ours)
         assert (await gate.check(client_key(1), ORIGIN)).allowed
-        gate.decide(client_key(1), "null")
+        gate.admits(gate.decide(client_key(1), "null"))
         await gate.watch(ResponseStream((client_key(3).encode(), ORIGIN.encode()), send, gate.watch))
-    gate.decide(client_key(2), ORIGIN)
-    gate.decide(client_key(1), "null")
-    gate.decide(client_key(2), "null")
+    gate.admits(gate.decide(client_key(2), ORIGIN))
+    gate.admits(gate.decide(client_key(1), "null"))
+    gate.admits(gate.decide(client_key(2), "null"))
     async with gate:
         pass
     happened = changed(before, scrape(metrics))

@@ -16,7 +16,7 @@ from gatekeeper.cli.connection import (
     connect,
     with_options,
 )
-from gatekeeper.cli.explanation import Explanation, explain_decision, explaining_gate
+from gatekeeper.cli.explanation import Explanation, explain_decision
 from gatekeeper.cli.lookup import find, find_one, whole_key
 from gatekeeper.cli.output import REFUSED, UNREACHABLE, USAGE, console, print_json, stop, warn
 from gatekeeper.cli.page_url import origin_at
@@ -31,6 +31,7 @@ from gatekeeper.errors import (
     SourceError,
 )
 from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, mask
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
@@ -112,7 +113,7 @@ def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *,
             for each in rows
             if each.last8 == row.last8
         ]
-    gate = explaining_gate(rows, https_only=https_only, account=account)
+    gate = Gatekeeper.from_rows(rows, https_only=https_only, account=account)
     decision = gate.decide(key, sent)
     hint = None
     if decision.reason is Reason.KEY_MALFORMED:

@@ -1,7 +1,6 @@
 """Explanation: a decision, with the facts that help to change it."""
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
@@ -10,15 +9,11 @@ from gatekeeper.errors import InvalidEntry
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.client_key import mask
-from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.advice import RejectedEntry
 from gatekeeper.matching.origins import Origin
 from gatekeeper.matching.pattern import Pattern
 
-__all__ = ("Explanation", "explain_decision", "explaining_gate", "problem_of_entry")
-
-
-_UNHEARD = logging.NullHandler()  # for what the log would say besides, on stderr
+__all__ = ("Explanation", "explain_decision", "problem_of_entry")
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -86,18 +81,6 @@ class Explanation(msgspec.Struct, frozen=True):
             yield f"  add      {legible(self.add)}"
         for entry in self.rejected:
             yield f"  [yellow]ignored[/]  {legible(entry.hint)}"
-
-
-def explaining_gate(rows: Iterable[WidgetKey], *, https_only: bool = False, account: str | None = None) -> Gatekeeper:
-    """A gate whose refusals a command explains.
-
-    Args:
-        rows: as for `Gatekeeper.from_rows`.
-        https_only: as for Gatekeeper.
-        account: as for Gatekeeper.
-    """
-    logging.getLogger("gatekeeper").addHandler(_UNHEARD)
-    return Gatekeeper.from_rows(rows, https_only=https_only, account=account)
 
 
 def explain_decision(

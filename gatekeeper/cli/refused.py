@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from gatekeeper.cli.connection import given_options, with_client, with_options
-from gatekeeper.cli.explanation import explaining_gate, problem_of_entry
+from gatekeeper.cli.explanation import problem_of_entry
 from gatekeeper.cli.lookup import fetch_keys, require_one
 from gatekeeper.cli.output import REFUSED, USAGE, console, legible, moment, print_json, several, stop
 from gatekeeper.client import HubClient
@@ -137,7 +137,7 @@ def advise(pages: Sequence[RefusedPage], rows: Sequence[WidgetKey], options: Seq
             continue
         if row.id not in gates:
             # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as none.
-            gates[row.id] = explaining_gate([msgspec.structs.replace(row, key_sha256=None)])
+            gates[row.id] = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)])
         matched, add, detail = _advice(page, _decide(page, row, gates[row.id]))
         # Not the entry of the report: a gate's token must not choose what an administrator runs.
         named = row.last8 if ends[row.last8] == 1 and not row.last8.startswith("-") else row.id

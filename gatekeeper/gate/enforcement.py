@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.refusal_log import RefusalLog
@@ -54,27 +56,23 @@ class Enforcement:
             text = "enforces from now on" if enforce else "only observes: it lets every request through (enforce=False)"
             logger.warning("gatekeeper: the gate %s", text)
 
-    def note(self, decision: Decision) -> None:
-        """Record a refusal.
-
-        Args:
-            decision: a decision that refuses a request.
-        """
-        if self.refusals.note(decision, self._wall_clock()):
-            self._log.first(decision, enforce=self._enforce)
-
     def take_refused(self) -> list[RefusedPage]:
         """The refused pages with their requests since the last call."""
         return self.refusals.take_new()
 
-    def admits(self, decision: Decision) -> bool:
-        """Whether a request may go on. One that is only observed is counted.
+    def admits(self, decision: Decision, *, from_own_frame: bool) -> bool:
+        """Whether a request may go on. A refused one is recorded.
 
         Args:
             decision: the decision on it.
+            from_own_frame: whether its page is one of the service itself, whose entry must not be advised.
         """
         if decision.allowed:
             return True
+        if from_own_frame:
+            decision = msgspec.structs.replace(decision, add=None)
+        if self.refusals.note(decision, self._wall_clock()):
+            self._log.first(decision, enforce=self._enforce)
         if self._enforce:
             return False
         self.observed += 1

@@ -16,7 +16,7 @@ from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.enforcement import Enforcement, enforce_problems
 from gatekeeper.gate.granting import Granting, grant_problems, grants_of
-from gatekeeper.gate.memo import IsOwn, Memos, Remembered
+from gatekeeper.gate.memo import Memos, Remembered
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of
 from gatekeeper.gate.remembering import RememberingDecider
@@ -117,7 +117,7 @@ class Gatekeeper:
         self.https_only = https_only
         self.clock = clock
         self._enforcement = enforcement = Enforcement(enforce=enforce, clock=clock, wall_clock=wall_clock)
-        self.memos = memos = Memos(enforcement.note)
+        self.memos = memos = Memos()
         self._unknown_key_wait = unknown_key_wait
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._sync = sync = ListSync(
@@ -227,32 +227,25 @@ class Gatekeeper:
         Returns:
             The decision.
         """
-        return await self.check_request(
-            identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
-        )
+        identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
+        return await self.check_request(identity)
 
-    async def check_request(self, identity: RequestIdentity, is_own: IsOwn | None = None) -> Decision:
-        """Decide as `check` does on a request whose values are put together.
+    async def check_request(self, identity: RequestIdentity) -> Decision:
+        """Decide as `check` does on a request whose values are put together."""
+        return await self._check(identity[0], partial(self._requests.decide, identity))
 
-        Args:
-            identity: what the request sends.
-            is_own: tells whether a refused page is one of the service itself, whose entry must not be advised.
-        """
-        return await self._check(identity[0], partial(self._requests.decide, identity), is_own)
-
-    async def grant(self, client_key: bytes | Conflict | None, page: Page, is_own: IsOwn | None = None) -> Decision:
+    async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:
         """Decide as `check` does on a page that holds a frame.
 
         Args:
             client_key: as for `decide`.
             page: the page.
-            is_own: as for `check_request`.
 
         Returns:
             The decision. If it allows the page, it has a grant.
         """
         decide = partial(self._decider.decide, client_key, page)
-        return self._granting.give(await self._check(client_key, lambda: Remembered(decide()), is_own))
+        return self._granting.give(await self._check(client_key, lambda: Remembered(decide())))
 
     @property
     def grant_lifetime(self) -> float | None:
@@ -305,15 +298,16 @@ class Gatekeeper:
     def enforce(self, enforce: bool) -> None:
         self._enforcement.enforce = enforce
 
-    def admits(self, decision: Decision) -> bool:
+    def admits(self, decision: Decision, *, from_own_frame: bool = False) -> bool:
         """Whether a request may go on. An observing gate admits all.
 
-        Ask once for each request. Those that are only observed are counted.
+        Ask once for each request: a refused page is recorded in `refusals`, in the log, and for the hub.
 
         Args:
             decision: the decision on the request.
+            from_own_frame: whether its page is one of the service itself, whose entry must not be advised.
         """
-        return self._enforcement.admits(decision)
+        return self._enforcement.admits(decision, from_own_frame=from_own_frame)
 
     @property
     def closes_streams(self) -> bool:
@@ -361,7 +355,7 @@ class Gatekeeper:
         """The refresher of this event loop, started if it does not run."""
         return await self._lifecycle.started(wait=not self._sync.freshness.has_list)
 
-    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered], is_own: IsOwn | None) -> Decision:
+    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
         """Decide after the waits that help, and count the request."""
         refresher = await self._started()
         if refresher is not None and self._sync.is_overdue:
@@ -375,7 +369,7 @@ class Gatekeeper:
             and await refresher.refresh_for_unknown_key(self._unknown_key_wait)
         ):
             remembered = decide()
-        return self.memos.use(remembered, is_own)
+        return self.memos.use(remembered)
 
     async def _watch_streams(self) -> None:
         if self._streams is None:

@@ -2,20 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from itertools import chain, islice
 from threading import Lock
-
-import msgspec
 
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.grants import MAX_GRANT_LENGTH
 from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 
-__all__ = ("IsOwn", "Memo", "Memos", "Remembered", "Tally", "may_be_remembered")
-
-IsOwn = Callable[[Decision], bool]
+__all__ = ("Memo", "Memos", "Remembered", "Tally", "may_be_remembered")
 
 # An entry takes about 0.5 KB (benchmarks.floods), one with a renewed grant 0.9 KB. Any client can fill the memo: 7,000 of
 # the latter, with grants of 203 bytes, took 6.2 MB (tracemalloc). Allowed and refused decisions are kept apart, so that a
@@ -153,15 +148,11 @@ class Memos:
 
     A decision is remembered in the memo that was current when it began, so one that races with a change is dropped.
 
-    Args:
-        on_refusal: called with the decision on each request that is refused.
-
     Attributes:
         current: the memo; a new one whenever keys have changed.
     """
 
-    def __init__(self, on_refusal: Callable[[Decision], None]) -> None:
-        self._on_refusal = on_refusal
+    def __init__(self) -> None:
         self._tally = Tally()
         self.current = Memo(self._tally, -math.inf)
 
@@ -176,21 +167,12 @@ class Memos:
         self.current.flush_uses()
         return self._tally.take_keys()
 
-    def use(self, remembered: Remembered, is_own: IsOwn | None = None) -> Decision:
-        """Count a request by its decision.
-
-        Args:
-            remembered: the decision.
-            is_own: tells whether a refused page is one of the service itself, whose entry must not be advised.
-        """
+    def use(self, remembered: Remembered) -> Decision:
+        """Count a request by its decision."""
         remembered.uses += 1
         if not remembered.is_kept:
             self._tally.add(remembered)
-        decision = remembered.decision
-        if not decision.allowed:
-            is_advised = is_own is None or not is_own(decision)
-            self._on_refusal(decision if is_advised else msgspec.structs.replace(decision, add=None))
-        return decision
+        return remembered.decision
 
     def renew(self, deadline: float) -> None:
         """Set the deadline of the current memo, by the gate's clock."""

@@ -40,6 +40,8 @@ BEHIND_FRAME: Final = Page(None, None)
 # There is no frame: the request for its document comes from a script, a form or the address bar.
 NOT_FRAMED: Final = Page(None, None, Reason.NOT_FRAMED)
 
+_NOT_TEXT: Final = b"(not text)"  # malformed as a key, an origin, a referer and a grant
+
 
 def as_bytes(value: object) -> bytes | Conflict | None:
     """A value of a request as it is decided.
@@ -49,7 +51,8 @@ def as_bytes(value: object) -> bytes | Conflict | None:
     """
     if value is None or isinstance(value, bytes | Conflict):
         return value
-    return str(value).encode("utf-8", "surrogatepass")
+    # Never str(value): it raises for huge integers and for lists that are nested deeply.
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else _NOT_TEXT
 
 
 def identity_of(

@@ -58,7 +58,6 @@ class RefusalLog:
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            self._lines.expire()
             used = self._lines.get(key_id, 0)
             if used >= LINES or (not used and len(self._lines) >= KEYS):
                 return None

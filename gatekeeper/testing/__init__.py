@@ -14,7 +14,7 @@ def test_a_foreign_page_is_refused():
 """
 
 from gatekeeper.testing.fake_clock import FakeClock
-from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, FakeHub, Hold, HubAnswer, Request, json_answer
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, FakeHub, Hold, HubAnswer, HubRequest, json_answer
 from gatekeeper.testing.gates import allow_all, gate_for
 from gatekeeper.testing.requests import frame_headers, headers, query
 from gatekeeper.testing.rows import client_key, row
@@ -26,7 +26,7 @@ __all__ = (
     "FakeHub",
     "Hold",
     "HubAnswer",
-    "Request",
+    "HubRequest",
     "allow_all",
     "client_key",
     "frame_headers",

@@ -23,14 +23,14 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.testing.listening import listening
 from gatekeeper.testing.rows import TOKEN
 
-__all__ = ("GARBAGE", "HANG_UP", "PATH", "FakeHub", "Hold", "HubAnswer", "Request", "json_answer")
+__all__ = ("GARBAGE", "HANG_UP", "PATH", "FakeHub", "Hold", "HubAnswer", "HubRequest", "json_answer")
 
 PATIENCE: Final = 15.0  # seconds for what takes milliseconds, on a busy machine
 PATH: Final = "/api/v1/widget-keys"
 REPORTS: Final = ("/usage", "/refused")  # the ends of their paths
 
 
-class Request(NamedTuple):
+class HubRequest(NamedTuple):
     """A request that a hub has received.
 
     Attributes:
@@ -148,11 +148,11 @@ class FakeHub:
     ) -> None:
         self.url = ""
         self.rows: list[Any] = []
-        self.requests: list[Request] = []
+        self.requests: list[HubRequest] = []
         self.clock: Callable[[], float] = time.monotonic
         self._listing = HubAnswer()
         self._next: deque[HubAnswer] = deque()
-        self._otherwise: Callable[[Request], HubAnswer] = self._list
+        self._otherwise: Callable[[HubRequest], HubAnswer] = self._list
         self._hold: Hold | None = None
         self._asked = threading.Condition()
         self._patience = patience
@@ -193,7 +193,7 @@ class FakeHub:
         """
         self._next.extend(answers)
 
-    def always(self, answer: HubAnswer | Callable[[Request], HubAnswer]) -> None:
+    def always(self, answer: HubAnswer | Callable[[HubRequest], HubAnswer]) -> None:
         """Send this answer from now on, to reports, too.
 
         Args:
@@ -216,7 +216,7 @@ class FakeHub:
             hold.release()
 
     @property
-    def fetches(self) -> list[Request]:
+    def fetches(self) -> list[HubRequest]:
         """The requests for lists."""
         return [request for request in self.requests if request.method == "GET"]
 
@@ -276,20 +276,20 @@ class FakeHub:
         await writer.drain()
         return not answer.hang_up
 
-    async def _read_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+    async def _read_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> HubRequest:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip("\r\n")
         request_line, *lines = head.split("\r\n")
         method, target, _ = request_line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        return Request(method, target, headers, body, writer.get_extra_info("peername")[1], self.clock())
+        return HubRequest(method, target, headers, body, writer.get_extra_info("peername")[1], self.clock())
 
     def _publish(self, rows: Iterable[Any], etag: str | None = None) -> None:
         self.rows = list(rows)
         tag = {} if etag is None else {"etag": etag}
         self._listing = HubAnswer(200, _encoded(self.rows), {"content-type": "application/json", **tag})
 
-    def _list(self, request: Request) -> HubAnswer:
+    def _list(self, request: HubRequest) -> HubAnswer:
         if request.method == "POST" and request.target.endswith(REPORTS):
             return HubAnswer(204)
         listing = self._listing

@@ -7,7 +7,6 @@ from typing import Final
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import Conflict, Decision
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.gate.memo import IsOwn
 from gatekeeper.gate.page import Page, RequestIdentity, read_page
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.testing.rows import DEFAULT_KEY, client_key, row
@@ -89,11 +88,11 @@ class _AllowAll(Gatekeeper):
         """See Gatekeeper."""
         return super().decide(*self._identity)
 
-    async def check_request(self, identity: RequestIdentity, is_own: IsOwn | None = None) -> Decision:  # noqa: ARG002 - replaced
+    async def check_request(self, identity: RequestIdentity) -> Decision:  # noqa: ARG002 - replaced
         """See Gatekeeper."""
-        return await super().check_request(self._identity, is_own)
+        return await super().check_request(self._identity)
 
-    async def grant(self, client_key: bytes | Conflict | None, page: Page, is_own: IsOwn | None = None) -> Decision:  # noqa: ARG002 - replaced
+    async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:  # noqa: ARG002 - replaced
         """See Gatekeeper."""
         key, origin = self._identity
-        return await super().grant(key, read_page(origin, None), is_own)
+        return await super().grant(key, read_page(origin, None))

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import HTTPConnection
 from starlette.types import Send
 
-from gatekeeper.gate.decisions import Conflict, Decision
+from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.page import read_page
 from gatekeeper.web.cors import PUBLIC, CorsHeaders, CorsPolicy
 from gatekeeper.web.request import Header, is_at, single_header
@@ -47,13 +47,16 @@ def answer(
         readable_denials: whether the script of a refused page may read the reason; never with credentials.
 
     Returns:
-        The whole response, if the decision refuses the request. If it allows it: the headers to add to the response of the
-        handler, with status 200 and no body. They name the page only if the decision is on the Origin of the request.
+        The whole response, if the decision refuses the request, or if the request names several origins, of which the
+        handler has read one. Otherwise the headers to add to the response of the handler, with status 200 and no body. They
+        name the page only if the decision is on the Origin of the request.
     """
     scope = request.scope if isinstance(request, HTTPConnection) else request
     fields = scope.get("headers") or ()
     origin = single_header(fields, b"origin")
     headers = CorsHeaders(CorsPolicy() if cors is None else cors, KEY_HEADER)
+    if decision.allowed and origin is CONFLICT:
+        decision = Decision(Reason.ORIGIN_CONFLICT, decision.key, decision.last8)
     if not decision.allowed:
         own = is_from_own_host(fields, decision)
         return refusal(decision, origin, headers, readable=readable_denials, from_own_frame=own)

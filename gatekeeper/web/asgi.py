@@ -9,21 +9,21 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatekeeper.errors import ConfigError, DecisionMissing
+from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import CONFLICT, Conflict, Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.page import RequestIdentity, identity_of, read_page
 from gatekeeper.web.answers import Answer, document, is_from_own_host, problem, refusal, send_answer
 from gatekeeper.web.cors import OWN, CorsHeaders, CorsPolicy, frame_ancestors, merge_vary, with_headers
 from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
-from gatekeeper.web.key_check import KeyCheck
+from gatekeeper.web.key_check import KeyCheck, Unchecked
 from gatekeeper.web.loader import Unguarded, public
 from gatekeeper.web.options import option_problems
 from gatekeeper.web.request import Header, has_header, single_header, value_in_query
-from gatekeeper.web.state import STATE_KEY, decision_from, keep_decision
+from gatekeeper.web.state import STATE_KEY, keep_decision
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
 
-__all__ = ("GatekeeperMiddleware", "decision_from")
+__all__ = ("GatekeeperMiddleware",)
 
 # Apps spell headers in any case. Only a name of one of these lengths is put into lower case and compared: a length is found
 # 20 ns faster than a name.
@@ -105,9 +105,8 @@ class GatekeeperMiddleware:
         self._enabled_origins = gatekeeper.enabled_origins() if cors.preflight == "strict" else None
         self._unguarded = None
         if exempt or key_in_body or loader_path is not None:
-            self._unguarded = Unguarded(
-                public(app) if exempt_cors else app, exempt, loader_path, key_in_body, self._decided_by_endpoint
-            )
+            checked = partial(self._decided_by_endpoint, Unchecked(gatekeeper))
+            self._unguarded = Unguarded(public(app) if exempt_cors else app, exempt, loader_path, key_in_body, checked)
         self._readable_denials = readable_denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - every request's path
@@ -162,12 +161,14 @@ class GatekeeperMiddleware:
             remembered.uses += 1
             decision = remembered.decision
         else:
-            decision = await self._gate.check_request(identity, partial(self._is_from_own_frame, scope))
+            decision = await self._gate.check_request(identity)
             if not decision.allowed:
-                if not self._gate.admits(decision):
+                if not self._admits(scope, decision):
                     await self._refuse(scope, send, decision, origin)
                     return
                 identity, origin, gained = None, None if origin is None else b"*", self._cors.observed
+            elif origin is CONFLICT:  # only allow_all() of gatekeeper.testing allows that
+                origin = None
         try:
             scope["state"][STATE_KEY] = decision
         except (KeyError, TypeError):  # no state, or None
@@ -218,24 +219,25 @@ class GatekeeperMiddleware:
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
         cors, answered = self._cors, origin if isinstance(origin, bytes) else None
+        decision: Decision | None = None
         if page.origin is None or answered is None:
-            if self._gate.enforce:
-                await self._refuse_preflight(scope, send, Decision(page.reason, origin=page.seen, problem=page.problem))
-                return
-            answered = None
+            decision = Decision(page.reason, origin=page.seen, problem=page.problem)
         elif self._frames is not None and self._frames.is_listed(origin):
             cors = self._frames.cors
         elif self._enabled_origins is not None:
             key = value_in_query(scope.get("query_string") or b"", self._key_query)
-            decision = await self._gate.check_request((key, answered), partial(self._is_from_own_frame, scope))
+            decision = await self._gate.check_request((key, answered))
             if decision.reason is Reason.KEY_MISSING:
                 some_key = self._enabled_origins.allows(page.origin)
                 decision = Decision(Reason.ALLOWED if some_key else Reason.ORIGIN_NOT_ALLOWED, origin=page.seen)
-            if not decision.allowed:
-                if self._gate.enforce:
-                    await self._refuse_preflight(scope, send, decision)
-                    return
-                answered = None
+        if decision is not None and not decision.allowed:
+            # While the gate observes, the actual request follows, and is the one to be recorded.
+            if self._gate.enforce and not self._admits(scope, decision):
+                # No script can read the answer to a preflight, and the headers of CORS would grant it.
+                own = self._is_from_own_frame(scope, decision)
+                await send_answer(send, refusal(decision, None, self._cors, readable=False, from_own_frame=own))
+                return
+            answered = None
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
         await send_answer(send, Answer(204, cors.preflight(answered, private_network=private_network), b""))
 
@@ -243,10 +245,9 @@ class GatekeeperMiddleware:
         own = self._is_from_own_frame(scope, decision)
         await send_answer(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
 
-    async def _refuse_preflight(self, scope: Scope, send: Send, decision: Decision) -> None:
-        # No script can read the answer to a preflight, and the headers of CORS would grant it.
-        own = self._is_from_own_frame(scope, decision)
-        await send_answer(send, refusal(decision, None, self._cors, readable=False, from_own_frame=own))
+    def _admits(self, scope: Scope, decision: Decision) -> bool:
+        """Whether a request may go on, asked once for each. A refused page is recorded."""
+        return decision.allowed or self._gate.admits(decision, from_own_frame=self._is_from_own_frame(scope, decision))
 
     def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
         """Whether the origin of a refused request is that of the service itself."""
@@ -267,8 +268,8 @@ class GatekeeperMiddleware:
             identity = self._frames.grant_identity(scope, key, origin)
         if identity is None:
             identity = key, origin
-        decision = await self._gate.check_request(identity, partial(self._is_from_own_frame, scope))
-        if self._gate.admits(decision):
+        decision = await self._gate.check_request(identity)
+        if self._admits(scope, decision):
             keep_decision(scope, decision)
             if decision.allowed and self._gate.closes_streams:
                 await self._converse(scope, WebSocketStream(identity, receive, send))
@@ -290,7 +291,7 @@ class GatekeeperMiddleware:
         else:
             await stream.leave(None)
 
-    async def _decided_by_endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _decided_by_endpoint(self, unchecked: Unchecked, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose endpoint finds the key, and calls `check_key`."""
         fields = scope.get("headers") or ()
         origin = single_header(fields, b"origin")
@@ -302,23 +303,28 @@ class GatekeeperMiddleware:
         query = scope.get("query_string") or b""
         # Not the scope, which holds the check: a cycle would wait for a garbage collection.
         sent = {"headers": fields, "query_string": query}
-        identify, is_own = partial(self._identity, sent, origin), partial(self._is_from_own_frame, sent)
-        check = KeyCheck(self._gate, value_in_query(query, self._key_query, key), identify, is_own)
+        identify, admits = partial(self._identity, sent, origin), partial(self._admits, sent)
+        check = KeyCheck(self._gate, admits, value_in_query(query, self._key_query, key), identify)
         check.attach(scope)
         if self._frames is not None:
             send = send_renewed(send, scope)
+            if self._frames.ancestors:
+                send = send_page(send, scope, self._ancestors)
         is_replaced = False
 
         async def send_checked(message: Message) -> None:
             nonlocal is_replaced
             if message["type"] == "http.response.start":
                 if check.decision is None and message["status"] in _SUCCESSES:
-                    raise DecisionMissing(f"the endpoint of {scope['path']!r} has answered without a call of check_key")
+                    unchecked.found(scope["path"])
                 if check.decision is not None and check.is_refused:
                     is_replaced = True
                     await self._refuse(scope, send, check.decision, origin)
                     return
                 message = with_headers(message, self._gained_by(check.decision, origin))
+            elif check.is_refused and not is_replaced:  # the answer has begun before the check
+                is_replaced = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
             if not is_replaced:
                 await send(message)
 
@@ -327,7 +333,7 @@ class GatekeeperMiddleware:
     def _gained_by(self, decision: Decision | None, origin: bytes | Conflict | None) -> list[Header]:
         """The headers of an answer of the app's own, such as a 404, if nothing was decided."""
         if decision is None:
-            return [self._cors.vary]
+            return [self._cors.vary] if self._gate.enforce else self._cors.of_observed(origin)
         cors = self._frames.cors if self._frames is not None and decision.via == "grant" else self._cors
         return cors.of_allowed(origin) if decision.allowed else cors.of_observed(origin)
 
@@ -348,7 +354,7 @@ class GatekeeperMiddleware:
         """Answer a request for a frame document or a grant."""
         if frames.is_document(scope):
             decision = await self._gate.grant(key, frames.page_of(scope))
-            if decision.grant is None and not self._observes(decision):
+            if not self._admits(scope, decision):
                 await send_answer(send, document(decision, self._cors.vary_with_referer))
                 return
             keep_decision(scope, decision)
@@ -358,14 +364,14 @@ class GatekeeperMiddleware:
             send = send_document(send, policy, self._cors.vary_with_referer)
             await self._stream(lambda: identity, scope, receive, send)
             return
-        decision = await self._gate.grant(key, read_page(origin, None), partial(self._is_from_own_frame, scope))
-        if decision.grant is not None and isinstance(origin, bytes):
-            lifetime = self._gate.grant_lifetime or 0.0
-            await send_answer(send, grant_answer(decision.grant, self._cors.of_allowed(origin), lifetime))
-        elif self._observes(decision):
+        decision = await self._gate.grant(key, read_page(origin, None))
+        if not self._admits(scope, decision):
+            await self._refuse(scope, send, decision, origin)
+        elif decision.grant is None:
             await send_answer(send, grant_answer(None, self._cors.of_observed(origin), 0.0))
         else:
-            await self._refuse(scope, send, decision, origin)
+            lifetime = self._gate.grant_lifetime or 0.0
+            await send_answer(send, grant_answer(decision.grant, self._cors.of_allowed(origin), lifetime))
 
     async def _stream(
         self, identify: Callable[[], RequestIdentity | None], scope: Scope, receive: Receive, given: Send
@@ -388,10 +394,6 @@ class GatekeeperMiddleware:
                 raise
         if isinstance(send, ResponseStream):
             await send.leave(None)
-
-    def _observes(self, decision: Decision) -> bool:
-        """Whether a request is let through that its decision refuses."""
-        return not decision.allowed and self._gate.admits(decision)
 
     def _ancestors(self, decision: Decision) -> Header:
         return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))

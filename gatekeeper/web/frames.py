@@ -13,7 +13,7 @@ from gatekeeper.matching.origins import Origin
 from gatekeeper.web.answers import Answer
 from gatekeeper.web.cors import CorsHeaders, CorsPolicy, merge_vary
 from gatekeeper.web.request import Header, Paths, is_at, is_own, path_problems, single_header, value_in_query
-from gatekeeper.web.state import decision_from, decision_in
+from gatekeeper.web.state import decision_in
 
 __all__ = (
     "GRANT_HEADER",
@@ -199,7 +199,7 @@ def send_page(send: Send, scope: Scope, policy: Callable[[Decision], Header]) ->
     Args:
         send: the server's `send`.
         scope: the request.
-        policy: gives the CSP header for its decision. A request that is only observed gets none.
+        policy: gives the CSP header for its decision. A request that is not decided, or only observed, gets none.
 
     Returns:
         The function.
@@ -208,8 +208,8 @@ def send_page(send: Send, scope: Scope, policy: Callable[[Decision], Header]) ->
     def send_framing(message: Message) -> Awaitable[None]:
         headers = message.get("headers", ())
         if message["type"] == "http.response.start" and any(_is_html(*header) for header in headers):
-            decision = decision_from(scope)
-            if decision.allowed:
+            decision = decision_in(scope)
+            if decision is not None and decision.allowed:
                 # Add a policy beside the app's own: browsers enforce all of them (CSP3 section 8.1).
                 message = {**message, "headers": [*headers, policy(decision)]}
         return send(message)

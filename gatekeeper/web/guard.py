@@ -1,24 +1,27 @@
 """guard: puts the gate around a Starlette or FastAPI app."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from inspect import unwrap
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
+from gatekeeper.web.loader import public
 from gatekeeper.web.openapi import Documented, GateDescription, GuardedSchema, documentation_paths
-from gatekeeper.web.request import path_problems
+from gatekeeper.web.request import Paths, path_problems
 
 __all__ = ("guard",)
 
 App = TypeVar("App", bound=Starlette)
+
+_READS: Final = frozenset({"GET", "HEAD"})
 
 
 def guard(
@@ -54,7 +57,7 @@ def guard(
         exempt: as for GatekeeperMiddleware.
         exempt_cors: as for GatekeeperMiddleware.
         key_in_body: as for GatekeeperMiddleware.
-        exempt_docs: whether FastAPI's documentation and its schema need no key.
+        exempt_docs: whether a GET or HEAD of FastAPI's documentation and its schema needs no key.
         readable_denials: as for GatekeeperMiddleware.
         frames: as for GatekeeperMiddleware.
         grant_path: as for GatekeeperMiddleware.
@@ -74,7 +77,7 @@ def guard(
         key_header=key_header,
         key_query=key_query,
         cors=cors,
-        exempt=_with_documentation(app, exempt) if exempt_docs else exempt,
+        exempt=exempt,
         exempt_cors=exempt_cors,
         key_in_body=key_in_body,
         readable_denials=readable_denials,
@@ -85,8 +88,11 @@ def guard(
         loader_path=loader_path,
     )
     problems = tuple(_problems(app))
+    documentation = _documentation(app) if exempt_docs else ()
+    has_paths = not any(path_problems("exempt", exempt))  # problems are reported for what was given
     try:
-        middleware(app)  # the stack is built at the first request, which is too late for a ConfigError
+        # The stack is built at the first request, which is too late for a ConfigError.
+        middleware(app, exempt=(*exempt, *documentation) if has_paths else exempt)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -100,8 +106,11 @@ def guard(
         takes_grants=bool(frames or grant_path or own_origins),
     )
     _describe(app, description)
+    guarded: Callable[[ASGIApp], ASGIApp] = middleware
+    if documentation:
+        guarded = partial(_with_documentation, middleware, Paths(documentation), exempt_cors=exempt_cors)
     # Starlette calls it once, when the app starts, and so after the last add_middleware.
-    app.build_middleware_stack = _GuardedStack(app, middleware, description)  # type: ignore[method-assign] # of this app only
+    app.build_middleware_stack = _GuardedStack(app, guarded, description)  # type: ignore[method-assign] # of this app only
     app.router.lifespan_context = _lifespan(gate, app.router.lifespan_context)
     return app
 
@@ -136,10 +145,20 @@ def _lifespan(gate: Gatekeeper, own: Callable[[Any], Any]) -> Callable[[Any], An
     return lifespan
 
 
-def _with_documentation(app: object, exempt: Collection[str]) -> Collection[str]:
-    if not isinstance(app, Documented) or any(path_problems("exempt", exempt)):
-        return exempt  # problems are reported for what was given
-    return (*exempt, *documentation_paths(app))
+def _documentation(app: object) -> tuple[str, ...]:
+    return documentation_paths(app) if isinstance(app, Documented) else ()
+
+
+def _with_documentation(guarded: Callable[[ASGIApp], ASGIApp], paths: Paths, app: ASGIApp, *, exempt_cors: bool) -> ASGIApp:
+    """Guard an app, except for its documentation. The app may use the same paths with other methods and WebSockets."""
+    gate, documentation = guarded(app), public(app) if exempt_cors else app
+
+    # Not a coroutine function, which would cost every request one more coroutine.
+    def served(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_read = scope["type"] == "http" and scope["method"] in _READS
+        return (documentation if is_read and paths.covers(scope) else gate)(scope, receive, send)
+
+    return served
 
 
 def _problems(app: object) -> Iterator[str]:

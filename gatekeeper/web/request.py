@@ -99,15 +99,15 @@ def _path_problems(option: str, path: object) -> Iterator[str]:
 def is_at(host: bytes, origin: str) -> bool:
     """Whether an origin is at a host and port.
 
-    Its scheme does not matter: a proxy may have ended TLS.
+    http and https count as one: a proxy may have ended TLS. Origins with other schemes are at no host.
 
     Args:
         host: the value of a Host header.
         origin: a serialised origin.
     """
     scheme, _, authority = origin.partition("://")
-    port = {"https": ":443", "http": ":80"}.get(scheme, "")
-    return authority != "" and host.decode("latin-1").strip().lower() in {authority, authority + port}
+    port = {"https": ":443", "http": ":80"}.get(scheme)
+    return port is not None and authority != "" and host.decode("latin-1").strip().lower() in {authority, authority + port}
 
 
 def is_own(host: bytes, origin: bytes) -> bool:

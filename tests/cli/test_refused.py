@@ -11,7 +11,7 @@ import pytest
 from gatekeeper.cli.refused import AdvisedPage, advise
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
-from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, Request, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.real_hub import Served
 from tests.support.rows import TOKEN, row
 
@@ -176,7 +176,7 @@ def test_pages_are_grouped_by_key_and_fit_80_columns(keys: Keys, served: Served)
 def at_hub(fake: FakeHub, *pages: Any) -> None:
     """Let the hub list these refused pages, and a key."""
 
-    def answer(request: Request) -> HubAnswer:
+    def answer(request: HubRequest) -> HubAnswer:
         return json_answer(list(pages) if "/refused" in request.target else [row(1)])
 
     fake.always(answer)

@@ -13,7 +13,7 @@ import pytest
 
 from gatekeeper.cli import app
 from gatekeeper.cli import run as run_with_streams
-from gatekeeper.testing import FakeHub, HubAnswer, Request, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.rows import client_key, row
 
 from .support import Invoked, Keys, gatekeeper
@@ -29,7 +29,7 @@ def environment(fake: FakeHub, at_fake: Keys) -> dict[str, str]:
     shop = row(1, name=NAME)
     answers = {"POST": {**shop, "public_key": client_key(1)}, "PATCH": shop, "GET": [shop, {}]}
 
-    def answer(request: Request) -> HubAnswer:
+    def answer(request: HubRequest) -> HubAnswer:
         events = request.target.endswith("/events")
         return json_answer([] if events else answers[request.method], 201 if request.method == "POST" else 200)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gatekeeper import Gatekeeper, Reason
-from gatekeeper.testing import HANG_UP, FakeClock, FakeHub, Hold, HubAnswer, Request, json_answer
+from gatekeeper.testing import HANG_UP, FakeClock, FakeHub, Hold, HubAnswer, HubRequest, json_answer
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
@@ -53,7 +53,7 @@ class Revocations(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.start()
 
-    def answer(self, request: Request) -> HubAnswer:
+    def answer(self, request: HubRequest) -> HubAnswer:
         """HubAnswer as the hub."""
         if self.failure is not None:
             return self.failure

@@ -27,6 +27,10 @@ def gate_of(**options: Any) -> Gatekeeper:
     return Gatekeeper.from_rows([row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[])], **options)
 
 
+def ask(gate: Gatekeeper, key: str | None, origin: str | None, **others: Any) -> bool:
+    return gate.admits(gate.decide(key, origin, **others))
+
+
 # The switch
 
 
@@ -55,7 +59,10 @@ def test_decisions_are_the_same_whether_they_are_enforced_or_not() -> None:
     observing, enforcing = gate_of(enforce=False), gate_of()
     for key in (client_key(1), client_key(2), client_key(3), client_key(9), None, "nonsense"):
         for origin in (ORIGIN, EVIL, "null", None, ""):
-            assert observing.decide(key, origin) == enforcing.decide(key, origin)
+            decision = observing.decide(key, origin)
+            assert decision == enforcing.decide(key, origin)
+            assert observing.admits(decision)
+            assert enforcing.admits(decision) == decision.allowed
     assert observing.decisions == enforcing.decisions
     assert observing.refusals[0].count == enforcing.refusals[0].count
 
@@ -73,16 +80,30 @@ def test_a_request_that_is_only_observed_is_admitted_and_counted() -> None:
 # The record
 
 
+def test_decisions_that_are_not_asked_about_leave_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+    """Tools decide on pages that no request came from."""
+    gate = gate_of()
+    assert not gate.decide(client_key(1), EVIL).allowed
+    assert (gate.refusals, warnings(caplog)) == ((), [])
+
+
+def test_no_entry_is_advised_for_a_page_of_the_service_itself(caplog: pytest.LogCaptureFixture) -> None:
+    gate = gate_of()
+    assert not gate.admits(gate.decide(client_key(1), EVIL), from_own_frame=True)
+    assert [(page.origin, page.entry) for page in gate.refusals] == [(EVIL, None)]
+    assert "allowed domains" not in caplog.text
+
+
 def test_refused_pages_are_recorded_at_once_with_the_entry_to_add() -> None:
     gate = gate_of()
     assert not list(gate.refusals)
     for _ in range(3):
-        gate.decide(client_key(1), EVIL)
-    gate.decide(client_key(1), None, referer=f"{EVIL}/page")
-    gate.decide(client_key(1), "https://")
-    gate.decide(client_key(2), ORIGIN)
-    gate.decide(client_key(1), ORIGIN)
-    gate.decide(client_key(9), EVIL)
+        ask(gate, client_key(1), EVIL)
+    ask(gate, client_key(1), None, referer=f"{EVIL}/page")
+    ask(gate, client_key(1), "https://")
+    ask(gate, client_key(2), ORIGIN)
+    ask(gate, client_key(1), ORIGIN)
+    ask(gate, client_key(9), EVIL)
     shown = [(page.key_id, page.origin, page.reason, page.count, page.entry) for page in gate.refusals]
     assert shown == [
         ("key-1", EVIL, "origin_not_allowed", 4, "evil.com"),
@@ -94,9 +115,9 @@ def test_refused_pages_are_recorded_at_once_with_the_entry_to_add() -> None:
 def test_the_times_of_a_page_are_those_of_its_requests() -> None:
     wall = FakeClock()
     gate = Gatekeeper(StaticSource([row(1)]), wall_clock=wall)
-    gate.decide(client_key(1), EVIL)
+    ask(gate, client_key(1), EVIL)
     wall.now += 60
-    gate.decide(client_key(1), EVIL)
+    ask(gate, client_key(1), EVIL)
     wall.now += 3600
     (page,) = gate.refusals
     assert (page.last_at - page.first_at).total_seconds() == 60
@@ -106,25 +127,29 @@ def test_the_times_of_a_page_are_those_of_its_requests() -> None:
 def test_the_record_is_bounded() -> None:
     gate = gate_of()
     for number in range(MOST_PAGES + 100):
-        gate.decide(client_key(1), f"https://p{number}.evil.com")
-    gate.decide(client_key(2), ORIGIN)
+        ask(gate, client_key(1), f"https://p{number}.evil.com")
+    ask(gate, client_key(2), ORIGIN)
     assert len(gate.refusals) == MOST_PAGES
     assert "key-2" in {page.key_id for page in gate.refusals}
 
 
 @pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_has_a_record_of_its_own() -> None:
+def test_a_forked_child_has_a_record_and_a_log_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     gate = gate_of(enforce=False)
-    gate.admits(gate.decide(client_key(1), EVIL))
+    ask(gate, client_key(1), EVIL)
 
     def in_child() -> None:
         assert not list(gate.refusals)
         assert gate.status.observed == 0
-        gate.decide(client_key(1), "https://other.test")
+        caplog.clear()
+        ask(gate, client_key(1), "https://other.test")
         assert [page.origin for page in gate.refusals] == ["https://other.test"]
+        assert len(warnings(caplog)) == 1
 
-    assert forked(in_child) == "well"
+    # As in a thread of the parent at this moment.
+    with gate._enforcement._log._lock:
+        assert forked(in_child) == "well"
     assert [page.origin for page in gate.refusals] == [EVIL]
 
 
@@ -134,12 +159,12 @@ def test_a_forked_child_has_a_record_of_its_own() -> None:
 def test_the_first_refusal_of_each_key_and_page_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     gate = gate_of()
     for _ in range(3):
-        gate.decide(client_key(1), EVIL)
-        gate.decide(client_key(2), ORIGIN)
-        gate.decide(client_key(1), "null")
-        gate.decide(client_key(1), None)
-        gate.decide(client_key(9), EVIL)
-        gate.decide(None, EVIL)
+        ask(gate, client_key(1), EVIL)
+        ask(gate, client_key(2), ORIGIN)
+        ask(gate, client_key(1), "null")
+        ask(gate, client_key(1), None)
+        ask(gate, client_key(9), EVIL)
+        ask(gate, None, EVIL)
     last8 = {number: f"…{client_key(number)[-8:]}" for number in (1, 2)}
     advice = "to allow it, add 'evil.com' to the key's allowed domains"
     assert warnings(caplog) == [
@@ -153,7 +178,7 @@ def test_the_first_refusal_of_each_key_and_page_is_logged_once(caplog: pytest.Lo
 
 def test_the_log_says_that_a_request_was_let_through(caplog: pytest.LogCaptureFixture) -> None:
     gate = gate_of(enforce=False)
-    gate.decide(client_key(1), EVIL)
+    ask(gate, client_key(1), EVIL)
     assert warnings(caplog)[1].startswith("gatekeeper: let through, though it would be refused, the key …")
 
 
@@ -161,7 +186,7 @@ def test_the_log_says_that_a_request_was_let_through(caplog: pytest.LogCaptureFi
     "origin", ["https://evil.com\nforged", "https://evil.com\x1b[2J", "https://evil\u202e.com", "a" * 9999]
 )
 def test_a_value_that_is_no_origin_is_not_logged(origin: str, caplog: pytest.LogCaptureFixture) -> None:
-    gate_of().decide(client_key(1), origin)
+    ask(gate_of(), client_key(1), origin)
     (line,) = warnings(caplog)
     assert line.endswith("on a page without an origin: origin_malformed")
 

@@ -123,14 +123,28 @@ def test_a_refusal_names_the_origin_seen() -> None:
     assert DECIDED.decide(client_key(1), None, referer="https://Evil.com:443/page").origin == "https://evil.com"
 
 
+def nested(depth: int) -> list[Any]:
+    lists: list[Any] = []
+    for _ in range(depth):
+        lists = [lists]
+    return lists
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("value", [5, 0.5, False, [client_key(1)], {"key": client_key(1)}])
+@pytest.mark.parametrize(
+    "value",
+    [5, 0.5, False, [client_key(1)], {"key": client_key(1)}, 10**5000, nested(9999)],
+    ids=["number", "fraction", "bool", "list", "object", "huge number", "nested lists"],
+)
 async def test_a_value_of_a_json_body_that_is_no_text_is_malformed(value: Any) -> None:
     """A handler passes on what it has found in the body of the request."""
     assert DECIDED.decide(value, ORIGIN).reason is Reason.KEY_MALFORMED
     assert (await DECIDED.check(value, ORIGIN)).reason is Reason.KEY_MALFORMED
     assert DECIDED.decide(client_key(1), value).reason is Reason.ORIGIN_MALFORMED
     assert DECIDED.decide(client_key(1), None, referer=value).reason is Reason.ORIGIN_MALFORMED
+    assert Gatekeeper.from_rows([], key_prefix="").decide(value, ORIGIN).reason is Reason.KEY_MALFORMED
+    granting = Gatekeeper.from_rows([], grant_secrets=["0123456789abcdef"])
+    assert granting.decide(None, None, grant=value).reason is Reason.GRANT_INVALID
 
 
 @pytest.mark.parametrize(("reason", "key", "origin", "referer"), CASES)

@@ -3,7 +3,7 @@
 import pytest
 
 from gatekeeper import Reason
-from gatekeeper.testing import FakeHub, HubAnswer, Request, json_answer
+from gatekeeper.testing import FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.guarded import guarded
 from tests.support.rows import client_key
 
@@ -29,5 +29,5 @@ async def test_a_hub_without_etags_scopes_and_reports_is_enough(hub: FakeHub) ->
     assert len(reports) == 1  # the answer says that there is no such endpoint
 
 
-def _answer(request: Request, rows: list[dict[str, object]]) -> HubAnswer:
+def _answer(request: HubRequest, rows: list[dict[str, object]]) -> HubAnswer:
     return json_answer(rows) if request.method == "GET" else HubAnswer(404)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from gatekeeper import Gatekeeper, HubSource, Reason, RefreshReport, Source, Status
-from gatekeeper.testing import FakeClock, FakeHub, Request
+from gatekeeper.testing import FakeClock, FakeHub, HubRequest
 
 from .rows import ORIGIN, TOKEN, client_key
 
@@ -119,6 +119,6 @@ async def guarded(
         yield it
 
 
-def gaps(requests: list[Request]) -> list[float]:
+def gaps(requests: list[HubRequest]) -> list[float]:
     """Seconds between each request and the next."""
     return [later.at - earlier.at for earlier, later in pairwise(requests)]

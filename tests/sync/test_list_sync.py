@@ -11,7 +11,7 @@ import pytest
 from gatekeeper import HubSource, StaticSource
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
-from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, Request
+from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, HubRequest
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
 from tests.support.rows import TOKEN, as_json, row
@@ -110,7 +110,7 @@ async def test_an_admin_token_is_in_the_status_and_logged_once(hub: FakeHub, cap
     """The operator replaces the token while the list stays the same, so the hub says the new scope in a 304."""
     token = "sk_live_acme_admin"
 
-    def answer(request: Request) -> HubAnswer:
+    def answer(request: HubRequest) -> HubAnswer:
         scope = request.headers["authorization"].rpartition("_")[2]
         headers = {"etag": '"1"', "token-scope": scope}
         return (

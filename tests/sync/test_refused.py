@@ -19,7 +19,7 @@ from gatekeeper.errors import HubInvalidRequestError
 from gatekeeper.sync.refused import BATCH, refused_report
 from gatekeeper.sync.reports import MAX_REJECTIONS, PAUSE, Reporter
 from gatekeeper.testing import FakeClock
-from gatekeeper.testing.fake_hub import HANG_UP, PATH, FakeHub, HubAnswer, Request, json_answer
+from gatekeeper.testing.fake_hub import HANG_UP, PATH, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.forked import forked
 from tests.support.guarded import Guarded, guarded
 from tests.support.memory_source import MemorySource
@@ -50,13 +50,13 @@ class Taker(FakeHub):
         self.decide: Callable[[Request], Any] = lambda _: self.answer
         self.always(self._answer)
 
-    def _answer(self, request: Request) -> HubAnswer:
+    def _answer(self, request: HubRequest) -> HubAnswer:
         if request.method != "POST":
             return HubAnswer(200, as_json(*ROWS))
         return self.usage if request.target == f"{PATH}/usage" else self.decide(request)
 
     @property
-    def reports(self) -> list[Request]:
+    def reports(self) -> list[HubRequest]:
         """The requests with reports on refused pages."""
         return [request for request in self.requests if request.target == f"{PATH}/refused"]
 
@@ -75,7 +75,9 @@ def hub() -> Iterator[Taker]:
 def refuse(it: Guarded | Gatekeeper, origin: str | None = EVIL, number: int = 1, times: int = 1) -> None:
     gate = it.gate if isinstance(it, Guarded) else it
     for _ in range(times):
-        assert not gate.decide(client_key(number), origin).allowed
+        decision = gate.decide(client_key(number), origin)
+        assert not decision.allowed
+        gate.admits(decision)
 
 
 def page(origin: str, count: int = 1, at: datetime = NOON, key_id: str = "key-1") -> RefusedPage:
@@ -95,7 +97,7 @@ async def test_each_refused_page_is_reported_once_with_its_count_and_times(hub: 
         refuse(it)
         refuse(it, ORIGIN, 3)
         assert it.gate.decide(client_key(1), ORIGIN).allowed
-        it.gate.decide(client_key(9), EVIL)
+        it.gate.admits(it.gate.decide(client_key(9), EVIL))
         await it.time.advance(30)
         (report,) = hub.reports
     assert (report.method, report.headers["authorization"]) == ("POST", f"Bearer {TOKEN}")
@@ -131,7 +133,7 @@ async def test_the_reference_hub_lists_the_refused_pages_of_its_gates(tmp_path: 
         for enforce in (True, False):
             async with Gatekeeper(HubSource(real.url, real.gate_token, timeout=60), enforce=enforce) as gate:
                 for page in (EVIL, EVIL, "null"):
-                    assert not gate.decide(key.public_key, page).allowed
+                    assert gate.admits(gate.decide(key.public_key, page)) is not enforce
         listed = client.widget_keys.refused(key.id)
     assert [(page.origin, page.reason, page.count, page.entry) for page in listed] == [
         (EVIL, "origin_not_allowed", 4, "evil.com"),

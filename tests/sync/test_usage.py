@@ -22,7 +22,7 @@ from gatekeeper.gate.memo import MOST_ALLOWED
 from gatekeeper.sync.reports import Reporter
 from gatekeeper.sync.usage import BATCH, usage_report
 from gatekeeper.testing import FakeClock
-from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, FakeHub, HubAnswer, Request, json_answer
+from gatekeeper.testing.fake_hub import GARBAGE, HANG_UP, PATH, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.forked import forked
 from tests.support.guarded import Guarded, guarded, hub_source
 from tests.support.memory_source import MemorySource
@@ -52,7 +52,7 @@ class Taker(FakeHub):
         self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.rows)))
 
     @property
-    def reports(self) -> list[Request]:
+    def reports(self) -> list[HubRequest]:
         """The requests with reports."""
         return [request for request in self.requests if request.target == f"{PATH}/usage"]
 
@@ -232,7 +232,7 @@ async def test_a_hub_without_the_endpoint_is_sent_no_more_reports(
 
 
 FAILURES = {
-    "400": json_answer("Bad Request", 400),
+    "400": json_answer("Bad HubRequest", 400),
     "401": json_answer("Invalid token", 401),
     "413": HubAnswer(413),
     "429": HubAnswer(429, headers={"retry-after": "300"}),
@@ -278,7 +278,7 @@ async def test_a_failed_report_does_not_stop_the_list(hub: Taker) -> None:
             raise OSError("the file with the token is being replaced")
         return TOKEN
 
-    def replace_the_token(_: Request) -> HubAnswer:
+    def replace_the_token(_: HubRequest) -> HubAnswer:
         nonlocal is_being_replaced
         is_being_replaced = True
         return HubAnswer(200, as_json(*hub.rows))

@@ -160,6 +160,12 @@ async def test_handlers_that_ask_the_gate_are_told_that_all_is_allowed() -> None
     assert (await gate.check("x", "null", grant="x")).allowed
 
 
+@pytest.mark.parametrize("path", ["/agent", "/grant"])
+def test_a_request_with_two_origins_passes_and_names_none(path: str) -> None:
+    answer = client_of(allow_all(), grant_path="/grant").get(path, headers=[("origin", SHOP), ("origin", FOREIGN)])
+    assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (200, False)
+
+
 def test_no_method_that_decides_is_left_out() -> None:
     """A method that is added to Gatekeeper must be replaced, too, if it takes what a request names."""
     deciding = {

@@ -31,7 +31,6 @@ from gatekeeper import (
     decision_from,
 )
 from gatekeeper.gate.decisions import Conflict
-from gatekeeper.gate.memo import IsOwn
 from gatekeeper.gate.page import RequestIdentity
 from tests.support.cases import OF_FRAMES
 from tests.support.client_keys import DISABLED_KEY, EMPTY_KEY, KEY, OTHER_KEY, TWIN_KEY, UNKNOWN_KEY
@@ -344,10 +343,10 @@ class Witness(Gatekeeper):
 
     seen: str | bytes | Conflict | None = None
 
-    async def check_request(self, identity: RequestIdentity, is_own: IsOwn | None = None) -> Decision:
+    async def check_request(self, identity: RequestIdentity) -> Decision:
         """Record the key, and decide."""
         self.seen = identity[0]
-        return await super().check_request(identity, is_own)
+        return await super().check_request(identity)
 
 
 # --- The page

@@ -284,6 +284,25 @@ def test_the_documentation_of_fastapi_may_be_at_other_paths() -> None:
     assert {client.get(path).status_code for path in DOCS} == {400}
 
 
+def test_other_methods_and_websockets_at_the_path_of_documentation_are_guarded() -> None:
+    app = FastAPI(docs_url="/")
+    app.add_api_route("/", tell_agent, methods=["POST", "DELETE"])
+    app.add_api_websocket_route("/", greet)
+    client = TestClient(guard(app, gate()))
+    assert [client.request(method, "/").status_code for method in ("GET", "HEAD", "POST", "DELETE")] == [200, 200, 400, 400]
+    assert client.post("/", headers=ALLOWED).text == "agent_7"
+    assert client.post("/", headers=FOREIGN).status_code == 403
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/"):
+        pass
+
+
+def test_any_page_can_read_the_documentation_if_exempt_paths_are_public() -> None:
+    for exempt_cors, expected in ((True, "*"), (False, None)):
+        client = TestClient(guard(FastAPI(), gate(), exempt_cors=exempt_cors, exempt=("/open",)))
+        answer = client.get("/openapi.json", headers={"origin": STRANGE_PAGE})
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, expected)
+
+
 def test_documentation_behind_a_root_path_needs_no_key() -> None:
     client = TestClient(guard(FastAPI(), gate()), root_path="/api/v1")
     for path in DOCS:

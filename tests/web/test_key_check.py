@@ -1,5 +1,6 @@
 """Endpoints that find the key themselves: `key_in_body` and `check_key`."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -22,10 +23,13 @@ from gatekeeper import (
     Gatekeeper,
     GatekeeperMiddleware,
     Reason,
+    StaticSource,
     check_key,
     decision_from,
     guard,
 )
+from gatekeeper.gate.page import read_page
+from gatekeeper.testing import FakeClock
 from tests.support.client_keys import DISABLED_KEY, KEY, OTHER_KEY, UNKNOWN_KEY
 from tests.support.starlette_client import TestClient
 
@@ -293,6 +297,58 @@ def test_a_websocket_on_such_a_path_names_its_key_in_the_query() -> None:
         pass  # refused before
 
 
+def test_an_observing_gate_passes_on_what_an_endpoint_answers_without_the_check(caplog: pytest.LogCaptureFixture) -> None:
+    observed = gate(enforce=False)
+    observing = client(live=observed)
+    for path, status in (("/forget", 200), ("/forget", 200), ("/nowhere", 404)):
+        answer = client(live=observed, key_in_body=(*PATHS, "/nowhere")).post(path, headers={"origin": STRANGE_PAGE})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, "*")
+    caplog.clear()
+    assert [observing.post("/forget").status_code for _ in range(3)] == [200] * 3
+    (logged,) = caplog.messages
+    assert "the endpoint of '/forget' has answered without a call of check_key" in logged
+    observed.enforce = True
+    assert observing.post("/forget").status_code == 500
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_answer_that_has_begun_ends_with_a_refused_check(status: int) -> None:
+    async def late(request: Request) -> Response:
+        if status == 200:
+            await check_key(request, OTHER_KEY)
+
+        async def pieces() -> AsyncIterator[str]:
+            yield "first"
+            try:
+                await check_key(request, KEY)
+            except HTTPException:
+                yield "a secret"
+            yield "the end"
+
+        return StreamingResponse(pieces(), status)
+
+    routes = [Route("/chat", late, methods=["POST"])]
+    for page, expected in ((STRANGE_PAGE, "first"), (PAGE, "firstthe end")):
+        answer = client(Starlette(routes=routes)).post("/chat", headers={"origin": page})
+        assert (answer.status_code, answer.text) == (status, expected)
+
+
+def test_html_of_such_a_path_may_be_framed_by_the_pages_of_its_key_only() -> None:
+    async def show(request: Request) -> Response:
+        await check_key(request, (await request.json()).get("key"))
+        return HTMLResponse("<p>hello")
+
+    async def refuse(*_: object) -> Response:
+        return HTMLResponse("<p>nothing is decided", 404)
+
+    app = Starlette(routes=[Route("/chat", show, methods=["POST"])], exception_handlers={404: refuse})
+    framing = client(app, frame_ancestors=True, key_in_body=("/chat", "/nowhere"))
+    answer = framing.post("/chat", headers={"origin": PAGE}, json={"key": KEY})
+    assert (answer.status_code, answer.headers["content-security-policy"]) == (200, f"frame-ancestors {PAGE}")
+    undecided = framing.post("/nowhere", headers={"origin": PAGE})
+    assert (undecided.status_code, "content-security-policy" in undecided.headers) == (404, False)
+
+
 # Ways to mount
 
 
@@ -330,6 +386,23 @@ def test_a_grant_takes_the_place_of_the_key() -> None:
     assert framed.post("/chat", headers=own, json={"key": OTHER_KEY}).json()["reason"] == "key_conflict"
     foreign = framed.post("/chat", headers={"data-client-grant": grant, "origin": PAGE}, json={})
     assert foreign.json()["reason"] == "grant_foreign"
+
+
+def test_a_renewed_grant_is_handed_to_the_frame() -> None:
+    """A grant is renewed in the second half of its life."""
+    clock = FakeClock()
+    live = Gatekeeper(StaticSource(ROWS), grant_secrets=["secret-" * 8], clock=clock, wall_clock=clock)
+    grant = asyncio.run(live.grant(KEY.encode(), read_page(PAGE.encode(), None))).grant
+    assert grant is not None
+    framed = client(live=live, own_origins=("https://widget.example",))
+    own = {"data-client-grant": grant, "origin": "https://widget.example"}
+    fresh = framed.post("/chat", headers=own, json={})
+    assert (fresh.status_code, "data-client-grant" in fresh.headers) == (200, False)
+    clock.now += 800
+    renewed = framed.post("/chat", headers=own, json={})
+    assert (renewed.status_code, renewed.headers["cache-control"]) == (200, "no-store")
+    assert renewed.headers["data-client-grant"] != grant
+    assert "data-client-grant" in renewed.headers["access-control-expose-headers"]
 
 
 # Options

@@ -5,15 +5,16 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from gatekeeper import CorsPolicy, Gatekeeper, GatekeeperMiddleware, StaticSource, decision_from
+from gatekeeper import CorsPolicy, Gatekeeper, GatekeeperMiddleware, StaticSource, check_key, decision_from
 from tests.support.client_keys import DISABLED_KEY, EMPTY_KEY, KEY, TWIN_KEY, UNKNOWN_KEY
-from tests.support.rows import row
+from tests.support.rows import client_key, row
 from tests.web.test_asgi import (
     ALLOWED,
     ASKS_METHOD,
@@ -265,6 +266,31 @@ async def test_a_revoked_stream_ends_once_the_gate_enforces(kind: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("origin", [PAGE, STRANGE_PAGE])
+async def test_a_stream_of_a_path_with_keys_in_bodies_ends_if_it_was_allowed(origin: str) -> None:
+    """The key is revoked while both streams run, and the gate enforces."""
+
+    async def idle(request: Request) -> StreamingResponse:
+        await check_key(request, client_key(1))
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"first"
+            await anyio.sleep_forever()
+
+        return StreamingResponse(pieces())
+
+    async with running(WIDGET, enforce=False) as service:
+        service.app = GatekeeperMiddleware(Starlette(routes=[Route("/", idle)]), service.gate, key_in_body=("/",))
+        service.source.rows = [row(1, domain_allowlist=[PAGE])]
+        await service.gate.refresh()
+        stream = await service.opens(origin=origin, query="")
+        assert stream.pieces[0] == b"first"
+        service.gate.enforce = True
+        await service.revokes(row(1, disabled_at="now"))
+        assert stream.ended == (origin == PAGE)
+
+
+@pytest.mark.anyio
 async def test_a_streamed_document_of_a_refused_page_is_sent_to_its_end() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"one"
@@ -296,6 +322,28 @@ def test_no_entry_is_advised_for_the_services_own_host(method: str, caplog: pyte
     assert [(page.origin, page.entry) for page in gate.refusals] == [("https://widgets.acme.io", None)]
     assert "widgets.acme.io" in caplog.text
     assert "allowed domains" not in caplog.text
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+def test_a_strict_preflight_and_its_request_are_one_refusal(*, enforce: bool) -> None:
+    """No request follows a preflight that is refused."""
+    gate = Gatekeeper.from_rows(ROWS, enforce=enforce)
+    guarded = GatekeeperMiddleware(App(), gate, cors=CorsPolicy(preflight="strict"))
+    preflight = [*headers(("origin", STRANGE_PAGE)), *ASKS_METHOD]
+    if ask(guarded, preflight, method="OPTIONS", query=f"client_key={KEY}").status == 204:
+        ask(guarded, STRANGE)
+    assert [(page.origin, page.count) for page in gate.refusals] == [(STRANGE_PAGE, 1)]
+    assert gate.status.observed == (not enforce)
+
+
+def test_an_app_whose_authority_is_that_of_the_host_is_no_page_of_the_service() -> None:
+    """A development server on localhost, and an app of Capacitor at capacitor://localhost."""
+    gate = Gatekeeper.from_rows(ROWS)
+    sent = [*KEYED, *headers(("host", "localhost"), ("origin", "capacitor://localhost"))]
+    detail = json.loads(ask(GatekeeperMiddleware(App(), gate), sent).body)["detail"]
+    assert "capacitor://localhost" in detail
+    assert "own host" not in detail
+    assert [page.entry for page in gate.refusals] == ["capacitor://localhost"]
 
 
 def test_no_entry_is_advised_for_a_websocket_of_the_services_own_host() -> None:
