@@ -47,7 +47,7 @@ class Taker(FakeHub):
         super().__init__()
         self.answer = TAKEN
         self.usage = TAKEN
-        self.decide: Callable[[Request], Any] = lambda _: self.answer
+        self.decide: Callable[[HubRequest], Any] = lambda _: self.answer
         self.always(self._answer)
 
     def _answer(self, request: HubRequest) -> HubAnswer:
