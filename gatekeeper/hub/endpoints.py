@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from gatekeeper.hub.bearer import authenticate, require_scope
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_refused, read_usage
-from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, choose_unchanged
+from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, is_unchanged, list_headers
 from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore
@@ -66,12 +66,11 @@ class Endpoints:
         return answer
 
     async def _list(self, request: Request, bearer: Bearer) -> Response:
-        gzip = accepts_gzip(request)
-        unchanged = choose_unchanged(request, await self._keys.etag(bearer.account), bearer.scope, gzip=gzip)
-        if unchanged is not None:
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=unchanged)
+        etag = await self._keys.etag(bearer.account)
+        if is_unchanged(request, etag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=list_headers(etag, bearer.scope))
         opening = self._keys.list(bearer.account)
-        return ListingResponse(opening, bearer.scope, gzip=gzip, deadline=self._list_deadline)
+        return ListingResponse(opening, bearer.scope, gzip=accepts_gzip(request), deadline=self._list_deadline)
 
     async def _create(self, request: Request, bearer: Bearer) -> Response:
         draft = await read_body(request, KeyDraft)

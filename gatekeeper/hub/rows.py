@@ -72,7 +72,7 @@ class KeyList(msgspec.Struct, frozen=True):
     """All rows of an account, from one state of the database.
 
     Attributes:
-        etag: a strong ETag, with its quotes.
+        etag: a weak ETag, with its quotes.
         pages: pages of rows, oldest first; readable once, while the list is open.
     """
 
