@@ -1,4 +1,4 @@
-"""Accounts: their names, and a revision that every change to their keys advances."""
+"""Accounts: their names, and the revisions of their keys."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class Revision(NamedTuple):
-    """A state of an account's list, apart from the use of its keys.
+    """A state of an account's keys, apart from their use.
 
     Attributes:
         number: counts the changes of the account.

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gatekeeper.hub.conditions import read_tags
 from gatekeeper.hub.rows import KeyList, KeyRow
 from gatekeeper.hub.tokens import TokenScope
 
@@ -106,8 +107,7 @@ def is_unchanged(request: Request, etag: str) -> bool:
         request: a request for the list.
         etag: the ETag of the current list. ETags are compared weakly.
     """
-    listed = ",".join(request.headers.getlist("If-None-Match")).split(",")
-    held = {candidate.strip().removeprefix("W/") for candidate in listed}
+    held = {tag.removeprefix("W/") for tag in read_tags(request, "If-None-Match") or ()}
     return etag.removeprefix("W/") in held or "*" in held
 
 

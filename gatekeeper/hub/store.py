@@ -1,7 +1,7 @@
 """KeyStore: the widget keys of every account."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -17,7 +17,7 @@ from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged
 from gatekeeper.hub.tables import UtcDateTime, widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
@@ -90,6 +90,22 @@ class KeyStore:
                 revision = await read_revision(connection, account)
             yield KeyList(revision.etag, _pages(connection, account))
 
+    async def get(self, account: str, key_id: str) -> KeyRow:
+        """Read a widget key.
+
+        Args:
+            account: the account.
+            key_id: the key's id.
+
+        Returns:
+            The row.
+
+        Raises:
+            UnknownKey: the account does not have this key.
+        """
+        async with self._database.reading() as connection:
+            return await _find(connection, account, key_id)
+
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
 
@@ -127,7 +143,9 @@ class KeyStore:
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CreatedKeyRow(**fields, warnings=warnings, public_key=key.value)
 
-    async def update(self, bearer: Bearer, key_id: str, change: KeyChange) -> CheckedKeyRow:
+    async def update(
+        self, bearer: Bearer, key_id: str, change: KeyChange, *, if_match: Collection[str] | None = None
+    ) -> CheckedKeyRow:
         """Update a widget key.
 
         Disabling or enabling it adds an event of its own, apart from that of the other changes.
@@ -136,11 +154,14 @@ class KeyStore:
             bearer: the bearer of the token, with the account.
             key_id: the key's id.
             change: the new values. Fields that already have the requested value are ignored.
+            if_match: the ETags of rows that may be changed; "*" stands for any. None for no condition.
 
         Returns:
             The updated row.
 
         Raises:
+            RowChanged: the row has another ETag. A row that has all new values already is answered nevertheless, as the
+                change may have been sent twice (RFC 9110 section 13.1.1).
             UnknownKey: the account does not have this key.
         """
         async with self._database.writing() as connection:
@@ -151,21 +172,23 @@ class KeyStore:
             disable = wanted.pop("disabled", row.disabled_at is not None)
             if disable != (row.disabled_at is not None):
                 wanted["disabled_at"] = now if disable else None
-            row = await _change(connection, bearer, base, row, wanted, now)
+            row = await _change(connection, bearer, base, row, wanted, now, if_match)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CheckedKeyRow(**msgspec.structs.asdict(row), warnings=warnings)
 
-    async def delete(self, bearer: Bearer, key_id: str) -> KeyRow | None:
+    async def delete(self, bearer: Bearer, key_id: str, *, if_match: Collection[str] | None = None) -> KeyRow | None:
         """Delete a widget key if it was never used, otherwise disable it.
 
         Args:
             bearer: the bearer of the token, with the account.
             key_id: the key's id.
+            if_match: as for `update`.
 
         Returns:
             The row of the disabled key; None if the key was deleted.
 
         Raises:
+            RowChanged: the row has another ETag, and is not disabled yet.
             UnknownKey: the account does not have this key.
         """
         async with self._database.writing() as connection:
@@ -173,7 +196,8 @@ class KeyStore:
             row = await _find(connection, bearer.account, key_id)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
-                return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now)
+                return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
+            _require_match(row, if_match)
             await connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
             chosen = {field: Change(getattr(row, field), None) for field in _LASTING_FIELDS}
             await add_event(connection, bearer, base, key_id, "deleted", now, chosen)
@@ -265,12 +289,24 @@ async def _find_id(connection: AsyncConnection, account: str, last8: str) -> str
     return await connection.scalar(listed) or await find_deleted(connection, account, last8)
 
 
+def _require_match(row: KeyRow, if_match: Collection[str] | None) -> None:
+    if if_match is not None and not {row.etag, "*"} & set(if_match):
+        raise RowChanged(row.etag)
+
+
 async def _change(
-    connection: AsyncConnection, bearer: Bearer, base: Revision, row: KeyRow, wanted: Mapping[str, Any], now: datetime
+    connection: AsyncConnection,
+    bearer: Bearer,
+    base: Revision,
+    row: KeyRow,
+    wanted: Mapping[str, Any],
+    now: datetime,
+    if_match: Collection[str] | None,
 ) -> KeyRow:
     changes = {field: Change(getattr(row, field), value) for field, value in wanted.items() if value != getattr(row, field)}
     if not changes:
         return row
+    _require_match(row, if_match)
     # Gates take an older row for that of an old copy, so this never goes back, whatever the clock does.
     updated_at = max(now, row.updated_at + timedelta(microseconds=1))
     values = {field: change.after for field, change in changes.items()} | {"updated_at": updated_at}
