@@ -59,11 +59,11 @@ def test_without_a_condition_the_header_is_absent(call: Caller, hub: FakeHub) ->
     assert not any("if-match" in request.headers for request in hub.requests)
 
 
-@pytest.mark.parametrize("condition", ["", "v1", 'W/"v1"', '"v1', '"v1", "v2"', '"v\n1"', '"v\u20ac"'])
 @pytest.mark.parametrize("method", ["update", "delete"])
-def test_a_condition_that_no_row_can_meet_is_not_sent(call: Caller, hub: FakeHub, method: str, condition: str) -> None:
-    with pytest.raises(ConfigError, match=r"if_match is .* expected the etag of a row"):
-        call(method, "key-1", if_match=condition)
+def test_a_condition_that_no_row_can_meet_is_not_sent(call: Caller, hub: FakeHub, method: str) -> None:
+    for condition in ("", "v1", 'W/"v1"', '"v1', '"v1", "v2"', '"v\n1"', '"v\u20ac"'):
+        with pytest.raises(ConfigError, match=r"if_match is .* expected the etag of a row"):
+            call(method, "key-1", if_match=condition)
     assert hub.requests == []
 
 

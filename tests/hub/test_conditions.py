@@ -33,30 +33,24 @@ async def test_of_two_changes_to_one_row_the_second_is_refused(acme: httpx.Async
     assert (await acme.patch(path, json={"name": "renamed"}, headers=again)).status_code == httpx.codes.OK
 
 
-@pytest.mark.parametrize("condition", ["{etag}", '"other", {etag}', '"other" ,{etag} , W/"third"', "*"])
-async def test_a_condition_that_names_the_row_lets_the_change_through(acme: httpx.AsyncClient, condition: str) -> None:
-    path = f"{PATH}/{(await create(acme))['id']}"
-    headers = {"If-Match": condition.format(etag=await etag_of(acme, path))}
-    assert (await acme.patch(path, json={"name": "renamed"}, headers=headers)).status_code == httpx.codes.OK
-    headers = {"If-Match": condition.format(etag=await etag_of(acme, path))}
-    assert (await acme.delete(path, headers=headers)).status_code == httpx.codes.NO_CONTENT
+async def test_a_condition_that_names_the_row_lets_the_change_through(acme: httpx.AsyncClient) -> None:
+    for condition in ("{etag}", '"other", {etag}', '"other" ,{etag} , W/"third"', "*"):
+        path = f"{PATH}/{(await create(acme))['id']}"
+        headers = {"If-Match": condition.format(etag=await etag_of(acme, path))}
+        assert (await acme.patch(path, json={"name": "renamed"}, headers=headers)).status_code == httpx.codes.OK
+        fields = [("If-Match", TAG), ("If-Match", condition.format(etag=await etag_of(acme, path)))]
+        assert (await acme.delete(path, headers=fields)).status_code == httpx.codes.NO_CONTENT
 
 
-async def test_a_condition_can_be_in_several_fields(acme: httpx.AsyncClient) -> None:
-    path = f"{PATH}/{(await create(acme))['id']}"
-    headers = [("If-Match", TAG), ("If-Match", await etag_of(acme, path))]
-    assert (await acme.patch(path, json={"name": "renamed"}, headers=headers)).status_code == httpx.codes.OK
-
-
-@pytest.mark.parametrize("condition", [TAG, "W/{etag}", "", ",", "{bare}", '"{bare}', '"x{bare}"', '"*"', "☺"])
-async def test_another_condition_changes_nothing(acme: httpx.AsyncClient, condition: str) -> None:
+async def test_another_condition_changes_nothing(acme: httpx.AsyncClient) -> None:
     """Weak tags match no row, also not the right one (RFC 9110 section 13.1.1)."""
     row = await create(acme)
     path = f"{PATH}/{row['id']}"
     etag = await etag_of(acme, path)
-    headers = {b"If-Match": condition.format(etag=etag, bare=etag.strip('"')).encode()}
-    assert_problem(await acme.patch(path, json={"name": "renamed"}, headers=headers), 412, "precondition_failed")
-    assert_problem(await acme.delete(path, headers=headers), 412, "precondition_failed")
+    for condition in (TAG, "W/{etag}", "", ",", "{bare}", '"{bare}', '"x{bare}"', '"*"', "☺"):
+        headers = {b"If-Match": condition.format(etag=etag, bare=etag.strip('"')).encode()}
+        assert_problem(await acme.patch(path, json={"name": "renamed"}, headers=headers), 412, "precondition_failed")
+        assert_problem(await acme.delete(path, headers=headers), 412, "precondition_failed")
     assert await list_rows(acme) == [row]
     assert await etag_of(acme, path) == etag
 
