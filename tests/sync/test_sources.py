@@ -270,7 +270,9 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
         for _ in range(3):  # no further thread waits beside the first
             with pytest.raises(SourceError, match="an earlier reading has not ended"):
                 await read(fetch, None)
-        assert threading.active_count() <= threads + 1
+        with anyio.fail_after(10):
+            while threading.active_count() > threads:  # noqa: ASYNC110 - a thread ends a moment after its result is known
+                await anyio.sleep(0.001)
     is_over.set()
     await anyio.to_thread.run_sync(unblocking.join)
     assert seconds < 30

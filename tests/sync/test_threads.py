@@ -1,5 +1,6 @@
 """Blocking calls in threads, and the end of a program that has made some."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -53,6 +54,45 @@ async def test_a_cancelled_caller_may_abandon_the_function() -> None:
     with slow() as may_end, anyio.move_on_after(0.01) as scope:
         await in_thread(may_end.wait, 5, abandon_on_cancel=True)
     assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
+async def test_what_an_abandoned_function_returns_is_dropped() -> None:
+    ended = threading.Event()
+
+    def end_late() -> None:
+        may_end.wait(5)
+        ended.set()
+        raise OSError("the disk is gone")
+
+    with slow() as may_end, anyio.move_on_after(0.01):
+        await in_thread(end_late, abandon_on_cancel=True)
+    assert await anyio.to_thread.run_sync(ended.wait, 5)
+    assert await in_thread(divmod, 7, 2, abandon_on_cancel=True) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(divmod, 1, 0, abandon_on_cancel=True)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_ends_while_its_file_blocks(backend: str, tmp_path: Path) -> None:
+    """The file is a pipe without a writer. It stands for a network share whose server is gone."""
+    pipe = tmp_path / "rows.json"
+    os.mkfifo(pipe)
+    program = f"""\
+import anyio
+from gatekeeper import FileSource, Gatekeeper
+
+async def main():
+    async with Gatekeeper(FileSource({str(pipe)!r}), start_timeout=0.1) as gate:
+        print(gate.status.state)
+
+anyio.run(main, backend={backend!r})
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "never_loaded\nended\n", "")
 
 
 @pytest.mark.process
