@@ -13,9 +13,9 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
-from gatekeeper.web.loader import public
 from gatekeeper.web.openapi import Documented, GateDescription, GuardedSchema, documentation_paths
 from gatekeeper.web.request import Paths, path_problems
+from gatekeeper.web.unguarded import public
 
 __all__ = ("guard",)
 
