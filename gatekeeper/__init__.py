@@ -1,6 +1,6 @@
 """gatekeeper: ASGI middleware that guards an embeddable widget."""
 
-from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient, KeyUsage, Listing
+from gatekeeper.client import AsyncHubClient, CreatedWidgetKey, HubClient, KeyUsage, Listing, VersionedWidgetKey
 from gatekeeper.errors import (
     ClientClosed,
     ConfigError,
@@ -11,6 +11,7 @@ from gatekeeper.errors import (
     HubInvalidRequestError,
     HubNotFoundError,
     HubPermissionError,
+    HubPreconditionFailedError,
     HubProtocolError,
     HubRateLimitedError,
     HubServerError,
@@ -74,6 +75,7 @@ __all__ = (
     "HubInvalidRequestError",
     "HubNotFoundError",
     "HubPermissionError",
+    "HubPreconditionFailedError",
     "HubProtocolError",
     "HubRateLimitedError",
     "HubServerError",
@@ -100,6 +102,7 @@ __all__ = (
     "Status",
     "Unchanged",
     "Updates",
+    "VersionedWidgetKey",
     "WidgetKey",
     "__version__",
     "answer",

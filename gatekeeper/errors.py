@@ -18,6 +18,7 @@ GatekeeperError                  the base class: catch it to catch all of them
         ├── HubAuthenticationError   401: the token is missing, unknown or revoked
         ├── HubPermissionError       403: the token lacks the permission
         ├── HubNotFoundError         404: no such key, or no such path
+        ├── HubPreconditionFailedError   412: the row has changed since it was read
         ├── HubInvalidRequestError   400, 409, 413, 415, 422: the hub refuses the request
         ├── HubRateLimitedError      429: too many requests; has the time to retry after
         └── HubServerError           5xx: the hub failed
@@ -40,6 +41,7 @@ __all__ = (
     "HubInvalidRequestError",
     "HubNotFoundError",
     "HubPermissionError",
+    "HubPreconditionFailedError",
     "HubProtocolError",
     "HubRateLimitedError",
     "HubServerError",
@@ -268,6 +270,10 @@ class HubNotFoundError(HubError):
     """404: no such key, or no such path."""
 
     lasting = True
+
+
+class HubPreconditionFailedError(HubError):
+    """412: the row has changed since it was read."""
 
 
 class HubInvalidRequestError(HubError):

@@ -29,6 +29,7 @@ from gatekeeper import (
     RejectedEntry,
     StaticSource,
     Status,
+    VersionedWidgetKey,
     WidgetKey,
     answer,
     check_key,
@@ -108,8 +109,10 @@ def scripting() -> None:
         created = hub.widget_keys.create("Shop", domain_allowlist=["acme.com"], agent_id="agent_7")
         assert_type(created, CreatedWidgetKey)
         assert_type(created.public_key, str)
-        assert_type(hub.widget_keys.update(created.id, agent_id=None, disabled=True), WidgetKey)
-        assert_type(hub.widget_keys.delete(created.id), WidgetKey | None)
+        assert_type(created.etag, str | None)
+        assert_type(hub.widget_keys.get(created.id), VersionedWidgetKey)
+        assert_type(hub.widget_keys.update(created.id, agent_id=None, disabled=True), VersionedWidgetKey)
+        assert_type(hub.widget_keys.delete(created.id, if_match=created.etag), VersionedWidgetKey | None)
         for key in hub.widget_keys.list():
             assert_type(key, WidgetKey)
 
@@ -117,7 +120,9 @@ def scripting() -> None:
 async def scripting_with_an_event_loop() -> None:
     async with AsyncHubClient("https://hub.example", "sk_live_acme_x") as hub:
         assert_type(await hub.widget_keys.create("Shop"), CreatedWidgetKey)
-        assert_type(await hub.widget_keys.delete("id"), WidgetKey | None)
+        key = await hub.widget_keys.get("id")
+        assert_type(await hub.widget_keys.update("id", name="Shop", if_match=key.etag), VersionedWidgetKey)
+        assert_type(await hub.widget_keys.delete("id"), VersionedWidgetKey | None)
 
 
 async def testing() -> None:

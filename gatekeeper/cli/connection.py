@@ -21,6 +21,7 @@ from gatekeeper.errors import (
     HubInvalidRequestError,
     HubNotFoundError,
     HubPermissionError,
+    HubPreconditionFailedError,
     HubRateLimitedError,
     HubServerError,
     HubTransportError,
@@ -193,7 +194,13 @@ def hub_errors() -> Iterator[None]:
         yield
     except (HubTransportError, HubServerError, HubRateLimitedError) as error:
         stop(UNREACHABLE, with_options(error))
-    except (HubAuthenticationError, HubPermissionError, HubNotFoundError, HubInvalidRequestError) as error:
+    except (
+        HubAuthenticationError,
+        HubPermissionError,
+        HubNotFoundError,
+        HubPreconditionFailedError,
+        HubInvalidRequestError,
+    ) as error:
         for problem in error.errors:
             said = "  ".join(f"{name}: {value}" for name, value in problem.items())
             console(stderr=True).print(f"  [red]refused[/]  {legible(said)}")

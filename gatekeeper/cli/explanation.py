@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import msgspec
 
 from gatekeeper.cli.output import as_moment, legible
+from gatekeeper.errors import InvalidEntry
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.client_key import mask
 from gatekeeper.matching.advice import RejectedEntry
 from gatekeeper.matching.origins import Origin
+from gatekeeper.matching.pattern import Pattern
 
-__all__ = ("Explanation", "explain_decision")
+__all__ = ("Explanation", "explain_decision", "problem_of_entry")
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -100,11 +102,12 @@ def explain_decision(
     nearest: tuple[str, ...] = ()
     if decision.reason is Reason.ORIGIN_NOT_ALLOWED and allowlist is not None and decision.origin is not None:
         nearest = allowlist.nearest(Origin.parse(decision.origin))
+    problem = problem_of_entry(decision.add)
     return Explanation(
         allowed=decision.allowed,
         reason=decision.reason,
         status=decision.status,
-        detail=decision.detail,
+        detail=decision.detail if problem is None else problem,
         key_id=None if key is None else key.id,
         last8=decision.last8,
         name=None if key is None else key.name,
@@ -113,8 +116,27 @@ def explain_decision(
         origin=decision.origin,
         matched=decision.matched,
         nearest=nearest,
-        add=decision.add,
+        add=decision.add if problem is None else None,
         rejected=() if allowlist is None else allowlist.rejected,
         candidates=candidates,
         hint=hint,
     )
+
+
+def problem_of_entry(entry: str | None) -> str | None:
+    """Say why no entry can allow a page.
+
+    A gate advises entries without this check, which takes too long for requests. Browsers refuse such hosts anyway.
+
+    Args:
+        entry: the entry that a decision advises; None for none.
+
+    Returns:
+        A sentence; None if the entry is valid.
+    """
+    try:
+        if entry is not None:
+            Pattern.parse(entry)
+    except InvalidEntry as error:
+        return f"No entry can allow this page: {error}"
+    return None

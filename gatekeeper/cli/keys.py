@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from gatekeeper.cli.connection import with_client
+from gatekeeper.cli.entries import absent, change_entries, normalised
 from gatekeeper.cli.importing import import_keys
 from gatekeeper.cli.key_filter import KeyFilter, origin_of
 from gatekeeper.cli.key_table import LEAST, key_table
@@ -30,11 +31,10 @@ from gatekeeper.cli.output import (
 from gatekeeper.cli.refused import show_refused
 from gatekeeper.cli.trail import trail_lines
 from gatekeeper.client import CreatedWidgetKey, HubClient
-from gatekeeper.errors import HubNotFoundError, InvalidEntry
+from gatekeeper.errors import HubNotFoundError
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
-from gatekeeper.matching.pattern import Pattern
 from gatekeeper.quoting import masked, quoted
 
 __all__ = ("keys",)
@@ -129,11 +129,13 @@ def show(client: HubClient, *, key: Key, as_json: Json = False) -> None:
 def allow(client: HubClient, *, key: Key, entries: Entries, as_json: Json = False) -> None:
     """Add entries to the allowlist of a key."""
     row = require_key(client, key)
-    known = {_normalised(entry) for entry in row.domain_allowlist}
-    new = [entry for entry in dict.fromkeys(entries) if _normalised(entry) not in known]
-    together = [*row.domain_allowlist, *new]
-    _require_entries(new, together)
-    _print_changed(client.widget_keys.update(row.id, domain_allowlist=together) if new else row, as_json=as_json)
+    new = absent(entries, row)
+    _require_entries(new, [*row.domain_allowlist, *new])
+
+    def with_new(present: WidgetKey) -> list[str]:
+        return [*present.domain_allowlist, *absent(new, present)]
+
+    _print_changed(change_entries(client, row, with_new) if new else row, as_json=as_json)
 
 
 @keys.command()
@@ -141,15 +143,18 @@ def allow(client: HubClient, *, key: Key, entries: Entries, as_json: Json = Fals
 def disallow(client: HubClient, *, key: Key, entries: Entries, yes: Yes = False, as_json: Json = False) -> None:
     """Remove entries from the allowlist of a key."""
     row = require_key(client, key)
-    unwanted = {_normalised(entry) for entry in entries}
-    unknown = unwanted - {_normalised(entry) for entry in row.domain_allowlist}
+    unwanted = {normalised(entry) for entry in entries}
+    unknown = unwanted - {normalised(entry) for entry in row.domain_allowlist}
     if unknown:
         listed = ", ".join(map(plain, row.domain_allowlist)) or "none"
         stop(USAGE, f"the key's allowlist has no {', '.join(map(plain, sorted(unknown)))}; its entries are: {listed}")
-    left = [entry for entry in row.domain_allowlist if _normalised(entry) not in unwanted]
-    blocked = "" if left else " No entry is left, which blocks the key."
+
+    def left(present: WidgetKey) -> list[str]:
+        return [entry for entry in present.domain_allowlist if normalised(entry) not in unwanted]
+
+    blocked = "" if left(row) else " No entry is left, which blocks the key."
     ask(f"Remove {', '.join(map(plain, sorted(unwanted)))} from the allowlist of {_label(row)}?{blocked}", yes=yes)
-    _print_changed(client.widget_keys.update(row.id, domain_allowlist=left), as_json=as_json)
+    _print_changed(change_entries(client, row, left), as_json=as_json)
 
 
 @keys.command()
@@ -257,13 +262,6 @@ def _require_entries(entries: list[str], together: list[str]) -> None:
         console(stderr=True).print(line)
     if {each.entry for each in allowlist.rejected} & set(entries):
         stop(USAGE, "nothing was sent, because of the rejected entries")
-
-
-def _normalised(entry: str) -> str:
-    try:
-        return str(Pattern.parse(entry))
-    except InvalidEntry:
-        return entry
 
 
 def _print_changed(row: WidgetKey, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from gatekeeper.cli.connection import given_options, with_client, with_options
+from gatekeeper.cli.explanation import problem_of_entry
 from gatekeeper.cli.lookup import fetch_keys, require_one
 from gatekeeper.cli.output import REFUSED, USAGE, console, legible, moment, print_json, several, stop
 from gatekeeper.client import HubClient
@@ -19,6 +20,7 @@ from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
+from gatekeeper.matching.origins import Origin, is_secure
 
 __all__ = ("AdvisedPage", "advise", "show_refused")
 
@@ -26,10 +28,12 @@ __all__ = ("AdvisedPage", "advise", "show_refused")
 BY_OWNER: Final = (Reason.KEY_DISABLED, Reason.ALLOWLIST_EMPTY, Reason.ORIGIN_NOT_ALLOWED)
 
 _NO_ENDPOINT: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
-_NO_ENTRY: Final = (
-    "The gate names no entry for this page. If it is the widget's own host, do not allow it, or every page could use the "
+_OWN_HOST: Final = (
+    "If it is the widget's own host, do not allow it, or every page could use the "
     'key: see "Frames" in the reference of gatekeeper.web.'
 )
+_NO_ENTRY: Final = f"The gate names no entry for this page. {_OWN_HOST}"
+_OVER_HTTP: Final = "The page is served over http, which gates with https_only=True refuse: serve it over https."
 
 
 _UNKNOWN_REASON: Final = "This version of gatekeeper does not know the reason: update it to the version of the gate."
@@ -134,20 +138,10 @@ def advise(pages: Sequence[RefusedPage], rows: Sequence[WidgetKey], options: Seq
         if row.id not in gates:
             # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as none.
             gates[row.id] = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)])
-        decision = _decide(page, row, gates[row.id])
-        command = matched = detail = None
-        if decision is None:
-            detail = _UNKNOWN_REASON
-        elif decision.matched is not None:
-            matched = decision.matched
-        elif decision.add is None:
-            detail = decision.detail
-        elif page.entry is None:
-            detail = _NO_ENTRY
-        else:
-            # Not the entry of the report: a gate's token must not choose what an administrator runs.
-            named = row.last8 if ends[row.last8] == 1 and not row.last8.startswith("-") else row.id
-            command = _command(named, decision.add, options)
+        matched, add, detail = _advice(page, _decide(page, row, gates[row.id]))
+        # Not the entry of the report: a gate's token must not choose what an administrator runs.
+        named = row.last8 if ends[row.last8] == 1 and not row.last8.startswith("-") else row.id
+        command = None if add is None else _command(named, add, options)
         advised.append(
             AdvisedPage(**reported, last8=row.last8, name=row.name, matched=matched, command=command, detail=detail)
         )
@@ -161,6 +155,25 @@ def _decide(page: RefusedPage, row: WidgetKey, gate: Gatekeeper) -> Decision | N
     if page.reason in set(Reason):
         return Decision(Reason(page.reason), key=row, last8=row.last8, origin=page.origin)
     return None
+
+
+def _advice(page: RefusedPage, decision: Decision | None) -> tuple[str | None, str | None, str | None]:
+    """The entry that allows the page now, the entry to add, or what else to do."""
+    if decision is None:
+        return None, None, _UNKNOWN_REASON
+    matched, add = decision.matched, decision.add
+    if matched is None and add is None:
+        return None, None, decision.detail
+    # A refusal of a disabled key never has an entry.
+    if page.entry is None and page.reason != Reason.KEY_DISABLED and not is_secure(Origin.parse(decision.origin or "")):
+        others = _OWN_HOST if matched is None else f"Other gates allow it now, by {matched}."
+        return None, None, f"{_OVER_HTTP} {others}"
+    if matched is not None:
+        return matched, None, None
+    if page.entry is None:
+        return None, None, _NO_ENTRY
+    problem = problem_of_entry(add)
+    return None, add if problem is None else None, problem
 
 
 def _command(named: str, entry: str, options: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from gatekeeper.client.address import account_of, require_hub
 from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp, http_maker
 from gatekeeper.client.hub_client import HubClient
 from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope
-from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, WidgetKeyList
+from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, VersionedWidgetKey, WidgetKeyList
 
 __all__ = (
     "MAX_LIST",
@@ -25,6 +25,7 @@ __all__ = (
     "Listing",
     "MakeHttp",
     "TokenScope",
+    "VersionedWidgetKey",
     "WidgetKeyList",
     "account_of",
     "http_maker",

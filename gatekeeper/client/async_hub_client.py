@@ -14,10 +14,9 @@ from tenacity import AsyncRetrying
 
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
 from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope, fetch
-from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
+from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys.refused_page import RefusedPage
-from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
 
@@ -47,7 +46,7 @@ class AsyncHubClient:
 
     Attributes:
         http: the httpx client that sends the requests.
-        widget_keys: the methods: list, fetch, create, update, delete, events, refused, report_usage, report_refused.
+        widget_keys: the methods: list, fetch, get, create, update, delete, events, refused, report_usage, report_refused.
     """
 
     def __init__(
@@ -120,6 +119,10 @@ class AsyncWidgetKeys:
         """
         return fetch(self._calls, self._http, validator, max_list, on_token_scope)
 
+    async def get(self, key_id: str) -> VersionedWidgetKey:
+        """Read a key. See `WidgetKeys.get`."""
+        return await self._send(self._calls.get(key_id))
+
     async def create(
         self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None
     ) -> CreatedWidgetKey:
@@ -134,13 +137,14 @@ class AsyncWidgetKeys:
         domain_allowlist: Iterable[str] | UnsetType = UNSET,
         agent_id: str | None | UnsetType = UNSET,
         disabled: bool | UnsetType = UNSET,
-    ) -> WidgetKey:
+        if_match: str | None = None,
+    ) -> VersionedWidgetKey:
         """Change the given fields of a key. See `WidgetKeys.update`."""
-        return await self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled))
+        return await self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled, if_match))
 
-    async def delete(self, key_id: str) -> WidgetKey | None:
+    async def delete(self, key_id: str, *, if_match: str | None = None) -> VersionedWidgetKey | None:
         """Delete or revoke a key. See `WidgetKeys.delete`."""
-        return await self._send(self._calls.delete(key_id))
+        return await self._send(self._calls.delete(key_id, if_match))
 
     async def events(self, key_id: str) -> KeyEvents:
         """List the audit trail of a key. See `WidgetKeys.events`."""

@@ -1,5 +1,6 @@
 """Calls: the requests of both clients, and how the answers are read."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,20 +12,23 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from gatekeeper.client.address import address_problems, widget_keys_url
-from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, WidgetKeyList
+from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, VersionedWidgetKey, WidgetKeyList
 from gatekeeper.client.refusals import Refusals
 from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidList, InvalidRow
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.slices import read_list
-from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
 
-__all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents", "RefusedPages")
+__all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents", "RefusedPages", "etag_of")
 
 # Statuses of a whole list: 203 if a proxy has altered it. The other successes are part of a list, changes, or nothing.
 WHOLE = (httpx.codes.OK, httpx.codes.NON_AUTHORITATIVE_INFORMATION)
+
+# A proxy that compresses a row makes its ETag weak, and a weak one matches no row.
+_UNCOMPRESSED = {"accept-encoding": "identity"}
+_STRONG = re.compile(r"\"[\x21\x23-\x7e\x80-\xff]*\"")  # RFC 9110 section 8.8.3
 
 # Aliases, because `list` is a method in the classes that use them.
 KeyEvents = list[KeyEvent]
@@ -87,10 +91,14 @@ class Calls:
         """List every key of the account."""
         return Call("GET", "", self._read_list, if_it_may_pass)
 
+    def get(self, key_id: str) -> Call[VersionedWidgetKey]:
+        """Read one key."""
+        return Call("GET", _path(key_id), self._read_row, if_it_may_pass, headers=_UNCOMPRESSED)
+
     def create(self, name: str, domain_allowlist: Iterable[str], agent_id: str | None) -> Call[CreatedWidgetKey]:
         """Create a key. Entries given as one string are a ConfigError."""
         body = {"name": name, "domain_allowlist": _entries(domain_allowlist), "agent_id": agent_id}
-        return Call("POST", "", self._read_created, if_nothing_was_sent, body)
+        return Call("POST", "", self._read_created, if_nothing_was_sent, body, _UNCOMPRESSED)
 
     def update(
         self,
@@ -99,16 +107,19 @@ class Calls:
         domain_allowlist: Iterable[str] | UnsetType,
         agent_id: str | None | UnsetType,
         disabled: bool | UnsetType,  # noqa: FBT001 - the public methods take it by keyword
-    ) -> Call[WidgetKey]:
-        """Change what is not UNSET."""
+        if_match: str | None,
+    ) -> Call[VersionedWidgetKey]:
+        """Change what is not UNSET, if the row has the ETag."""
         entries = UNSET if isinstance(domain_allowlist, UnsetType) else _entries(domain_allowlist)
         changes = {"name": name, "domain_allowlist": entries, "agent_id": agent_id, "disabled": disabled}
         body = {field: value for field, value in changes.items() if value is not UNSET}
-        return Call("PATCH", _path(key_id), self._read_row, if_it_may_pass, body)
+        return Call("PATCH", _path(key_id), self._read_row, if_it_may_pass, body, _row_headers(if_match))
 
-    def delete(self, key_id: str) -> Call[WidgetKey | None]:
-        """Delete or revoke a key. A retry succeeds if the key is gone."""
-        return Call("DELETE", _path(key_id), self._read_deleted, if_it_may_pass, done_when_repeated=httpx.codes.NOT_FOUND)
+    def delete(self, key_id: str, if_match: str | None) -> Call[VersionedWidgetKey | None]:
+        """Delete or revoke a key, under a condition. A retry succeeds if the key is gone."""
+        gone, headers = httpx.codes.NOT_FOUND, _row_headers(if_match)
+        path = _path(key_id)
+        return Call("DELETE", path, self._read_deleted, if_it_may_pass, headers=headers, done_when_repeated=gone)
 
     def events(self, key_id: str) -> Call[KeyEvents]:
         """List the audit trail of a key."""
@@ -169,10 +180,10 @@ class Calls:
         row = self._row(response, {self._suffix_field: public_key[-8:], **fields})
         return CreatedWidgetKey(**msgspec.structs.asdict(row), public_key=public_key)
 
-    def _read_row(self, response: httpx.Response) -> WidgetKey:
+    def _read_row(self, response: httpx.Response) -> VersionedWidgetKey:
         return self._row(response, self._fields(response))
 
-    def _read_deleted(self, response: httpx.Response) -> WidgetKey | None:
+    def _read_deleted(self, response: httpx.Response) -> VersionedWidgetKey | None:
         gone = response.status_code in {httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND}
         return None if gone else self._read_row(response)
 
@@ -200,11 +211,19 @@ class Calls:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.refusals.unexpected(response, expected, error) from error
 
-    def _row(self, response: httpx.Response, fields: dict[str, Any]) -> WidgetKey:
+    def _row(self, response: httpx.Response, fields: dict[str, Any]) -> VersionedWidgetKey:
         try:
-            return self._rows.convert(0, fields)
+            row = self._rows.convert(0, fields)
         except InvalidRow as error:
             raise self.refusals.unexpected(response, "a row", error) from error
+        etag = etag_of(response)
+        strong = etag if etag is not None and _STRONG.fullmatch(etag) else None
+        return VersionedWidgetKey(**msgspec.structs.asdict(row), etag=strong)
+
+
+def etag_of(response: httpx.Response) -> str | None:
+    """The ETag of an answer. Each character stands for a byte."""
+    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == b"etag"), None)
 
 
 def _path(key_id: str) -> str:
@@ -216,6 +235,14 @@ def _quoted_id(key_id: str) -> str:
     if key_id in {"", ".", ".."} or not _is_unicode(key_id):
         raise ConfigError([f"key_id is {quoted(key_id)}: expected the id of a row in the hub's list"])
     return quote(key_id, safe="")
+
+
+def _row_headers(if_match: str | None) -> dict[str, str]:
+    if if_match is None:
+        return _UNCOMPRESSED
+    if if_match != "*" and not _STRONG.fullmatch(if_match):
+        raise ConfigError([f"if_match is {quoted(if_match)}: expected the etag of a row, with its quotes, or '*'"])
+    return {**_UNCOMPRESSED, "if-match": if_match}
 
 
 def _entries(domain_allowlist: Iterable[str]) -> list[str]:

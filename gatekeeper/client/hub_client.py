@@ -11,10 +11,9 @@ from msgspec import UNSET, UnsetType
 from tenacity import Retrying
 
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
-from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, WidgetKeyList
+from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys.refused_page import RefusedPage
-from gatekeeper.keys.widget_key import WidgetKey
 
 __all__ = ("HubClient", "WidgetKeys")
 
@@ -24,7 +23,7 @@ class HubClient:
 
     Args:
         base_url: the hub's address, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
-        token: a bearer token, `sk_live_<account>_…`. `list` and `report_usage` need the scope gate, the others admin.
+        token: a bearer token, `sk_live_<account>_…`. `list`, `get` and the reports need the scope gate, the others admin.
         account: the account, if the token does not carry one; sent as X-Account-ID.
         timeout: seconds for connecting, and for each wait for bytes.
         suffix_field: the field of a row that holds the last 8 characters of its key.
@@ -34,7 +33,7 @@ class HubClient:
         sleep: a function that waits for seconds between two attempts.
 
     Attributes:
-        widget_keys: the methods: list, create, update, delete, events, refused, report_usage, report_refused.
+        widget_keys: the methods: list, get, create, update, delete, events, refused, report_usage, report_refused.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -92,6 +91,22 @@ class WidgetKeys:
         """
         return self._send(self._calls.list())
 
+    def get(self, key_id: str) -> VersionedWidgetKey:
+        """Read a key.
+
+        Args:
+            key_id: the row's id.
+
+        Returns:
+            The row, with its ETag in `etag`.
+
+        Raises:
+            ConfigError: the id is invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key; its `status` is 404
+                or 405 if the hub answers no single rows.
+        """
+        return self._send(self._calls.get(key_id))
+
     def create(self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None) -> CreatedWidgetKey:
         """Create a key.
 
@@ -117,7 +132,8 @@ class WidgetKeys:
         domain_allowlist: Iterable[str] | UnsetType = UNSET,
         agent_id: str | None | UnsetType = UNSET,
         disabled: bool | UnsetType = UNSET,
-    ) -> WidgetKey:
+        if_match: str | None = None,
+    ) -> VersionedWidgetKey:
         """Change the given fields of a key.
 
         Args:
@@ -126,30 +142,34 @@ class WidgetKeys:
             domain_allowlist: the entries that replace the current ones.
             agent_id: the agent to pin the key to; None unpins it.
             disabled: True revokes the key, False enables it again.
+            if_match: the `etag` of the row that the change is meant for; None for any row. A hub without ETags ignores it.
 
         Returns:
             The updated row.
 
         Raises:
-            ConfigError: the id or the entries are invalid; nothing was sent.
-            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key.
+            ConfigError: the id, the entries or the ETag are invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key;
+                HubPreconditionFailedError if the row has another ETag by now, and was left as it is.
         """
-        return self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled))
+        return self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled, if_match))
 
-    def delete(self, key_id: str) -> WidgetKey | None:
+    def delete(self, key_id: str, *, if_match: str | None = None) -> VersionedWidgetKey | None:
         """Delete a key that was never used, or revoke one that was.
 
         Args:
             key_id: the row's id.
+            if_match: as for `update`.
 
         Returns:
             None if the key was deleted; its disabled row if the key was revoked instead.
 
         Raises:
-            ConfigError: the id is invalid; nothing was sent.
-            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key.
+            ConfigError: the id or the ETag is invalid; nothing was sent.
+            HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key;
+                HubPreconditionFailedError if the row has another ETag by now, and was left as it is.
         """
-        return self._send(self._calls.delete(key_id))
+        return self._send(self._calls.delete(key_id, if_match))
 
     def events(self, key_id: str) -> KeyEvents:
         """List the audit trail of a key, oldest first, even if deleted.

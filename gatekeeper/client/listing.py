@@ -8,7 +8,7 @@ from typing import Literal, Self, cast
 
 import httpx
 
-from gatekeeper.client.calls import WHOLE, Call, Calls
+from gatekeeper.client.calls import WHOLE, Call, Calls, etag_of
 from gatekeeper.client.retries import never
 from gatekeeper.errors import HubProtocolError, InvalidList
 
@@ -98,7 +98,7 @@ async def fetch(
             yield None
         elif response.status_code in WHOLE:
             try:
-                yield Listing(chunks, _etag(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
+                yield Listing(chunks, etag_of(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
             except InvalidList as error:
                 raise calls.refusals.not_a_list(response, error) from error
         else:
@@ -196,16 +196,11 @@ _ABOUT_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 
 
 def _require_same(calls: Calls, response: httpx.Response, validator: str | None) -> None:
-    etag = _etag(response) or validator or ""
+    etag = etag_of(response) or validator or ""
     if validator is None or etag.removeprefix("W/") != validator.removeprefix("W/"):
         named = calls.refusals.quoted(etag)
         problem = f"the hub at {calls.url} answered 304 for another list ({named}) than the requested one"
         raise HubProtocolError(problem, status=response.status_code)
-
-
-def _etag(response: httpx.Response) -> str | None:
-    """The ETag, in which each character stands for a byte."""
-    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == b"etag"), None)
 
 
 def _token_scope(response: httpx.Response) -> TokenScope | None:

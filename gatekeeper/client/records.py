@@ -9,10 +9,20 @@ from gatekeeper.errors import ConfigError, InvalidRow
 from gatekeeper.keys.client_key import mask
 from gatekeeper.keys.widget_key import WidgetKey
 
-__all__ = ("CreatedWidgetKey", "FieldChange", "KeyEvent", "KeyUsage", "WidgetKeyList")
+__all__ = ("CreatedWidgetKey", "FieldChange", "KeyEvent", "KeyUsage", "VersionedWidgetKey", "WidgetKeyList")
 
 
-class CreatedWidgetKey(WidgetKey, frozen=True, kw_only=True):
+class VersionedWidgetKey(WidgetKey, frozen=True, kw_only=True):
+    """A widget key with the ETag of its row. Rows of the list have none.
+
+    Attributes:
+        etag: the strong ETag, with its quotes, for `if_match`; None if the hub gives none.
+    """
+
+    etag: str | None = None
+
+
+class CreatedWidgetKey(VersionedWidgetKey, frozen=True, kw_only=True):
     """A widget key with its plaintext, which the hub never shows again.
 
     Attributes:

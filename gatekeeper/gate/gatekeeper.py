@@ -26,7 +26,7 @@ from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.sync.clock import Clock, Sleep, boot_clock, boot_sleep
-from gatekeeper.sync.lifecycle import Lifecycle, NoLifecycle, PerLoop
+from gatekeeper.sync.lifecycle import Lifecycle, NoLifecycle, PerLoop, watch_forks
 from gatekeeper.sync.list_sync import ListSync, SyncOptions, negative
 from gatekeeper.sync.refresher import Refresher
 from gatekeeper.sync.sources import Source, StaticSource
@@ -149,7 +149,8 @@ class Gatekeeper:
         self._lifecycle: Lifecycle | NoLifecycle = NoLifecycle()
         if not sync.is_static:
             companion = None if self._streams is None else self._watch_streams
-            self._lifecycle = Lifecycle(sync, companion, self._after_fork, start_timeout=start_timeout)
+            self._lifecycle = Lifecycle(sync, companion, start_timeout=start_timeout)
+        watch_forks(self._after_fork)
 
     @classmethod
     def from_rows(
@@ -382,9 +383,8 @@ class Gatekeeper:
                 self._streams.forget()
 
     def _after_fork(self) -> None:
-        self._index.after_fork()
-        self.memos.after_fork()
-        self._enforcement.after_fork()
+        for part in (self._index, self.memos, self._enforcement, self._sync):  # the sync sets the deadline of the new memo
+            part.after_fork()
 
 
 def _problems(source: object, key_prefix: object) -> Iterator[str]:

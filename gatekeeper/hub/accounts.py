@@ -1,20 +1,37 @@
-"""Accounts: their names, and a revision that every write advances."""
+"""Accounts: their names, and the revisions of their keys."""
 
 import re
 import secrets
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.tables import accounts
 
-__all__ = ("ACCOUNT_NAME", "add_account", "advance_revision", "lock_account", "read_etag")
+__all__ = ("ACCOUNT_NAME", "Revision", "add_account", "advance_revision", "lock_account", "read_revision")
 
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class Revision(NamedTuple):
+    """A state of an account's keys, apart from their use.
+
+    Attributes:
+        number: counts the changes of the account.
+        mark: random for every revision. A restored or recreated database repeats numbers, but no marks.
+    """
+
+    number: int
+    mark: str
+
+    @property
+    def etag(self) -> str:
+        """The ETag of the list, with its quotes. It is weak, as it leaves out the use of the keys."""
+        return f'W/"{self.number}-{self.mark}"'
 
 
 async def add_account(connection: AsyncConnection, name: str, now: datetime) -> None:
@@ -32,45 +49,48 @@ async def add_account(connection: AsyncConnection, name: str, now: datetime) -> 
             await connection.execute(insert(accounts).values(row))
 
 
-async def lock_account(connection: AsyncConnection, name: str) -> None:
+async def lock_account(connection: AsyncConnection, account: str) -> Revision:
     """Block other writers of an account until the transaction ends.
 
-    SQLite ignores this: it has one writer at a time anyway.
+    SQLite ignores the lock: it has one writer at a time anyway.
 
     Args:
         connection: a connection in a writing transaction.
-        name: the account.
+        account: an account that exists.
+
+    Returns:
+        Its revision, which no one else can advance meanwhile.
     """
-    await connection.execute(select(accounts.c.name).where(accounts.c.name == name).with_for_update())
+    return Revision._make((await connection.execute(_revision_of(account).with_for_update())).one())
 
 
-async def advance_revision(connection: AsyncConnection, account: str) -> None:
-    """Give an account's list a new ETag, and lock the account.
+async def advance_revision(connection: AsyncConnection, account: str, base: Revision) -> None:
+    """Give an account its next revision, in the transaction of the change.
 
     Args:
-        connection: a connection in a writing transaction.
+        connection: a connection in a transaction that has locked the account.
         account: the account whose keys change.
+        base: its revision before the change.
     """
-    await connection.execute(
-        update(accounts)
-        .where(accounts.c.name == account)
-        .values(revision=accounts.c.revision + 1, revision_mark=_new_mark())
-    )
+    following = {"revision": base.number + 1, "revision_mark": _new_mark()}
+    await connection.execute(update(accounts).where(accounts.c.name == account).values(following))
 
 
-async def read_etag(connection: AsyncConnection, account: str) -> str:
-    """Read the ETag of an account's list.
+async def read_revision(connection: AsyncConnection, account: str) -> Revision:
+    """Read the revision of an account.
 
     Args:
         connection: a connection in a transaction.
         account: an account that exists.
 
     Returns:
-        A strong ETag, with its quotes.
+        The revision.
     """
-    revision = select(accounts.c.revision, accounts.c.revision_mark).where(accounts.c.name == account)
-    number, mark = (await connection.execute(revision)).one()
-    return f'"{number}-{mark}"'
+    return Revision._make((await connection.execute(_revision_of(account))).one())
+
+
+def _revision_of(account: str) -> Select[tuple[int, str]]:
+    return select(accounts.c.revision, accounts.c.revision_mark).where(accounts.c.name == account)
 
 
 def _new_mark() -> str:

@@ -24,11 +24,13 @@ from gatekeeper.hub.problems import (
     answer_database_down,
     answer_disconnected,
     answer_problem,
+    answer_row_changed,
     answer_unknown_key,
     answer_unrouted,
     answer_unstorable,
 )
 from gatekeeper.hub.refused import RefusedPageStore
+from gatekeeper.hub.rows import RowChanged
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
 
@@ -123,6 +125,7 @@ def build_app(
         exception_handlers={
             Problem: answer_problem,
             UnknownKey: answer_unknown_key,
+            RowChanged: answer_row_changed,
             DatabaseDown: answer_database_down,
             DataError: answer_unstorable,
             ClientDisconnect: answer_disconnected,

@@ -32,7 +32,7 @@ MAX_BODY_LENGTH: Final = 1_000_000  # Bytes; a name and 100 of the longest entri
 MAX_ANSWERED: Final = 1000  # Entries; an answer lists up to this many bad ones. A key has at most 100.
 MAX_UNKNOWN: Final = 5  # Unknown fields that an answer names.
 MAX_FIELD: Final = 40  # Characters of an unknown field in an answer.
-MAX_COUNT: Final = 1_000_000_000  # Requests in one report; the sum of 9 billion such reports still fits in 64 bits.
+MAX_COUNT: Final = 1_000_000_000  # Requests in one entry of a report.
 MAX_REPORTED: Final = 1000  # Refused pages in one report.
 
 # PostgreSQL cannot store NUL in text, so the hub refuses it on every database.

@@ -11,8 +11,10 @@ from starlette.routing import Route
 
 from gatekeeper.hub.bearer import authenticate, require_scope
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_refused, read_usage
-from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, choose_unchanged
+from gatekeeper.hub.conditions import read_tags
+from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, is_unchanged, list_headers
 from gatekeeper.hub.refused import RefusedPageStore
+from gatekeeper.hub.rows import KeyRow
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore
 
@@ -46,7 +48,11 @@ class Endpoints:
             "": {"GET": ("gate", self._list), "POST": ("admin", self._create)},
             "/usage": {"POST": ("gate", self._record_use)},
             "/refused": {"GET": ("admin", self._list_refused), "POST": ("gate", self._record_refused)},
-            "/{key_id}": {"PATCH": ("admin", self._update), "DELETE": ("admin", self._delete)},
+            "/{key_id}": {
+                "GET": ("gate", self._get),
+                "PATCH": ("admin", self._update),
+                "DELETE": ("admin", self._delete),
+            },
             "/{key_id}/events": {"GET": ("admin", self._events)},
         }
         # One route per path, so that the Allow header of a 405 names all its methods.
@@ -66,16 +72,18 @@ class Endpoints:
         return answer
 
     async def _list(self, request: Request, bearer: Bearer) -> Response:
-        gzip = accepts_gzip(request)
-        unchanged = choose_unchanged(request, await self._keys.etag(bearer.account), bearer.scope, gzip=gzip)
-        if unchanged is not None:
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=unchanged)
+        etag = await self._keys.etag(bearer.account)
+        if is_unchanged(request, etag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=list_headers(etag, bearer.scope))
         opening = self._keys.list(bearer.account)
-        return ListingResponse(opening, bearer.scope, gzip=gzip, deadline=self._list_deadline)
+        return ListingResponse(opening, bearer.scope, gzip=accepts_gzip(request), deadline=self._list_deadline)
 
     async def _create(self, request: Request, bearer: Bearer) -> Response:
         draft = await read_body(request, KeyDraft)
-        return _respond(HTTPStatus.CREATED, await self._keys.create(bearer, draft))
+        return _respond_with_row(HTTPStatus.CREATED, await self._keys.create(bearer, draft))
+
+    async def _get(self, request: Request, bearer: Bearer) -> Response:
+        return _respond_with_row(HTTPStatus.OK, await self._keys.get(bearer.account, request.path_params["key_id"]))
 
     async def _record_use(self, request: Request, bearer: Bearer) -> Response:
         await self._keys.record_use(bearer.account, await read_usage(request))
@@ -90,14 +98,22 @@ class Endpoints:
 
     async def _update(self, request: Request, bearer: Bearer) -> Response:
         change = await read_body(request, KeyChange)
-        return _respond(HTTPStatus.OK, await self._keys.update(bearer, request.path_params["key_id"], change))
+        key_id, if_match = request.path_params["key_id"], read_tags(request, "If-Match")
+        return _respond_with_row(HTTPStatus.OK, await self._keys.update(bearer, key_id, change, if_match=if_match))
 
     async def _delete(self, request: Request, bearer: Bearer) -> Response:
-        row = await self._keys.delete(bearer, request.path_params["key_id"])
-        return Response(status_code=HTTPStatus.NO_CONTENT) if row is None else _respond(HTTPStatus.OK, row)
+        key_id, if_match = request.path_params["key_id"], read_tags(request, "If-Match")
+        row = await self._keys.delete(bearer, key_id, if_match=if_match)
+        return Response(status_code=HTTPStatus.NO_CONTENT) if row is None else _respond_with_row(HTTPStatus.OK, row)
 
     async def _events(self, request: Request, bearer: Bearer) -> Response:
         return _respond(HTTPStatus.OK, await self._keys.events(bearer.account, request.path_params["key_id"]))
+
+
+def _respond_with_row(status: HTTPStatus, row: KeyRow) -> Response:
+    response = _respond(status, row)
+    response.headers["ETag"] = row.etag
+    return response
 
 
 def _respond(status: HTTPStatus, content: Any) -> Response:

@@ -1,4 +1,9 @@
-"""Events: the append-only history of widget keys, which outlives the keys."""
+"""Events: the append-only history of widget keys, which outlives the keys.
+
+It is the log of changes as well. An event has the account's revision after its change, and the mark of the one before, so
+that `read_changed` can follow the log from one revision to another. The hub removes no event, and so forgets no deleted key.
+An operator who deletes the oldest events loses only the way from the revisions before them.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,10 +13,11 @@ import msgspec
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gatekeeper.hub.accounts import Revision, read_revision
 from gatekeeper.hub.tables import events
 from gatekeeper.hub.tokens import Bearer
 
-__all__ = ("Action", "Change", "EventRow", "add_event", "find_deleted", "read_events")
+__all__ = ("Action", "Change", "EventRow", "add_event", "find_deleted", "read_changed", "read_events")
 
 Action = Literal["created", "updated", "disabled", "enabled", "deleted"]
 
@@ -49,13 +55,20 @@ class EventRow(msgspec.Struct, frozen=True):
 
 
 async def add_event(
-    connection: AsyncConnection, bearer: Bearer, key_id: str, action: Action, at: datetime, changes: Mapping[str, Change]
+    connection: AsyncConnection,
+    bearer: Bearer,
+    base: Revision,
+    key_id: str,
+    action: Action,
+    at: datetime,
+    changes: Mapping[str, Change],
 ) -> None:
     """Add an event in the transaction of the change itself.
 
     Args:
         connection: a connection in a transaction that has locked the account.
         bearer: the bearer who made the change.
+        base: the account's revision before the change.
         key_id: the key's id.
         action: what happened.
         at: when.
@@ -70,6 +83,8 @@ async def add_event(
         "token_name": bearer.token_name,
         "at": at,
         "changes": msgspec.to_builtins(changes),
+        "revision": base.number + 1,
+        "base_mark": base.mark,
     }
     await connection.execute(insert(events).values(row))
 
@@ -107,3 +122,34 @@ async def find_deleted(connection: AsyncConnection, account: str, last8: str) ->
     had = events.c.changes["last8", "before"].as_string() == last8
     deleted = select(events.c.key_id).where(events.c.account == account, events.c.action == "deleted", had)
     return await connection.scalar(deleted.order_by(events.c.at.desc()).limit(1))
+
+
+async def read_changed(connection: AsyncConnection, account: str, base: Revision) -> dict[str, str | None] | None:
+    """Read which keys of an account have changed since a revision.
+
+    Args:
+        connection: a connection in a transaction whose reads all see one state of the database.
+        account: an account that exists.
+        base: the revision.
+
+    Returns:
+        The ids of the changed keys, in the order of their last changes. A deleted key has its last 8 characters, another one
+        None. None instead if the log does not lead from the base to the present: the base is of another history of the
+        database, or events are missing since a restore or an older hub.
+    """
+    present = await read_revision(connection, account)
+    last8 = events.c.changes["last8", "before"].as_string()
+    later = select(events.c.revision, events.c.base_mark, events.c.key_id, events.c.action, last8).where(
+        events.c.account == account, events.c.revision > base.number
+    )
+    if base.number == present.number:
+        return {} if base == present else None
+    reached = base.number
+    changed: dict[str, str | None] = {}
+    for revision, base_mark, key_id, action, deleted in await connection.execute(later.order_by(events.c.revision)):
+        if revision > reached + 1 or (reached == base.number and base_mark != base.mark):
+            return None
+        reached = revision
+        changed.pop(key_id, None)
+        changed[key_id] = deleted if action == "deleted" else None
+    return changed if reached == present.number else None

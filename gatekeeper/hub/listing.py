@@ -12,10 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gatekeeper.hub.conditions import read_tags
 from gatekeeper.hub.rows import KeyList, KeyRow
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("LIST_DEADLINE", "SCOPE_HEADER", "ListingResponse", "accepts_gzip", "choose_unchanged", "list_headers")
+__all__ = ("LIST_DEADLINE", "SCOPE_HEADER", "ListingResponse", "accepts_gzip", "is_unchanged", "list_headers")
 
 # Seconds. A slow client holds a database connection all the while; gatekeeper's own client gives up after 30 s.
 LIST_DEADLINE: Final = 60.0
@@ -26,7 +27,6 @@ SCOPE_HEADER: Final = "Token-Scope"
 # zlib's default of 6 makes this list a tenth smaller and takes twice as long.
 _GZIP_LEVEL: Final = 1
 _GZIP_FORMAT: Final = 31  # zlib's wbits: 15 for the largest window, plus 16 for the gzip header and trailer.
-_GZIP_SUFFIX: Final = "-gzip"
 
 _ACCEPTED: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([0-9.]+)\s*)?")
 
@@ -61,7 +61,9 @@ class ListingResponse(Response):
         # that disconnects gets no other answer.
         with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
             async with self._opening as keys:
-                headers = list_headers(keys.etag, self._token_scope, gzip=self._gzip)
+                headers = list_headers(keys.etag, self._token_scope)
+                if self._gzip:
+                    headers["Content-Encoding"] = "gzip"
                 if scope["method"] == "HEAD":
                     await Response(headers=headers, media_type="application/json")(scope, receive, send)
                     return
@@ -71,22 +73,20 @@ class ListingResponse(Response):
                 await StreamingResponse(body, headers=headers, media_type="application/json")(scope, receive, send)
 
 
-def list_headers(etag: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
+def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
     """The headers of the list, and of a 304 for it.
 
     Args:
-        etag: the ETag of the rows.
+        etag: the ETag of the list, compressed or not.
         token_scope: the scope of the token that asked for it.
-        gzip: whether it is compressed; each representation has its own ETag.
     """
     # `no-cache` lets caches store the list but makes them revalidate each time, so that no cache keeps a revoked key alive.
-    headers = {
-        "ETag": _gzip_etag(etag) if gzip else etag,
+    return {
+        "ETag": etag,
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization, X-Account-ID, Accept-Encoding",
         SCOPE_HEADER: token_scope,
     }
-    return headers | {"Content-Encoding": "gzip"} if gzip else headers
 
 
 def accepts_gzip(request: Request) -> bool:
@@ -100,31 +100,15 @@ def accepts_gzip(request: Request) -> bool:
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
-def choose_unchanged(request: Request, etag: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str] | None:
-    """Compare If-None-Match with the list, weakly (RFC 9110 section 13.1.2).
+def is_unchanged(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names the list (RFC 9110 section 13.1.2).
 
     Args:
         request: a request for the list.
-        etag: the ETag of the current rows.
-        token_scope: the scope of the token that asked for it.
-        gzip: whether the answer would be compressed.
-
-    Returns:
-        The headers of a 304, with the ETag of the representation that the client has; None if the list has to be sent.
+        etag: the ETag of the current list. ETags are compared weakly.
     """
-    # Proxies that compress answers turn a strong ETag into a weak one, which then comes back here.
-    listed = ",".join(request.headers.getlist("If-None-Match")).split(",")
-    held = {candidate.strip().removeprefix("W/") for candidate in listed}
-    for compressed in (gzip, not gzip):
-        headers = list_headers(etag, token_scope, gzip=compressed)
-        if headers["ETag"] in held or "*" in held:
-            headers.pop("Content-Encoding", None)
-            return headers
-    return None
-
-
-def _gzip_etag(etag: str) -> str:
-    return f'{etag[:-1]}{_GZIP_SUFFIX}"'
+    held = {tag.removeprefix("W/") for tag in read_tags(request, "If-None-Match") or ()}
+    return etag.removeprefix("W/") in held or "*" in held
 
 
 async def _encode(pages: AsyncIterator[list[KeyRow]]) -> AsyncIterator[bytes]:

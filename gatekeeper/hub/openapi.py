@@ -50,22 +50,36 @@ _REFUSALS: Final = {
     HTTPStatus.UNAUTHORIZED: "The token is missing or unknown.",
     HTTPStatus.FORBIDDEN: "The token lacks the scope, or does not belong to the account that X-Account-ID names.",
     HTTPStatus.NOT_FOUND: "The account has no widget key with this id.",
+    HTTPStatus.PRECONDITION_FAILED: "If-Match does not name the row as it is now. The header ETag has its present ETag.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or cannot be written. The request was not completed.",
 }
 _KEY_ID: Final = {"name": "key_id", "in": "path", "required": True, "description": "The id of a widget key."}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Make the change only if the row has one of these strong ETags; * stands for any.",
+}
 _DOWN: Final = (HTTPStatus.SERVICE_UNAVAILABLE,)
 _ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *_DOWN)
 _UNKNOWN: Final = (*_ALWAYS, HTTPStatus.NOT_FOUND)
 _NOT_JSON: Final = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 
+_ETAG: Final = {
+    "ETag": {"description": "The strong ETag of the row, which its use does not change.", "schema": {"type": "string"}}
+}
 _LIST_HEADERS: Final = {
+    "ETag": {
+        "description": "The weak ETag of the list, which the use of keys does not change.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
     SCOPE_HEADER: {
         "description": "The scope of the token, so that a gate can report that its token may do more than it needs.",
         "required": True,
         "schema": {"type": "string", "enum": list(get_args(TokenScope))},
-    }
+    },
 }
 
 _OPERATIONS: Final = (
@@ -73,8 +87,8 @@ _OPERATIONS: Final = (
         _KEYS,
         "get",
         "list_widget_keys",
-        "List all widget keys, oldest first. With If-None-Match, answer 304 if nothing has changed.",
-        {HTTPStatus.OK: ("The rows.", list[KeyRow]), HTTPStatus.NOT_MODIFIED: ("Nothing has changed.", None)},
+        "List all widget keys, oldest first. With If-None-Match, answer 304 if nothing but use has changed.",
+        {HTTPStatus.OK: ("The rows.", list[KeyRow]), HTTPStatus.NOT_MODIFIED: ("Nothing but use has changed.", None)},
         _ALWAYS,
         "gate",
         headers=_LIST_HEADERS,
@@ -88,6 +102,7 @@ _OPERATIONS: Final = (
         (*_ALWAYS, *_NOT_JSON),
         "admin",
         KeyDraft,
+        _ETAG,
     ),
     _Operation(
         f"{_KEYS}/usage",
@@ -121,14 +136,26 @@ _OPERATIONS: Final = (
     ),
     _Operation(
         _KEY,
+        "get",
+        "get_widget_key",
+        "Read a widget key.",
+        {HTTPStatus.OK: ("The row.", KeyRow)},
+        _UNKNOWN,
+        "gate",
+        headers=_ETAG,
+        parameters=(_KEY_ID,),
+    ),
+    _Operation(
+        _KEY,
         "patch",
         "update_widget_key",
         "Update a widget key. Fields that the body does not name stay as they are.",
         {HTTPStatus.OK: ("The row after the change.", CheckedKeyRow)},
-        (*_UNKNOWN, *_NOT_JSON),
+        (*_UNKNOWN, *_NOT_JSON, HTTPStatus.PRECONDITION_FAILED),
         "admin",
         KeyChange,
-        parameters=(_KEY_ID,),
+        _ETAG,
+        (_KEY_ID, _IF_MATCH),
     ),
     _Operation(
         _KEY,
@@ -139,9 +166,10 @@ _OPERATIONS: Final = (
             HTTPStatus.OK: ("The row of a key that was used; it is now disabled.", KeyRow),
             HTTPStatus.NO_CONTENT: ("The key was deleted.", None),
         },
-        _UNKNOWN,
+        (*_UNKNOWN, HTTPStatus.PRECONDITION_FAILED),
         "admin",
-        parameters=(_KEY_ID,),
+        headers=_ETAG,
+        parameters=(_KEY_ID, _IF_MATCH),
     ),
     _Operation(
         f"{_KEY}/events",
@@ -202,7 +230,7 @@ _TOKEN: Final = {
     "scheme": "bearer",
     "description": (
         "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account. A token of scope "
-        "gate lists widget keys and reports their use and their refused pages, one of scope admin does everything. Each "
+        "gate reads widget keys and reports their use and their refused pages, one of scope admin does everything. Each "
         "operation names its scope."
     ),
 }

@@ -11,6 +11,8 @@ from starlette.responses import Response
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
 
+    from gatekeeper.hub.rows import RowChanged
+
 __all__ = (
     "EntryError",
     "Problem",
@@ -19,6 +21,7 @@ __all__ = (
     "answer_database_down",
     "answer_disconnected",
     "answer_problem",
+    "answer_row_changed",
     "answer_unknown_key",
     "answer_unrouted",
     "answer_unstorable",
@@ -137,6 +140,20 @@ async def answer_unknown_key(_request: Request, _error: Exception) -> Response:
     return problem_response(Problem(HTTPStatus.NOT_FOUND, "not_found", "There is no widget key with this id."))
 
 
+async def answer_row_changed(_request: Request, error: Exception) -> Response:
+    """Answer 412.
+
+    Args:
+        error: a RowChanged.
+
+    Returns:
+        The answer, with the ETag of the row as it is now.
+    """
+    etag = cast("RowChanged", error).etag
+    detail = f"The row has changed: its ETag is {etag} now, which If-Match does not name. Read the row, and decide again."
+    return problem_response(Problem(HTTPStatus.PRECONDITION_FAILED, "precondition_failed", detail, headers={"ETag": etag}))
+
+
 async def answer_database_down(_request: Request, _error: Exception) -> Response:
     """Answer 503.
 
@@ -185,7 +202,7 @@ async def answer_unrouted(request: Request, error: Exception) -> Response:
     status = HTTPStatus(raised.status_code)
     detail = (
         f"There is no {request.method} on this path. The hub has GET and POST on /api/v1/widget-keys, POST on "
-        "/api/v1/widget-keys/usage, GET and POST on /api/v1/widget-keys/refused, PATCH and DELETE on "
+        "/api/v1/widget-keys/usage, GET and POST on /api/v1/widget-keys/refused, GET, PATCH and DELETE on "
         "/api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events; GET /openapi.json describes them."
     )
     return problem_response(Problem(status, status.name.lower(), detail, headers=raised.headers))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Delete, Insert, and_, bindparam, case, delete, func, select, tuple_
+from sqlalchemy import Delete, Insert, and_, bindparam, case, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,9 +21,10 @@ __all__ = ("RefusedPageStore",)
 FREQUENT: Final = 100
 LATEST: Final = 100
 
-# Keys whose pages are cut back by one report, the fullest first. SQLite's other writers wait for it.
+# Keys whose pages are cut back or expire by one report, the fullest first. SQLite's other writers wait for it.
 MAX_CUT: Final = 100
 
+MAX_TOTAL: Final = 2**63 - 1  # Requests; databases have no larger integers.
 KEPT_FOR: Final = timedelta(days=30)  # since the last refusal
 MAX_LISTED: Final = 1000  # Pages in an answer, of all keys together.
 
@@ -66,8 +67,9 @@ class RefusedPageStore:
             rows = _merge([page for page in reported if page.key_id in known], now)
             if rows:
                 await connection.execute(_add(connection.dialect.name), rows)
-                if overfull := await _find_overfull(connection, known):
-                    await connection.execute(_cut(now - KEPT_FOR), [{"overfull": key_id} for key_id in overfull])
+                expiry = now - KEPT_FOR
+                if overfull := await _find_overfull(connection, known, expiry):
+                    await connection.execute(_cut(expiry), [{"overfull": key_id} for key_id in overfull])
 
     async def list(self, account: str, key_id: str | None = None) -> list[RefusedPage]:
         """List refused pages, the most frequent first.
@@ -128,7 +130,7 @@ def _add(dialect: str) -> Insert:
     insert = sqlite.insert(refused_pages) if dialect == "sqlite" else postgresql.insert(refused_pages)
     held, reported = _COLUMNS, insert.excluded
     merged = {
-        "count": held.count + reported.count,
+        "count": case((held.count > MAX_TOTAL - reported.count, MAX_TOTAL), else_=held.count + reported.count),
         "first_at": case((reported.first_at < held.first_at, reported.first_at), else_=held.first_at),
         "last_at": case((reported.last_at > held.last_at, reported.last_at), else_=held.last_at),
         "entry": reported.entry,
@@ -136,11 +138,12 @@ def _add(dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=_KEY, set_=merged)
 
 
-async def _find_overfull(connection: AsyncConnection, ids: set[str]) -> list[str]:
-    """Find those of these keys that have too many pages, the fullest first."""
+async def _find_overfull(connection: AsyncConnection, ids: set[str], expiry: datetime) -> list[str]:
+    """Find those of these keys that have too many pages or expired ones, the fullest first."""
     pages = func.count()
     counted = select(_COLUMNS.key_id).where(_COLUMNS.key_id.in_(ids)).group_by(_COLUMNS.key_id)
-    overfull = counted.having(pages > FREQUENT + LATEST).order_by(pages.desc(), _COLUMNS.key_id).limit(MAX_CUT)
+    is_overfull = or_(pages > FREQUENT + LATEST, func.min(_COLUMNS.last_at) < expiry)
+    overfull = counted.having(is_overfull).order_by(pages.desc(), _COLUMNS.key_id).limit(MAX_CUT)
     return list(await connection.scalars(overfull))
 
 

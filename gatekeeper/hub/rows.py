@@ -1,13 +1,17 @@
 """KeyRow: a widget key as the hub answers it."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import msgspec
 
 from gatekeeper.matching.advice import EntryWarning
 
-__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyList", "KeyRow")
+__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyList", "KeyRow", "RowChanged")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK: Final = timedelta(microseconds=1)  # The precision of both databases.
 
 
 class KeyRow(msgspec.Struct, frozen=True):
@@ -38,6 +42,12 @@ class KeyRow(msgspec.Struct, frozen=True):
     last_used_at: datetime | None
     key_sha256: str
     use_count: int
+
+    @property
+    def etag(self) -> str:
+        """The strong ETag of the row, with its quotes. Every change of the row changes it, but not its use."""
+        # Every change moves `updated_at` forward, and so does a restore.
+        return f'"{(self.updated_at - _EPOCH) // _TICK:x}"'
 
 
 class CheckedKeyRow(KeyRow, frozen=True, kw_only=True):
@@ -72,9 +82,21 @@ class KeyList(msgspec.Struct, frozen=True):
     """All rows of an account, from one state of the database.
 
     Attributes:
-        etag: a strong ETag, with its quotes.
+        etag: a weak ETag, with its quotes.
         pages: pages of rows, oldest first; readable once, while the list is open.
     """
 
     etag: str
     pages: AsyncIterator[list[KeyRow]]
+
+
+class RowChanged(Exception):
+    """The row is not the one that the change was meant for.
+
+    Args:
+        etag: the ETag of the row as it is now.
+    """
+
+    def __init__(self, etag: str) -> None:
+        self.etag = etag
+        super().__init__(etag)

@@ -1,7 +1,7 @@
 """KeyStore: the widget keys of every account."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -12,12 +12,12 @@ import msgspec
 from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, case, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.hub.accounts import advance_revision, lock_account, read_etag
+from gatekeeper.hub.accounts import Revision, advance_revision, lock_account, read_revision
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged
 from gatekeeper.hub.tables import UtcDateTime, widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
@@ -70,10 +70,10 @@ class KeyStore:
             account: the account.
 
         Returns:
-            A strong ETag, with its quotes. Every change of the list changes it.
+            A weak ETag, with its quotes. Every change of the list changes it, but not the use of the keys.
         """
         async with self._database.reading() as connection:
-            return await read_etag(connection, account)
+            return (await read_revision(connection, account)).etag
 
     @asynccontextmanager
     async def list(self, account: str) -> AsyncIterator[KeyList]:
@@ -87,8 +87,24 @@ class KeyStore:
         """
         async with self._database.streaming() as connection:
             with anyio.CancelScope(shield=True):
-                etag = await read_etag(connection, account)
-            yield KeyList(etag, _pages(connection, account))
+                revision = await read_revision(connection, account)
+            yield KeyList(revision.etag, _pages(connection, account))
+
+    async def get(self, account: str, key_id: str) -> KeyRow:
+        """Read a widget key.
+
+        Args:
+            account: the account.
+            key_id: the key's id.
+
+        Returns:
+            The row.
+
+        Raises:
+            UnknownKey: the account does not have this key.
+        """
+        async with self._database.reading() as connection:
+            return await _find(connection, account, key_id)
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
@@ -101,7 +117,7 @@ class KeyStore:
             The row with the plaintext, which is not stored and cannot be recovered.
         """
         async with self._database.writing() as connection:
-            await advance_revision(connection, bearer.account)
+            base = await lock_account(connection, bearer.account)
             key = await self._draw_key(connection, bearer.account)
             # Read the clock after the wait for other writers, so that created_at follows the order of the rows.
             now = self._clock()
@@ -122,11 +138,14 @@ class KeyStore:
             hidden = {"account": bearer.account, "keyed_hash": self._mint.keyed_hash(key.value)}
             await connection.execute(insert(widget_keys).values(fields | hidden))
             chosen = {field: Change(None, getattr(row, field)) for field in _LASTING_FIELDS}
-            await add_event(connection, bearer, row.id, "created", now, chosen)
+            await add_event(connection, bearer, base, row.id, "created", now, chosen)
+            await advance_revision(connection, bearer.account, base)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CreatedKeyRow(**fields, warnings=warnings, public_key=key.value)
 
-    async def update(self, bearer: Bearer, key_id: str, change: KeyChange) -> CheckedKeyRow:
+    async def update(
+        self, bearer: Bearer, key_id: str, change: KeyChange, *, if_match: Collection[str] | None = None
+    ) -> CheckedKeyRow:
         """Update a widget key.
 
         Disabling or enabling it adds an event of its own, apart from that of the other changes.
@@ -135,52 +154,60 @@ class KeyStore:
             bearer: the bearer of the token, with the account.
             key_id: the key's id.
             change: the new values. Fields that already have the requested value are ignored.
+            if_match: the ETags of rows that may be changed; "*" stands for any. None for no condition.
 
         Returns:
             The updated row.
 
         Raises:
+            RowChanged: the row has another ETag. A row that has all new values already is answered nevertheless, as the
+                change may have been sent twice (RFC 9110 section 13.1.1).
             UnknownKey: the account does not have this key.
         """
         async with self._database.writing() as connection:
-            await lock_account(connection, bearer.account)
+            base = await lock_account(connection, bearer.account)
             row = await _find(connection, bearer.account, key_id)
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             now = self._clock()
             disable = wanted.pop("disabled", row.disabled_at is not None)
             if disable != (row.disabled_at is not None):
                 wanted["disabled_at"] = now if disable else None
-            row = await _change(connection, bearer, row, wanted, now)
+            row = await _change(connection, bearer, base, row, wanted, now, if_match)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CheckedKeyRow(**msgspec.structs.asdict(row), warnings=warnings)
 
-    async def delete(self, bearer: Bearer, key_id: str) -> KeyRow | None:
+    async def delete(self, bearer: Bearer, key_id: str, *, if_match: Collection[str] | None = None) -> KeyRow | None:
         """Delete a widget key if it was never used, otherwise disable it.
 
         Args:
             bearer: the bearer of the token, with the account.
             key_id: the key's id.
+            if_match: as for `update`.
 
         Returns:
             The row of the disabled key; None if the key was deleted.
 
         Raises:
+            RowChanged: the row has another ETag, and is not disabled yet.
             UnknownKey: the account does not have this key.
         """
         async with self._database.writing() as connection:
-            await lock_account(connection, bearer.account)
+            base = await lock_account(connection, bearer.account)
             row = await _find(connection, bearer.account, key_id)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
-                return await _change(connection, bearer, row, {"disabled_at": row.disabled_at or now}, now)
+                return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
+            _require_match(row, if_match)
             await connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
             chosen = {field: Change(getattr(row, field), None) for field in _LASTING_FIELDS}
-            await add_event(connection, bearer, key_id, "deleted", now, chosen)
-            await advance_revision(connection, bearer.account)
+            await add_event(connection, bearer, base, key_id, "deleted", now, chosen)
+            await advance_revision(connection, bearer.account, base)
             return None
 
     async def record_use(self, account: str, uses: Mapping[str, KeyUse]) -> None:
         """Record the reported use of widget keys.
+
+        It is no change of the list: the ETag stays, so that gates do not fetch the whole list after each report.
 
         Args:
             account: the account.
@@ -194,8 +221,8 @@ class KeyStore:
                 for key_id, use in uses.items()
                 if KEY_ID.fullmatch(key_id)
             ]
-            if added and (await connection.execute(_add_use(account), added)).rowcount:
-                await advance_revision(connection, account)
+            if added:
+                await connection.execute(_add_use(account), added)
 
     async def events(self, account: str, key: str) -> Iterable[EventRow]:
         """Read the events of a widget key, also after its deletion.
@@ -262,23 +289,35 @@ async def _find_id(connection: AsyncConnection, account: str, last8: str) -> str
     return await connection.scalar(listed) or await find_deleted(connection, account, last8)
 
 
+def _require_match(row: KeyRow, if_match: Collection[str] | None) -> None:
+    if if_match is not None and not {row.etag, "*"} & set(if_match):
+        raise RowChanged(row.etag)
+
+
 async def _change(
-    connection: AsyncConnection, bearer: Bearer, row: KeyRow, wanted: Mapping[str, Any], now: datetime
+    connection: AsyncConnection,
+    bearer: Bearer,
+    base: Revision,
+    row: KeyRow,
+    wanted: Mapping[str, Any],
+    now: datetime,
+    if_match: Collection[str] | None,
 ) -> KeyRow:
     changes = {field: Change(getattr(row, field), value) for field, value in wanted.items() if value != getattr(row, field)}
     if not changes:
         return row
+    _require_match(row, if_match)
     # Gates take an older row for that of an old copy, so this never goes back, whatever the clock does.
     updated_at = max(now, row.updated_at + timedelta(microseconds=1))
     values = {field: change.after for field, change in changes.items()} | {"updated_at": updated_at}
     await connection.execute(update(widget_keys).where(_is(bearer.account, row.id)).values(values))
     disabling = {field: changes.pop(field) for field in ("disabled_at",) if field in changes}
     if changes:
-        await add_event(connection, bearer, row.id, "updated", now, changes)
+        await add_event(connection, bearer, base, row.id, "updated", now, changes)
     if disabling:
         action: Action = "enabled" if values["disabled_at"] is None else "disabled"
-        await add_event(connection, bearer, row.id, action, now, disabling)
-    await advance_revision(connection, bearer.account)
+        await add_event(connection, bearer, base, row.id, action, now, disabling)
+    await advance_revision(connection, bearer.account, base)
     return msgspec.structs.replace(row, **values)
 
 

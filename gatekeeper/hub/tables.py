@@ -128,6 +128,11 @@ events = Table(
     Column("token_name", String(200), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("changes", JSON, nullable=False),
+    # The account's revision after the change, and the mark of the one before it. NULL in events of older hubs.
+    Column("revision", BigInteger),
+    Column("base_mark", String(32)),
+    # For the changes since a revision.
+    Index(None, "account", "revision"),
 )
 
 refused_pages = Table(

@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar
 from gatekeeper.sync.list_sync import ListSync
 from gatekeeper.sync.refresher import Refresher
 
-__all__ = ("Lifecycle", "NoLifecycle", "PerLoop")
+__all__ = ("Lifecycle", "NoLifecycle", "PerLoop", "watch_forks")
 
 Companion = Callable[[], Coroutine[Any, Any, None]]
 Thing = TypeVar("Thing")
@@ -29,7 +29,6 @@ class Lifecycle:
     Args:
         sync: makes the refreshers.
         companion: runs beside each of them, for as long; None for nothing.
-        after_fork: called in a forked child, where nothing runs yet.
         start_timeout: seconds from the start in which requests wait for the first list.
         restart_delay: seconds until a refresher that has crashed is restarted.
     """
@@ -38,17 +37,14 @@ class Lifecycle:
         self,
         sync: ListSync,
         companion: Companion | None,
-        after_fork: Callable[[], None],
         *,
         start_timeout: float,
         restart_delay: float = RESTART_DELAY,
     ) -> None:
         self._sync = sync
         self._companion = companion
-        self._in_child = after_fork
         self._start_timeout = start_timeout
         self._restart_delay = restart_delay
-        self._forks_are_watched = False
         self._latest: Callable[[], _InTask | None] = _none
         self._here: RunVar[_Running | None] = RunVar("gatekeeper: the refresher of this event loop", None)
 
@@ -141,7 +137,6 @@ class Lifecycle:
         return running.refresher
 
     async def _begin(self, *, in_background: bool) -> "_Running | None":
-        self._watch_forks()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -153,17 +148,6 @@ class Lifecycle:
             self._latest = weakref.ref(in_task)
         self._here.set(running)
         return running
-
-    def _watch_forks(self) -> None:
-        if self._forks_are_watched or not hasattr(os, "register_at_fork"):
-            return
-        self._forks_are_watched = True
-        in_child = weakref.WeakMethod(self._after_fork)
-        os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
-
-    def _after_fork(self) -> None:
-        self._in_child()  # first, because a thread of the parent may hold the lock of what this forgets
-        self._sync.after_fork()
 
 
 class NoLifecycle:
@@ -209,6 +193,17 @@ class PerLoop(Generic[Thing]):
     def forget(self) -> None:
         """Drop the object of this event loop; the next use makes another."""
         self._here.set(None)
+
+
+def watch_forks(in_child: Callable[[], None]) -> None:
+    """Call a method in each forked child, where no other thread runs.
+
+    Args:
+        in_child: a bound method. It is not called any more once its object is gone.
+    """
+    if hasattr(os, "register_at_fork"):
+        method = weakref.WeakMethod(in_child)
+        os.register_at_fork(after_in_child=lambda: (call := method()) and call())
 
 
 def _none() -> None:

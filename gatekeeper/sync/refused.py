@@ -30,7 +30,7 @@ def refused_report(source: ReportsRefused, take: Callable[[], Sequence[RefusedPa
         await source.report_refused(tuple(pages.values()))
 
     # Any client can make up pages, so few of them are kept while the hub is down.
-    return Report("refused", "refused pages", send, take_refused, _add, BATCH, most=BATCH)
+    return Report("refused", "refused pages", send, take_refused, _add, BATCH, most=BATCH, drops_rejected=True)
 
 
 def _add(old: RefusedPage, new: RefusedPage) -> RefusedPage:

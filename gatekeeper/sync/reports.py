@@ -15,7 +15,9 @@ from gatekeeper.sync.clock import Clock
 __all__ = ("Report", "Reporter")
 
 PAUSE = 3600.0  # seconds without reports to a hub that does not take them; a newer hub may
+MAX_REJECTIONS = 20  # in one report; finding one bad item among 1,000 takes 10
 _NO_SUCH_ENDPOINT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+_REJECTED = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 logger = logging.getLogger("gatekeeper")
 
@@ -45,6 +47,7 @@ class Report(Generic[Name, Item]):
         add: adds two items of one name.
         batch: how many items are sent at once.
         most: how many items are kept for the next report after a failure; None for all.
+        drops_rejected: whether an item that the hub rejects is dropped, so that it does not hold up the others.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Report(Generic[Name, Item]):
     add: Callable[[Item, Item], Item]
     batch: int
     most: int | None = None
+    drops_rejected: bool = False
 
 
 class Reporter(Generic[Name, Item]):
@@ -74,6 +78,7 @@ class Reporter(Generic[Name, Item]):
         self._kept: dict[Name, Item] = {}
         self._last_at = clock()
         self._paused_until = self._last_at
+        self._has_warned = False
 
     async def report_if_due(self) -> None:
         """Report if the interval has passed."""
@@ -90,11 +95,7 @@ class Reporter(Generic[Name, Item]):
         unreported, self._kept = self._kept, {}
         self._add(unreported, new)
         try:
-            while batch := dict(islice(unreported.items(), report.batch)):
-                await report.send(batch)
-                self._counters[f"{report.name}_reported"] += 1
-                for name in batch:
-                    del unreported[name]
+            await self._send(unreported)
         except Exception as error:
             self._counters[f"{report.name}_failed"] += 1
             if isinstance(error, HubError) and error.status in _NO_SUCH_ENDPOINT:
@@ -113,6 +114,36 @@ class Reporter(Generic[Name, Item]):
     def forget(self) -> None:
         """Drop what is unreported, because the parent process reports it."""
         self._kept = {}
+
+    async def _send(self, unreported: dict[Name, Item]) -> None:
+        """Send items in batches, and take out what is sent or dropped.
+
+        A batch that the hub rejects is halved until the bad item is alone, so that the others are reported.
+        """
+        report, rejections = self._report, 0
+        size = report.batch
+        while batch := dict(islice(unreported.items(), size)):
+            try:
+                await report.send(batch)
+                self._counters[f"{report.name}_reported"] += 1
+            except HubError as error:
+                if not report.drops_rejected or error.status not in _REJECTED:
+                    raise
+                rejections += 1
+                if len(batch) > 1 and rejections < MAX_REJECTIONS:
+                    size = len(batch) // 2
+                    continue
+                self._drop(batch, error)
+                size = report.batch
+            for name in batch:
+                del unreported[name]
+
+    def _drop(self, batch: Mapping[Name, Item], error: HubError) -> None:
+        self._counters[f"{self._report.name}_failed"] += 1
+        level = logging.DEBUG if self._has_warned else logging.WARNING
+        self._has_warned = True
+        text = "gatekeeper: the hub has rejected %d of the reports on %s, which are dropped: %s"
+        logger.log(level, text, len(batch), self._report.on, error)
 
     def _add(self, items: dict[Name, Item], more: Mapping[Name, Item]) -> None:
         for name, new in more.items():

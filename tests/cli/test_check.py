@@ -39,6 +39,13 @@ def test_check_of_a_refused_page_suggests_an_entry(rows: Path) -> None:
     assert "'acme.com/x' has a path" in done.stdout
 
 
+def test_check_suggests_no_entry_that_the_grammar_refuses(rows: Path) -> None:
+    done = invoke("check", KEY, "https://xn--a.com", "--file", str(rows))
+    assert done.code == 1
+    assert "No entry can allow this page" in done.out
+    assert "add      " not in done.out
+
+
 def test_check_accepts_the_url_of_a_page(rows: Path) -> None:
     done = gatekeeper("check", KEY, "https://Shop.acme.com/cart?item=7#top", "--file", str(rows))
     assert done.returncode == 0

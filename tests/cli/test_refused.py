@@ -87,6 +87,25 @@ def test_a_key_with_a_digest_is_decided_like_any_other() -> None:
     assert advice(refused(), key).matched == "*.acme.com"
 
 
+def test_a_page_over_http_may_be_refused_by_https_only() -> None:
+    """A gate with https_only names no entry for it. One that is allowed on other gates is not shown as allowed."""
+    page = refused("http://acme.com", entry=None)
+    said = advice(page).detail or ""
+    assert "https_only=True refuse: serve it over https. Other gates allow it now, by acme.com." in said
+    for reason in ("origin_not_allowed", "allowlist_empty"):
+        said = advice(refused("http://acme.org", reason=reason, entry=None)).detail or ""
+        assert "https_only=True refuse" in said
+        assert "own host" in said
+    assert advice(refused("http://acme.com")).matched == "acme.com"
+    assert advice(refused("http://acme.com", reason="key_disabled", entry=None)).matched == "acme.com"
+    assert "https_only" not in (advice(refused("http://localhost:3000", entry=None)).detail or "")
+
+
+def test_a_page_that_no_entry_can_allow_has_no_command() -> None:
+    for origin in ("https://xn--a.com", "http://xn--a.com:8080"):
+        assert "No entry can allow this page: 'xn--a.com' is not an" in (advice(refused(origin)).detail or "")
+
+
 def test_a_disabled_key_has_to_be_enabled_first() -> None:
     disabled = msgspec.structs.replace(KEY, disabled_at="2026-01-02T00:00:00Z", domain_allowlist=("*.acme.com",))
     for reason in ("origin_not_allowed", "key_disabled"):

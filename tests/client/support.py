@@ -15,6 +15,7 @@ NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 REFUSED = RefusedPage("key-1", "https://shop.test", "origin_not_allowed", 3, NOON, NOON, "shop.test")
 METHODS: list[tuple[str, tuple[Any, ...]]] = [
     ("list", ()),
+    ("get", ("key-1",)),
     ("create", ("shop",)),
     ("update", ("key-1",)),
     ("delete", ("key-1",)),

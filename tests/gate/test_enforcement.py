@@ -140,7 +140,6 @@ def test_a_forked_child_has_a_record_and_a_log_of_its_own(caplog: pytest.LogCapt
     ask(gate, client_key(1), EVIL)
 
     def in_child() -> None:
-        gate._after_fork()
         assert not list(gate.refusals)
         assert gate.status.observed == 0
         caplog.clear()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatekeeper import Decision, Reason, RefusedPage, WidgetKey
@@ -141,12 +141,15 @@ def test_only_what_is_new_is_taken_and_the_totals_stay() -> None:
 
 def test_a_new_page_replaces_the_rarest_one_of_its_key() -> None:
     often, seldom, new = "https://often.test", "https://seldom.test", "https://new.test"
-    refusals = noted([(1, often)] * 3 + [(1, seldom)] + [(1, new)], most=2)
-    assert counts(refusals.pages()) == {("key-1", often): 3, ("key-1", new): 1}
-    # It counts as often as the one that it has replaced may have been, so that it is not the next one to go.
-    refusals.note(refused(1, often), NOON)
-    refusals.note(refused(1, "https://newer.test"), NOON)
-    assert counts(refusals.pages()) == {("key-1", often): 4, ("key-1", "https://newer.test"): 1}
+    refusals = noted([(1, often)] * 4 + [(1, seldom)] * 2 + [(1, new)], most=2)
+    assert counts(refusals.pages()) == {("key-1", often): 4, ("key-1", new): 1}
+
+
+def test_the_estimate_of_a_new_page_goes_on_from_the_replaced_one() -> None:
+    """The new page has 3 requests, which makes 5 with those of the replaced one. The frequent page has 4."""
+    often, seldom, new, newer = (f"https://{name}.test" for name in ("often", "seldom", "new", "newer"))
+    refusals = noted([(1, often)] * 4 + [(1, seldom)] * 2 + [(1, new)] * 3 + [(1, newer)], most=2)
+    assert counts(refusals.pages()) == {("key-1", new): 3, ("key-1", newer): 1}
 
 
 def test_a_flood_with_one_key_leaves_the_pages_of_other_keys() -> None:
@@ -181,11 +184,20 @@ def test_with_more_keys_than_pages_the_most_frequent_keys_are_kept() -> None:
     assert len(refusals.pages()) == len(refusals) == 20
 
 
+def test_a_key_that_comes_often_is_kept_though_it_was_dropped_before() -> None:
+    """More keys than pages. The estimate of a key goes on from that of the dropped ones."""
+    order = [1] * 3 + [2, 2, 3] * 4
+    refusals = noted([(key, "https://a.test") for key in order], most=2)
+    assert "key-2" in {page.key_id for page in refusals.pages()}
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     pages=st.lists(st.integers(1, 12).map(lambda number: f"https://{number}.test"), max_size=200),
     most=st.integers(1, 6),
 )
+# The frequent page is evicted before it comes again and again. It stays, as its estimate goes on from that of another.
+@example(pages=["https://x.test"] * 3 + ["https://a.test", "https://a.test", "https://b.test"] * 4, most=2)
 def test_each_page_with_more_than_its_part_is_kept(pages: list[str], most: int) -> None:
     # The guarantees of Space-Saving for n requests and k pages, beside a count of everything.
     refusals = noted([(1, page) for page in pages], most)

@@ -1,9 +1,15 @@
-"""GET /api/v1/widget-keys/{id}/events."""
+"""GET /api/v1/widget-keys/{id}/events, and the log of changes."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Delete, Update, delete, update
+
+from gatekeeper.hub.accounts import Revision, read_revision
+from gatekeeper.hub.events import read_changed
+from gatekeeper.hub.tables import accounts, events
 
 from .support import PATH, START, RunningHub, assert_problem, create, use, written
 
@@ -14,10 +20,10 @@ async def events_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[dict
     """Read the events of a key, and check and remove their ids."""
     answer = await client.get(f"{PATH}/{row['id']}/events")
     assert (answer.status_code, answer.headers["Content-Type"]) == (httpx.codes.OK, "application/json"), answer.text
-    events: list[dict[str, Any]] = answer.json()
-    assert [event.pop("key_id") for event in events] == [row["id"]] * len(events)
-    assert [event.pop("id") for event in events] == list(range(1, len(events) + 1))
-    return events
+    happened: list[dict[str, Any]] = answer.json()
+    assert [event.pop("key_id") for event in happened] == [row["id"]] * len(happened)
+    assert [event.pop("id") for event in happened] == list(range(1, len(happened) + 1))
+    return happened
 
 
 async def actions_of(client: httpx.AsyncClient, row: dict[str, Any]) -> list[str]:
@@ -229,3 +235,104 @@ async def test_event_numbers_reveal_nothing_about_other_keys(acme: httpx.AsyncCl
     rows = [await create(acme), await create(globex), await create(acme)]
     for row, client in zip(rows, (acme, globex, acme), strict=True):
         assert [event["id"] for event in (await client.get(f"{PATH}/{row['id']}/events")).json()] == [1]
+
+
+async def revision_of(hub: RunningHub, account: str = "acme") -> Revision:
+    """Read the present revision of an account."""
+    async with hub.database.reading() as connection:
+        return await read_revision(connection, account)
+
+
+async def changed_since(hub: RunningHub, base: Revision, account: str = "acme") -> dict[str, str | None] | None:
+    """Read which keys have changed since a revision."""
+    async with hub.database.reading() as connection:
+        return await read_changed(connection, account, base)
+
+
+async def test_the_log_has_each_key_once_in_the_order_of_its_last_change(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    untouched, first, second, gone = [await create(acme) for _ in range(4)]
+    base = await revision_of(hub)
+    assert await changed_since(hub, base) == {}
+    await patch(acme, first, name="renamed", disabled=True)  # two events of one revision
+    await patch(acme, second, name="renamed")
+    await patch(acme, first, disabled=False)
+    await acme.delete(f"{PATH}/{gone['id']}")
+    new = await create(acme)
+    changed = await changed_since(hub, base)
+    assert changed is not None
+    assert list(changed.items()) == [
+        (second["id"], None),
+        (first["id"], None),
+        (gone["id"], gone["last8"]),
+        (new["id"], None),
+    ]
+    assert untouched["id"] not in changed
+
+
+async def test_the_log_leads_from_every_revision_to_the_present(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    bases = [await revision_of(hub)]
+    rows = []
+    for _ in range(3):
+        rows.append(await create(acme))
+        bases.append(await revision_of(hub))
+    assert [len(await changed_since(hub, base) or ()) for base in bases] == [3, 2, 1, 0]
+    await acme.delete(f"{PATH}/{rows[0]['id']}")
+    # A key that came and went after the base is in it, too.
+    assert [len(await changed_since(hub, base) or ()) for base in bases] == [3, 3, 2, 1]
+
+
+async def test_use_and_other_accounts_are_not_in_the_log(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    row = await create(acme)
+    base = await revision_of(hub)
+    await use(acme, row, hub.clock.now)
+    await create(globex)
+    assert await revision_of(hub) == base
+    assert await changed_since(hub, base) == {}
+
+
+async def test_concurrent_changes_have_a_revision_each(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    base = await revision_of(hub)
+    rows = await asyncio.gather(*(create(acme) for _ in range(8)))
+    assert (await revision_of(hub)).number == base.number + 8
+    assert set(await changed_since(hub, base) or ()) == {row["id"] for row in rows}
+
+
+async def test_a_base_of_another_history_is_unknown(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    await create(acme)
+    former = await revision_of(hub)
+    await create(acme)
+    present = await revision_of(hub)
+    assert former.number + 1 == present.number
+    for base in (
+        former._replace(mark="0" * 16),
+        present._replace(mark="0" * 16),
+        present._replace(mark=former.mark),
+        Revision(present.number + 1, present.mark),
+    ):
+        assert await changed_since(hub, base) is None
+
+
+@pytest.mark.parametrize("loss", [delete(events), update(events).values(revision=None, base_mark=None)])
+async def test_a_base_before_a_missing_event_is_unknown(
+    hub: RunningHub, acme: httpx.AsyncClient, loss: Delete | Update
+) -> None:
+    """An operator has deleted the event, or a hub from before there were revisions has added it."""
+    bases, rows = [], []
+    for _ in range(4):
+        bases.append(await revision_of(hub))
+        rows.append(await create(acme))
+    async with hub.database.writing() as connection:
+        await connection.execute(loss.where(events.c.key_id == rows[1]["id"]))
+    assert [await changed_since(hub, base) for base in bases[:2]] == [None, None]
+    assert await changed_since(hub, bases[2]) == {rows[2]["id"]: None, rows[3]["id"]: None}
+
+
+async def test_a_change_without_an_event_makes_every_base_unknown(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """As after a restore, which gives every account another revision."""
+    base = await revision_of(hub)
+    await create(acme)
+    async with hub.database.writing() as connection:
+        await connection.execute(update(accounts).values(revision=accounts.c.revision + 1, revision_mark="restored"))
+    assert await changed_since(hub, base) is None

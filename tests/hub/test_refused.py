@@ -257,6 +257,33 @@ async def test_a_page_leaves_the_list_after_30_days(hub: RunningHub, acme: httpx
     assert await stored(hub) == len(fresh)
 
 
+async def test_a_report_deletes_the_expired_pages_of_its_keys(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row, other = await create(acme), await create(acme)
+    await report(acme, page(row, "https://old.acme.com", count=9), page(row), page(other))
+    hub.clock.advance(86_400 * 30)
+    await report(acme, page(row, last_at=written(hub.clock.now)))
+    assert await stored(hub) == 3  # none is older than 30 days
+    fresh = page(row, "https://new.acme.com", last_at=hub.clock.advance(1))
+    await report(acme, fresh)
+    assert {each["origin"] for each in await listed(acme)} == {SHOP, "https://new.acme.com"}
+    assert await stored(hub) == 3  # the other key was not reported
+
+
+async def test_a_count_stops_at_63_bits(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """A sum beyond is a float in SQLite, which no client reads, and an error in PostgreSQL."""
+    row = await create(acme)
+    async with hub.database.writing() as connection:
+        near = page(row, count=2**63 - 1 - 10**9)
+        await connection.execute(insert(refused_pages), {**near, "first_at": START, "last_at": START})
+    for _ in range(2):
+        await report(acme, *[page(row, count=10**9)] * 2, page(row, "https://acme.com"))
+    full, beside = await listed(acme)
+    assert (full["count"], beside["count"]) == (2**63 - 1, 2)
+    assert type(full["count"]) is int
+    await report(acme, *[page(row, "https://acme.com", count=10**9)] * 1000)
+    assert (await listed(acme))[1]["count"] == 10**12 + 2
+
+
 async def test_the_list_has_at_most_1000_pages(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     rows = [await create(acme) for _ in range(6)]
     pages = [page(row, f"https://{number}.example") for row in rows for number in range(FREQUENT + LATEST)]

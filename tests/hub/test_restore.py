@@ -18,7 +18,9 @@ import pytest
 
 from gatekeeper import AsyncHubClient, Gatekeeper, HubSource
 from gatekeeper.errors import ConfigError
+from gatekeeper.hub.accounts import read_revision
 from gatekeeper.hub.backup import back_up
+from gatekeeper.hub.events import read_changed
 from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.restore import Differences, Restore, restoring
 from tests import needs
@@ -400,6 +402,28 @@ async def test_a_backup_from_before_migrations_is_migrated(backup: Path, caplog:
     restore(former, database)
     assert await names(database) == ["shop"]
     assert "had no check of its pepper" in caplog.text
+
+
+async def test_a_restore_repeats_no_etag_and_forgets_every_revision(backup: Path) -> None:
+    """Clients hold them from before the restore, of a history that the backup does not have."""
+    database = backup.with_name("hub.db")
+    async with running_hub(database) as running:
+        client = await running.client("acme")
+        row, _ = await list_rows(client)
+        of_list, of_row = [(await client.get(path)).headers["ETag"] for path in (PATH, f"{PATH}/{row['id']}")]
+        async with running.database.reading() as connection:
+            base = await read_revision(connection, "acme")
+    restore(backup, database)
+    async with running_hub(database) as running:
+        client = await running.client("acme")
+        await create(client)
+        assert (await client.get(PATH, headers={"If-None-Match": of_list})).status_code == httpx.codes.OK
+        change = await client.patch(f"{PATH}/{row['id']}", json={"name": "renamed"}, headers={"If-Match": of_row})
+        assert change.status_code == httpx.codes.PRECONDITION_FAILED
+        async with running.database.reading() as connection:
+            present = await read_revision(connection, "acme")
+            for number in range(present.number):
+                assert await read_changed(connection, "acme", base._replace(number=number)) is None
 
 
 async def test_a_killed_restore_leaves_the_former_database_or_the_restored_one(tmp_path: Path) -> None:

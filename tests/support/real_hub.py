@@ -29,10 +29,10 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served_hub(directory: Path) -> Iterator[Served]:
-    """Serve a hub with one account and no keys."""
+def served_hub(directory: Path, url: str | None = None) -> Iterator[Served]:
+    """Serve a hub with one account and no keys, on a file in a directory or on the PostgreSQL database of a URL."""
     ready: SimpleQueue[Served] = SimpleQueue()
-    app = create_hub(directory / "hub.db", pepper="the pepper of these tests")
+    app = create_hub(directory / "hub.db" if url is None else url, pepper="the pepper of these tests")
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None))
 
     async def serve(listener: socket.socket) -> None:

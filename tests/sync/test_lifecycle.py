@@ -1,6 +1,7 @@
 """Start, run and stop a gate in tasks, event loops, threads and processes."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -19,7 +21,7 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Unchanged
+from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Source, StaticSource, Unchanged
 from gatekeeper.gate.memo import Memo, Remembered, Tally
 from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
@@ -688,6 +690,43 @@ def test_a_child_forked_while_a_thread_decides_can_decide() -> None:
     assert asyncio.run(fork_while_deciding()) == "well"
 
 
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("source", [StaticSource([row(1)]), MemorySource(row(1))], ids=["static", "not started"])
+def test_a_child_forked_while_a_thread_holds_locks_can_count(source: Source) -> None:
+    """A server may fork its workers before the gate starts, and a gate with static rows never starts."""
+    gate = Gatekeeper(source)
+    gate.decide(client_key(1), "https://evil.com")
+    holds_locks, may_go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with gate._enforcement.refusals._lock, gate.memos.current._lock:
+            holds_locks.set()
+            may_go_on.wait(20)
+
+    def in_child() -> None:
+        signal.alarm(10)
+        assert (gate.refusals, gate.decisions.total()) == ((), 0)
+        assert asyncio.run(check_once(gate)).allowed
+        assert len(gate.memos.current) == int(isinstance(source, StaticSource)), "no refresher runs any more"
+        assert gate.decisions == {Reason.ALLOWED: 1}
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holds_locks.wait(5)
+    said = forked(in_child)
+    may_go_on.set()
+    thread.join()
+    assert said == "well"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_gate_that_is_gone_is_not_kept_for_forks() -> None:
+    gone = weakref.ref(Gatekeeper.from_rows([row(1)]))
+    gc.collect()
+    assert gone() is None
+
+
 # Crashes
 
 
@@ -699,9 +738,7 @@ def gate_and_source(restart_delay: float = RESTART_DELAY) -> tuple[Gatekeeper, M
     source, fake = MemorySource(row(1)), FakeClock()
     gate = Gatekeeper(source, clock=fake, sleep=fake.sleep, unknown_key_wait=15)
     assert isinstance(gate._lifecycle, Lifecycle)
-    gate._lifecycle = Lifecycle(
-        gate._sync, gate._watch_streams, gate._after_fork, start_timeout=5, restart_delay=restart_delay
-    )
+    gate._lifecycle = Lifecycle(gate._sync, gate._watch_streams, start_timeout=5, restart_delay=restart_delay)
     return gate, source
 
 

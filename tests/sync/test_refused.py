@@ -15,8 +15,9 @@ import pytest
 
 from gatekeeper import Gatekeeper, HubClient, HubServerError, HubSource, RefusedPage, Source
 from gatekeeper.client import KeyUsage
+from gatekeeper.errors import HubInvalidRequestError
 from gatekeeper.sync.refused import BATCH, refused_report
-from gatekeeper.sync.reports import PAUSE, Reporter
+from gatekeeper.sync.reports import MAX_REJECTIONS, PAUSE, Reporter
 from gatekeeper.testing import FakeClock
 from gatekeeper.testing.fake_hub import HANG_UP, PATH, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.forked import forked
@@ -46,12 +47,13 @@ class Taker(FakeHub):
         super().__init__()
         self.answer = TAKEN
         self.usage = TAKEN
+        self.decide: Callable[[HubRequest], Any] = lambda _: self.answer
         self.always(self._answer)
 
     def _answer(self, request: HubRequest) -> HubAnswer:
         if request.method != "POST":
             return HubAnswer(200, as_json(*ROWS))
-        return self.usage if request.target == f"{PATH}/usage" else self.answer
+        return self.usage if request.target == f"{PATH}/usage" else self.decide(request)
 
     @property
     def reports(self) -> list[HubRequest]:
@@ -217,7 +219,7 @@ async def test_a_hub_without_the_endpoint_is_asked_again_after_an_hour(
     assert said == ["gatekeeper: the hub takes no reports on refused pages; it is asked again after 1 h"]
 
 
-@pytest.mark.parametrize("failure", [json_answer("no", 400), json_answer("no", 403), HubAnswer(500), HANG_UP], ids=repr)
+@pytest.mark.parametrize("failure", [json_answer("no", 403), HubAnswer(500), HANG_UP], ids=repr)
 async def test_what_could_not_be_reported_is_added_to_the_next_report(hub: Taker, failure: Any) -> None:
     hub.answer = failure
     async with reporting(hub) as it:
@@ -232,6 +234,51 @@ async def test_what_could_not_be_reported_is_added_to_the_next_report(hub: Taker
         await it.time.advance(60)
     assert len(hub.reports) == 2
     assert (it.status.counters["refused_failed"], it.status.counters["refused_reported"]) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_page_that_the_hub_rejects_is_dropped_and_no_other(
+    hub: Taker, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page with an origin that an older hub does not know, among 50."""
+    bad = "app://bad.test"
+    hub.decide = lambda request: json_answer("no", status) if bad in request.body.decode() else TAKEN
+    async with reporting(hub) as it:
+        for _ in range(2):
+            for number in range(50):
+                refuse(it, bad if number == 20 else f"https://{number}.test")
+            await it.time.advance(30)
+        assert (it.status.counters["refused_failed"], it.status.state) == (2, "fresh")
+    taken = Counter[str]()
+    for report in hub.reports:
+        if bad not in report.body.decode():
+            taken.update({page["origin"]: page["count"] for page in report.json})
+    assert taken == {f"https://{number}.test": 2 for number in range(50) if number != 20}
+    said = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(
+        "gatekeeper: the hub has rejected 1 of the reports on refused pages, which are dropped: the hub"
+    )
+
+
+async def test_a_hub_that_rejects_everything_is_asked_few_times() -> None:
+    told: list[int] = []
+
+    class Rejecting(MemorySource):
+        async def report_refused(self, pages: Sequence[RefusedPage]) -> None:
+            told.append(len(pages))
+            raise HubInvalidRequestError("the hub answered 400", status=400)
+
+    new = [page(f"https://{number}.test") for number in range(1000)]
+    counters = Counter[str]()
+    report = refused_report(Rejecting(), lambda: [new.pop() for _ in range(len(new))])
+    reporter = Reporter(report, interval=30, clock=FakeClock(), counters=counters)
+    await reporter.report()
+    assert (told[:3], len(told)) == ([1000, 500, 250], MAX_REJECTIONS + 1)
+    assert counters == {"refused_failed": 3}
+    told.clear()
+    await reporter.report()
+    assert told == []  # nothing grows from report to report
 
 
 async def test_pages_that_are_kept_for_the_next_report_are_bounded() -> None:
