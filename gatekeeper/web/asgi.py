@@ -17,11 +17,11 @@ from gatekeeper.web.answers import Answer, document, is_from_own_host, problem, 
 from gatekeeper.web.cors import OWN, CorsHeaders, CorsPolicy, frame_ancestors, merge_vary, with_headers
 from gatekeeper.web.frames import VARIES_BY, Frames, grant_answer, send_document, send_page, send_renewed
 from gatekeeper.web.key_check import KeyCheck, Unchecked
-from gatekeeper.web.loader import Unguarded, public
 from gatekeeper.web.options import option_problems
 from gatekeeper.web.request import Header, has_header, single_header, value_in_query
 from gatekeeper.web.state import STATE_KEY, keep_decision
 from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
+from gatekeeper.web.unguarded import Unguarded, public
 
 __all__ = ("GatekeeperMiddleware",)
 

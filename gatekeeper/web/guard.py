@@ -13,9 +13,9 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
-from gatekeeper.web.loader import public
 from gatekeeper.web.openapi import Documented, GateDescription, GuardedSchema, documentation_paths
 from gatekeeper.web.request import Paths, path_problems
+from gatekeeper.web.unguarded import public
 
 __all__ = ("guard",)
 
@@ -108,7 +108,7 @@ def guard(
     _describe(app, description)
     guarded: Callable[[ASGIApp], ASGIApp] = middleware
     if documentation:
-        guarded = partial(_with_documentation, middleware, Paths(documentation), exempt_cors=exempt_cors)
+        guarded = partial(_with_documentation, middleware, documentation, exempt_cors=exempt_cors)
     # Starlette calls it once, when the app starts, and so after the last add_middleware.
     app.build_middleware_stack = _GuardedStack(app, guarded, description)  # type: ignore[method-assign] # of this app only
     app.router.lifespan_context = _lifespan(gate, app.router.lifespan_context)
@@ -149,14 +149,18 @@ def _documentation(app: object) -> tuple[str, ...]:
     return documentation_paths(app) if isinstance(app, Documented) else ()
 
 
-def _with_documentation(guarded: Callable[[ASGIApp], ASGIApp], paths: Paths, app: ASGIApp, *, exempt_cors: bool) -> ASGIApp:
+def _with_documentation(
+    guarded: Callable[[ASGIApp], ASGIApp], ends: tuple[str, ...], app: ASGIApp, *, exempt_cors: bool
+) -> ASGIApp:
     """Guard an app, except for its documentation. The app may use the same paths with other methods and WebSockets."""
-    gate, documentation = guarded(app), public(app) if exempt_cors else app
+    gate, documentation, paths = guarded(app), public(app) if exempt_cors else app, Paths(ends)
 
     # Not a coroutine function, which would cost every request one more coroutine.
     def served(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_read = scope["type"] == "http" and scope["method"] in _READS
-        return (documentation if is_read and paths.covers(scope) else gate)(scope, receive, send)
+        # The end of the path is looked at first because it costs the least, and tells nearly all other requests apart.
+        if scope["type"] == "http" and scope["path"].endswith(ends) and scope["method"] in _READS and paths.covers(scope):
+            return documentation(scope, receive, send)
+        return gate(scope, receive, send)
 
     return served
 

@@ -1,4 +1,4 @@
-"""The loader: JavaScript that puts a widget into a customer's page. Answers the paths that need no key."""
+"""The loader: JavaScript that puts a widget into a customer's page."""
 
 import hashlib
 import re
@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator
 from importlib.resources import files
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatekeeper.web.answers import KEY_HEADER, Answer, send_answer
-from gatekeeper.web.cors import PUBLIC, as_public
-from gatekeeper.web.request import Header, Paths, path_problems, route_path
+from gatekeeper.web.cors import PUBLIC
+from gatekeeper.web.request import Header, Paths, path_problems
 
-__all__ = ("LOADER_FILES", "Unguarded", "loader_problems", "public")
+__all__ = ("LOADER_FILES", "loader_files", "loader_problems")
 
 LOADER_FILES: Final = ("widget.js", "widget.mjs", "frame.js")
 KEY_NAMES: Final = (KEY_HEADER, "client_key")  # the header and the query parameter that they send
@@ -27,53 +27,13 @@ _HEADERS: Final[tuple[Header, ...]] = (
 )
 
 
-class Unguarded:
-    """Answers requests that are not decided before they reach the app.
+def loader_files(loader_path: str | None) -> dict[str, ASGIApp]:
+    """What serves the files of the loader, by their paths.
 
     Args:
-        app: the guarded app, which answers on exempt paths.
-        exempt: as for GatekeeperMiddleware.
         loader_path: as for GatekeeperMiddleware.
-        key_in_body: as for GatekeeperMiddleware.
-        checked: the same app where its endpoints find the key.
-
-    Attributes:
-        covers: whether a request is for one of these paths.
-        needs_no_key: whether a request or a WebSocket, which has no body, is for one of those without a key.
     """
-
-    def __init__(
-        self, app: ASGIApp, exempt: Collection[str], loader_path: str | None, key_in_body: Collection[str], checked: ASGIApp
-    ) -> None:
-        self._app = app
-        self._checked = checked
-        self._files = {} if loader_path is None else {f"{loader_path}/{name}": _LoaderFile(name) for name in LOADER_FILES}
-        self.covers = Paths((*exempt, *self._files, *key_in_body)).covers
-        self.needs_no_key = Paths((*exempt, *self._files)).covers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a connection that is covered."""
-        app = self._files.get(route_path(scope), self._app) if self.needs_no_key(scope) else self._checked
-        await app(scope, receive, send)
-
-
-def public(app: ASGIApp) -> ASGIApp:
-    """Let any page read the answers of an app.
-
-    Preflights are left to the app: an answer to one would allow more than to read.
-
-    Args:
-        app: the app.
-    """
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_public(message: Message) -> None:
-            await send(as_public(message) if message["type"] == "http.response.start" else message)
-
-        is_read = scope["type"] == "http" and scope["method"] != "OPTIONS"
-        await app(scope, receive, send_public if is_read else send)
-
-    return answer
+    return {} if loader_path is None else {f"{loader_path}/{name}": _LoaderFile(name) for name in LOADER_FILES}
 
 
 class _LoaderFile:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gatekeeper.cli.entries import MAX_ATTEMPTS
-from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, Request, json_answer
+from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.postgres import PostgresCluster
 from tests.support.real_hub import served_hub
 from tests.support.rows import row
@@ -15,7 +15,7 @@ from tests.support.rows import row
 from .support import Keys, gatekeeper
 
 
-def single_rows(fake: FakeHub, answer: Callable[[Request], HubAnswer]) -> None:
+def single_rows(fake: FakeHub, answer: Callable[[HubRequest], HubAnswer]) -> None:
     """List one key, and answer requests for its row."""
     fake.always(lambda request: json_answer([row(1)]) if request.target == PATH else answer(request))
 
@@ -36,7 +36,7 @@ def changes(fake: FakeHub) -> list[tuple[list[str], str | None]]:
 def test_an_entry_of_someone_else_meanwhile_stays(
     fake: FakeHub, at_fake: Keys, command: tuple[str, ...], theirs: list[str], expected: list[str]
 ) -> None:
-    def answer(request: Request) -> HubAnswer:
+    def answer(request: HubRequest) -> HubAnswer:
         if request.method == "PATCH":
             return json_answer(row(1)) if request.headers["if-match"] == '"2"' else HubAnswer(412)
         if changes(fake):

@@ -284,7 +284,7 @@ def test_the_documentation_of_fastapi_may_be_at_other_paths() -> None:
     assert {client.get(path).status_code for path in DOCS} == {400}
 
 
-def test_other_methods_and_websockets_at_the_path_of_documentation_are_guarded() -> None:
+def test_only_reads_of_documentation_need_no_key() -> None:
     app = FastAPI(docs_url="/")
     app.add_api_route("/", tell_agent, methods=["POST", "DELETE"])
     app.add_api_websocket_route("/", greet)
@@ -296,7 +296,7 @@ def test_other_methods_and_websockets_at_the_path_of_documentation_are_guarded()
         pass
 
 
-def test_any_page_can_read_the_documentation_if_exempt_paths_are_public() -> None:
+def test_any_page_can_read_documentation_if_exempt_paths_are_public() -> None:
     for exempt_cors, expected in ((True, "*"), (False, None)):
         client = TestClient(guard(FastAPI(), gate(), exempt_cors=exempt_cors, exempt=("/open",)))
         answer = client.get("/openapi.json", headers={"origin": STRANGE_PAGE})

@@ -297,7 +297,7 @@ def test_a_websocket_on_such_a_path_names_its_key_in_the_query() -> None:
         pass  # refused before
 
 
-def test_an_observing_gate_passes_on_what_an_endpoint_answers_without_the_check(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_observing_gate_passes_on_answers_without_the_check(caplog: pytest.LogCaptureFixture) -> None:
     observed = gate(enforce=False)
     observing = client(live=observed)
     for path, status in (("/forget", 200), ("/forget", 200), ("/nowhere", 404)):

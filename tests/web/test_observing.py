@@ -336,7 +336,7 @@ def test_a_strict_preflight_and_its_request_are_one_refusal(*, enforce: bool) ->
     assert gate.status.observed == (not enforce)
 
 
-def test_an_app_whose_authority_is_that_of_the_host_is_no_page_of_the_service() -> None:
+def test_an_app_with_the_name_of_the_host_is_no_page_of_the_service() -> None:
     """A development server on localhost, and an app of Capacitor at capacitor://localhost."""
     gate = Gatekeeper.from_rows(ROWS)
     sent = [*KEYED, *headers(("host", "localhost"), ("origin", "capacitor://localhost"))]
