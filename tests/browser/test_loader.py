@@ -438,6 +438,7 @@ def test_the_loader_waits_until_the_gate_is_ready(
         frame.wait_for_function("window.by !== undefined")
         assert call(frame) == allowed(site, "grant")
         assert tab.said == [NOT_READY]
+        assert site.served.count("/static") == 1
         tab.page.context.close()  # the server waits for the browser's connections
 
 

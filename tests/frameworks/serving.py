@@ -4,6 +4,7 @@ Each app is an example of the README, with a gate that reads its keys from a fil
 middleware outside of the gate, and answers the questions of the tests.
 """
 
+import gc
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -111,6 +112,7 @@ class Outer:
                 _released.append("")
             elif scope["path"] == "/hold":
                 _released.clear()
+            gc.collect()  # Starlette leaves a stream of a client that has gone to the garbage collector
             await _answer(send, STATE)
         else:
             _set_outside.set("by the middleware")

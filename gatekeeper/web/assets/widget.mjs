@@ -63,17 +63,16 @@ function handGrants(frame, url, ask, signal) {
   let hasAsked = false;
   let hasLoaded = false;
 
-  async function hand(mayReload) {
+  async function hand() {
     if (running) return;
     running = true;
     try {
-      const { answer, repeated } = await ask();
+      const answer = await ask();
       if (!answer.ok) return;
       const { grant } = await answer.json();
       if (signal.aborted) return;
-      // While the gate could not decide, the frame's document was refused as well.
-      if (repeated && mayReload) frame.src = url.href;
-      else frame.contentWindow?.postMessage({ type: "gatekeeper.grant", grant }, url.origin);
+      // A document that was refused, as while the gate could not decide, is loaded again by its Refresh, and has a grant then.
+      frame.contentWindow?.postMessage({ type: "gatekeeper.grant", grant }, url.origin);
     } catch {
       // The browser's console says why a request has failed.
     } finally {
@@ -85,12 +84,12 @@ function handGrants(frame, url, ask, signal) {
     if (source !== frame.contentWindow || origin !== url.origin) return;
     if (data?.type !== "gatekeeper.grant_wanted") return;
     hasAsked = true;
-    hand(false);
+    hand();
   }
 
   frame.addEventListener("load", () => {
     // A first document that has asked has its grant, or asks again.
-    if (hasLoaded || !hasAsked) hand(true);
+    if (hasLoaded || !hasAsked) hand();
     hasLoaded = true;
   });
   window.addEventListener("message", receive);
@@ -110,7 +109,7 @@ function connect(key, signal) {
       const problem = await problemOf(answer);
       if (problem) tell(key, problem);
       // A refused request has not reached the app, so it is safe to repeat.
-      if (!problem || answer.status !== 503 || count >= repeats) return { answer, repeated: count > 0 };
+      if (!problem || answer.status !== 503 || count >= repeats) return answer;
       await wait(Math.min(problem.retry_after || 1, MAX_WAIT), request.signal);
     }
   }
@@ -118,7 +117,7 @@ function connect(key, signal) {
   /* Say in the console why a stream was refused, which the stream itself does not tell. */
   async function explain(path) {
     try {
-      const { answer } = await ask(path, {}, 0);
+      const answer = await ask(path, {}, 0);
       await answer.body?.cancel();
     } catch {
       // The service cannot be reached, or the widget is gone.
@@ -159,7 +158,7 @@ function connect(key, signal) {
   }
 
   signal.addEventListener("abort", () => open.forEach((stream) => stream.close()));
-  return { ask, eventSource, webSocket, fetch: async (path, options) => (await ask(path, options)).answer };
+  return { ask, eventSource, webSocket, fetch: (path, options) => ask(path, options) };
 }
 
 /* The URL of a path of the service. The key is sent nowhere else. */
