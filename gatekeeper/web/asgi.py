@@ -163,8 +163,9 @@ class GatekeeperMiddleware:
         else:
             decision = await self._gate.check_request(identity)
             if not decision.allowed:
-                if not self._admits(scope, decision):
-                    await self._refuse(scope, send, decision, origin)
+                own = self._is_from_own_frame(scope, decision)
+                if not self._gate.admits(decision, from_own_frame=own):
+                    await self._refuse(send, decision, origin, own=own)
                     return
                 identity, origin, gained = None, None if origin is None else b"*", self._cors.observed
             elif origin is CONFLICT:  # only allow_all() of gatekeeper.testing allows that
@@ -241,8 +242,7 @@ class GatekeeperMiddleware:
         private_network = has_header(scope["headers"], b"access-control-request-private-network")
         await send_answer(send, Answer(204, cors.preflight(answered, private_network=private_network), b""))
 
-    async def _refuse(self, scope: Scope, send: Send, decision: Decision, origin: bytes | Conflict | None) -> None:
-        own = self._is_from_own_frame(scope, decision)
+    async def _refuse(self, send: Send, decision: Decision, origin: bytes | Conflict | None, *, own: bool) -> None:
         await send_answer(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
 
     def _admits(self, scope: Scope, decision: Decision) -> bool:
@@ -319,7 +319,8 @@ class GatekeeperMiddleware:
                     unchecked.found(scope["path"])
                 if check.decision is not None and check.is_refused:
                     is_replaced = True
-                    await self._refuse(scope, send, check.decision, origin)
+                    own = self._is_from_own_frame(scope, check.decision)
+                    await self._refuse(send, check.decision, origin, own=own)
                     return
                 message = with_headers(message, self._gained_by(check.decision, origin))
             elif check.is_refused and not is_replaced:  # the answer has begun before the check
@@ -366,7 +367,7 @@ class GatekeeperMiddleware:
             return
         decision = await self._gate.grant(key, read_page(origin, None))
         if not self._admits(scope, decision):
-            await self._refuse(scope, send, decision, origin)
+            await self._refuse(send, decision, origin, own=self._is_from_own_frame(scope, decision))
         elif decision.grant is None:
             await send_answer(send, grant_answer(None, self._cors.of_observed(origin), 0.0))
         else:
