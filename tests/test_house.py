@@ -50,7 +50,7 @@ ONLY = {
     "tldextract": ("matching",),
     "idna": ("matching",),
     "httpx": ("cli", "client", "demo"),
-    "tenacity": ("client",),
+    "tenacity": ("client", "hub"),
     "sqlalchemy": ("hub",),
     "alembic": ("hub",),
     "uvicorn": ("cli", "demo"),

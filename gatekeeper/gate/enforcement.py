@@ -48,7 +48,7 @@ class Enforcement:
 
     @enforce.setter
     def enforce(self, enforce: bool) -> None:
-        if problems := tuple(enforce_problems(enforce)):
+        if problems := enforce_problems(enforce):
             raise ConfigError(problems)
         before, self._enforce = self._enforce, enforce
         if before != enforce:

@@ -1,7 +1,6 @@
 """SqliteFile: a database in a file on this machine."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from gatekeeper.hub.engines import OPTIONS, Engines
 from gatekeeper.hub.files import create_private
@@ -102,17 +102,15 @@ class SqliteFile:
 
 
 def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            # SQLite ignores its busy timeout for this statement. Migrations run in a thread, never in the event loop.
-            time.sleep(BUSY_PAUSE)
-        else:
-            return
+    # SQLite ignores its busy timeout for this statement. Migrations run in a thread, never in the event loop.
+    retrying = Retrying(
+        retry=retry_if_exception(_is_busy), stop=stop_after_delay(timeout), wait=wait_fixed(BUSY_PAUSE), reraise=True
+    )
+    retrying(connection.execute, "PRAGMA journal_mode = WAL")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & PRIMARY_CODE == sqlite3.SQLITE_BUSY
 
 
 def blames_statement(error: Exception) -> bool:

@@ -109,8 +109,8 @@ def guard(
     guarded: Callable[[ASGIApp], ASGIApp] = middleware
     if documentation:
         guarded = partial(_with_documentation, middleware, documentation, exempt_cors=exempt_cors)
-    # Starlette calls it once, when the app starts, and so after the last add_middleware.
-    app.build_middleware_stack = _GuardedStack(app, guarded, description)  # type: ignore[method-assign] # of this app only
+    # Starlette calls it once, when the app starts, and so after the last add_middleware. It hides the method of the class.
+    vars(app)["build_middleware_stack"] = _GuardedStack(app, guarded, description)
     app.router.lifespan_context = _lifespan(gate, app.router.lifespan_context)
     return app
 
