@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 
 from tests.needs import fastapi_command
 from tests.support.examples import example
-from tests.support.starting import accepts, wait_until_ready
+from tests.support.starting import accepts, ending, wait_until_ready
 from tests.wire.servers import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +33,10 @@ def steps() -> list[list[str]]:
 @contextmanager
 def serving(command: list[str], port: int, folder: Path, environment: dict[str, str]) -> Iterator[None]:
     """Run a server until the block ends."""
-    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=silent, stderr=silent) as server, ending(server):
         wait_until_ready(server, partial(accepts, port), lambda: " ".join(command))
         yield
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(20)
 
 
 @pytest.mark.process

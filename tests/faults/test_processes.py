@@ -28,6 +28,7 @@ from tests.support.forked import Child, forked
 from tests.support.guarded import hub_source
 from tests.support.rows import ORIGIN, as_json, client_key, row
 from tests.support.starlette_client import TestClient
+from tests.support.starting import ending
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"), pytest.mark.process]
 
@@ -301,15 +302,9 @@ def serving(
     with (
         log.open("wb") as written,
         subprocess.Popen(full, cwd=directory, env=variables, stdout=written, stderr=written) as server,
+        ending(server),
     ):
-        try:
-            yield Workers(server, port, log)
-        finally:
-            server.terminate()
-            try:
-                server.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                server.kill()
+        yield Workers(server, port, log)
     said = log.read_text(errors="replace")
     for unwanted in ("Traceback", "different loop", "never awaited", "was destroyed but it is pending"):
         assert unwanted not in said, said

@@ -1,7 +1,6 @@
 """The servers of the apps, and requests to them."""
 
 import json
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from websockets.typing import Origin
 
 from tests.frameworks.serving import KEYS, STOPPED
 from tests.support.client_keys import KEY
-from tests.support.starting import accepts, wait_until_ready
+from tests.support.starting import accepts, wait_until, wait_until_ready
 from tests.wire.servers import free_ports, server_process
 
 __all__ = ("DEADLINE", "EVIL", "PAGE", "ROW", "Served", "serving")
@@ -29,7 +28,6 @@ ROW: dict[str, Any] = {
     "agent_id": "agent-1",
 }
 DEADLINE = 20.0  # seconds
-PAUSE = 0.02  # seconds between two questions
 
 
 class Served:
@@ -65,10 +63,7 @@ class Served:
 
     def wait_for(self, is_met: Callable[[Any], bool]) -> None:
         """Wait until the app's status fulfils a condition."""
-        deadline = time.monotonic() + DEADLINE
-        while not is_met(status := self.ask()):
-            assert time.monotonic() < deadline, status
-            time.sleep(PAUSE)  # the app is in another process, and a request is the only way to ask it
+        wait_until(self.ask, is_met)
 
     @contextmanager
     def revoked(self, path: str) -> Iterator[None]:
@@ -78,10 +73,7 @@ class Served:
             yield
         finally:
             self.list()
-            deadline = time.monotonic() + DEADLINE
-            while self.get(path).status_code != httpx.codes.OK:
-                assert time.monotonic() < deadline
-                time.sleep(PAUSE)
+            wait_until(lambda: self.get(path).is_success)
 
     def list(self, **changes: Any) -> None:
         """Replace the list of keys by the one row, changed."""

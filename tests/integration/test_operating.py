@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.examples import example
 from tests.support.rows import TOKEN
-from tests.support.starting import accepts, wait_until_ready
+from tests.support.starting import accepts, ending, wait_until_ready
 from tests.wire.servers import free_ports
 
 pytestmark = pytest.mark.process
@@ -70,15 +70,9 @@ def serving(folder: Path, command: tuple[str, ...], code: str) -> Iterator[Serve
         subprocess.Popen(full, cwd=folder, env=environment, stdout=written, stderr=written) as process,
     ):
         server = Server(process, log)
-        try:
+        with ending(process):
             server.wait(lambda: accepts(port))
             yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOPPED_WITHIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
     assert "Traceback" not in server.log, server.log
 
 

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from tests.needs import frameworks, nginx
 from tests.support.client_keys import KEY, OTHER_KEY
 from tests.support.examples import ROOT, example
 from tests.support.nginx import caching_nginx, running_nginx
-from tests.support.starting import accepts, wait_until_ready
+from tests.support.starting import accepts, wait_until, wait_until_ready
 from tests.wire.servers import free_ports
 
 pytestmark = pytest.mark.process
@@ -174,10 +173,7 @@ def test_forwarding_headers_change_no_decision(proxied: Proxied, forwarded: dict
 
 def test_nginx_logs_paths_without_keys(proxied: Proxied) -> None:
     proxied.client.get(f"/headers?{QUERY}", headers={"origin": PAGE, "referer": f"{PUBLIC}/embed?{QUERY}"})
-    deadline = time.monotonic() + DEADLINE
-    while '"GET /headers" 200' not in proxied.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # nginx logs a request after its answer
+    wait_until(proxied.log.read_text, lambda log: '"GET /headers" 200' in log)  # nginx logs a request after its answer
     assert KEY not in proxied.log.read_text()
 
 

@@ -1,15 +1,19 @@
-"""Waiting for a server program until it answers."""
+"""Waiting for programs: until they answer, until an answer changes, until they end."""
 
 import socket
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
-__all__ = ("accepts", "wait_until_ready")
+__all__ = ("accepts", "ending", "wait_until", "wait_until_ready")
+
+Seen = TypeVar("Seen")
 
 STARTED_WITHIN = 60.0  # seconds, on a busy machine
+CHANGED_WITHIN = 20.0
+ENDED_WITHIN = 20.0
 PAUSE = 0.02  # seconds between two attempts
 
 
@@ -31,6 +35,36 @@ def wait_until_ready(process: subprocess.Popen[Any], is_ready: Callable[[], bool
         if process.returncode is not None or time.monotonic() > deadline:
             problem = f"{describe()} did not start"
             raise RuntimeError(problem)
+
+
+def wait_until(see: Callable[[], Seen], is_met: Callable[[Seen], bool] = bool) -> Seen:
+    """Look again and again until what another program has done fulfils a condition.
+
+    Args:
+        see: a function that looks.
+        is_met: the condition.
+
+    Returns:
+        What was seen at last.
+    """
+    deadline = time.monotonic() + CHANGED_WITHIN
+    while not is_met(seen := see()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(PAUSE)  # another program sends no signal: it is seen in its answers and its files only
+    return seen
+
+
+@contextmanager
+def ending(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Terminate a program at the end of the block, and kill it if it does not end."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(ENDED_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def accepts(port: int) -> bool:

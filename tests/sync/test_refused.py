@@ -5,15 +5,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from gatekeeper import Gatekeeper, HubClient, HubServerError, HubSource, RefusedPage, Source
+from gatekeeper import Gatekeeper, HubClient, HubServerError, HubSource, RefusedPage
 from gatekeeper.client import KeyUsage
 from gatekeeper.errors import HubInvalidRequestError
 from gatekeeper.sync.refused import BATCH, refused_report
@@ -21,23 +20,15 @@ from gatekeeper.sync.reports import MAX_REJECTIONS, PAUSE, Reporter
 from gatekeeper.testing import FakeClock
 from gatekeeper.testing.fake_hub import HANG_UP, PATH, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.forked import forked
-from tests.support.guarded import Guarded, guarded
+from tests.support.guarded import Guarded
 from tests.support.memory_source import MemorySource
 from tests.support.real_hub import served_hub
 from tests.support.refreshing import running
-from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
+from tests.support.rows import ORIGIN, TOKEN, as_json, client_key
+from tests.sync.test_usage import NOON, ROWS, TAKEN, reporting
 
 EVIL = "https://evil.com"
-NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
-TAKEN = HubAnswer(204)
-ROWS = [row(1), row(2), row(3, disabled_at="now")]
-
 pytestmark = pytest.mark.anyio
-
-
-def reporting(hub: FakeHub | Source, **options: Any) -> AbstractAsyncContextManager[Guarded]:
-    """Run a gate that reports every 30 seconds by default."""
-    return guarded(hub, **{"usage_interval": 30.0, **options})
 
 
 class Taker(FakeHub):

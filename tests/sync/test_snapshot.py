@@ -34,6 +34,7 @@ from tests.support.forked import Child
 from tests.support.memory_source import MemorySource
 from tests.support.refreshing import running
 from tests.support.rows import client_key, row
+from tests.support.starting import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.asyncio]
 
@@ -407,8 +408,7 @@ def test_concurrent_processes_leave_the_newest_list_whole(path: Path) -> None:
             asyncio.run(save(path, writer, 100 + turn, asked_at=NOW - 100 + 10 * turn + writer))
 
     writers = [Child(partial(write, writer)) for writer in range(2)]
-    while not path.exists():
-        time.sleep(0.001)  # the writers are processes, which say nothing before their end
+    wait_until(path.exists)
     ages = set()
     for _ in range(50):
         age, ids = asyncio.run(load(path))

@@ -9,13 +9,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.support.starting import accepts, wait_until_ready
+from tests.support.starting import accepts, ending, wait_until_ready
 
 __all__ = ("DAPHNE", "SERVERS", "free_ports", "running", "server_process")
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.wire.app:app"
-STOPPED_WITHIN = 10.0
 
 # uvicorn has two HTTP parsers and two WebSocket implementations, which can be combined freely.
 UVICORN = ("uvicorn", "{app}", "--host=127.0.0.1", "--port={port}", "--loop=asyncio", "--log-level=error")
@@ -96,15 +95,9 @@ def server_process(
         subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         ) as process,
+        ending(process),
     ):
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOPPED_WITHIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        yield process
 
 
 def _describe(name: str, logs: Path) -> str:

@@ -1,12 +1,12 @@
 """On every server, a revocation ends the key's streams and nothing else."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ from websockets.typing import Origin
 
 from tests.needs import lacking
 from tests.support.client_keys import KEY
+from tests.support.starting import wait_until
 from tests.wire.app import OTHER_KEY, PAGE, ROWS
 from tests.wire.servers import DAPHNE, SERVERS, running
 
@@ -66,11 +67,7 @@ class Widget:
 
     def wait_for(self, is_met: Callable[[Any], bool]) -> Any:
         """Wait until the app's status fulfils a condition."""
-        deadline = time.monotonic() + DEADLINE
-        while not is_met(status := self.status()):
-            assert time.monotonic() < deadline, status
-            time.sleep(0.02)  # the app is in another process, and a request is the only way to ask it
-        return status
+        return wait_until(self.status, is_met)
 
 
 @pytest.fixture(scope="module")
@@ -112,21 +109,22 @@ def served(port: int, keys: Path) -> Iterator[Widget]:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE, limits=limits) as client:
         widget = Widget(port, keys, client)
         widget.lists(ROWS)
-        deadline = time.monotonic() + DEADLINE
-        while client.get("/upload", params={"client_key": KEY}, headers={"Origin": PAGE}).status_code != 405:
-            assert time.monotonic() < deadline
+        wait_until(
+            lambda: client.get("/upload", params={"client_key": KEY}, headers={"Origin": PAGE}).status_code,
+            lambda status: status == 405,
+        )
         yield widget
 
 
 @pytest.mark.parametrize(("rows", "reason"), REVOCATIONS)
 def test_streams_of_a_revoked_key_end_and_everything_else_continues(widget: Widget, rows: list[Any], reason: str) -> None:
     before = widget.status()
-    uploaded = [b"x" * 10] * 30
+    have_ended = Event()
 
     def slowly() -> Iterator[bytes]:
-        for piece in uploaded:
-            yield piece
-            time.sleep(0.03)  # the upload has to last until keys have changed
+        yield b"x" * 10
+        assert have_ended.wait(DEADLINE)
+        yield b"x" * 290
 
     with ThreadPoolExecutor(16) as pool:
         streams = [pool.submit(widget.read, path) for path in ("/idle", "/busy", "/bare")]
@@ -144,6 +142,7 @@ def test_streams_of_a_revoked_key_end_and_everything_else_continues(widget: Widg
         status = widget.wait_for(lambda status: len(status["inside"]) == 2)
         assert status["inside"] == ["busy", "echo"]
         assert status["closed"] == before["closed"] + 5
+        have_ended.set()
         assert plain[0].result(DEADLINE) == b"0123456789" * 60
         assert json.loads(plain[1].result(DEADLINE)) == {"length": 300}
         assert not other_stream.done()
