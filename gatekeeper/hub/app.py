@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.database import Database, parse_location
+from gatekeeper.hub.deltas import DeltaReader
 from gatekeeper.hub.endpoints import Endpoints
 from gatekeeper.hub.health import Readiness, health_routes
 from gatekeeper.hub.list_endpoint import ListEndpoint
@@ -111,7 +112,7 @@ def build_app(
 
     hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
     readiness = Readiness(database)
-    listing = ListEndpoint(hub.keys, deadline=list_deadline)
+    listing = ListEndpoint(hub.keys, DeltaReader(database), deadline=list_deadline)
     endpoints = Endpoints(hub.keys, listing, RefusedPageStore(database, now), hub.tokens)
 
     @asynccontextmanager

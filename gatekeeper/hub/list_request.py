@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from starlette.requests import Request
 
+from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.conditions import read_tags
 
 __all__ = ("MAX_WAIT", "ListRequest", "read_list_request")
@@ -45,9 +46,19 @@ class ListRequest(NamedTuple):
         held = {tag.removeprefix("W/") for tag in self.tags}
         return etag.removeprefix("W/") in held or "*" in held
 
+    @property
+    def bases(self) -> dict[Revision, str]:
+        """The revisions from which the client takes a delta, with their tags as sent."""
+        if not self.takes_delta:
+            return {}
+        parsed = ((Revision.parse(tag), tag) for tag in self.tags)
+        return {revision: tag for revision, tag in parsed if revision is not None}
+
 
 def read_list_request(request: Request) -> ListRequest:
-    """Read the headers of a request for the list. What they do not say in the right form counts as not said.
+    """Read the headers of a request for the list.
+
+    What they do not say in the right form counts as not said.
 
     Args:
         request: the request.

@@ -11,16 +11,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gatekeeper.hub.list_headers import list_headers
 from gatekeeper.hub.rows import KeyList, KeyRow
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("LIST_DEADLINE", "SCOPE_HEADER", "ListingResponse", "list_headers")
+__all__ = ("LIST_DEADLINE", "ListingResponse")
 
 # Seconds. A slow client holds a database connection all the while; gatekeeper's own client gives up after 30 s.
 LIST_DEADLINE: Final = 60.0
-
-# Tells a gate that its token may do more than it needs.
-SCOPE_HEADER: Final = "Token-Scope"
 
 # zlib's default of 6 makes this list a tenth smaller and takes twice as long.
 _GZIP_LEVEL: Final = 1
@@ -67,22 +65,6 @@ class ListingResponse(Response):
                 if self._gzip:
                     body = _compress(body)
                 await StreamingResponse(body, headers=headers, media_type="application/json")(scope, receive, send)
-
-
-def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
-    """The headers of the list, and of a 304 for it.
-
-    Args:
-        etag: the ETag of the list, compressed or not.
-        token_scope: the scope of the token that asked for it.
-    """
-    # `no-cache` lets caches store the list but makes them revalidate each time, so that no cache keeps a revoked key alive.
-    return {
-        "ETag": etag,
-        "Cache-Control": "private, no-cache",
-        "Vary": "Authorization, X-Account-ID, Accept-Encoding",
-        SCOPE_HEADER: token_scope,
-    }
 
 
 async def _encode(pages: AsyncIterator[list[KeyRow]]) -> AsyncIterator[bytes]:
