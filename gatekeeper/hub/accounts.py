@@ -4,7 +4,7 @@ import re
 import secrets
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from sqlalchemy import Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +15,9 @@ from gatekeeper.hub.tables import accounts
 __all__ = ("ACCOUNT_NAME", "Revision", "add_account", "advance_revision", "lock_account", "read_revision")
 
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+# A number of 18 digits fits into a BIGINT.
+_TAG: Final = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})-([0-9a-f]{16})"')
 
 
 class Revision(NamedTuple):
@@ -32,6 +35,19 @@ class Revision(NamedTuple):
     def etag(self) -> str:
         """The ETag of the list, with its quotes. It is weak, as it leaves out the use of the keys."""
         return f'W/"{self.number}-{self.mark}"'
+
+    @classmethod
+    def parse(cls, tag: str) -> Self | None:
+        """Parse an entity tag, weak or strong.
+
+        Args:
+            tag: the tag, with its quotes.
+
+        Returns:
+            The revision with this ETag; None if no revision has it.
+        """
+        matched = _TAG.fullmatch(tag)
+        return None if matched is None else cls(int(matched[1]), matched[2])
 
 
 async def add_account(connection: AsyncConnection, name: str, now: datetime) -> None:

@@ -13,8 +13,10 @@ from starlette.requests import ClientDisconnect
 
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.database import Database, parse_location
+from gatekeeper.hub.deltas import DeltaReader
 from gatekeeper.hub.endpoints import Endpoints
 from gatekeeper.hub.health import Readiness, health_routes
+from gatekeeper.hub.list_endpoint import ListEndpoint
 from gatekeeper.hub.listing import LIST_DEADLINE
 from gatekeeper.hub.minting import Draw, Mint, random_text
 from gatekeeper.hub.openapi import openapi_route
@@ -110,7 +112,8 @@ def build_app(
 
     hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
     readiness = Readiness(database)
-    endpoints = Endpoints(hub.keys, RefusedPageStore(database, now), hub.tokens, list_deadline=list_deadline)
+    listing = ListEndpoint(hub.keys, DeltaReader(database), deadline=list_deadline)
+    endpoints = Endpoints(hub.keys, listing, RefusedPageStore(database, now), hub.tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

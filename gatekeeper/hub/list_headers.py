@@ -1,0 +1,54 @@
+"""The headers of answers to requests for the list."""
+
+from typing import Final
+
+from gatekeeper.hub.tokens import TokenScope
+
+__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers")
+
+# Tells a gate that its token may do more than it needs.
+SCOPE_HEADER: Final = "Token-Scope"
+
+_SELECTING: Final = "Authorization, X-Account-ID, Accept-Encoding"
+
+
+def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
+    """The headers of the list, and of a 304 for it.
+
+    Args:
+        etag: the ETag of the list, compressed or not.
+        token_scope: the scope of the token that asked for it.
+    """
+    # `no-cache` lets caches store the list but makes them revalidate each time, so that no cache keeps a revoked key alive.
+    return {
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Vary": _SELECTING,
+        SCOPE_HEADER: token_scope,
+    }
+
+
+def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, wait: int | None = None) -> dict[str, str]:
+    """The headers of a delta (RFC 3229).
+
+    Args:
+        etag: the ETag of the list that it leads to.
+        base: the member of If-None-Match that it starts from, as sent.
+        token_scope: the scope of the token that asked for it.
+        gzip: whether it is compressed.
+        wait: the seconds that the client was allowed to wait; None if it did not ask, or could not have waited.
+    """
+    # A cache that does not know 226 might take the delta for the list.
+    headers = {
+        "ETag": etag,
+        "IM": "rows",
+        "Delta-Base": base,
+        "Cache-Control": "no-store",
+        "Vary": f"{_SELECTING}, A-IM, If-None-Match, Prefer",
+        SCOPE_HEADER: token_scope,
+    }
+    if gzip:
+        headers["Content-Encoding"] = "gzip"
+    if wait is not None:
+        headers["Preference-Applied"] = f"wait={wait}"  # RFC 7240 section 3
+    return headers
