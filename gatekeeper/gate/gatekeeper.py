@@ -29,7 +29,8 @@ from gatekeeper.sync.clock import Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.lifecycle import Lifecycle, NoLifecycle, PerLoop, watch_forks
 from gatekeeper.sync.list_sync import ListSync, SyncOptions, negative
 from gatekeeper.sync.refresher import Refresher
-from gatekeeper.sync.sources import Source, StaticSource
+from gatekeeper.sync.sources import Source
+from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
 
 __all__ = ("Gatekeeper",)
