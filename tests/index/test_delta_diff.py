@@ -213,7 +213,7 @@ def test_an_unreadable_row_with_disabled_at_revokes_its_key(disabled_at: object)
     index = index_of(row("a", name="Shop"), row("b"))
     changes = apply(index, unreadable_row("a", disabled_at), unreadable_row("a", "later"), unreadable_row("a"))
     assert sorted((each.id, each.name, each.disabled) for each in index) == [("a", "Shop", True), ("b", None, False)]
-    assert len(changes.revoked_at) == 1
+    assert changes.revoked_at == [True if disabled_at == 10**30 else disabled_at]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,13 @@ def test_an_unreadable_row_revokes_the_row_with_its_id(known: WidgetKey | None) 
         index = index_of(*([] if known is None else [known]))
         apply(index, *delta)
         assert list(index) == [msgspec.structs.replace(ENABLED_TOO, disabled_at="2030")]
+
+
+def test_an_unreadable_row_beside_others_of_its_key_counts_once() -> None:
+    changes = apply(index := index_of(ENABLED), ENABLED_TOO, unreadable_row("a", "2030"))
+    assert (list(index), changes.revoked_at) == ([msgspec.structs.replace(ENABLED_TOO, disabled_at="2030")], ["2030"])
+    changes = apply(index := index_of(ENABLED), GONE, unreadable_row("a", "2030"))
+    assert (list(index), changes.changed_count, changes.removed_count) == ([], 0, 1)
 
 
 def test_a_row_of_more_than_64_kib_is_rejected_and_still_revokes() -> None:
