@@ -12,7 +12,7 @@ from starlette.routing import Route
 from gatekeeper.hub.bearer import authenticate, require_scope
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_refused, read_usage
 from gatekeeper.hub.conditions import read_tags
-from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, is_unchanged, list_headers
+from gatekeeper.hub.list_endpoint import ListEndpoint
 from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.rows import KeyRow
 from gatekeeper.hub.store import KeyStore
@@ -28,24 +28,22 @@ class Endpoints:
 
     Args:
         keys: the widget keys that they serve.
+        listing: the endpoint of the list of these keys.
         refused: the pages that gates have refused with them.
         tokens: the tokens that authenticate requests.
-        list_deadline: the longest time for sending the list, in seconds.
     """
 
-    def __init__(
-        self, keys: KeyStore, refused: RefusedPageStore, tokens: TokenStore, *, list_deadline: float = LIST_DEADLINE
-    ) -> None:
+    def __init__(self, keys: KeyStore, listing: ListEndpoint, refused: RefusedPageStore, tokens: TokenStore) -> None:
         self._keys = keys
+        self._listing = listing
         self._refused = refused
         self._tokens = tokens
-        self._list_deadline = list_deadline
 
     @property
     def routes(self) -> list[Route]:
         """The routes, under both documented prefixes."""
         paths: dict[str, dict[str, tuple[TokenScope, Handler]]] = {
-            "": {"GET": ("gate", self._list), "POST": ("admin", self._create)},
+            "": {"GET": ("gate", self._listing.answer), "POST": ("admin", self._create)},
             "/usage": {"POST": ("gate", self._record_use)},
             "/refused": {"GET": ("admin", self._list_refused), "POST": ("gate", self._record_refused)},
             "/{key_id}": {
@@ -70,13 +68,6 @@ class Endpoints:
             return await handle(request, bearer)
 
         return answer
-
-    async def _list(self, request: Request, bearer: Bearer) -> Response:
-        etag = await self._keys.etag(bearer.account)
-        if is_unchanged(request, etag):
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=list_headers(etag, bearer.scope))
-        opening = self._keys.list(bearer.account)
-        return ListingResponse(opening, bearer.scope, gzip=accepts_gzip(request), deadline=self._list_deadline)
 
     async def _create(self, request: Request, bearer: Bearer) -> Response:
         draft = await read_body(request, KeyDraft)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from gatekeeper.hub.bodies import MAX_REPORTED, SET_BY_HUB, KeyChange, KeyDraft, KeyUse, ReportedPage
 from gatekeeper.hub.events import EventRow
 from gatekeeper.hub.health import Health
-from gatekeeper.hub.listing import SCOPE_HEADER
+from gatekeeper.hub.list_headers import SCOPE_HEADER
 from gatekeeper.hub.problems import ProblemBody
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow
 from gatekeeper.hub.tokens import TokenScope
