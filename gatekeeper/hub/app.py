@@ -15,6 +15,7 @@ from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.deltas import DeltaReader
 from gatekeeper.hub.endpoints import Endpoints
+from gatekeeper.hub.gates import GateStore
 from gatekeeper.hub.health import Readiness, health_routes
 from gatekeeper.hub.list_endpoint import ListEndpoint
 from gatekeeper.hub.listing import LIST_DEADLINE
@@ -133,7 +134,8 @@ def build_app(
     hub = Hub(KeyStore(database, mint, now, waiters.look), tokens, waiters)
     readiness = Readiness(database)
     listing = ListEndpoint(hub.keys, deltas, waiters, deadline=list_deadline)
-    endpoints = Endpoints(hub.keys, listing, RefusedPageStore(database, now), hub.tokens)
+    refused, gates = RefusedPageStore(database, now), GateStore(database, now)
+    endpoints = Endpoints(hub.keys, listing, refused, gates, hub.tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

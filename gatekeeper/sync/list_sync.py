@@ -26,6 +26,7 @@ from gatekeeper.sync.loading import MAX_ROWS, ListLoader
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.refresher import Refresher
 from gatekeeper.sync.refused import refused_report
+from gatekeeper.sync.reporting import Reporting, Turns
 from gatekeeper.sync.reports import Report, Reporter
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot import Snapshot
@@ -44,7 +45,7 @@ class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the list is kept fresh. Most are options of Gatekeeper, which says what they mean.
 
     Attributes:
-        usage_timeout: seconds of a pause that reports to the hub may take.
+        usage_timeout: seconds that one report to the hub may take.
         max_rows: rows that a list may have.
     """
 
@@ -87,6 +88,7 @@ class ListSync:
         freshness: the age of the list.
         log: what has happened to it.
         is_static: whether the list never changes, so that nothing has to run.
+        reporting: sends what the source is told, beside the refreshers.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class ListSync:
         self._heartbeat = Heartbeat(options.refresh_interval, clock, lambda: on_deadline(self.deadline))
         self._whole_lists = WholeLists(clock, options.jitter)
         self._snapshots = self._snapshot_keeper()
-        self._reporters: list[Reporter[Any, Any]] = []
+        self.reporting = Reporting(clock, options.sleep)
         if options.usage_interval:
             if isinstance(source, ReportsUsage):
                 self._add_reporter(usage_report(source, take_used_keys, wall_clock))
@@ -183,32 +185,19 @@ class ListSync:
             self._log_state,
             clock,
             self._snapshots,
-            self._report_if_due if self._reporters else None,
-            options.usage_timeout,
             options.sleep,
         )
-
-    async def flush(self) -> None:
-        """Report what is new since the last reports."""
-        for reporter in self._reporters:
-            await reporter.report()
 
     def after_fork(self) -> None:
         """Forget the refreshers, the locks and the counts of the parent."""
         self._shared.after_fork()
         self._heartbeat.stop()
-        for reporter in self._reporters:
-            reporter.forget()
-
-    async def _report_if_due(self) -> None:
-        # If one takes all of the time, the others are due after the next list.
-        for reporter in self._reporters:
-            await reporter.report_if_due()
+        self.reporting.after_fork()
 
     def _add_reporter(self, report: Report[Any, Any]) -> None:
         options = self._options
-        reporter = Reporter(report, interval=options.usage_interval, clock=options.clock, counters=self.log.counters)
-        self._reporters.append(reporter)
+        reporter = Reporter(report, timeout=options.usage_timeout, clock=options.clock, counters=self.log.counters)
+        self.reporting.add(reporter, Turns(options.usage_interval, options.clock, options.jitter))
 
     @property
     def _token_scope(self) -> TokenScope | None:

@@ -18,7 +18,7 @@
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -51,8 +51,6 @@ class Refresher:
     log_state: Callable[[], None]
     clock: Clock
     snapshots: SnapshotKeeper | None
-    after_list: Callable[[], Awaitable[None]] | None  # cancelled when a fetch is wanted
-    patience: float  # seconds of the pause that `after_list` may take
     sleep: Sleep
     left_alone_until: float = -math.inf  # the source asked for it (Retry-After)
 
@@ -153,8 +151,6 @@ class Refresher:
         if self.snapshots is not None:
             await self.snapshots.save_if_due()
         ended_at = self.clock()
-        if self.after_list is not None and report.outcome != "failed":
-            await self.schedule.unless_wanted(self.after_list, self.patience)
         due_at = ended_at + self._delay(report, fetch)
         self.left_alone_until = -math.inf if report.retry_after is None else due_at
         await self._pause_until(due_at)

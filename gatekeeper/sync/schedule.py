@@ -45,7 +45,7 @@ class Schedule:
         self.lead = heartbeat.lead
         self._alarm = alarm
         self._clock = clock
-        self.next = self._current = FetchCycle()
+        self.next = self._current = self._first = FetchCycle()
         self._pause: anyio.CancelScope | None = None
         self._pause_ends_at = -math.inf
         self._loaded = anyio.Event()
@@ -112,6 +112,10 @@ class Schedule:
             with anyio.move_on_after(left):
                 await self._loaded.wait()
 
+    async def first_fetch(self) -> None:
+        """Wait for the end of the first fetch, whatever its outcome."""
+        await self._first.done.wait()
+
     async def catch_up(self, wait: float) -> None:
         """Wait for a fetch if the refresher is behind its schedule."""
         if self.beat():
@@ -175,10 +179,10 @@ class Schedule:
             self._heartbeat.renew()
             self.lead.renew(self)
 
-    async def unless_wanted(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
+    async def unless_wanted(self, do: Callable[[], Awaitable[None]]) -> bool:
         """Await `do` until a fetch is wanted; whether one is."""
         if not self.is_wanted:
-            with anyio.move_on_after(within) as self._pause:
+            with anyio.CancelScope() as self._pause:
                 await do()
             self._pause = None
         return self.is_wanted
