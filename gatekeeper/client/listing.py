@@ -113,11 +113,13 @@ class ListAnswer(msgspec.Struct, frozen=True):
         listing: the whole list, or the rows that have changed; None if none has.
         base: the validator of the list that the rows change; None for a whole list.
         granted: seconds for which the hub has held its answer, or would have; None if it holds none.
+        may_wait: whether the hub says that its answers depend on `Prefer`, as one that can hold them does.
     """
 
     listing: Listing | None
     base: str | None = None
     granted: float | None = None
+    may_wait: bool = False
 
 
 @asynccontextmanager
@@ -141,17 +143,17 @@ async def fetch(
     try:
         if on_token_scope is not None and (response.is_success or response.status_code == httpx.codes.NOT_MODIFIED):
             on_token_scope(_token_scope(response))
-        granted = _granted(response, question.wait)
+        granted, may_wait = _granted(response, question.wait), _varies_by_prefer(response)
         if response.status_code == httpx.codes.NOT_MODIFIED:
             with calls.transport_errors(http):
                 await response.aread()  # the body is empty, but only reading it to its end frees the connection
             _require_same(calls, response, question.validator)
-            yield ListAnswer(None, granted=granted)
+            yield ListAnswer(None, None, granted, may_wait)
         elif response.status_code in WHOLE or (response.status_code == httpx.codes.IM_USED and question.takes_changes):
             base = None if response.status_code in WHOLE else _base(calls, response, question.validator)
             listing = Listing(chunks, etag_of(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
             try:
-                yield ListAnswer(listing, base, granted)
+                yield ListAnswer(listing, base, granted, may_wait)
             except InvalidList as error:
                 raise calls.refusals.not_a_list(response, error) from error
         else:
@@ -274,6 +276,11 @@ def _base(calls: Calls, response: httpx.Response, validator: str | None) -> str:
         problem = f"the hub at {calls.url} answered 226 with changes {problem}; the whole list is asked for next"
         raise HubProtocolError(problem, status=response.status_code)
     return base
+
+
+def _varies_by_prefer(response: httpx.Response) -> bool:
+    """See RFC 7240 section 2, on `Vary`."""
+    return "prefer" in [name.strip().lower() for name in response.headers.get("vary", "").split(",")]
 
 
 def _granted(response: httpx.Response, wait: int | None) -> float | None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers")
+__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers")
 
 # Tells a gate that its token may do more than it needs.
 SCOPE_HEADER: Final = "Token-Scope"
@@ -28,7 +28,7 @@ def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
     }
 
 
-def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, wait: int | None = None) -> dict[str, str]:
+def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
     """The headers of a delta (RFC 3229).
 
     Args:
@@ -36,7 +36,6 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, 
         base: the member of If-None-Match that it starts from, as sent.
         token_scope: the scope of the token that asked for it.
         gzip: whether it is compressed.
-        wait: the seconds that the client was allowed to wait; None if it did not ask, or could not have waited.
     """
     # A cache that does not know 226 might take the delta for the list.
     headers = {
@@ -49,6 +48,16 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, 
     }
     if gzip:
         headers["Content-Encoding"] = "gzip"
-    if wait is not None:
-        headers["Preference-Applied"] = f"wait={wait}"  # RFC 7240 section 3
     return headers
+
+
+def wait_headers(seconds: int, *, is_last: bool) -> dict[str, str]:
+    """The further headers of an answer for which the client could wait.
+
+    Args:
+        seconds: the longest wait.
+        is_last: whether the hub stops.
+    """
+    # A client that asks again at once would otherwise do so over a connection that is about to be closed.
+    closing = {"Connection": "close"} if is_last else {}
+    return {"Preference-Applied": f"wait={seconds}", **closing}  # RFC 7240 section 3

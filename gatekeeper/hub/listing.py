@@ -1,7 +1,7 @@
 """ListingResponse: the list of widget keys, streamed page by page."""
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
@@ -31,6 +31,7 @@ class ListingResponse(Response):
     Args:
         opening: a context manager that opens the list.
         token_scope: the scope of the token that asked for it.
+        further: headers beside those of each list.
         gzip: whether to compress it.
         deadline: the longest time for the whole answer, in seconds.
     """
@@ -39,6 +40,7 @@ class ListingResponse(Response):
         self,
         opening: AbstractAsyncContextManager[KeyList],
         token_scope: TokenScope,
+        further: Mapping[str, str],
         *,
         gzip: bool,
         deadline: float = LIST_DEADLINE,
@@ -46,6 +48,7 @@ class ListingResponse(Response):
         super().__init__()
         self._opening = opening
         self._token_scope = token_scope
+        self._further = further
         self._gzip = gzip
         self._deadline = deadline
 
@@ -55,7 +58,7 @@ class ListingResponse(Response):
         # that disconnects gets no other answer.
         with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
             async with self._opening as keys:
-                headers = list_headers(keys.etag, self._token_scope)
+                headers = {**list_headers(keys.etag, self._token_scope), **self._further}
                 if self._gzip:
                     headers["Content-Encoding"] = "gzip"
                 if scope["method"] == "HEAD":

@@ -1,7 +1,7 @@
 """DeltaReader: decodes what has changed in the hub's list.
 
-A delta is an array of whole rows, and of the names of removed ones: `{"id": …, "last8": …, "removed": true}`. An element with
-any other `removed` cannot be read. It is never a row: without an allowlist it would be a key that no page may use.
+A delta is an array of whole rows, and of the names of removed ones: `{"id": …, "last8": …, "removed": true}`. An element
+with any other `removed` cannot be read. It is never a row: without an allowlist it would be a key that no page may use.
 """
 
 from typing import Annotated, Any

@@ -17,10 +17,11 @@ from gatekeeper.index.list_diff import load
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
-from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
+from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, WholeLists
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.live import LiveWait
 from gatekeeper.sync.loading import MAX_ROWS, ListLoader
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.refresher import Refresher
@@ -107,12 +108,12 @@ class ListSync:
         self.freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
         self.log = RefreshLog(logger, wall_clock)
         self._source = source
-        self._index = index
         self._options = options
         self._shared = SharedList()
         self._applier = Applier(index, self._shared, self.freshness, RemovalGuard(), self.log, on_change)
         self._alarm = Alarm(clock, options.sleep)
         self._heartbeat = Heartbeat(options.refresh_interval, clock, lambda: on_deadline(self.deadline))
+        self._whole_lists = WholeLists(clock, options.jitter)
         self._snapshots = self._snapshot_keeper()
         self.reporting = Reporting(clock, options.sleep)
         if options.usage_interval:
@@ -148,7 +149,7 @@ class ListSync:
         return Status(
             state=freshness.state,
             age=freshness.age,
-            keys=len(self._index),
+            keys=len(self._applier.index),
             generation=shared.generation,
             etag=shared.basis.validator,
             last_error=log.last_error,
@@ -161,6 +162,7 @@ class ListSync:
             rejected_rows=log.rejected_rows,
             event_loop_lag=self._alarm.lag,
             is_refreshing=not self._heartbeat.is_overdue,
+            is_live=self._heartbeat.lead.is_live and freshness.state == "fresh",
             token_scope=self._token_scope,
         )
 
@@ -168,13 +170,17 @@ class ListSync:
         """Make a refresher for one event loop."""
         options, clock = self._options, self._options.clock
         rows = RowReader(self._source.suffix_field)
-        loader = ListLoader(self._index, rows, clock, max_rows=options.max_rows)
+        loader = ListLoader(self._applier.index, rows, self._whole_lists, clock, max_rows=options.max_rows)
+        updater = ListUpdater(
+            loader, self._applier, self._shared, self.freshness, self._whole_lists, self.log, options.fetch_timeout, clock
+        )
         return Refresher(
             self._source,
-            ListUpdater(loader, self._applier, self._shared, self.freshness, self.log, options.fetch_timeout, clock),
+            updater,
             Schedule(self._heartbeat, self._alarm, clock),
             Cadence(options.refresh_interval, options.jitter),
             UnknownKeyBudget(clock),
+            LiveWait(options.refresh_interval, options.jitter),
             self.freshness,
             self._log_state,
             clock,
@@ -198,7 +204,7 @@ class ListSync:
         return self._source.token_scope if isinstance(self._source, HubSource) else None
 
     def _log_state(self) -> None:
-        self.log.state(self.freshness.state, self.freshness.age, len(self._index))
+        self.log.state(self.freshness.state, self.freshness.age, len(self._applier.index))
         self.log.token_scope(self._token_scope)
 
     def _snapshot_keeper(self) -> SnapshotKeeper | None:
@@ -208,11 +214,13 @@ class ListSync:
         wall_clock = options.wall_clock
         snapshot = Snapshot(
             options.snapshot_path,
-            account=self._index.account,
+            account=self._applier.index.account,
             fingerprint=lambda: source.fingerprint,
             wall_clock=wall_clock,
         )
-        return SnapshotKeeper(snapshot, self._index, self._shared, self.freshness, self.log, options.clock, wall_clock)
+        return SnapshotKeeper(
+            snapshot, self._applier.index, self._shared, self.freshness, self.log, options.clock, wall_clock
+        )
 
 
 def not_positive(**seconds: object) -> Iterator[str]:

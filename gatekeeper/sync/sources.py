@@ -58,10 +58,12 @@ class FullList(msgspec.Struct, frozen=True):
     Attributes:
         listing: its bytes as they arrive, with its validator and its date.
         granted: seconds for which the source holds an answer, at most the `wait` of the basis; None if it holds none.
+        may_wait: whether it may hold the next one. Without it, that is tried after an interval.
     """
 
     listing: Listing
     granted: float | None = None
+    may_wait: bool = False
 
 
 class Unchanged(msgspec.Struct, frozen=True):
@@ -69,9 +71,11 @@ class Unchanged(msgspec.Struct, frozen=True):
 
     Attributes:
         granted: as for FullList. An answer that comes before these seconds are over is taken for one that was not held.
+        may_wait: as for FullList.
     """
 
     granted: float | None = None
+    may_wait: bool = False
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -82,11 +86,13 @@ class Delta(msgspec.Struct, frozen=True):
             `{"id": …, "last8": …, "removed": true}` for each row that is gone. Its validator is that of the list now.
         base: the validator of the basis.
         granted: as for FullList.
+        may_wait: as for FullList.
     """
 
     listing: Listing
     base: str
     granted: float | None = None
+    may_wait: bool = False
 
 
 Updates = Callable[[Basis], AbstractAsyncContextManager[FullList | Unchanged | Delta]]
@@ -253,7 +259,7 @@ class HubSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open a pool of connections to the hub, and later another one to wait."""
+        """Open a pool of connections, and another one once it waits."""
         async with AsyncExitStack() as opened:
             client = await opened.enter_async_context(self._connected())
             waiting: Callable[[], AsyncHubClient] | None = None
@@ -269,11 +275,11 @@ class HubSource:
                 asking = make_client().widget_keys.ask(question, on_token_scope=self._note_token_scope)
                 async with asking as answer:
                     if answer.listing is None:
-                        yield Unchanged(answer.granted)
+                        yield Unchanged(answer.granted, answer.may_wait)
                     elif answer.base is None:
-                        yield FullList(answer.listing, answer.granted)
+                        yield FullList(answer.listing, answer.granted, answer.may_wait)
                     else:
-                        yield Delta(answer.listing, answer.base, answer.granted)
+                        yield Delta(answer.listing, answer.base, answer.granted, answer.may_wait)
 
             yield updates
 
