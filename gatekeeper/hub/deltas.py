@@ -1,4 +1,4 @@
-"""DeltaReader: what has changed in a list, in place of the whole list."""
+"""DeltaReader: what has changed in a list."""
 
 import gzip
 from collections.abc import Collection, Iterable, Sequence
@@ -75,7 +75,7 @@ class DeltaReader:
         self._max_revisions = max_revisions
 
     async def read(self, account: str, bases: Collection[Revision] = ()) -> ListState:
-        """Read the present revision of a list, and what has changed since another one.
+        """Read the revision of a list, and what has changed since.
 
         Args:
             account: the account.
