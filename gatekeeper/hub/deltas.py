@@ -105,7 +105,7 @@ async def _read_rows(
     for base in bases:
         changed = await read_changed(connection, account, base, present)
         if changed is not None:
-            removed = [RemovedRow(key_id, last8) for key_id, last8 in changed.items() if last8 is not None]
+            removed = [RemovedRow(key_id, last8, removed=True) for key_id, last8 in changed.items() if last8 is not None]
             left = [key_id for key_id, last8 in changed.items() if last8 is None]
             rows = await _find(connection, left)
             # Otherwise, a deleted key is among them whose last 8 characters are unknown.
