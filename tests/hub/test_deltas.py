@@ -310,6 +310,7 @@ async def log_changes_of_all_keys(hub: RunningHub, account: str) -> None:
         await connection.execute(update(accounts).where(accounts.c.name == account).values(now))
 
 
+@pytest.mark.slow
 async def test_a_delta_of_thousands_of_rows_is_in_order(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     await fill(hub, "acme", 2_345)
     base = await revision_of(hub)
@@ -338,6 +339,7 @@ def before_each_read(act: Callable[[], object]) -> Iterator[None]:
         event.remove(Engine, "before_cursor_execute", look)
 
 
+@pytest.mark.slow
 async def test_a_delta_is_of_one_state_despite_concurrent_writes(new_database: NewDatabase) -> None:
     """Another hub changes keys before each statement of the read."""
     database = new_database()

@@ -9,12 +9,19 @@ from sqlalchemy import delete
 from gatekeeper.hub.tables import events
 from tests.support.real_hub import served_hub
 
+from .conftest import NewDatabase
 from .support import PATH, RunningHub, create, list_rows, use
 
 pytestmark = pytest.mark.anyio
 
 DELTA = {"A-IM": "rows"}
 HEADERS = ("Cache-Control", "Content-Encoding", "Content-Type", "Delta-Base", "ETag", "IM", "Token-Scope", "Vary")
+
+
+@pytest.fixture
+def new_database(tmp_path: Path) -> NewDatabase:
+    """Make SQLite files; the kind of the database makes no difference to HTTP."""
+    return lambda: tmp_path / "hub.db"
 
 
 async def etag_of(client: httpx.AsyncClient) -> str:
