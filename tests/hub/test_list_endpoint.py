@@ -63,7 +63,7 @@ async def test_a_delta_has_the_changed_rows_and_the_removed_ones(acme: httpx.Asy
         "ETag": await etag_of(acme),
         "IM": "rows",
         "Token-Scope": "admin",
-        "Vary": "Authorization, X-Account-ID, Accept-Encoding, A-IM, If-None-Match, Prefer",
+        "Vary": "Authorization, X-Account-ID, Accept-Encoding, A-IM, Prefer, If-None-Match",
     }
     assert (await ask(acme, answer.headers["ETag"])).status_code == httpx.codes.NOT_MODIFIED
 

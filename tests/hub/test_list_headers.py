@@ -9,7 +9,7 @@ def test_a_delta_names_its_base_and_is_not_stored() -> None:
         "IM": "rows",
         "Delta-Base": '"41-ab"',
         "Cache-Control": "no-store",
-        "Vary": "Authorization, X-Account-ID, Accept-Encoding, A-IM, If-None-Match, Prefer",
+        "Vary": "Authorization, X-Account-ID, Accept-Encoding, A-IM, Prefer, If-None-Match",
         "Token-Scope": "gate",
     }
 
