@@ -28,7 +28,7 @@ def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
     }
 
 
-def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, wait: int | None = None) -> dict[str, str]:
+def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
     """The headers of a delta (RFC 3229).
 
     Args:
@@ -36,7 +36,6 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, 
         base: the member of If-None-Match that it starts from, as sent.
         token_scope: the scope of the token that asked for it.
         gzip: whether it is compressed.
-        wait: the seconds that the client was allowed to wait; None if it did not ask, or could not have waited.
     """
     # A cache that does not know 226 might take the delta for the list.
     headers = {
@@ -49,6 +48,4 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool, 
     }
     if gzip:
         headers["Content-Encoding"] = "gzip"
-    if wait is not None:
-        headers["Preference-Applied"] = f"wait={wait}"  # RFC 7240 section 3
     return headers
