@@ -21,11 +21,10 @@ from tests.support.pgbouncer import pooled
 from tests.support.postgres import PostgresCluster
 
 from .support import PATH, PEPPER, RunningHub, create, running_hub
-from .test_waiting import ask, etag_of, taken_on
+from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 20.0
 QUICK = Times(probe=0.05, proven=0.3, reread=0.1, read=0.02, give_up=0.5, longest_pause=0.1)
 LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'"
 
@@ -265,7 +264,7 @@ async def tell_across(one: RunningHub, other: RunningHub) -> None:
     """Change a key at one worker while a gate waits at the other."""
     acme, gate = await one.client("acme"), await other.client("acme")
     for _ in range(5):
-        waiting = ask(gate, await etag_of(gate), **{"A-IM": "rows"})
+        waiting = wait_for_change(gate, await etag_of(gate), **{"A-IM": "rows"})
         await taken_on(other, 1)
         row = await create(acme)
         answer = await asyncio.wait_for(waiting, PATIENCE)

@@ -13,11 +13,9 @@ from gatekeeper.hub.backup import back_up
 from gatekeeper.hub.sqlite_changes import SqliteChanges
 
 from .support import PATH, create, hub_process, list_rows, running_hub
-from .test_waiting import ask, etag_of, taken_on
+from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE = 20.0
 
 
 class Recorder:
@@ -136,7 +134,7 @@ async def test_a_change_by_another_process_is_told(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     async with running_hub(path) as hub:
         acme = await hub.client("acme")
-        waiting = ask(acme, await etag_of(acme), **{"A-IM": "rows"})
+        waiting = wait_for_change(acme, await etag_of(acme), **{"A-IM": "rows"})
         await taken_on(hub, 1)
         async with (
             hub_process(path) as (url, _),
@@ -152,7 +150,7 @@ async def test_a_backup_during_a_wait_ends_no_wait(tmp_path: Path) -> None:
     async with running_hub(path) as hub:
         acme = await hub.client("acme")
         row = await create(acme)
-        waiting = ask(acme, await etag_of(acme))
+        waiting = wait_for_change(acme, await etag_of(acme))
         await taken_on(hub, 1)
         await asyncio.to_thread(back_up, path, tmp_path / "backup.db")
         await asyncio.sleep(0.1)

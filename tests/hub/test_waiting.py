@@ -9,31 +9,9 @@ import httpx
 import pytest
 
 from .support import PATH, RunningHub, assert_problem, create
+from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE = 20.0
-
-
-async def etag_of(client: httpx.AsyncClient) -> str:
-    answer = await client.get(PATH)
-    return str(answer.headers["ETag"])
-
-
-def ask(
-    client: httpx.AsyncClient, etag: str | None, prefer: str = "wait=50", **headers: str
-) -> asyncio.Task[httpx.Response]:
-    """Ask for the list, and wait for a change."""
-    condition = {} if etag is None else {"If-None-Match": etag}
-    sent = {**condition, "Prefer": prefer, **headers}
-    return asyncio.create_task(client.get(PATH, headers=sent))
-
-
-async def taken_on(hub: RunningHub, count: int) -> None:
-    """Let requests begin to wait."""
-    async with asyncio.timeout(PATIENCE):
-        while len(hub.hub.waiters) < count:  # noqa: ASYNC110 - the hub does not signal it
-            await asyncio.sleep(0.005)
 
 
 async def test_each_kind_of_change_is_answered_at_once_with_its_rows(hub: RunningHub, acme: httpx.AsyncClient) -> None:
@@ -47,7 +25,7 @@ async def test_each_kind_of_change_is_answered_at_once_with_its_rows(hub: Runnin
     ]
     for change in changes:
         etag = await etag_of(acme)
-        waiting = ask(acme, etag, **{"A-IM": "rows"})
+        waiting = wait_for_change(acme, etag, **{"A-IM": "rows"})
         await taken_on(hub, 1)
         changed = await change()
         answer = await asyncio.wait_for(waiting, PATIENCE)
@@ -62,7 +40,7 @@ async def test_each_kind_of_change_is_answered_at_once_with_its_rows(hub: Runnin
 
 
 async def test_a_change_without_deltas_is_answered_with_the_list(hub: RunningHub, acme: httpx.AsyncClient) -> None:
-    waiting = ask(acme, await etag_of(acme))
+    waiting = wait_for_change(acme, await etag_of(acme))
     await taken_on(hub, 1)
     row = await create(acme)
     answer = await asyncio.wait_for(waiting, PATIENCE)
@@ -73,7 +51,7 @@ async def test_a_list_that_is_old_already_is_answered_at_once(acme: httpx.AsyncC
     etag = await etag_of(acme)
     row = await create(acme)
     for held, status in ((etag, 226), ('"1-0123456789abcdef"', 200)):
-        answer = await asyncio.wait_for(ask(acme, held, **{"A-IM": "rows"}), PATIENCE)
+        answer = await asyncio.wait_for(wait_for_change(acme, held, **{"A-IM": "rows"}), PATIENCE)
         assert (answer.status_code, answer.headers["Preference-Applied"]) == (status, "wait=50")
         assert answer.json() == [row]
 
@@ -82,7 +60,7 @@ async def test_a_list_that_is_old_already_is_answered_at_once(acme: httpx.AsyncC
 async def test_without_a_change_a_304_comes_after_the_wait(acme: httpx.AsyncClient) -> None:
     etag = await etag_of(acme)
     begun = time.monotonic()
-    answer = await ask(acme, etag, "wait=1")
+    answer = await wait_for_change(acme, etag, "wait=1")
     assert time.monotonic() - begun >= 1
     assert (answer.status_code, answer.headers["ETag"], answer.content) == (304, etag, b"")
     assert answer.headers["Preference-Applied"] == "wait=1"
@@ -94,7 +72,7 @@ async def test_a_request_that_may_not_wait_is_answered_at_once(acme: httpx.Async
     etag = await etag_of(acme)
     cases = [(etag, ""), (etag, "wait=0"), (etag, "wait=soon"), ("*", "wait=9"), (None, "wait=9")]
     for held, prefer in cases:
-        answer = await asyncio.wait_for(ask(acme, held, prefer), PATIENCE)
+        answer = await asyncio.wait_for(wait_for_change(acme, held, prefer), PATIENCE)
         assert answer.status_code == (200 if held is None else 304)
         assert "Preference-Applied" not in answer.headers
     head = await asyncio.wait_for(acme.head(PATH, headers={"If-None-Match": etag, "Prefer": "wait=50"}), PATIENCE)
@@ -106,7 +84,7 @@ async def test_the_use_of_a_key_and_another_account_end_no_wait(
     hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
 ) -> None:
     row = await create(acme)
-    waiting = ask(acme, await etag_of(acme))
+    waiting = wait_for_change(acme, await etag_of(acme))
     await taken_on(hub, 1)
     use = {row["id"]: {"count": 1, "last_used_at": "2026-01-02T03:04:05Z"}}
     assert (await acme.post(f"{PATH}/usage", json=use)).status_code == 204
@@ -120,7 +98,7 @@ async def test_the_use_of_a_key_and_another_account_end_no_wait(
 
 async def test_a_token_that_is_revoked_during_the_wait_gets_no_rows(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     gate = await hub.client("acme", "gate")
-    waiting = ask(gate, await etag_of(gate), **{"A-IM": "rows"})
+    waiting = wait_for_change(gate, await etag_of(gate), **{"A-IM": "rows"})
     await taken_on(hub, 1)
     (token_id,) = [token.id for token in await hub.hub.tokens.list("acme") if token.scope == "gate"]
     await hub.hub.tokens.revoke(token_id)
@@ -130,7 +108,7 @@ async def test_a_token_that_is_revoked_during_the_wait_gets_no_rows(hub: Running
 
 async def test_a_hub_that_stops_answers_what_waits_and_asks_to_close(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     etag = await etag_of(acme)
-    waiting = ask(acme, etag)
+    waiting = wait_for_change(acme, etag)
     await taken_on(hub, 1)
     hub.hub.waiters.stop()
     answer = await asyncio.wait_for(waiting, PATIENCE)
@@ -140,7 +118,7 @@ async def test_a_hub_that_stops_answers_what_waits_and_asks_to_close(hub: Runnin
 
 async def test_waiting_requests_hold_no_connection_to_the_database(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     etag = await etag_of(acme)
-    waiting = [ask(acme, etag) for _ in range(40)]
+    waiting = [wait_for_change(acme, etag) for _ in range(40)]
     await taken_on(hub, 40)
     await create(acme)
     answers = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
