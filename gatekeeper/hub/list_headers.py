@@ -23,7 +23,7 @@ def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
     return {
         "ETag": etag,
         "Cache-Control": "private, no-cache",
-        "Vary": _SELECTING,
+        "Vary": f"{_SELECTING}, A-IM, Prefer",  # tells a gate that the next answer may wait (RFC 7240 section 2)
         SCOPE_HEADER: token_scope,
     }
 
