@@ -10,8 +10,9 @@ from msgspec import UNSET
 from gatekeeper.client.address import account_of, require_hub
 from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp, http_maker
 from gatekeeper.client.hub_client import HubClient
-from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope
+from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestion, TokenScope
 from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, VersionedWidgetKey, WidgetKeyList
+from gatekeeper.client.retries import if_nothing_was_sent
 
 __all__ = (
     "MAX_LIST",
@@ -22,6 +23,8 @@ __all__ = (
     "HubClient",
     "KeyEvent",
     "KeyUsage",
+    "ListAnswer",
+    "ListQuestion",
     "Listing",
     "MakeHttp",
     "TokenScope",
@@ -29,5 +32,6 @@ __all__ = (
     "WidgetKeyList",
     "account_of",
     "http_maker",
+    "if_nothing_was_sent",
     "require_hub",
 )

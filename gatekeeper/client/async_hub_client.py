@@ -1,8 +1,8 @@
 """AsyncHubClient: HubClient for programs with an event loop."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from tenacity import AsyncRetrying
 
 from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
-from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope, fetch
+from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestion, TokenScope, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
 from gatekeeper.client.retries import MayRepeat, Retries
 from gatekeeper.keys.refused_page import RefusedPage
@@ -46,7 +46,8 @@ class AsyncHubClient:
 
     Attributes:
         http: the httpx client that sends the requests.
-        widget_keys: the methods: list, fetch, get, create, update, delete, events, refused, report_usage, report_refused.
+        widget_keys: the methods: list, fetch, ask, get, create, update, delete, events, refused, report_usage and
+            report_refused.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class AsyncHubClient:
 
 
 class AsyncWidgetKeys:
-    """WidgetKeys with methods to await, and `fetch`.
+    """WidgetKeys with methods to await, `fetch` and `ask`.
 
     Arguments, results and errors are documented in `WidgetKeys`.
     """
@@ -97,13 +98,14 @@ class AsyncWidgetKeys:
         """List every key of the account. See `WidgetKeys.list`."""
         return await self._send(self._calls.list())
 
-    def fetch(
+    @asynccontextmanager
+    async def fetch(
         self,
         validator: str | None = None,
         *,
         max_list: int = MAX_LIST,
         on_token_scope: Callable[[TokenScope | None], None] | None = None,
-    ) -> AbstractAsyncContextManager[Listing | None]:
+    ) -> AsyncIterator[Listing | None]:
         """Stream the account's list, if it has changed.
 
         Args:
@@ -117,7 +119,22 @@ class AsyncWidgetKeys:
             not changed. Entering the context and reading the listing may raise a HubError. InvalidList leaves the context
             as a HubProtocolError.
         """
-        return fetch(self._calls, self._http, validator, max_list, on_token_scope)
+        async with self.ask(ListQuestion(validator, max_list=max_list), on_token_scope=on_token_scope) as answer:
+            yield answer.listing
+
+    def ask(
+        self, question: ListQuestion, *, on_token_scope: Callable[[TokenScope | None], None] | None = None
+    ) -> AbstractAsyncContextManager[ListAnswer]:
+        """Stream the account's list, or what has changed in it, perhaps later.
+
+        Args:
+            question: what is asked. Where the hub may hold its answer, it has so much more time for the first byte.
+            on_token_scope: as for `fetch`.
+
+        Returns:
+            A context with the answer, as for `fetch`.
+        """
+        return fetch(self._calls, self._http, question, on_token_scope)
 
     async def get(self, key_id: str) -> VersionedWidgetKey:
         """Read a key. See `WidgetKeys.get`."""

@@ -221,9 +221,9 @@ class Calls:
         return VersionedWidgetKey(**msgspec.structs.asdict(row), etag=strong)
 
 
-def etag_of(response: httpx.Response) -> str | None:
-    """The ETag of an answer. Each character stands for a byte."""
-    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == b"etag"), None)
+def etag_of(response: httpx.Response, header: bytes = b"etag") -> str | None:
+    """The ETag in a header of an answer. Each character stands for a byte."""
+    return next((value.decode("latin-1") for name, value in response.headers.raw if name.lower() == header), None)
 
 
 def _path(key_id: str) -> str:

@@ -9,19 +9,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gatekeeper.hub.bodies import MAX_REPORTED, SET_BY_HUB, KeyChange, KeyDraft, KeyUse, ReportedPage
+from gatekeeper.hub.bodies import MAX_REPORTED, SET_BY_HUB, KeyChange, KeyDraft, KeyUse, ReportedGate, ReportedPage
 from gatekeeper.hub.events import EventRow
 from gatekeeper.hub.health import Health
-from gatekeeper.hub.listing import SCOPE_HEADER
+from gatekeeper.hub.list_headers import SCOPE_HEADER
 from gatekeeper.hub.problems import ProblemBody
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow
 from gatekeeper.hub.tokens import TokenScope
+from gatekeeper.keys.gate_report import GateRow
 from gatekeeper.keys.refused_page import RefusedPage
 
 __all__ = ("openapi_document", "openapi_route")
 
 _KEYS: Final = "/api/v1/widget-keys"
 _KEY: Final = f"{_KEYS}/{{key_id}}"
+_GATES: Final = "/api/v1/gates"
 
 
 class _Operation(NamedTuple):
@@ -182,6 +184,25 @@ _OPERATIONS: Final = (
         "admin",
         parameters=(_KEY_ID,),
     ),
+    _Operation(
+        _GATES,
+        "get",
+        "list_gates",
+        "List the gates that have reported within 24 hours, the latest first, at most 1,000.",
+        {HTTPStatus.OK: ("The gates.", list[GateRow])},
+        _ALWAYS,
+        "admin",
+    ),
+    _Operation(
+        _GATES,
+        "post",
+        "report_gate",
+        "Report that a gate runs, and how fresh its list is. Unknown fields are ignored.",
+        {HTTPStatus.NO_CONTENT: ("The report was recorded, in place of the last one with this id.", None)},
+        (*_ALWAYS, *_NOT_JSON),
+        "gate",
+        ReportedGate,
+    ),
     _Operation("/healthz", "get", "tell_alive", "Check the process.", {HTTPStatus.OK: ("It answers.", Health)}, (), None),
     _Operation("/readyz", "get", "tell_ready", "Check the database.", {HTTPStatus.OK: ("It answers.", Health)}, _DOWN, None),
 )
@@ -230,8 +251,8 @@ _TOKEN: Final = {
     "scheme": "bearer",
     "description": (
         "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account. A token of scope "
-        "gate reads widget keys and reports their use and their refused pages, one of scope admin does everything. Each "
-        "operation names its scope."
+        "gate reads widget keys, and reports their use, their refused pages and itself; one of scope admin does everything. "
+        "Each operation names its scope."
     ),
 }
 

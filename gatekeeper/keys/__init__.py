@@ -1,4 +1,4 @@
-"""Keys: the plaintext, the row, and the reading of rows.
+"""Keys: the plaintext, the row, the reading of rows, and what gates report.
 
 The package may import quoting, errors and matching.
 """

@@ -246,7 +246,7 @@ async def revision_of(hub: RunningHub, account: str = "acme") -> Revision:
 async def changed_since(hub: RunningHub, base: Revision, account: str = "acme") -> dict[str, str | None] | None:
     """Read which keys have changed since a revision."""
     async with hub.database.reading() as connection:
-        return await read_changed(connection, account, base)
+        return await read_changed(connection, account, base, await read_revision(connection, account))
 
 
 async def test_the_log_has_each_key_once_in_the_order_of_its_last_change(hub: RunningHub, acme: httpx.AsyncClient) -> None:

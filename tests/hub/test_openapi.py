@@ -23,9 +23,11 @@ PATHS = {
     "/api/v1/widget-keys/refused": {"get", "post"},
     "/api/v1/widget-keys/{key_id}": {"get", "patch", "delete"},
     "/api/v1/widget-keys/{key_id}/events": {"get"},
+    "/api/v1/gates": {"get", "post"},
     "/healthz": {"get"},
     "/readyz": {"get"},
 }
+GATES = "/api/v1/gates"
 ENTRIES = ("acme.com", "*.acme.com", "localhost:*", "https://www.acme.com", "192.168.0.10:3000", "[::1]:*", "bücher.example")
 
 described = schemathesis.openapi.from_dict(openapi_document())
@@ -35,8 +37,9 @@ schemathesis.openapi.format("gatekeeper-allowlist-entry", st.sampled_from(ENTRIE
 @described.hook
 def filter_body(_context: schemathesis.HookContext, body: Any) -> bool:
     """Skip counts like 3.0, which only JSON Schema accepts as integers."""
-    entries = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
-    return not any(isinstance(entry, dict) and isinstance(entry.get("count"), float) for entry in entries)
+    entries = [body, *(body.values() if isinstance(body, dict) else body if isinstance(body, list) else ())]
+    counts = [entry.get(count) for entry in entries if isinstance(entry, dict) for count in ("count", "keys")]
+    return not any(isinstance(count, float) for count in counts)
 
 
 @described.hook
@@ -95,12 +98,15 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
             ask("POST", f"{PATH}/usage", 204, {key_id: fine} if used else {})
             ask("POST", f"{PATH}/refused", 204, [{**page, "key_id": key_id}])
             ask("GET", f"{PATH}/refused", 200)
+            ask("POST", GATES, 204, {"id": "a", "version": "1", "is_live": used, "state": "fresh", "keys": 1})
+            ask("GET", GATES, 200)
             ask("GET", PATH, 200)
             ask("DELETE", key, 200 if used else 204)
             ask("GET", f"{key}/events", 200)
         ask("POST", PATH, 400, {"name": "shop", "domain_allowlist": ["*"]})
         ask("POST", f"{PATH}/usage", 400, {"used": {}})
         ask("POST", f"{PATH}/refused", 400, [page])
+        ask("POST", GATES, 400, {"id": "a"})
         ask("PATCH", key, 400, {"disable": True})
         key_id = "nothing"
         for method, path in (("GET", key), ("PATCH", key), ("DELETE", key), ("GET", f"{key}/events")):
@@ -141,4 +147,4 @@ async def test_each_operation_names_the_scope_that_the_hub_demands(hub: RunningH
                 is_refused = answer.status_code == httpx.codes.FORBIDDEN
                 demanded[method, path] = "admin" if is_refused else "gate"
     assert named == demanded
-    assert sorted(named.values()) == ["admin"] * 5 + ["gate"] * 4
+    assert sorted(named.values()) == ["admin"] * 6 + ["gate"] * 5
