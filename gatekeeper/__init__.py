@@ -31,18 +31,19 @@ from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.origins import Origin
+from gatekeeper.sync.file_source import FileSource
 from gatekeeper.sync.sources import (
     Basis,
-    FileSource,
+    Delta,
     FullList,
     HubSource,
     ReportsRefused,
     ReportsUsage,
     Source,
-    StaticSource,
     Unchanged,
     Updates,
 )
+from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
 from gatekeeper.web.answers import Answer, answer
 from gatekeeper.web.asgi import GatekeeperMiddleware
@@ -62,6 +63,7 @@ __all__ = (
     "CreatedWidgetKey",
     "Decision",
     "DecisionMissing",
+    "Delta",
     "EntrySuggestion",
     "EntryWarning",
     "FileSource",

@@ -151,6 +151,7 @@ class InvalidRow(GatekeeperError, ValueError):
         index: the row's index in the list, from 0.
         problem: what was seen and what was expected, as a sentence.
         row_id: the row's id, if it is known.
+        last8: the last 8 characters of the row's client key, if they are known.
         fields: the names of the row's fields.
         disabled_at: the row's `disabled_at`, if it is known.
         reason: the problem, as a word for programs.
@@ -162,6 +163,7 @@ class InvalidRow(GatekeeperError, ValueError):
         problem: str,
         *,
         row_id: str | None = None,
+        last8: str | None = None,
         fields: tuple[str, ...] = (),
         disabled_at: object = None,
         reason: RowReason = "other",
@@ -169,6 +171,7 @@ class InvalidRow(GatekeeperError, ValueError):
         self.index = index
         self.problem = problem
         self.row_id = row_id
+        self.last8 = last8
         self.fields = fields
         self.disabled_at = disabled_at
         self.reason = reason

@@ -153,6 +153,13 @@ _METRICS = (
         "1 while the current list comes from the snapshot on disk.",
     ),
     _Metric(
+        GaugeMetricFamily,
+        "gatekeeper_list_live",
+        None,
+        lambda read: {None: float(read.status.is_live)},
+        "1 while the hub tells of each change at once, 0 while its list is polled.",
+    ),
+    _Metric(
         GaugeMetricFamily, "gatekeeper_keys", None, lambda read: {None: read.status.keys}, "Widget keys, disabled or not."
     ),
     _Metric(

@@ -136,7 +136,6 @@ ROOT = PACKAGE.parent
 LARGE_CLASSES = {
     "cli.explanation.Explanation": "a report, flat for programs that read its JSON",
     "index.list_diff.ListDiff": "a builder: four counts for its caller, and what it has collected for the change set",
-    "sync.refresher.Refresher": "a loop over its parts, which ListSync puts together",
     "sync.status.Status": "a report, with a field for each question of an operator",
 }
 MAX_LINES = 400

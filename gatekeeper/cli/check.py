@@ -37,8 +37,8 @@ from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.origins import Origin
+from gatekeeper.sync.file_source import FileSource
 from gatekeeper.sync.loading import MAX_REJECTED_SHARE
-from gatekeeper.sync.sources import FileSource
 
 __all__ = ("check",)
 

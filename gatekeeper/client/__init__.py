@@ -1,8 +1,9 @@
 """HubClient, AsyncHubClient: the hub over HTTP.
 
-It may import quoting, errors, matching and keys. The two clients share everything except the sending. A call (calls.py) is a
-request, the function that reads its answer, and whether it may be retried (retries.py). refusals.py turns every failure into
-an error of this package. records.py has the results, and listing.py the list that sources stream.
+It may import quoting, errors, matching and keys. The two clients share everything except the sending (sending.py). A call
+(collection.py) is a request, the function that reads its answer, and whether it may be retried (retries.py). calls.py and
+gates.py make the calls. refusals.py turns every failure into an error of this package. records.py has the results, and
+listing.py the list that sources stream.
 """
 
 from msgspec import UNSET
@@ -10,8 +11,9 @@ from msgspec import UNSET
 from gatekeeper.client.address import account_of, require_hub
 from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp, http_maker
 from gatekeeper.client.hub_client import HubClient
-from gatekeeper.client.listing import MAX_LIST, Listing, TokenScope
+from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestion, TokenScope
 from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, VersionedWidgetKey, WidgetKeyList
+from gatekeeper.client.retries import if_nothing_was_sent
 
 __all__ = (
     "MAX_LIST",
@@ -22,6 +24,8 @@ __all__ = (
     "HubClient",
     "KeyEvent",
     "KeyUsage",
+    "ListAnswer",
+    "ListQuestion",
     "Listing",
     "MakeHttp",
     "TokenScope",
@@ -29,5 +33,6 @@ __all__ = (
     "WidgetKeyList",
     "account_of",
     "http_maker",
+    "if_nothing_was_sent",
     "require_hub",
 )

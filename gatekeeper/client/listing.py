@@ -1,5 +1,10 @@
-"""Listing: the account's list as a stream, for sources. The refresher does the retries."""
+"""Listing: the account's list as a stream, for sources. The refresher does the retries.
 
+The hub may answer a conditional request with the changes of the list (226, RFC 3229), and hold its answer until there is one
+(`Prefer: wait`, RFC 7240 section 4.3).
+"""
+
+import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -7,12 +12,14 @@ from email.utils import parsedate_to_datetime
 from typing import Literal, Self, cast
 
 import httpx
+import msgspec
 
-from gatekeeper.client.calls import WHOLE, Call, Calls, etag_of
+from gatekeeper.client.calls import WHOLE, Calls, etag_of
+from gatekeeper.client.collection import Call
 from gatekeeper.client.retries import never
 from gatekeeper.errors import HubProtocolError, InvalidList
 
-__all__ = ("MAX_LIST", "Listing", "TokenScope", "fetch")
+__all__ = ("MAX_LIST", "ListAnswer", "ListQuestion", "Listing", "TokenScope", "fetch")
 
 TokenScope = Literal["gate", "admin"]
 """What the hub lets a token do: `gate` lists keys and reports on them, `admin` does everything."""
@@ -22,6 +29,8 @@ MAX_LIST = 512 * 1024 * 1024
 _PIECE = 64 * 1024  # bytes to decompress before yielding to the event loop
 _MAX_REFUSAL = 64 * 1024  # bytes of a refusal to read; only its beginning is shown
 _GZIP = 16 + zlib.MAX_WBITS  # how zlib is told to expect the gzip format
+_ROWS = "rows"  # the instance manipulation of RFC 3229 that gives the rows which have changed
+_APPLIED_WAIT = re.compile(r'wait[ \t]*=[ \t]*(?:([0-9]{1,4})|"([0-9]{1,4})")', re.IGNORECASE)
 
 
 class Listing:
@@ -69,36 +78,82 @@ class Listing:
         return b"".join([chunk async for chunk in self.chunks])
 
 
+class ListQuestion(msgspec.Struct, frozen=True):
+    """What the hub is asked for.
+
+    Attributes:
+        validator: the validator of the list that is known; None asks for the whole list in any case.
+        takes_changes: whether the hub may answer with what has changed since.
+        wait: seconds for which it may hold its answer until something changes; None for not at all.
+        max_list: bytes of the list at most, decompressed.
+    """
+
+    validator: str | None = None
+    takes_changes: bool = False
+    wait: int | None = None
+    max_list: int = MAX_LIST
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that ask it."""
+        headers = {"cache-control": "no-cache", "accept-encoding": "gzip"}
+        if self.validator is not None:
+            headers["if-none-match"] = self.validator
+            if self.takes_changes:
+                headers["a-im"] = _ROWS
+            if self.wait is not None:
+                headers["prefer"] = f"wait={self.wait}"
+        return headers
+
+
+class ListAnswer(msgspec.Struct, frozen=True):
+    """What the hub answers.
+
+    Attributes:
+        listing: the whole list, or the rows that have changed; None if none has.
+        base: the validator of the list that the rows change; None for a whole list.
+        granted: seconds for which the hub has held its answer, or would have; None if it holds none.
+        may_wait: whether the hub says that its answers depend on `Prefer`, as one that can hold them does.
+    """
+
+    listing: Listing | None
+    base: str | None = None
+    granted: float | None = None
+    may_wait: bool = False
+
+
 @asynccontextmanager
 async def fetch(
     calls: Calls,
     http: httpx.AsyncClient,
-    validator: str | None,
-    max_list: int,
+    question: ListQuestion,
     on_token_scope: Callable[[TokenScope | None], None] | None,
-) -> AsyncIterator[Listing | None]:
-    """Fetch the list if its validator has changed. Read it while the context is open.
+) -> AsyncIterator[ListAnswer]:
+    """Fetch the list, or its changes, or that there are none. Read it while the context is open.
 
     InvalidList, from reading it, leaves the context as a HubProtocolError.
     """
-    headers = {"cache-control": "no-cache", "accept-encoding": "gzip"}
-    if validator is not None:
-        headers["if-none-match"] = validator
-    call = Call("GET", "", lambda _: None, never, headers=headers)
+    request = calls.request(http, Call("GET", "", lambda _: None, never, headers=question.headers))
+    if question.wait is not None and (timeout := request.extensions["timeout"])["read"] is not None:
+        # httpx limits each wait for bytes. The first of them may take as long as the hub holds its answer.
+        request.extensions["timeout"] = {**timeout, "read": question.wait + timeout["read"]}
     with calls.transport_errors(http):
-        response = await http.send(calls.request(http, call), stream=True, follow_redirects=False)
-    chunks = _decoded(calls, http, response, max_list)
+        response = await http.send(request, stream=True, follow_redirects=False)
+    chunks = _decoded(calls, http, response, question.max_list)
     try:
         if on_token_scope is not None and (response.is_success or response.status_code == httpx.codes.NOT_MODIFIED):
             on_token_scope(_token_scope(response))
+        granted, may_wait = _granted(response, question.wait), _varies_by_prefer(response)
         if response.status_code == httpx.codes.NOT_MODIFIED:
             with calls.transport_errors(http):
                 await response.aread()  # the body is empty, but only reading it to its end frees the connection
-            _require_same(calls, response, validator)
-            yield None
-        elif response.status_code in WHOLE:
+            _require_same(calls, response, question.validator)
+            yield ListAnswer(None, None, granted, may_wait)
+        elif response.status_code in WHOLE or (response.status_code == httpx.codes.IM_USED and question.takes_changes):
+            base = None if response.status_code in WHOLE else _base(calls, response, question.validator)
+            listing = Listing(chunks, etag_of(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
             try:
-                yield Listing(chunks, etag_of(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
+                yield ListAnswer(listing, base, granted, may_wait)
             except InvalidList as error:
                 raise calls.refusals.not_a_list(response, error) from error
         else:
@@ -201,6 +256,40 @@ def _require_same(calls: Calls, response: httpx.Response, validator: str | None)
         named = calls.refusals.quoted(etag)
         problem = f"the hub at {calls.url} answered 304 for another list ({named}) than the requested one"
         raise HubProtocolError(problem, status=response.status_code)
+
+
+def _base(calls: Calls, response: httpx.Response, validator: str | None) -> str:
+    """The validator of the list that an answer changes."""
+    base = etag_of(response, b"delta-base")
+    problem = None
+    if validator is None:
+        problem = "without a list that they change: expected the whole list"
+    elif base is None or base.removeprefix("W/") != validator.removeprefix("W/"):
+        named = "no list" if base is None else f"the list {calls.refusals.quoted(base)}"
+        problem = f"of {named} (Delta-Base): expected those of {calls.refusals.quoted(validator)}, which was sent"
+    elif response.headers.get("im", "").strip().lower() != _ROWS:
+        named = calls.refusals.quoted(response.headers.get("im", ""))
+        problem = f"made in the way {named} (IM): expected {_ROWS!r}, which was asked for"
+    elif etag_of(response) is None:
+        problem = "without an ETag: expected that of the list which they lead to"
+    if base is None or problem is not None:
+        problem = f"the hub at {calls.url} answered 226 with changes {problem}; the whole list is asked for next"
+        raise HubProtocolError(problem, status=response.status_code)
+    return base
+
+
+def _varies_by_prefer(response: httpx.Response) -> bool:
+    """See RFC 7240 section 2, on `Vary`."""
+    return "prefer" in [name.strip().lower() for name in response.headers.get("vary", "").split(",")]
+
+
+def _granted(response: httpx.Response, wait: int | None) -> float | None:
+    """Seconds of the wait that the hub has honoured. See RFC 7240 section 3."""
+    for applied in response.headers.get("preference-applied", "").split(","):
+        if found := _APPLIED_WAIT.fullmatch(applied.strip(" \t")):
+            seconds = int(found[1] or found[2])
+            return float(seconds) if wait is not None and 1 <= seconds <= wait else None
+    return None
 
 
 def _token_scope(response: httpx.Response) -> TokenScope | None:

@@ -29,7 +29,8 @@ from gatekeeper.sync.clock import Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.lifecycle import Lifecycle, NoLifecycle, PerLoop, watch_forks
 from gatekeeper.sync.list_sync import ListSync, SyncOptions, negative
 from gatekeeper.sync.refresher import Refresher
-from gatekeeper.sync.sources import Source, StaticSource
+from gatekeeper.sync.sources import Source
+from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
 
 __all__ = ("Gatekeeper",)
@@ -53,14 +54,14 @@ class Gatekeeper:
         hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
-        usage_interval: seconds between two reports to the hub on used keys and refused pages, at least; 0 for none.
+        usage_interval: seconds between two reports to the hub on used keys, and on refused pages, ± 20 %; 0 for none.
         grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
         enforce: turn refused requests away. False lets every request through, and only counts and reports.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
-        sleep: waits for seconds, between two fetches.
-        jitter: gives a number from 0 to 1, to spread fetches.
+        sleep: waits for seconds, between two fetches or reports.
+        jitter: gives a number from 0 to 1, to spread fetches and reports.
 
     Attributes:
         https_only, clock: as given.

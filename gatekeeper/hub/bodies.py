@@ -21,8 +21,10 @@ __all__ = (
     "KeyChange",
     "KeyDraft",
     "KeyUse",
+    "ReportedGate",
     "ReportedPage",
     "read_body",
+    "read_gate",
     "read_refused",
     "read_usage",
 )
@@ -34,6 +36,7 @@ MAX_UNKNOWN: Final = 5  # Unknown fields that an answer names.
 MAX_FIELD: Final = 40  # Characters of an unknown field in an answer.
 MAX_COUNT: Final = 1_000_000_000  # Requests in one entry of a report.
 MAX_REPORTED: Final = 1000  # Refused pages in one report.
+MAX_AGE: Final = 10_000_000_000  # Seconds, as the age of a list.
 
 # PostgreSQL cannot store NUL in text, so the hub refuses it on every database.
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -47,8 +50,13 @@ _SentOrigin = Annotated[
     str,
     msgspec.Meta(max_length=MAX_ORIGIN_LENGTH, pattern=r"""^(null|[a-z][a-z0-9+.-]*://[!"$-.0->A-\[\]-~]+)(?!\n)$"""),
 ]
-_ReasonWord = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,40}(?!\n)$")]
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,40}(?!\n)$")]
 _AdvisedEntry = Annotated[str, msgspec.Meta(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
+_GateId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?!\n)$")]
+_Version = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,40}(?!\n)$")]
+_Age = Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE)]
+_KeyCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+_Host = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,255}(?!\n)$")]
 
 
 class KeyDraft(msgspec.Struct, frozen=True):
@@ -112,7 +120,7 @@ class ReportedPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     key_id: str
     origin: _SentOrigin | None
-    reason: _ReasonWord
+    reason: _Word
     count: _Count
     first_at: _Moment
     last_at: _Moment
@@ -123,6 +131,28 @@ class ReportedPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.last_at < self.first_at:
             problem = "Expected `last_at` at or after `first_at`"
             raise ValueError(problem)
+
+
+class ReportedGate(msgspec.Struct, frozen=True):
+    """The report of a gate on itself. Other fields are ignored, as a newer gate may send more.
+
+    Attributes:
+        id: random, and the same for as long as the gate's process runs.
+        version: of gatekeeper.
+        is_live: whether the gate is answered as soon as the list changes; otherwise it polls.
+        state: of its list, as a word for programs.
+        list_age: seconds since its list was asked for; None before the first one.
+        keys: the number of keys in its list.
+        host: the name of its machine, or None.
+    """
+
+    id: _GateId
+    version: _Version
+    is_live: bool
+    state: _Word
+    list_age: _Age | None = None
+    keys: _KeyCount = 0
+    host: _Host | None = None
 
 
 Keys = TypeVar("Keys", KeyDraft, KeyChange)
@@ -189,6 +219,22 @@ async def read_refused(request: Request) -> list[ReportedPage]:
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid_request", f"Expected `array` of length <= {MAX_REPORTED}.")
     numbered = {str(position): page for position, page in enumerate(pages)}
     return list(_convert_each(numbered, ReportedPage, "refused_invalid").values())
+
+
+async def read_gate(request: Request) -> ReportedGate:
+    """Read the body of a gate's report on itself.
+
+    Args:
+        request: a request whose body has not been read yet.
+
+    Returns:
+        The report.
+
+    Raises:
+        Problem: 415, 413 or 400 as for `read_body`, but no 400 for an unknown field.
+        starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
+    """
+    return _decode(await _read(request), ReportedGate)
 
 
 def _convert_each(entries: Mapping[str, Any], kind: type[Reported], code: str) -> dict[str, Reported]:

@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gatekeeper.hub.bearer import authenticate, require_scope
-from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_refused, read_usage
+from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_gate, read_refused, read_usage
 from gatekeeper.hub.conditions import read_tags
-from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse, accepts_gzip, is_unchanged, list_headers
+from gatekeeper.hub.gates import GateStore
+from gatekeeper.hub.list_endpoint import ListEndpoint
 from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.rows import KeyRow
 from gatekeeper.hub.store import KeyStore
@@ -28,37 +29,40 @@ class Endpoints:
 
     Args:
         keys: the widget keys that they serve.
+        listing: the endpoint of the list of these keys.
         refused: the pages that gates have refused with them.
+        gates: the gates.
         tokens: the tokens that authenticate requests.
-        list_deadline: the longest time for sending the list, in seconds.
     """
 
     def __init__(
-        self, keys: KeyStore, refused: RefusedPageStore, tokens: TokenStore, *, list_deadline: float = LIST_DEADLINE
+        self, keys: KeyStore, listing: ListEndpoint, refused: RefusedPageStore, gates: GateStore, tokens: TokenStore
     ) -> None:
         self._keys = keys
+        self._listing = listing
         self._refused = refused
+        self._gates = gates
         self._tokens = tokens
-        self._list_deadline = list_deadline
 
     @property
     def routes(self) -> list[Route]:
         """The routes, under both documented prefixes."""
         paths: dict[str, dict[str, tuple[TokenScope, Handler]]] = {
-            "": {"GET": ("gate", self._list), "POST": ("admin", self._create)},
-            "/usage": {"POST": ("gate", self._record_use)},
-            "/refused": {"GET": ("admin", self._list_refused), "POST": ("gate", self._record_refused)},
-            "/{key_id}": {
+            "/widget-keys": {"GET": ("gate", self._listing.answer), "POST": ("admin", self._create)},
+            "/widget-keys/usage": {"POST": ("gate", self._record_use)},
+            "/widget-keys/refused": {"GET": ("admin", self._list_refused), "POST": ("gate", self._record_refused)},
+            "/widget-keys/{key_id}": {
                 "GET": ("gate", self._get),
                 "PATCH": ("admin", self._update),
                 "DELETE": ("admin", self._delete),
             },
-            "/{key_id}/events": {"GET": ("admin", self._events)},
+            "/widget-keys/{key_id}/events": {"GET": ("admin", self._events)},
+            "/gates": {"GET": ("admin", self._list_gates), "POST": ("gate", self._record_gate)},
         }
         # One route per path, so that the Allow header of a 405 names all its methods.
         return [
             Route(prefix + path, self._endpoint(actions), methods=list(actions))
-            for prefix in ("/api/v1/widget-keys", "/v1/widget-keys")
+            for prefix in ("/api/v1", "/v1")
             for path, actions in paths.items()
         ]
 
@@ -70,13 +74,6 @@ class Endpoints:
             return await handle(request, bearer)
 
         return answer
-
-    async def _list(self, request: Request, bearer: Bearer) -> Response:
-        etag = await self._keys.etag(bearer.account)
-        if is_unchanged(request, etag):
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=list_headers(etag, bearer.scope))
-        opening = self._keys.list(bearer.account)
-        return ListingResponse(opening, bearer.scope, gzip=accepts_gzip(request), deadline=self._list_deadline)
 
     async def _create(self, request: Request, bearer: Bearer) -> Response:
         draft = await read_body(request, KeyDraft)
@@ -94,6 +91,13 @@ class Endpoints:
 
     async def _record_refused(self, request: Request, bearer: Bearer) -> Response:
         await self._refused.record(bearer.account, await read_refused(request))
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def _list_gates(self, _request: Request, bearer: Bearer) -> Response:
+        return _respond(HTTPStatus.OK, await self._gates.list(bearer.account))
+
+    async def _record_gate(self, request: Request, bearer: Bearer) -> Response:
+        await self._gates.record(bearer.account, await read_gate(request))
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def _update(self, request: Request, bearer: Bearer) -> Response:

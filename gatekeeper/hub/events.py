@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import func, insert, select
+from sqlalchemy import case, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.hub.accounts import Revision, read_revision
+from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.tables import events
 from gatekeeper.hub.tokens import Bearer
 
@@ -124,32 +124,34 @@ async def find_deleted(connection: AsyncConnection, account: str, last8: str) ->
     return await connection.scalar(deleted.order_by(events.c.at.desc()).limit(1))
 
 
-async def read_changed(connection: AsyncConnection, account: str, base: Revision) -> dict[str, str | None] | None:
+async def read_changed(
+    connection: AsyncConnection, account: str, base: Revision, present: Revision
+) -> dict[str, str | None] | None:
     """Read which keys of an account have changed since a revision.
 
     Args:
         connection: a connection in a transaction whose reads all see one state of the database.
         account: an account that exists.
         base: the revision.
+        present: the revision of the account in this state.
 
     Returns:
-        The ids of the changed keys, in the order of their last changes. A deleted key has its last 8 characters, another one
-        None. None instead if the log does not lead from the base to the present: the base is of another history of the
-        database, or events are missing since a restore or an older hub.
+        The ids of the changed keys. A deleted key has its last 8 characters, if its event names them; another one has None.
+        None instead if the log does not lead from the base to the present: the base is of another history of the database,
+        or events are missing since a restore or an older hub.
     """
-    present = await read_revision(connection, account)
-    last8 = events.c.changes["last8", "before"].as_string()
-    later = select(events.c.revision, events.c.base_mark, events.c.key_id, events.c.action, last8).where(
-        events.c.account == account, events.c.revision > base.number
-    )
     if base.number == present.number:
         return {} if base == present else None
+    mine = events.c.account == account
+    # Found by the index first, so that a base of another history costs no read of the log.
+    is_known = exists().where(mine, events.c.revision == base.number + 1, events.c.base_mark == base.mark)
+    deleted = case((events.c.action == "deleted", events.c.changes["last8", "before"].as_string()))
+    later = select(events.c.revision, events.c.key_id, deleted).where(mine, events.c.revision > base.number, is_known)
     reached = base.number
     changed: dict[str, str | None] = {}
-    for revision, base_mark, key_id, action, deleted in await connection.execute(later.order_by(events.c.revision)):
-        if revision > reached + 1 or (reached == base.number and base_mark != base.mark):
+    for revision, key_id, last8 in await connection.execute(later.order_by(events.c.revision)):
+        if revision > reached + 1:
             return None
         reached = revision
-        changed.pop(key_id, None)
-        changed[key_id] = deleted if action == "deleted" else None
+        changed[key_id] = last8
     return changed if reached == present.number else None

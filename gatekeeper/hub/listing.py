@@ -1,34 +1,28 @@
 """ListingResponse: the list of widget keys, streamed page by page."""
 
-import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 import anyio
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gatekeeper.hub.conditions import read_tags
+from gatekeeper.hub.list_headers import list_headers
 from gatekeeper.hub.rows import KeyList, KeyRow
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("LIST_DEADLINE", "SCOPE_HEADER", "ListingResponse", "accepts_gzip", "is_unchanged", "list_headers")
+__all__ = ("LIST_DEADLINE", "ListingResponse")
 
 # Seconds. A slow client holds a database connection all the while; gatekeeper's own client gives up after 30 s.
 LIST_DEADLINE: Final = 60.0
 
-# Tells a gate that its token may do more than it needs.
-SCOPE_HEADER: Final = "Token-Scope"
-
 # zlib's default of 6 makes this list a tenth smaller and takes twice as long.
 _GZIP_LEVEL: Final = 1
 _GZIP_FORMAT: Final = 31  # zlib's wbits: 15 for the largest window, plus 16 for the gzip header and trailer.
-
-_ACCEPTED: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([0-9.]+)\s*)?")
 
 
 class ListingResponse(Response):
@@ -37,6 +31,7 @@ class ListingResponse(Response):
     Args:
         opening: a context manager that opens the list.
         token_scope: the scope of the token that asked for it.
+        further: headers beside those of each list.
         gzip: whether to compress it.
         deadline: the longest time for the whole answer, in seconds.
     """
@@ -45,6 +40,7 @@ class ListingResponse(Response):
         self,
         opening: AbstractAsyncContextManager[KeyList],
         token_scope: TokenScope,
+        further: Mapping[str, str],
         *,
         gzip: bool,
         deadline: float = LIST_DEADLINE,
@@ -52,6 +48,7 @@ class ListingResponse(Response):
         super().__init__()
         self._opening = opening
         self._token_scope = token_scope
+        self._further = further
         self._gzip = gzip
         self._deadline = deadline
 
@@ -61,7 +58,7 @@ class ListingResponse(Response):
         # that disconnects gets no other answer.
         with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
             async with self._opening as keys:
-                headers = list_headers(keys.etag, self._token_scope)
+                headers = {**list_headers(keys.etag, self._token_scope), **self._further}
                 if self._gzip:
                     headers["Content-Encoding"] = "gzip"
                 if scope["method"] == "HEAD":
@@ -71,44 +68,6 @@ class ListingResponse(Response):
                 if self._gzip:
                     body = _compress(body)
                 await StreamingResponse(body, headers=headers, media_type="application/json")(scope, receive, send)
-
-
-def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
-    """The headers of the list, and of a 304 for it.
-
-    Args:
-        etag: the ETag of the list, compressed or not.
-        token_scope: the scope of the token that asked for it.
-    """
-    # `no-cache` lets caches store the list but makes them revalidate each time, so that no cache keeps a revoked key alive.
-    return {
-        "ETag": etag,
-        "Cache-Control": "private, no-cache",
-        "Vary": "Authorization, X-Account-ID, Accept-Encoding",
-        SCOPE_HEADER: token_scope,
-    }
-
-
-def accepts_gzip(request: Request) -> bool:
-    """Whether Accept-Encoding asks for gzip (RFC 9110 section 12.5.3)."""
-    weights = {}
-    for field in request.headers.getlist("Accept-Encoding"):
-        for candidate in field.split(","):
-            accepted = _ACCEPTED.fullmatch(candidate)
-            if accepted is not None:
-                weights[accepted[1].lower()] = accepted[2] is None or accepted[2].strip("0.") != ""
-    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
-
-
-def is_unchanged(request: Request, etag: str) -> bool:
-    """Whether If-None-Match names the list (RFC 9110 section 13.1.2).
-
-    Args:
-        request: a request for the list.
-        etag: the ETag of the current list. ETags are compared weakly.
-    """
-    held = {tag.removeprefix("W/") for tag in read_tags(request, "If-None-Match") or ()}
-    return etag.removeprefix("W/") in held or "*" in held
 
 
 async def _encode(pages: AsyncIterator[list[KeyRow]]) -> AsyncIterator[bytes]:

@@ -203,7 +203,8 @@ async def answer_unrouted(request: Request, error: Exception) -> Response:
     detail = (
         f"There is no {request.method} on this path. The hub has GET and POST on /api/v1/widget-keys, POST on "
         "/api/v1/widget-keys/usage, GET and POST on /api/v1/widget-keys/refused, GET, PATCH and DELETE on "
-        "/api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events; GET /openapi.json describes them."
+        "/api/v1/widget-keys/{id}, GET on /api/v1/widget-keys/{id}/events, GET and POST on /api/v1/gates; "
+        "GET /openapi.json describes them."
     )
     return problem_response(Problem(status, status.name.lower(), detail, headers=raised.headers))
 

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from gatekeeper.matching.advice import EntryWarning
 
-__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyList", "KeyRow", "RowChanged")
+__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyList", "KeyRow", "RemovedRow", "RowChanged")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK: Final = timedelta(microseconds=1)  # The precision of both databases.
@@ -76,6 +76,20 @@ class CreatedKeyRow(CheckedKeyRow, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, str]]:
         """Hide the plaintext in rich's tracebacks; msgspec would show every field."""
         return [("id", self.id), ("last8", self.last8)]
+
+
+class RemovedRow(msgspec.Struct, frozen=True):
+    """A row that the list has no more.
+
+    Attributes:
+        id: the id of the deleted key.
+        last8: the last 8 characters of the key.
+        removed: true; other rows do not have this field.
+    """
+
+    id: str
+    last8: str
+    removed: Literal[True]
 
 
 class KeyList(msgspec.Struct, frozen=True):

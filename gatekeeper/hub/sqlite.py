@@ -2,18 +2,19 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from gatekeeper.hub.engines import OPTIONS, Engines
 from gatekeeper.hub.files import create_private
+from gatekeeper.hub.sqlite_changes import SqliteChanges
 
 __all__ = ("PRIMARY_CODE", "SqliteFile", "blames_statement", "is_unavailable")
 
@@ -82,6 +83,14 @@ class SqliteFile:
         event.listen(writer.sync_engine, "begin", _begin_immediate)
         event.listen(writer.sync_engine, "connect", _prepare_writer)
         return Engines(reader, streamer, writer)
+
+    def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> SqliteChanges:  # noqa: ARG002
+        """Make what tells of changes by other processes, without connecting.
+
+        Args:
+            writing: is not used.
+        """
+        return SqliteChanges(self._path)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

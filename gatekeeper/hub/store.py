@@ -23,7 +23,7 @@ from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
-__all__ = ("KEY_ID", "KeyStore", "UnknownKey")
+__all__ = ("KEY_ID", "ROW_COLUMNS", "KeyStore", "UnknownKey")
 
 # There are 62^8 suffixes: with a million keys in the account, one draw in 200 million collides. Several collisions in a row
 # mean that the generator repeats itself.
@@ -31,7 +31,7 @@ MAX_DRAWS: Final = 10
 
 PAGE: Final = 1000  # Rows per query: half a megabyte of JSON.
 
-_COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
+ROW_COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
 # The fields in the events of create and delete. The last 8 characters find the events of a key that is gone.
 _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 
@@ -56,24 +56,16 @@ class KeyStore:
         database: the database of the keys.
         mint: the maker of keys and their hashes.
         clock: a function that returns the current time in UTC.
+        changed: a function that is called with the name of an account after its keys may have changed.
     """
 
-    def __init__(self, database: Database, mint: Mint, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, mint: Mint, clock: Callable[[], datetime], changed: Callable[[str], None]
+    ) -> None:
         self._database = database
         self._mint = mint
         self._clock = clock
-
-    async def etag(self, account: str) -> str:
-        """Read the ETag of an account's list without reading the list.
-
-        Args:
-            account: the account.
-
-        Returns:
-            A weak ETag, with its quotes. Every change of the list changes it, but not the use of the keys.
-        """
-        async with self._database.reading() as connection:
-            return (await read_revision(connection, account)).etag
+        self._changed = changed
 
     @asynccontextmanager
     async def list(self, account: str) -> AsyncIterator[KeyList]:
@@ -116,7 +108,7 @@ class KeyStore:
         Returns:
             The row with the plaintext, which is not stored and cannot be recovered.
         """
-        async with self._database.writing() as connection:
+        async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             key = await self._draw_key(connection, bearer.account)
             # Read the clock after the wait for other writers, so that created_at follows the order of the rows.
@@ -164,7 +156,7 @@ class KeyStore:
                 change may have been sent twice (RFC 9110 section 13.1.1).
             UnknownKey: the account does not have this key.
         """
-        async with self._database.writing() as connection:
+        async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             row = await _find(connection, bearer.account, key_id)
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
@@ -191,7 +183,7 @@ class KeyStore:
             RowChanged: the row has another ETag, and is not disabled yet.
             UnknownKey: the account does not have this key.
         """
-        async with self._database.writing() as connection:
+        async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             row = await _find(connection, bearer.account, key_id)
             now = self._clock()
@@ -247,6 +239,15 @@ class KeyStore:
                 await _find(connection, account, key_id)
             return happened
 
+    @asynccontextmanager
+    async def _changing(self, account: str) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._database.writing() as connection:
+                yield connection
+        finally:
+            # A commit whose answer is lost has been made, perhaps.
+            self._changed(account)
+
     async def _draw_key(self, connection: AsyncConnection, account: str) -> ClientKey:
         for _ in range(MAX_DRAWS):
             key = self._mint.client_key(account)
@@ -259,7 +260,7 @@ class KeyStore:
 
 async def _pages(connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
     mine = and_(widget_keys.c.account == account, widget_keys.c.sequence > bindparam("after"))
-    page = select(*_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
+    page = select(*ROW_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
     last = 0
     while True:
         # A client may leave at any time, and a cancelled statement costs its connection.
@@ -277,7 +278,7 @@ def _is(account: str, key_id: str | BindParameter[str]) -> ColumnElement[bool]:
 
 async def _find(connection: AsyncConnection, account: str, key_id: str) -> KeyRow:
     if KEY_ID.fullmatch(key_id):
-        found = (await connection.execute(select(*_COLUMNS).where(_is(account, key_id)))).one_or_none()
+        found = (await connection.execute(select(*ROW_COLUMNS).where(_is(account, key_id)))).one_or_none()
         if found is not None:
             return KeyRow(*found)
     raise UnknownKey(key_id)

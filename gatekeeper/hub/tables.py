@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -26,6 +28,7 @@ __all__ = (
     "UtcDateTime",
     "accounts",
     "events",
+    "gates",
     "metadata",
     "pepper_check",
     "refused_pages",
@@ -147,6 +150,21 @@ refused_pages = Table(
     Column("first_at", UtcDateTime, nullable=False),
     Column("last_at", UtcDateTime, nullable=False),
     Column("entry", String(1024)),
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    # No foreign key: it would lock the account's row, for which revocations wait.
+    Column("account", String(63), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("version", String(40), nullable=False),
+    Column("is_live", Boolean, nullable=False),
+    Column("state", String(40), nullable=False),
+    Column("list_age", Double),
+    Column("keys", BigInteger, nullable=False),
+    Column("host", String(255)),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
 
 pepper_check = Table(

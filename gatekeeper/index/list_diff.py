@@ -25,7 +25,7 @@ from gatekeeper.index.precedence import Precedence
 from gatekeeper.index.replacements import PendingRows
 from gatekeeper.keys.widget_key import WidgetKey
 
-__all__ = ("ListDiff", "load")
+__all__ = ("LISTED_UNLESS_OLDER", "MAX_ROW", "MAX_SHOWN", "ListDiff", "load", "too_long")
 
 MAX_SHOWN = 10  # rejected rows that are kept
 MAX_ROW = 64 * 1024  # bytes of a packed row; 100 entries of the usual length take 3 KB
@@ -104,7 +104,7 @@ class ListDiff:
                 continue
             packed_row = pack(row)
             if len(packed_row) > MAX_ROW:
-                self._reject(_too_long(row, self.count - 1, len(packed_row)))
+                self._reject(too_long(row, self.count - 1, len(packed_row)))
                 continue
             known = candidate(row.last8, row.id)
             is_same = known is not None and has_row(known, packed_row)
@@ -310,6 +310,13 @@ class ListDiff:
             yield
 
 
-def _too_long(row: Any, index: int, size: int) -> InvalidRow:
+def too_long(row: Any, index: int, size: int) -> InvalidRow:
+    """Make the error for a row that is too long.
+
+    Args:
+        row: an object with the attributes of a WidgetKey.
+        index: its index in its list, from 0.
+        size: bytes that it takes when packed.
+    """
     problem = f"Expected at most {MAX_ROW} bytes in a row, got {size}"
-    return InvalidRow(index, problem, row_id=row.id, disabled_at=row.disabled_at, reason="too_long")
+    return InvalidRow(index, problem, row_id=row.id, last8=row.last8, disabled_at=row.disabled_at, reason="too_long")

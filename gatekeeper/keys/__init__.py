@@ -1,4 +1,4 @@
-"""Keys: the plaintext, the row, and the reading of rows.
+"""Keys: the plaintext, the row, its reading, and what gates report.
 
 The package may import quoting, errors and matching.
 """

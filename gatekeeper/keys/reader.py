@@ -33,6 +33,9 @@ class RowReader:
     Args:
         suffix_field: the name of the field with the last 8 characters of a key. The hub's documentation does not give it.
 
+    Attributes:
+        suffix_field: as given.
+
     Raises:
         ConfigError: if the name is empty or belongs to another field.
     """
@@ -42,7 +45,7 @@ class RowReader:
         if not suffix_field or len(set(self._names)) < len(self._names):
             taken = ", ".join(repr(name) for name in self._names if name != suffix_field)
             raise ConfigError([f"suffix_field is {suffix_field!r}: expected a name, and none of {taken}"])
-        self._suffix_field = suffix_field
+        self.suffix_field = suffix_field
         self._deciding = tuple(suffix_field if field == "last8" else field for field in _DECIDING)
         row_type = msgspec.defstruct("Row", _fields(Any, _DECIDING), rename={"last8": suffix_field}, kw_only=True)
         tidy_row_type = msgspec.defstruct(
@@ -69,14 +72,16 @@ class RowReader:
         try:
             return as_widget_key(self._decoder.decode(raw))
         except msgspec.ValidationError as error:
-            raise self._invalid(index, decode_leniently(bytes(raw)), error) from error
+            raise self.invalid(index, decode_leniently(bytes(raw)), error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             row = decode_leniently(bytes(raw))
             if row is None:
                 problem = f"expected an object with the fields of a widget key: {error}"
-                raise InvalidRow(index, problem, reason="not_an_object", **outline(bytes(raw))) from error
+                found = outline(bytes(raw), self.suffix_field)
+                found["last8"] = _suffix(found.get("last8"))
+                raise InvalidRow(index, problem, reason="not_an_object", **found) from error
             if not isinstance(row, dict) or not self._can_decide(row):
-                raise self._invalid(index, row, error) from error
+                raise self.invalid(index, row, error) from error
             return self.convert(index, row)
 
     def convert(self, index: int, row: WidgetKey | Mapping[str, Any]) -> WidgetKey:
@@ -100,7 +105,7 @@ class RowReader:
             legible = {name: replace_surrogates(value) for name, value in known.items()}
             key = as_widget_key(msgspec.convert(legible, self._row_type))
         except (msgspec.ValidationError, TypeError) as error:
-            raise self._invalid(index, fields, error) from error
+            raise self.invalid(index, fields, error) from error
         return row if isinstance(row, WidgetKey) and row == key else key
 
     def tidy(self, array: bytes) -> list[Any] | None:
@@ -136,11 +141,17 @@ class RowReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
-    def _can_decide(self, row: Mapping[str, Any]) -> bool:
-        """Whether the fields that decisions need are valid Unicode. Others may be garbled."""
-        return all(is_encodable(row.get(name)) for name in self._deciding)
+    def invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
+        """Make the error for a row.
 
-    def _invalid(self, index: int, row: object, error: Exception) -> InvalidRow:
+        Args:
+            index: the row's index in its list, from 0.
+            row: the decoded row; None if it cannot be decoded.
+            error: what msgspec says about it.
+
+        Returns:
+            The error, which names the field and the problem.
+        """
         if not isinstance(row, Mapping):
             problem = f"expected an object with the fields of a widget key: {error}"
             return InvalidRow(index, problem, reason="not_an_object")
@@ -150,28 +161,33 @@ class RowReader:
             index,
             self._problem(row, fields, str(error)),
             row_id=row_id if isinstance(row_id, str) else None,
+            last8=_suffix(row.get(self.suffix_field)),
             fields=fields,
             disabled_at=row.get("disabled_at"),
             reason=self._reason(fields, str(error)),
         )
 
+    def _can_decide(self, row: Mapping[str, Any]) -> bool:
+        """Whether the fields that decisions need are valid Unicode. Others may be garbled."""
+        return all(is_encodable(row.get(name)) for name in self._deciding)
+
     def _reason(self, fields: tuple[str, ...], error: str) -> RowReason:
-        missing = [field for field in (self._suffix_field, "id") if field not in fields]
+        missing = [field for field in (self.suffix_field, "id") if field not in fields]
         field = missing[0] if missing else _split_error(error)[1]
-        return _REASONS.get("last8" if field == self._suffix_field else field, "other")
+        return _REASONS.get("last8" if field == self.suffix_field else field, "other")
 
     def _problem(self, row: Mapping[str, Any], fields: tuple[str, ...], error: str) -> str:
-        if self._suffix_field not in fields:
+        if self.suffix_field not in fields:
             named = ", ".join(quoted(field, MAX_NAME) for field in fields[:MAX_NAMES])
             more = f" and {len(fields) - MAX_NAMES} more" if len(fields) > MAX_NAMES else ""
             return (
-                f"expected the key's last 8 characters in {self._suffix_field!r}, got "
+                f"expected the key's last 8 characters in {self.suffix_field!r}, got "
                 f"{f'only the fields {named}{more}' if fields else 'no fields'}; "
                 "if another field has them, pass its name as suffix_field="
             )
         expected, field = _split_error(error)
         value = row.get(field)
-        if isinstance(value, str) and field in {self._suffix_field, "key_sha256", "id"}:
+        if isinstance(value, str) and field in {self.suffix_field, "key_sha256", "id"}:
             # Never show the value itself: a secret may be in the wrong field.
             return f"{_EXPECTED_TEXT.get(field, _EXPECTED_SUFFIX)} in {field!r}, got text of {len(value)} characters"
         return f"{expected} in {field!r}" if field else error
@@ -223,6 +239,10 @@ def as_widget_key(row: Any) -> WidgetKey:
         _text(row.last_used_at),
         row.key_sha256,
     )
+
+
+def _suffix(value: object) -> str | None:
+    return value if isinstance(value, str) and len(value) == SUFFIX_LENGTH and _SUFFIXES.fullmatch(value) else None
 
 
 def _text(value: object) -> str | None:

@@ -13,8 +13,9 @@ STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 _VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*"|[^ \t\r\n",:]+)', re.DOTALL)
 
 
-def outline(raw: bytes) -> dict[str, Any]:
-    """Find the `row_id` and `disabled_at` of an InvalidRow in invalid JSON."""
+def outline(raw: bytes, suffix_field: str = "last8") -> dict[str, Any]:
+    """Find the `row_id`, `last8` and `disabled_at` of an InvalidRow in invalid JSON."""
+    names = {b'"id"': "row_id", b'"%b"' % suffix_field.encode("utf-8", "replace"): "last8"}
     found: dict[str, Any] = {}
     depth = 0
     for token in STRUCTURE.finditer(raw):
@@ -25,8 +26,8 @@ def outline(raw: bytes) -> dict[str, Any]:
             depth -= 1
         elif depth == 1 and (value := _VALUE.match(raw, token.end())):
             text = decode_leniently(value.group(1))
-            if mark == b'"id"' and isinstance(text, str):
-                found["row_id"] = text
+            if mark in names and isinstance(text, str):
+                found[names[mark]] = text
             elif mark == b'"disabled_at"' and value.group(1) != b"null":
                 found["disabled_at"] = True
     return found

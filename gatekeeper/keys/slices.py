@@ -7,7 +7,7 @@ byte is refused as a whole.
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from gatekeeper.keys.salvage import STRUCTURE
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
 
-__all__ = ("SLICE", "ListReader", "Slice", "read_list")
+__all__ = ("SLICE", "ListReader", "RowDecoder", "Slice", "read_list")
 
 # Bytes of JSON that are decoded in one step: about 500 rows, which take 1 ms.
 SLICE = 128 * 1024
@@ -76,6 +76,22 @@ def read_list(rows: RowReader, body: bytes) -> tuple[list[WidgetKey], list[Inval
     return keys, rejected
 
 
+class RowDecoder(Protocol):
+    """Decodes the elements of an array: a RowReader, or a DeltaReader."""
+
+    def tidy(self, array: bytes) -> list[Any] | None:
+        """Decode an array of well-formed rows, else None."""
+        ...
+
+    def split(self, array: bytes) -> list[msgspec.Raw] | None:
+        """Split valid JSON into its elements, else None."""
+        ...
+
+    def read(self, index: int, raw: msgspec.Raw | bytes) -> Any:
+        """Decode one element, or raise InvalidRow."""
+        ...
+
+
 class Slice(NamedTuple):
     """Consecutive rows of a list.
 
@@ -108,7 +124,7 @@ class ListReader:
         count: the number of rows read or skipped.
     """
 
-    def __init__(self, rows: RowReader, slice_size: int = SLICE) -> None:
+    def __init__(self, rows: RowDecoder, slice_size: int = SLICE) -> None:
         self._rows = rows
         self._slice_size = slice_size
         self._buffer = bytearray()
@@ -146,7 +162,8 @@ class ListReader:
             piece: the current slice.
 
         Returns:
-            The rows, each with the attributes of a WidgetKey in its order or an InvalidRow; and their size in bytes.
+            What the decoder gives, such as rows with the attributes of a WidgetKey in its order, or InvalidRows; and their
+            size in bytes.
 
         Raises:
             InvalidList: if the slice cannot be part of a JSON array.
@@ -234,7 +251,7 @@ class ListReader:
         return _elements(raw, self.count)
 
 
-def _read(rows: RowReader, index: int, raw: msgspec.Raw | bytes) -> WidgetKey | InvalidRow:
+def _read(rows: RowDecoder, index: int, raw: msgspec.Raw | bytes) -> Any:
     try:
         return rows.read(index, raw)
     except InvalidRow as error:

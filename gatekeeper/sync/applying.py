@@ -3,12 +3,16 @@
 A list is applied in place, in steps. The task that begins it finishes it, even when cancelled. A list that lacks more than
 half of 10 keys or more may be a mistake: its removals are held until two more lists lack as many, or for 60 s. The rest of
 it is applied immediately. A list undoes a revocation only if it was asked for after the list that brought it.
+
+Changes apply to the list that they name, so their order is that of the lists' names. They name what is removed, and nothing
+of that is held. The list that they lead to gets its name only once all of them are applied.
 """
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import anyio.lowlevel
 import msgspec
@@ -20,7 +24,7 @@ from gatekeeper.sync.loading import ListBasis, Loaded
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.status import RefreshReport
 
-__all__ = ("Applier", "OvertakenError", "RemovalGuard", "SharedList")
+__all__ = ("Applier", "Asked", "OvertakenError", "RemovalGuard", "SharedList")
 
 HELD_FROM = 10  # keys; of fewer, any number may go at once
 HELD_LISTS = 2
@@ -29,6 +33,20 @@ HELD_FOR = 60.0  # seconds
 
 class OvertakenError(Exception):
     """The refresher of another event loop has changed the index meanwhile."""
+
+
+class Asked(NamedTuple):
+    """A question to the source.
+
+    Attributes:
+        at: when it was asked, by the clock.
+        generation: that of the list held then.
+        validator: that of the list held then.
+    """
+
+    at: float
+    generation: int
+    validator: str | None
 
 
 class SharedList:
@@ -73,14 +91,24 @@ class SharedList:
         # A child that is forked before the end has to ask for the whole list.
         self.basis = ListBasis(dated_at=self.basis.dated_at)
 
-    def end(self, basis: ListBasis, changes: ChangeSet, asked_at: float) -> None:
-        """Note what is known of a list that was applied."""
+    def end(self, basis: ListBasis, changes: ChangeSet, asked_at: float, changed_ids: Collection[str] | None = None) -> None:
+        """Note what is known of a list that was applied.
+
+        Args:
+            basis: what is known of it.
+            changes: what it has changed.
+            asked_at: when it was asked for.
+            changed_ids: the ids of the rows of which changes have told; None for a whole list.
+        """
         if self.held or changes.overruled_count:
             basis = ListBasis(dated_at=basis.dated_at)
         elif not changes.slots_are_stable:
             basis = msgspec.structs.replace(basis, slices={})
         self.basis = basis
-        self._retained_since = {row_id: self._retained_since.get(row_id, asked_at) for row_id in changes.retained}
+        before = self._retained_since
+        self._retained_since = {row_id: before.get(row_id, asked_at) for row_id in changes.retained}
+        if changed_ids is not None:
+            self._retained_since = {row_id: since for row_id, since in before.items() if row_id not in changed_ids}
 
     def rename(self, basis: ListBasis, generation: int) -> None:
         """Note another validator for the list, unless it was overtaken."""
@@ -138,13 +166,31 @@ class Applier:
     log: RefreshLog
     on_change: Callable[[], None]  # called after decisions may have changed
 
-    async def apply(self, loaded: Loaded, changes: ChangeSet, asked_at: float, generation: int) -> RefreshReport:
-        """Apply a list; raise OvertakenError if the index has changed."""
+    async def apply(self, loaded: Loaded, changes: ChangeSet, asked: Asked, *, as_of: float) -> RefreshReport:
+        """Apply a list, or changes of one.
+
+        Args:
+            loaded: what was read.
+            changes: what it changes.
+            asked: the question that it answers.
+            as_of: when a source that has held its answer gave it.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            OvertakenError: another event loop has changed the index, or given the list another name.
+        """
         rejected = sum(loaded.rejected_reasons.values())
-        with self.shared.applying(generation):
-            if self.freshness.is_superseded(asked_at):
+        with self.shared.applying(asked.generation):
+            if loaded.changed_ids is not None:
+                if self.shared.basis.validator != asked.validator:
+                    raise OvertakenError
+            elif self.freshness.is_superseded(asked.at):
+                if as_of > asked.at:
+                    raise OvertakenError  # it is older than its answer
                 return RefreshReport("unchanged", rejected=rejected)
-            self.shared.begin(self._hold(loaded, changes, asked_at))
+            self.shared.begin(self._hold(loaded, changes, asked.at))
             report = RefreshReport(
                 "unchanged" if changes.is_empty else "changed",
                 changes.added_count,
@@ -153,12 +199,12 @@ class Applier:
                 self.shared.held,
                 rejected,
             )
-            await self._change(loaded, changes, asked_at, is_change=report.outcome == "changed")
+            await self._change(loaded, changes, asked.at, as_of=as_of)
         self.log.list_applied(loaded, changes, self.index.ambiguous())
         return report
 
-    async def _change(self, loaded: Loaded, changes: ChangeSet, asked_at: float, *, is_change: bool) -> None:
-        steps = changes.apply()
+    async def _change(self, loaded: Loaded, changes: ChangeSet, asked_at: float, *, as_of: float) -> None:
+        is_change, steps = not changes.is_empty, changes.apply()
         try:
             for _ in steps:
                 if is_change:
@@ -169,17 +215,21 @@ class Applier:
             for _ in steps:
                 pass
             if loaded.problem is None:
-                self.freshness.record_success(asked_at)
+                self.freshness.record_success(asked_at, as_of=as_of)
             else:
                 self.freshness.record_applied(asked_at)
-            self.shared.end(loaded.basis, changes, asked_at)
-            if is_change:
+            self.shared.end(loaded.basis, changes, asked_at, loaded.changed_ids)
+            if is_change or loaded.changed_ids is not None:
+                # Changes count even if they change nothing here: a list that was asked for before is older than they are.
                 self.shared.generation += 1
+            if is_change:
                 self.on_change()
 
     def _hold(self, loaded: Loaded, changes: ChangeSet, asked_at: float) -> int:
         if loaded.problem is not None:
             return self.shared.held
+        if loaded.changed_ids is not None:
+            return 0  # with removals held, the list has no name, and no changes apply
         total, missing = len(self.index), 0 if loaded.is_trusted else changes.removed_count
         if not self.guard.holds(missing, total, asked_at):
             return 0

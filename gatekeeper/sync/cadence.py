@@ -1,11 +1,11 @@
-"""Cadence, UnknownKeyBudget: when to fetch the list. Pure: no IO, no waits."""
+"""Cadence, WholeLists, UnknownKeyBudget: when to fetch the list. Pure: no IO, no waits."""
 
 from collections.abc import Callable
 
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.status import RefreshReport
 
-__all__ = ("Cadence", "UnknownKeyBudget", "backoff")
+__all__ = ("UNCONDITIONAL_AFTER", "Cadence", "UnknownKeyBudget", "WholeLists", "backoff")
 
 JITTER = 0.2
 BACKOFF = (1.0, 30.0)  # seconds: the first wait after a failure, and the longest
@@ -13,6 +13,9 @@ BACKOFF_WITHOUT_LIST = (0.25, 2.0)  # seconds
 LASTING_FAILURE_CEILING = 60.0  # seconds
 RETRY_AFTER = (1.0, 300.0)  # seconds: the least and the most that a source can ask for
 INTERVAL_PER_WORK = 5  # seconds between two fetches for every second that it takes to read and apply a list
+UNCONDITIONAL_AFTER = 600.0  # seconds between two lists that are asked for without a validator, or
+UNCONDITIONAL_WORKS = 200  # as many times what it took to read one, whichever is longer
+UNCONDITIONAL_AFTER_LIVE = 21_600.0  # seconds ± 20 % between two of them where the list is live
 BUCKET = 3  # fetches that unknown keys can cause in a row
 BUCKET_PERIOD = 5.0  # seconds until they can cause one more, or
 BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever is longer
@@ -49,6 +52,71 @@ class Cadence:
         if report.lasting and has_live_list:
             ceiling = LASTING_FAILURE_CEILING
         return backoff(failures, first, ceiling) * self._jitter()
+
+    def live_delay(self, work: float) -> float:
+        """Seconds from a fetch to the next one that may wait.
+
+        Args:
+            work: seconds that it took to read and apply what the fetch brought, so that a busy hub does not fill a process.
+        """
+        return INTERVAL_PER_WORK * work
+
+    def refused_delay(self, failures: int) -> float:
+        """Seconds from a connection that a live source refuses to the next.
+
+        Its gates were all told at once that the hub has gone, so they come back over one interval.
+
+        Args:
+            failures: how many fetches in a row have failed.
+        """
+        return max(min(self._interval, LASTING_FAILURE_CEILING), backoff(failures, *BACKOFF)) * self._jitter()
+
+    def misfit_delay(self, read_ago: float) -> float:
+        """Seconds until the whole list may follow changes that do not fit.
+
+        Args:
+            read_ago: seconds since the last whole list was read. One in an interval is enough.
+        """
+        return max(0.0, self._interval - read_ago)
+
+
+class WholeLists:
+    """Decides when the whole list is asked for without its validator.
+
+    A validator may be stuck, and changes may have been missed. The refreshers of all event loops share it.
+
+    Args:
+        clock: seconds; see `boot_clock`.
+        jitter: gives a number from 0 to 1.
+    """
+
+    def __init__(self, clock: Clock, jitter: Callable[[], float]) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self.note(0.0)
+
+    @property
+    def read_ago(self) -> float:
+        """Seconds since the last whole list was read."""
+        return self._clock() - self._read_at
+
+    def note(self, work: float) -> None:
+        """Note that a whole list was read.
+
+        Args:
+            work: seconds that it took.
+        """
+        self._read_at = self._clock()
+        self._after = max(UNCONDITIONAL_AFTER, UNCONDITIONAL_WORKS * work)
+        self._after_live = UNCONDITIONAL_AFTER_LIVE * (1 + JITTER * (2 * self._jitter() - 1))
+
+    def is_due(self, *, is_live: bool) -> bool:
+        """Whether the next list is asked for without its validator.
+
+        Args:
+            is_live: whether the source tells of each change.
+        """
+        return self.read_ago >= (self._after_live if is_live else self._after)
 
 
 class UnknownKeyBudget:

@@ -76,10 +76,17 @@ class Freshness:
         """Note that a list was applied, so that no earlier one follows."""
         self._applied_at = max(self._applied_at, asked_at)
 
-    def record_success(self, asked_at: float) -> None:
-        """Note that a list was accepted, or has not changed."""
+    def record_success(self, asked_at: float, *, as_of: float = -math.inf) -> None:
+        """Note that a list was accepted, or has not changed.
+
+        Args:
+            asked_at: when it was asked for.
+            as_of: when a source that has held its answer gave it.
+        """
         self.record_applied(asked_at)
-        self._accepted_at = self._applied_at
+        before, accepted_at = self._accepted_at, max(self._applied_at, as_of)
+        # Another event loop may have asked before a source gave the answer that it had held.
+        self._accepted_at = accepted_at if before is None or self.from_snapshot else max(accepted_at, before)
         self.from_snapshot = False
 
     def record_restored(self, age: float) -> None:

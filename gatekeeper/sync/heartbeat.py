@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.live import Lead
 
 __all__ = ("Heartbeat",)
 
@@ -20,11 +21,13 @@ class Heartbeat:
     Attributes:
         ahead: seconds from a beat to the moment: at most the interval, or 60 s, and 5 s.
         overdue_at: the moment, by the clock; minus infinity while no refresher runs.
+        lead: which of their event loops waits for the source.
     """
 
     def __init__(self, interval: float, clock: Clock, on_beat: Callable[[], None]) -> None:
         self.ahead = min(interval, LONGEST) + GRACE
         self.overdue_at = -math.inf
+        self.lead = Lead(self.ahead, clock)
         self._clock = clock
         self._on_beat = on_beat
         self._running = 0
@@ -52,5 +55,6 @@ class Heartbeat:
     def stop(self) -> None:
         """Note that no refresher runs, so all are overdue."""
         self._running = 0
+        self.lead.after_fork()
         self.overdue_at = -math.inf
         self._on_beat()

@@ -5,7 +5,8 @@ import contextvars
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -113,7 +114,7 @@ class Lifecycle:
         self._here.set(None)
         await running.stop()
         with anyio.move_on_after(FLUSH_TIMEOUT, shield=True):
-            await self._sync.flush()
+            await self._sync.reporting.flush()
 
     def _running_here(self) -> Refresher | None:
         """The refresher of this event loop, if it was started last."""
@@ -220,9 +221,13 @@ class _Running(ABC):
         self._sync = sync
         self._companion = companion
 
-    def _companions(self) -> tuple[Companion, ...]:
-        beat = self.refresher.schedule.keep_beating
-        return (beat,) if self._companion is None else (beat, self._companion)
+    def _companions(self) -> Iterator[Companion]:
+        schedule, reporting = self.refresher.schedule, self._sync.reporting
+        yield schedule.keep_beating
+        if reporting:
+            yield partial(reporting.run, schedule.first_fetch)
+        if self._companion is not None:
+            yield self._companion
 
     @abstractmethod
     async def revive(self) -> None:

@@ -17,14 +17,16 @@ from gatekeeper.index.list_diff import load
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
-from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
+from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, WholeLists
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.live import LiveWait
 from gatekeeper.sync.loading import MAX_ROWS, ListLoader
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.refresher import Refresher
 from gatekeeper.sync.refused import refused_report
+from gatekeeper.sync.reporting import Reporting, Turns
 from gatekeeper.sync.reports import Report, Reporter
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot import Snapshot
@@ -43,7 +45,7 @@ class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the list is kept fresh. Most are options of Gatekeeper, which says what they mean.
 
     Attributes:
-        usage_timeout: seconds of a pause that reports to the hub may take.
+        usage_timeout: seconds that one report to the hub may take.
         max_rows: rows that a list may have.
     """
 
@@ -86,6 +88,7 @@ class ListSync:
         freshness: the age of the list.
         log: what has happened to it.
         is_static: whether the list never changes, so that nothing has to run.
+        reporting: sends what the source is told, beside the refreshers.
     """
 
     def __init__(
@@ -105,14 +108,14 @@ class ListSync:
         self.freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
         self.log = RefreshLog(logger, wall_clock)
         self._source = source
-        self._index = index
         self._options = options
         self._shared = SharedList()
         self._applier = Applier(index, self._shared, self.freshness, RemovalGuard(), self.log, on_change)
         self._alarm = Alarm(clock, options.sleep)
         self._heartbeat = Heartbeat(options.refresh_interval, clock, lambda: on_deadline(self.deadline))
+        self._whole_lists = WholeLists(clock, options.jitter)
         self._snapshots = self._snapshot_keeper()
-        self._reporters: list[Reporter[Any, Any]] = []
+        self.reporting = Reporting(clock, options.sleep)
         if options.usage_interval:
             if isinstance(source, ReportsUsage):
                 self._add_reporter(usage_report(source, take_used_keys, wall_clock))
@@ -146,7 +149,7 @@ class ListSync:
         return Status(
             state=freshness.state,
             age=freshness.age,
-            keys=len(self._index),
+            keys=len(self._applier.index),
             generation=shared.generation,
             etag=shared.basis.validator,
             last_error=log.last_error,
@@ -159,6 +162,7 @@ class ListSync:
             rejected_rows=log.rejected_rows,
             event_loop_lag=self._alarm.lag,
             is_refreshing=not self._heartbeat.is_overdue,
+            is_live=self._heartbeat.lead.is_live and freshness.state == "fresh",
             token_scope=self._token_scope,
         )
 
@@ -166,50 +170,41 @@ class ListSync:
         """Make a refresher for one event loop."""
         options, clock = self._options, self._options.clock
         rows = RowReader(self._source.suffix_field)
-        loader = ListLoader(self._index, rows, clock, max_rows=options.max_rows)
+        loader = ListLoader(self._applier.index, rows, self._whole_lists, clock, max_rows=options.max_rows)
+        updater = ListUpdater(
+            loader, self._applier, self._shared, self.freshness, self._whole_lists, self.log, options.fetch_timeout, clock
+        )
         return Refresher(
             self._source,
-            ListUpdater(loader, self._applier, self._shared, self.freshness, self.log, options.fetch_timeout, clock),
+            updater,
             Schedule(self._heartbeat, self._alarm, clock),
             Cadence(options.refresh_interval, options.jitter),
             UnknownKeyBudget(clock),
+            LiveWait(options.refresh_interval, options.jitter),
             self.freshness,
             self._log_state,
             clock,
             self._snapshots,
-            self._report_if_due if self._reporters else None,
-            options.usage_timeout,
             options.sleep,
         )
-
-    async def flush(self) -> None:
-        """Report what is new since the last reports."""
-        for reporter in self._reporters:
-            await reporter.report()
 
     def after_fork(self) -> None:
         """Forget the refreshers, the locks and the counts of the parent."""
         self._shared.after_fork()
         self._heartbeat.stop()
-        for reporter in self._reporters:
-            reporter.forget()
-
-    async def _report_if_due(self) -> None:
-        # If one takes all of the time, the others are due after the next list.
-        for reporter in self._reporters:
-            await reporter.report_if_due()
+        self.reporting.after_fork()
 
     def _add_reporter(self, report: Report[Any, Any]) -> None:
         options = self._options
-        reporter = Reporter(report, interval=options.usage_interval, clock=options.clock, counters=self.log.counters)
-        self._reporters.append(reporter)
+        reporter = Reporter(report, timeout=options.usage_timeout, clock=options.clock, counters=self.log.counters)
+        self.reporting.add(reporter, Turns(options.usage_interval, options.clock, options.jitter))
 
     @property
     def _token_scope(self) -> TokenScope | None:
         return self._source.token_scope if isinstance(self._source, HubSource) else None
 
     def _log_state(self) -> None:
-        self.log.state(self.freshness.state, self.freshness.age, len(self._index))
+        self.log.state(self.freshness.state, self.freshness.age, len(self._applier.index))
         self.log.token_scope(self._token_scope)
 
     def _snapshot_keeper(self) -> SnapshotKeeper | None:
@@ -219,11 +214,13 @@ class ListSync:
         wall_clock = options.wall_clock
         snapshot = Snapshot(
             options.snapshot_path,
-            account=self._index.account,
+            account=self._applier.index.account,
             fingerprint=lambda: source.fingerprint,
             wall_clock=wall_clock,
         )
-        return SnapshotKeeper(snapshot, self._index, self._shared, self.freshness, self.log, options.clock, wall_clock)
+        return SnapshotKeeper(
+            snapshot, self._applier.index, self._shared, self.freshness, self.log, options.clock, wall_clock
+        )
 
 
 def not_positive(**seconds: object) -> Iterator[str]:

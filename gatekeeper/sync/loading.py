@@ -6,12 +6,13 @@
 - A row never loosens by an older one. Of a whole list that is older than the last one by the source's clock, only
   revocations are taken, and the fetch has failed: a cache on the way keeps an old list, or the clock was set back. If its
   date goes on with the time, it is believed after 10 minutes.
-- Every 10 minutes the list is asked for without its validator, in case the validator is stuck.
+- Changes are read whole, and apply to the list that they name only. Where one of their rows cannot be read, or is older than
+  the row held, what can be is applied, and the whole list is asked for next.
 """
 
 import hashlib
 from array import array
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import NamedTuple, TypeVar
 
 import anyio.lowlevel
@@ -20,19 +21,25 @@ import msgspec
 from gatekeeper.client import Listing
 from gatekeeper.errors import InvalidList, InvalidRow, RowReason, SourceError
 from gatekeeper.index.change_set import ChangeSet
+from gatekeeper.index.delta_diff import DeltaDiff
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import ListDiff
 from gatekeeper.index.precedence import CLOCK_SKEW, Precedence
+from gatekeeper.keys.delta import DeltaReader
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import ListReader
+from gatekeeper.quoting import quoted
+from gatekeeper.sync.cadence import UNCONDITIONAL_AFTER, WholeLists
 from gatekeeper.sync.clock import Clock
-from gatekeeper.sync.sources import Basis, FullList, Unchanged, Updates
+from gatekeeper.sync.sources import Basis, Delta, FullList, Unchanged, Updates
 
-__all__ = ("KnownSlice", "ListBasis", "ListLoader", "Loaded")
+__all__ = ("KnownSlice", "ListBasis", "ListLoader", "Loaded", "OnAnswer")
 
-UNCONDITIONAL_AFTER = 600.0  # seconds between two lists that are asked for without a validator
 MAX_REJECTED_SHARE = 0.2
 MAX_ROWS = 2_000_000
+
+OnAnswer = Callable[[FullList | Unchanged | Delta], None]
+"""Called once an answer begins to arrive."""
 
 Value = TypeVar("Value")
 
@@ -57,16 +64,18 @@ class ListBasis(msgspec.Struct, frozen=True):
         dated_at: when the list was made, in seconds since 1970, by the source's clock.
         digest: a digest of the list's bytes.
         slices: the slices of which the index has every row as it is there, by their digests.
+        is_exact: whether every row of the list could be read, and no id came twice, so that the index equals it.
     """
 
     validator: str | None = None
     dated_at: float | None = None
     digest: bytes | None = None
     slices: Mapping[bytes, KnownSlice] = {}
+    is_exact: bool = False
 
 
 class Loaded(NamedTuple):
-    """A complete list, read and compared.
+    """A complete list, or what has changed in one, read and compared.
 
     Attributes:
         changes: what it changes in the index; None if its bytes are those of the last list.
@@ -75,6 +84,7 @@ class Loaded(NamedTuple):
         rejected_reasons: how many such rows there are, by what is wrong with them.
         problem: why only the list's revocations count; None if all of it does.
         is_trusted: whether the list counts as it is, so that no removal is held.
+        changed_ids: the ids of the rows of which changes tell; None for a whole list.
     """
 
     changes: ChangeSet | None
@@ -83,6 +93,7 @@ class Loaded(NamedTuple):
     rejected_reasons: Mapping[RowReason, int]
     problem: str | None = None
     is_trusted: bool = False
+    changed_ids: Collection[str] | None = None
 
 
 class ListLoader:
@@ -92,71 +103,112 @@ class ListLoader:
         work: seconds that reading the last list took, without waits for its bytes.
     """
 
-    def __init__(self, index: KeyIndex, rows: RowReader, clock: Clock, *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self, index: KeyIndex, rows: RowReader, whole_lists: WholeLists, clock: Clock, *, max_rows: int = MAX_ROWS
+    ) -> None:
         self.work = 0.0
         self._index = index
         self._rows = rows
+        self._whole_lists = whole_lists
         self._clock = clock
         self._max_rows = max_rows
-        self._whole_list_at = clock()
         self._older: _Older | None = None
 
     async def load(
         self,
         updates: Updates,
+        question: Basis,
         basis: ListBasis,
         expired_ids: Collection[str],
         *,
         has_list: bool,
         is_trusted: bool = False,
+        on_answer: OnAnswer,
     ) -> Loaded | None:
         """Read the list; None if the source calls it unchanged.
 
         Args:
             updates: asks the source.
+            question: what it is asked for.
             basis: what is known of the last list.
             expired_ids: ids of keys that are no longer retained for rows that cannot be read.
             has_list: whether there is a list that the source may call unchanged.
             is_trusted: whether the list counts as it is, however old it may be.
+            on_answer: called once the answer begins to arrive.
 
         Raises:
             SourceError: if the source fails, or the list is not accepted.
         """
-        is_due = is_trusted or self._clock() - self._whole_list_at >= UNCONDITIONAL_AFTER
-        async with updates(Basis(None if is_due else basis.validator)) as update:
+        self.work = 0.0
+        async with updates(question) as update:
+            if not isinstance(update, FullList | Unchanged | Delta):
+                raise SourceError(f"the source gave {type(update).__name__}: expected FullList, Unchanged or Delta")
+            on_answer(update)
             if isinstance(update, Unchanged):
                 if not has_list:
                     raise SourceError("the source says that nothing has changed, and has not given a list yet")
                 return None
-            if not isinstance(update, FullList):
-                raise SourceError(f"the source gave {type(update).__name__}: expected FullList or Unchanged")
+            if isinstance(update, Delta):
+                return await self._load_changes(update, question, basis)
             listing = update.listing
             problem = None if is_trusted else self._problem_of_age(listing, basis)
             precedence = Precedence(listing.dated_at, problem is None, is_trusted)
             diff = ListDiff(self._index, expired_ids=expired_ids, precedence=precedence)
             slices, digest = await self._read(listing, diff, basis)
         _require_trustworthy(diff)
-        changes: ChangeSet | None = await _in_turns(diff.finish())
-        self._whole_list_at = self._clock()
+        changes: ChangeSet = await _in_turns(diff.finish())
+        self._whole_lists.note(self.work)
         if problem is not None:
             return Loaded(changes, ListBasis(dated_at=basis.dated_at), diff.rejected, diff.rejected_reasons, problem)
-        loaded = ListBasis(listing.validator, listing.dated_at, digest, slices)
+        is_exact = not (diff.rejected_count or changes.duplicate_ids)
+        loaded = ListBasis(listing.validator, listing.dated_at, digest, slices, is_exact)
         # Where the last list left no slices, because an id came twice in it, this one may leave some.
         if digest == basis.digest and not expired_ids and slices.keys() <= basis.slices.keys():
-            changes, loaded = None, msgspec.structs.replace(loaded, slices=basis.slices)
+            loaded = msgspec.structs.replace(loaded, slices=basis.slices)
+            return Loaded(None, loaded, diff.rejected, diff.rejected_reasons, is_trusted=is_trusted)
         return Loaded(changes, loaded, diff.rejected, diff.rejected_reasons, is_trusted=is_trusted)
 
     async def _read(self, listing: Listing, diff: ListDiff, basis: ListBasis) -> tuple[dict[bytes, KnownSlice], bytes]:
         slices: dict[bytes, KnownSlice] = {}
         digest = hashlib.blake2b()
         reader = ListReader(self._rows)
-        self.work = 0.0
         async for chunk in listing.chunks:
             reader.feed(chunk)
             await self._add_slices(reader, diff, basis, slices, digest)
         reader.end()
         await self._add_slices(reader, diff, basis, slices, digest)
         return slices, digest.digest()
+
+    async def _load_changes(self, update: Delta, question: Basis, basis: ListBasis) -> Loaded:
+        listing = update.listing
+        if question.validator is None or not _is_same(update.base, question.validator):
+            named, asked = quoted(update.base), quoted(question.validator or "no list")
+            raise SourceError(f"the source gave changes of the list {named}: expected those of {asked}")
+        diff, changed_ids = DeltaDiff(self._index, precedence=Precedence(listing.dated_at)), set[str]()
+        reader = ListReader(DeltaReader(self._rows))
+        async for chunk in listing.chunks:
+            reader.feed(chunk)
+            await self._add_changes(reader, diff, changed_ids)
+        reader.end()
+        await self._add_changes(reader, diff, changed_ids)
+        changes: ChangeSet = await _in_turns(diff.finish())
+        is_sound = not (diff.rejected_count or diff.contradiction_count or changes.duplicate_ids)
+        dates = [each for each in (basis.dated_at, listing.dated_at) if each is not None]
+        loaded = ListBasis(
+            listing.validator if is_sound else None, max(dates, default=None), is_exact=basis.is_exact and is_sound
+        )
+        return Loaded(changes, loaded, diff.rejected, diff.rejected_reasons, changed_ids=changed_ids)
+
+    async def _add_changes(self, reader: ListReader, diff: DeltaDiff, changed_ids: set[str]) -> None:
+        for piece in reader:
+            began = self._clock()
+            rows, _ = reader.read(piece)
+            diff.add_rows(rows)
+            changed_ids.update(row.row_id or "" if isinstance(row, InvalidRow) else row.id for row in rows)
+            self.work += self._clock() - began
+            await anyio.lowlevel.checkpoint()
+            if diff.count > self._max_rows:
+                raise InvalidList(f"the changes have more than {self._max_rows} rows: expected those of one account")
 
     async def _add_slices(
         self,
@@ -211,6 +263,11 @@ class _Older(NamedTuple):
 
     since: float
     dated_at: float
+
+
+def _is_same(validator: str, other: str) -> bool:
+    """Compare two validators, as RFC 9110 section 8.8.3.2 does weakly."""
+    return validator.removeprefix("W/") == other.removeprefix("W/")
 
 
 def _require_trustworthy(diff: ListDiff) -> None:

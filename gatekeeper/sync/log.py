@@ -101,6 +101,13 @@ class RefreshLog:
                 "A gate needs only the scope gate: gatekeeper hub token create --scope gate"
             )
 
+    def live(self, *, is_live: bool) -> None:
+        """Log whether the hub tells of each change at once."""
+        if is_live:
+            self._logger.info("gatekeeper: the list of widget keys is live: the hub tells of each change at once")
+        else:
+            self._logger.warning("gatekeeper: the list of widget keys is polled again: the hub holds no answers")
+
     def restored(self, state: State, age: float, keys: int, ambiguous: Sequence[str]) -> None:
         """Record that the list comes from the snapshot on disk."""
         self._logged_state = state
@@ -119,9 +126,11 @@ class RefreshLog:
 
     def list_applied(self, loaded: Loaded, changes: ChangeSet, ambiguous: Sequence[str]) -> None:
         """Record what a list brought."""
-        before, self.rejected = self.rejected, tuple(str(error) for error in loaded.rejected)
-        self.rejected_rows = sum(loaded.rejected_reasons.values())
-        self.counters["rows_rejected"] += self.rejected_rows
+        rejected_rows = sum(loaded.rejected_reasons.values())
+        before = self.rejected
+        if loaded.changed_ids is None or rejected_rows:  # changes do not tell of the other rows of the list
+            self.rejected, self.rejected_rows = tuple(str(error) for error in loaded.rejected), rejected_rows
+        self.counters["rows_rejected"] += rejected_rows
         for reason, count in loaded.rejected_reasons.items():
             self.counters[f"rows_rejected_{reason}"] += count
         self.counters["revocations"] += len(changes.revoked_at)

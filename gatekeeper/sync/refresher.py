@@ -5,13 +5,20 @@
 - After a list, the next fetch comes after the interval ± 20 %, and not before five times what it took to read and apply the
   last one. After a failure it comes after a full-jittered backoff, 0.25 to 2 s while there is no list and 1 to 30 s with
   one, at most 60 s where only a person can help (401, 403, 404), or when the source asked for it (Retry-After, 1 to 300 s).
-  One success ends the backoff.
+  After a wait that ended without an answer it comes after 0 to 1 s, and where a live source refuses the connection, after a
+  random part of an interval or of the backoff, whichever is longer. One success ends the backoff.
+- From the second question on, a source that has a name for its list is asked to hold its answer until something changes. The
+  second one follows at once if the first answer says that the source may do so. If it does, the list is live: the next
+  question follows at once, or after five times what it took to apply the answer. A fetch that is wanted cuts the wait off.
+  After a failure, the first question wants an answer at once.
+- One event loop of a process waits for a live list. The others fetch only what is wanted, until its promise has ended.
+- A live connection is renewed every 10 minutes ± 20 %.
 - A list that changed something is written to the snapshot on disk, and one that did not when the snapshot is getting old.
 - Nothing but cancellation ends the loop.
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -20,11 +27,12 @@ from gatekeeper.quoting import quoted
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
 from gatekeeper.sync.clock import Clock, Sleep
 from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.live import CUT_FROM, LiveWait
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot_keeper import SnapshotKeeper
 from gatekeeper.sync.sources import Source, Updates
 from gatekeeper.sync.status import RefreshReport
-from gatekeeper.sync.updating import ListUpdater
+from gatekeeper.sync.updating import Fetch, ListUpdater
 
 __all__ = ("Refresher",)
 
@@ -38,12 +46,11 @@ class Refresher:
     schedule: Schedule
     cadence: Cadence
     budget: UnknownKeyBudget
+    live: LiveWait
     freshness: Freshness
     log_state: Callable[[], None]
     clock: Clock
     snapshots: SnapshotKeeper | None
-    after_list: Callable[[], Awaitable[None]] | None  # cancelled when a fetch is wanted
-    patience: float  # seconds of the pause that `after_list` may take
     sleep: Sleep
     left_alone_until: float = -math.inf  # the source asked for it (Retry-After)
 
@@ -86,36 +93,94 @@ class Refresher:
             while True:
                 try:
                     async with self.source.connect() as updates:
-                        while True:
-                            await self._fetch(updates)
+                        await self._fetch_over(updates)
                 except Exception as error:  # noqa: BLE001 - a source of the user's own raises anything; it is logged
                     problem = f"the source could not be opened: {type(error).__name__}: {quoted(str(error))}"
                     report = RefreshReport("failed", error=problem)
                     self.updater.record_failure(report, error)
                     self.schedule.begin()
-                    await self._end_fetch(report)
+                    await self._end_fetch(report, Fetch())
         finally:
             self.schedule.end()
 
+    async def _fetch_over(self, updates: Updates) -> None:
+        """Fetch over one connection, until it is to be renewed."""
+        self.live.renew()
+        opened_at = self.clock()
+        while not self.live.is_over(self.clock() - opened_at):
+            await self._fetch(updates)
+
     async def _fetch(self, updates: Updates) -> None:
         cycle = self.schedule.begin()
-        await self._end_fetch(await self.updater.update(updates, is_trusted=cycle.is_trusted))
+        fetch = Fetch(is_trusted=cycle.is_trusted, is_live=self.schedule.lead.is_live)
+        if not cycle.is_wanted and self._may_wait():
+            fetch.wait = self.live.seconds()
 
-    async def _end_fetch(self, report: RefreshReport) -> None:
+        async def update(let_it_end: Callable[[], None]) -> RefreshReport:
+            fetch.let_it_end = let_it_end
+            return await self.updater.update(updates, fetch)
+
+        report = await self.schedule.hold(update, None if self.snapshots is None else self.snapshots.due_in)
+        if report is not None:
+            self._note(fetch, report)
+            await self._end_fetch(report, fetch)
+        elif self.snapshots is not None:
+            await self.snapshots.save_if_due()
+
+    def _may_wait(self) -> bool:
+        """Whether the source may hold its answer, and this event loop is the one that waits."""
+        if self.updater.failures or self.freshness.state != "fresh" or self.schedule.is_overdue:
+            return False  # an answer is wanted at once
+        has_name = self.updater.shared.basis.validator is not None
+        return has_name and self.live.may_wait and self.schedule.lead.take(self.schedule)
+
+    def _note(self, fetch: Fetch, report: RefreshReport) -> None:
+        """Note what a wait tells of the source."""
+        if fetch.wait is None:
+            return
+        if fetch.cut_after is not None:
+            self.live.note_cut(fetch.wait, fetch.cut_after)
+        elif report.outcome != "failed":
+            self.live.note_answer(is_granted=fetch.granted is not None)
+        if self.schedule.lead.note(self.schedule, is_live=self.live.is_granted):
+            self.updater.log.live(is_live=self.live.is_granted)
+
+    async def _end_fetch(self, report: RefreshReport, fetch: Fetch) -> None:
         self.log_state()
         self.schedule.finish(report)
         if self.snapshots is not None:
             await self.snapshots.save_if_due()
         ended_at = self.clock()
-        if self.after_list is not None and report.outcome != "failed":
-            await self.schedule.unless_wanted(self.after_list, self.patience)
-        due_at = ended_at + self._delay(report)
+        due_at = ended_at + self._delay(report, fetch)
         self.left_alone_until = -math.inf if report.retry_after is None else due_at
         await self._pause_until(due_at)
+        while not self.schedule.is_wanted and (end := self.schedule.lead.followed_until(self.schedule)) > self.clock():
+            await self._pause_until(end)
 
-    def _delay(self, report: RefreshReport) -> float:
-        updater, has_live_list = self.updater, self.freshness.has_live_list
-        return self.cadence.delay(report, failures=updater.failures, work=updater.work, has_live_list=has_live_list)
+    def _delay(self, report: RefreshReport, fetch: Fetch) -> float:
+        """Seconds from the end of a fetch to the next one."""
+        if report.outcome == "failed":
+            return self._delay_after_failure(report, fetch)
+        if self.live.is_granted or (self.live.is_untried and fetch.invites_wait):
+            delay = self.cadence.live_delay(fetch.work)
+            if fetch.is_misfit:
+                return max(delay, self._misfit_delay)
+            if self.schedule.is_overdue or self._may_wait():
+                return delay
+        return self.cadence.delay(report, failures=0, work=self.updater.work, has_live_list=self.freshness.has_live_list)
+
+    def _delay_after_failure(self, report: RefreshReport, fetch: Fetch) -> float:
+        failures, has_live_list = self.updater.failures, self.freshness.has_live_list
+        if self.live.is_granted and fetch.is_refused:
+            return self.cadence.refused_delay(failures)
+        if fetch.cut_after is not None and fetch.cut_after >= CUT_FROM:
+            failures = 1  # something on the way may end all waits, and the source may be well
+        delay = self.cadence.delay(report, failures=failures, work=self.updater.work, has_live_list=has_live_list)
+        return max(delay, self._misfit_delay) if fetch.is_misfit else delay
+
+    @property
+    def _misfit_delay(self) -> float:
+        return self.cadence.misfit_delay(self.updater.whole_lists.read_ago)
 
     async def _pause_until(self, end: float) -> None:
         """Wait for the next fetch, and log changes of state meanwhile."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from heapq import nlargest
 from http import HTTPStatus
 from itertools import islice
+from threading import Lock
 from typing import Generic, Protocol, TypeVar
+
+import anyio
 
 from gatekeeper.errors import HubError, SourceError
 from gatekeeper.sync.clock import Clock
@@ -63,39 +66,37 @@ class Report(Generic[Name, Item]):
 class Reporter(Generic[Name, Item]):
     """Sends one kind of report, each item once in a batch.
 
+    All event loops of a process share it, and may use it at once.
+
     Args:
         report: the kind of report.
-        interval: seconds between two reports, at least.
+        timeout: seconds that one may take.
         clock: seconds; see `boot_clock`.
         counters: counts of batches.
     """
 
-    def __init__(self, report: Report[Name, Item], *, interval: float, clock: Clock, counters: Counter[str]) -> None:
+    def __init__(self, report: Report[Name, Item], *, timeout: float, clock: Clock, counters: Counter[str]) -> None:
         self._report = report
-        self._interval = interval
+        self._timeout = timeout
         self._clock = clock
         self._counters = counters
         self._kept: dict[Name, Item] = {}
-        self._last_at = clock()
-        self._paused_until = self._last_at
+        self._lock = Lock()  # of what is kept
+        self._paused_until = clock()
         self._has_warned = False
-
-    async def report_if_due(self) -> None:
-        """Report if the interval has passed."""
-        if self._clock() - self._last_at >= self._interval:
-            await self.report()
 
     async def report(self) -> None:
         """Report what is new since the last report."""
         report = self._report
-        self._last_at = self._clock()
         new = report.take()
-        if self._last_at < self._paused_until:
+        if self._clock() < self._paused_until:
             return
-        unreported, self._kept = self._kept, {}
+        with self._lock:
+            unreported, self._kept = self._kept, {}
         self._add(unreported, new)
         try:
-            await self._send(unreported)
+            with anyio.fail_after(self._timeout, reason=f"it has taken {self._timeout:g} s"):
+                await self._send(unreported)
         except Exception as error:
             self._counters[f"{report.name}_failed"] += 1
             if isinstance(error, HubError) and error.status in _NO_SUCH_ENDPOINT:
@@ -103,17 +104,23 @@ class Reporter(Generic[Name, Item]):
                 unreported.clear()
                 logger.info("gatekeeper: the hub takes no reports on %s; it is asked again after 1 h", report.on)
             else:
-                bug = None if isinstance(error, SourceError) else error
+                bug = None if isinstance(error, SourceError | TimeoutError) else error
                 logger.debug("gatekeeper: a report on %s has failed: %s", report.on, error, exc_info=bug)
         finally:
             # Rather count twice than lose a count: an owner may delete a key that looks unused.
-            self._add(self._kept, unreported)
-            if report.most is not None and len(self._kept) > report.most:
-                self._kept = dict(nlargest(report.most, self._kept.items(), key=lambda item: item[1].count))
+            with self._lock:
+                self._add(self._kept, unreported)
+                if report.most is not None and len(self._kept) > report.most:
+                    self._kept = dict(nlargest(report.most, self._kept.items(), key=lambda item: item[1].count))
+
+    async def flush(self) -> None:
+        """Report what is left, as the gate stops."""
+        await self.report()
 
     def forget(self) -> None:
         """Drop what is unreported, because the parent process reports it."""
         self._kept = {}
+        self._lock = Lock()
 
     async def _send(self, unreported: dict[Name, Item]) -> None:
         """Send items in batches, and take out what is sent or dropped.

@@ -1,11 +1,13 @@
 """Schedule: the fetches of one event loop, and their waiters.
 
 The refresher renews its heartbeat while it keeps to its schedule. Once it is overdue, because the process was frozen or its
-event loop stopped, only a fetch that has ended renews it, or a request that has waited for one in vain.
+event loop stopped, only a fetch that has begun since and has ended renews it, or a request that has waited for one in vain.
+An answer that the source holds may be cut off for a fetch that is wanted, until it begins to arrive.
 """
 
 import math
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 
@@ -14,6 +16,8 @@ from gatekeeper.sync.heartbeat import Heartbeat
 from gatekeeper.sync.status import RefreshReport
 
 __all__ = ("FetchCycle", "Schedule")
+
+Value = TypeVar("Value")
 
 
 class FetchCycle:
@@ -38,9 +42,10 @@ class Schedule:
     def __init__(self, heartbeat: Heartbeat, alarm: Alarm, clock: Clock) -> None:
         self.has_ended = False
         self._heartbeat = heartbeat
+        self.lead = heartbeat.lead
         self._alarm = alarm
         self._clock = clock
-        self.next = self._current = FetchCycle()
+        self.next = self._current = self._first = FetchCycle()
         self._pause: anyio.CancelScope | None = None
         self._pause_ends_at = -math.inf
         self._loaded = anyio.Event()
@@ -50,6 +55,11 @@ class Schedule:
     def is_wanted(self) -> bool:
         """Whether a request waits for the next fetch."""
         return self.next.is_wanted
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether no refresher of this process keeps to its schedule."""
+        return self._heartbeat.is_overdue
 
     def start(self) -> None:
         """Note that the refresher runs."""
@@ -66,12 +76,13 @@ class Schedule:
         """End the current fetch."""
         if report.outcome != "failed":
             self._loaded.set()
-        self._heartbeat.renew()
+        self._renew()
         self._current.finish(report)
 
     def end(self) -> None:
         """Release all who wait."""
         self.has_ended = True
+        self.lead.leave(self)
         self._heartbeat.end()
         self._current.done.set()
         self.next.done.set()
@@ -101,6 +112,10 @@ class Schedule:
             with anyio.move_on_after(left):
                 await self._loaded.wait()
 
+    async def first_fetch(self) -> None:
+        """Wait for the end of the first fetch, whatever its outcome."""
+        await self._first.done.wait()
+
     async def catch_up(self, wait: float) -> None:
         """Wait for a fetch if the refresher is behind its schedule."""
         if self.beat():
@@ -118,12 +133,13 @@ class Schedule:
         keeps = not self.has_ended and (not self._heartbeat.is_overdue or self._clock() < self._pause_ends_at)
         if keeps:
             self._heartbeat.renew()
+            self.lead.renew(self)
         return keeps
 
     def plan(self, moment: float) -> None:
         """Note when the next fetch is due."""
         self._pause_ends_at = moment
-        self._heartbeat.renew()
+        self._renew()
 
     async def keep_beating(self, nap: Sleep = anyio.sleep) -> None:
         """Beat until cancelled; `nap` sleeps by the event loop's clock."""
@@ -135,10 +151,38 @@ class Schedule:
         """Wait until a moment; whether a fetch is wanted before."""
         return await self.unless_wanted(lambda: self._alarm.wait_until(moment))
 
-    async def unless_wanted(self, do: Callable[[], Awaitable[None]], within: float | None = None) -> bool:
+    async def hold(self, ask: Callable[[Callable[[], None]], Awaitable[Value]], within: float | None) -> Value | None:
+        """Await an answer that the source may hold.
+
+        Args:
+            ask: asks for it, and calls its argument once the answer begins to arrive, or is not held.
+            within: seconds after which it is cut off; None for any time.
+
+        Returns:
+            What `ask` returns; None if it was cut off.
+        """
+        value = None
+        with anyio.move_on_after(within) as self._pause:
+            scope = self._pause
+
+            def let_it_end() -> None:
+                scope.deadline = math.inf
+                self._pause = None
+
+            value = await ask(let_it_end)
+        self._pause = None
+        return value
+
+    def _renew(self) -> None:
+        # An answer from before the process was frozen says nothing of what has changed meanwhile.
+        if not self._heartbeat.is_overdue or self._current.began_at >= self._heartbeat.overdue_at:
+            self._heartbeat.renew()
+            self.lead.renew(self)
+
+    async def unless_wanted(self, do: Callable[[], Awaitable[None]]) -> bool:
         """Await `do` until a fetch is wanted; whether one is."""
         if not self.is_wanted:
-            with anyio.move_on_after(within) as self._pause:
+            with anyio.CancelScope() as self._pause:
                 await do()
             self._pause = None
         return self.is_wanted

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -29,7 +29,7 @@ from gatekeeper.sync.threads import in_thread
 if sys.platform != "win32":  # has no such lock: two processes may replace the file in any order
     import fcntl
 
-__all__ = ("Snapshot",)
+__all__ = ("Saved", "Snapshot")
 
 # Increment the number when a field changes its type or meaning. The header names the fields.
 FORMAT = b"gatekeeper snapshot 2\n"
@@ -44,12 +44,25 @@ FIELDS = WidgetKey.__struct_fields__
 LEFT_BEHIND = 600.0  # seconds after which the temporary file of a killed process is removed
 
 
-class _Header(msgspec.Struct):
+class _Header(msgspec.Struct, omit_defaults=True):
     fields: tuple[str, ...]
     account: str | None
     fingerprint: str
     asked_at: float
     keys: int
+    validator: str | None = None
+
+
+class Saved(NamedTuple):
+    """What is known of the list on disk.
+
+    Attributes:
+        age: seconds since it was asked for.
+        validator: the source's name for it; None if the keys on disk may differ from that list.
+    """
+
+    age: float
+    validator: str | None
 
 
 class Snapshot:
@@ -85,7 +98,7 @@ class Snapshot:
         self._max_size = max_size
         self._patience = patience
 
-    async def load(self, index: KeyIndex, *, max_age: float) -> float | None:
+    async def load(self, index: KeyIndex, *, max_age: float) -> Saved | None:
         """Load the list into an empty index.
 
         Args:
@@ -93,7 +106,7 @@ class Snapshot:
             max_age: seconds since the list was asked for, at most; 0 for any.
 
         Returns:
-            The seconds since the list was asked for; None if there is no file.
+            Its age and validator; None if there is no file.
 
         Raises:
             SnapshotError: if the file cannot be used. A damaged or foreign file is set aside with the suffix `.bad`.
@@ -117,21 +130,22 @@ class Snapshot:
                 index.clear()
                 raise
         self.saved_at = header.asked_at
-        return age
+        return Saved(age, header.validator)
 
-    async def save(self, index: KeyIndex, asked_at: float) -> None:
+    async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
         """Write the list to disk, in place of an older one.
 
         Args:
             index: the list.
             asked_at: when it was asked for, in seconds since 1970.
+            validator: the source's name for it, if the index equals the list of that name.
 
         Raises:
             SnapshotError: if that fails, or another process keeps the lock; what was on disk stays as it was.
         """
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
         try:
-            await self._write(new, index, asked_at)
+            await self._write(new, index, asked_at, validator)
             # Another process may have been stopped while it holds the lock. A thread that waits for the lock would stay.
             with anyio.fail_after(self._patience, reason=f"another process has held its lock for {self._patience:g} s"):
                 while not await in_thread(self._put_in_place, new, asked_at):  # noqa: ASYNC110 - no event
@@ -187,8 +201,8 @@ class Snapshot:
             index.restore(decode(frame))
             await anyio.lowlevel.checkpoint()
 
-    async def _write(self, new: Path, index: KeyIndex, asked_at: float) -> None:
-        header = _Header(FIELDS, self._account, self._fingerprint(), asked_at, len(index))
+    async def _write(self, new: Path, index: KeyIndex, asked_at: float, validator: str | None) -> None:
+        header = _Header(FIELDS, self._account, self._fingerprint(), asked_at, len(index), validator)
         encode = msgspec.msgpack.Encoder().encode
         checksum = hashlib.blake2b(digest_size=CHECKSUM)
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb", buffering=0) as file:

@@ -7,6 +7,7 @@ from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.applying import OvertakenError, SharedList
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.loading import ListBasis
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.snapshot import Snapshot
 
@@ -14,6 +15,7 @@ __all__ = ("SnapshotKeeper",)
 
 RENEWALS = 10  # of the snapshot in the time after which it would be too old
 RETRY_AFTER = 60.0  # seconds from a failure to the next attempt
+PAUSE_PER_WORK = 30  # seconds between two writings for every second that one takes: a live list may change all the time
 
 
 @dataclass(eq=False)
@@ -36,8 +38,9 @@ class SnapshotKeeper:
             return False
         try:
             with self.shared.applying(self.shared.generation):
-                age = await self.snapshot.load(self.index, max_age=self.freshness.hard_stale)
-                if age is not None:
+                saved = await self.snapshot.load(self.index, max_age=self.freshness.hard_stale)
+                if saved is not None:
+                    self.shared.basis = ListBasis(saved.validator, is_exact=saved.validator is not None)
                     self.shared.generation += 1
                     self._saved_generation = self.shared.generation
         except OvertakenError:
@@ -45,11 +48,18 @@ class SnapshotKeeper:
         except Exception as error:  # noqa: BLE001 - logged with its traceback
             self.log.snapshot_failed(error)
             return False
-        if age is None:
+        if saved is None:
             return False
-        self.freshness.record_restored(age)
-        self.log.restored(self.freshness.state, age, len(self.index), self.index.ambiguous())
+        self.freshness.record_restored(saved.age)
+        self.log.restored(self.freshness.state, saved.age, len(self.index), self.index.ambiguous())
         return True
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until a changed list may be written; None without one."""
+        if not self.freshness.has_live_list or self.shared.generation == self._saved_generation:
+            return None
+        return max(0.0, self._not_before - self.clock())
 
     async def save_if_due(self) -> None:
         """Write the list if it has changed, or the file is old."""
@@ -62,11 +72,14 @@ class SnapshotKeeper:
         if generation == self._saved_generation and not is_old:
             return
         before, self._saved_generation = self._saved_generation, generation
+        basis = self.shared.basis
         try:
-            await self.snapshot.save(self.index, wall_now - age)
+            await self.snapshot.save(self.index, wall_now - age, basis.validator if basis.is_exact else None)
         except Exception as error:  # noqa: BLE001 - logged with its traceback
             self._saved_generation = before
             self._not_before = now + RETRY_AFTER
             self.log.snapshot_failed(error)
         else:
             self.log.counters["snapshot_saved"] += 1
+            ended_at = self.clock()
+            self._not_before = ended_at + PAUSE_PER_WORK * (ended_at - now)

@@ -1,13 +1,10 @@
 """Source: where the list of widget keys comes from."""
 
 import hashlib
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
-from pathlib import Path
-from threading import Lock
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -16,21 +13,21 @@ from gatekeeper.client import (
     AsyncHubClient,
     KeyUsage,
     Listing,
+    ListQuestion,
     MakeHttp,
     TokenScope,
     account_of,
     http_maker,
     require_hub,
 )
-from gatekeeper.errors import ConfigError, InvalidRow, SourceError
+from gatekeeper.errors import ConfigError, SourceError
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
-from gatekeeper.sync.threads import in_thread
 
 __all__ = (
     "Basis",
-    "FileSource",
+    "Delta",
     "FullList",
     "HoldsToken",
     "HubSource",
@@ -38,7 +35,6 @@ __all__ = (
     "ReportsRefused",
     "ReportsUsage",
     "Source",
-    "StaticSource",
     "Unchanged",
     "Updates",
 )
@@ -49,9 +45,11 @@ class Basis(msgspec.Struct, frozen=True):
 
     Attributes:
         validator: the validator of that list; None asks for the whole list in any case.
+        wait: seconds for which the source may hold its answer, until the list changes; None for not at all.
     """
 
     validator: str | None = None
+    wait: int | None = None
 
 
 class FullList(msgspec.Struct, frozen=True):
@@ -59,16 +57,45 @@ class FullList(msgspec.Struct, frozen=True):
 
     Attributes:
         listing: its bytes as they arrive, with its validator and its date.
+        granted: seconds for which the source holds an answer, at most the `wait` of the basis; None if it holds none.
+        may_wait: whether it may hold the next one. Without it, that is tried after an interval.
     """
 
     listing: Listing
+    granted: float | None = None
+    may_wait: bool = False
 
 
 class Unchanged(msgspec.Struct, frozen=True):
-    """The list is still the one that the basis names."""
+    """The list is still the one that the basis names.
+
+    Attributes:
+        granted: as for FullList. An answer that comes before these seconds are over is taken for one that was not held.
+        may_wait: as for FullList.
+    """
+
+    granted: float | None = None
+    may_wait: bool = False
 
 
-Updates = Callable[[Basis], AbstractAsyncContextManager[FullList | Unchanged]]
+class Delta(msgspec.Struct, frozen=True):
+    """What has changed since the list that the basis names.
+
+    Attributes:
+        listing: a JSON array of the rows that are new or have changed, each as the whole list has it, and of
+            `{"id": …, "last8": …, "removed": true}` for each row that is gone. Its validator is that of the list now.
+        base: the validator of the basis.
+        granted: as for FullList.
+        may_wait: as for FullList.
+    """
+
+    listing: Listing
+    base: str
+    granted: float | None = None
+    may_wait: bool = False
+
+
+Updates = Callable[[Basis], AbstractAsyncContextManager[FullList | Unchanged | Delta]]
 """Asks for the list. A failure raises SourceError or TimeoutError, when the context is opened or read."""
 
 
@@ -90,6 +117,9 @@ class Source(Protocol):
             async def updates(self, basis):
                 body, etag = await bucket.read("keys.json")
                 yield Unchanged() if etag == basis.validator else FullList(Listing.whole(body, etag))
+
+    It is polled. A source that can tell of a change waits for one, for `basis.wait` seconds at most, and says so with
+    `granted`. It is then asked again at once. It may answer with a Delta in place of the whole list.
 
     Attributes:
         account: the account of the keys; None if it is not known.
@@ -116,7 +146,7 @@ class Source(Protocol):
         """Open what one event loop needs, shared with no other.
 
         Returns:
-            A context manager that gives `updates(basis)`, itself a context manager of FullList or Unchanged.
+            A context manager that gives `updates(basis)`, itself a context manager of FullList, Unchanged or Delta.
         """
         ...
 
@@ -183,7 +213,7 @@ class HubSource:
         token: a bearer token, `sk_live_<account>_…`, of scope `gate` where the hub has scopes; or a function that returns
             it, called at each fetch, so that the token can be replaced without a restart.
         account: the account, if the token does not carry one.
-        timeout: seconds that connecting, and each wait for bytes, may take.
+        timeout: seconds that connecting, and each wait for bytes, may take; where the hub holds its answer, beyond that.
         suffix_field: the field of a row that holds the last 8 characters of its key.
         max_list: bytes that the decompressed list may have.
         http: makes the httpx client of an event loop, with proxies, certificates or a transport; it is closed with the loop.
@@ -229,16 +259,27 @@ class HubSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open a pool of connections to the hub."""
-        async with self._connected() as client:
+        """Open a pool of connections, and another one once it waits."""
+        async with AsyncExitStack() as opened:
+            client = await opened.enter_async_context(self._connected())
+            waiting: Callable[[], AsyncHubClient] | None = None
 
             @asynccontextmanager
-            async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-                fetching = client().widget_keys.fetch(
-                    basis.validator, max_list=self._max_list, on_token_scope=self._note_token_scope
-                )
-                async with fetching as listing:
-                    yield Unchanged() if listing is None else FullList(listing)
+            async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged | Delta]:
+                nonlocal waiting
+                if basis.wait is not None and waiting is None:
+                    # A wait that is cut off takes its connection along, and a pool may have only one.
+                    waiting = await opened.enter_async_context(self._connected())
+                make_client = client if basis.wait is None or waiting is None else waiting
+                question = ListQuestion(basis.validator, takes_changes=True, wait=basis.wait, max_list=self._max_list)
+                asking = make_client().widget_keys.ask(question, on_token_scope=self._note_token_scope)
+                async with asking as answer:
+                    if answer.listing is None:
+                        yield Unchanged(answer.granted, answer.may_wait)
+                    elif answer.base is None:
+                        yield FullList(answer.listing, answer.granted, answer.may_wait)
+                    else:
+                        yield Delta(answer.listing, answer.base, answer.granted, answer.may_wait)
 
             yield updates
 
@@ -284,115 +325,3 @@ class HubSource:
                 return client
 
             yield make_client
-
-
-class FileSource:
-    """A JSON file with an array of rows, followed for changes.
-
-    Args:
-        path: the file.
-        account: the account that client keys have to name; None for any.
-        suffix_field: the field of a row that holds the last 8 characters of its key.
-    """
-
-    def __init__(self, path: str | Path, *, account: str | None = None, suffix_field: str = "last8") -> None:
-        RowReader(suffix_field)
-        self.path = Path(path)
-        self.account = account
-        self.suffix_field = suffix_field
-
-    @property
-    def fingerprint(self) -> str:
-        """See Source."""
-        return hashlib.blake2b(os.fsencode(self.path.absolute()), digest_size=16).hexdigest()
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Updates]:
-        """Keep nothing open between two readings."""
-        reading = Lock()
-
-        def read(validator: str | None) -> tuple[bytes, str] | None:
-            # A disk that hangs, or a pipe without a writer, keeps the thread of an abandoned reading.
-            if not reading.acquire(blocking=False):
-                raise SourceError(f"cannot read the rows in {str(self.path)!r}: an earlier reading has not ended yet")
-            try:
-                return self.read(validator)
-            finally:
-                reading.release()
-
-        @asynccontextmanager
-        async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-            rows = await in_thread(read, basis.validator, abandon_on_cancel=True)
-            yield Unchanged() if rows is None else FullList(Listing.whole(*rows))
-
-        yield updates
-
-    def read(self, validator: str | None = None) -> tuple[bytes, str] | None:
-        """Read the file if it has changed.
-
-        Args:
-            validator: the validator of the last reading; None to read in any case.
-
-        Returns:
-            The content of the file and its validator; None if the file has not changed.
-
-        Raises:
-            SourceError: if the file cannot be read.
-        """
-        try:
-            with self.path.open("rb") as file:
-                # Stat the open file before reading it, so that the next call notices a write or a replacement in between.
-                stat = os.fstat(file.fileno())
-                current = f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
-                return None if current == validator else (file.read(), current)
-        except OSError as error:
-            problem = f"cannot read the rows in {str(self.path)!r}: {error.strerror or error}"
-            raise SourceError(problem) from error
-
-
-class StaticSource:
-    """Rows that never change, for tests and tools.
-
-    Args:
-        rows: widget keys, or mappings with the fields that the hub's JSON has.
-        account: the account that client keys have to name; None for any.
-
-    Attributes:
-        rows: the widget keys.
-
-    Raises:
-        ConfigError: with one sentence for each row that is not a widget key.
-    """
-
-    never_changes: Literal[True] = True
-    suffix_field = "last8"
-
-    def __init__(self, rows: Iterable[WidgetKey | Mapping[str, Any]], *, account: str | None = None) -> None:
-        self.account = account
-        reader = RowReader()
-        keys: list[WidgetKey] = []
-        problems = []
-        for index, row in enumerate(rows):
-            try:
-                keys.append(reader.convert(index, row))
-            except InvalidRow as error:
-                problems.append(str(error))
-        if problems:
-            raise ConfigError(problems)
-        self.rows: Sequence[WidgetKey] = keys
-
-    @property
-    def fingerprint(self) -> str:
-        """See Source."""
-        return hashlib.blake2b(msgspec.json.encode(self.rows), digest_size=16).hexdigest()
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Updates]:
-        """Keep nothing open: the rows are in memory."""
-        yield self._updates
-
-    @asynccontextmanager
-    async def _updates(self, basis: Basis) -> AsyncIterator[FullList | Unchanged]:
-        validator = self.fingerprint
-        is_known = basis.validator == validator
-        yield Unchanged() if is_known else FullList(Listing.whole(msgspec.json.encode(self.rows), validator))

@@ -57,6 +57,7 @@ class Status(msgspec.Struct, frozen=True):
         rejected_rows: how many rows of the last list could not be read.
         event_loop_lag: seconds that the refresher's waits ended too late in the last minute or two, the worst of them.
         is_refreshing: whether a refresher runs in this process and keeps to its schedule.
+        is_live: whether the hub tells of each change at once; otherwise its list is polled.
         token_scope: the scope of the hub's token, "gate" or "admin", from the last answer; None if it did not say it.
         enforce: whether the gate turns refused requests away; otherwise it only observes.
         observed: how many requests it has let through that it would have refused.
@@ -77,6 +78,7 @@ class Status(msgspec.Struct, frozen=True):
     rejected_rows: int = 0
     event_loop_lag: float = 0.0
     is_refreshing: bool = False
+    is_live: bool = False
     token_scope: TokenScope | None = None
     enforce: bool = True
     observed: int = 0

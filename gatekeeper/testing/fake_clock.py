@@ -1,5 +1,6 @@
 """FakeClock: a clock that a test moves, and sleeps by it."""
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -30,6 +31,8 @@ class FakeClock:
         self._patience = patience
         self._sleepers: list[tuple[float, anyio.Event]] = []
         self._fell_asleep: anyio.Event | None = None
+        self._known: set[int] = set()  # the tasks that have slept
+        self._again = 0  # sleeps of a task that had slept before
 
     def __call__(self) -> float:
         """The time in seconds."""
@@ -44,6 +47,9 @@ class FakeClock:
         sleeper = (self.now + seconds, anyio.Event())
         self._sleepers.append(sleeper)
         self.sleeps.append(seconds)
+        task = anyio.get_current_task().id
+        self._again += task in self._known
+        self._known.add(task)
         if self._fell_asleep is not None:
             self._fell_asleep.set()
         try:
@@ -61,11 +67,7 @@ class FakeClock:
             TimeoutError: no task does: the gate does not run in this event loop, has rows that never change, or does not
                 sleep by this clock.
         """
-        reason = f"no task sleeps by this clock: expected a running gate with sleep=clock.sleep, within {self._patience:g} s"
-        with anyio.fail_after(self._patience, reason=reason):
-            while not self._sleepers or len(self.sleeps) < sleeps:
-                self._fell_asleep = anyio.Event()
-                await self._fell_asleep.wait()
+        await self._until(lambda: bool(self._sleepers) and len(self.sleeps) >= sleeps)
 
     async def advance(self, seconds: float) -> None:
         """Move the clock, and wake each sleeping task at its time.
@@ -93,12 +95,19 @@ class FakeClock:
             TimeoutError: as `asleep`.
         """
         await self.asleep()
-        slept = len(self.sleeps)
+        again = self._again  # a task that falls asleep for the first time was not woken
         min(self._sleepers, key=lambda sleeper: sleeper[0])[1].set()
-        await self.asleep(slept + 1)
+        await self._until(lambda: self._again > again)
 
     async def wake_all(self) -> None:
         """End all sleeps that are due. It waits for no task."""
         for deadline, event in self._sleepers:
             if deadline <= self.now:
                 event.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        reason = f"no task sleeps by this clock: expected a running gate with sleep=clock.sleep, within {self._patience:g} s"
+        with anyio.fail_after(self._patience, reason=reason):
+            while not condition():
+                self._fell_asleep = anyio.Event()
+                await self._fell_asleep.wait()

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
 from gatekeeper.errors import ConfigError
+from gatekeeper.testing.hub_list import HubList, wait_of
 from gatekeeper.testing.listening import listening
 from gatekeeper.testing.rows import TOKEN
 
@@ -28,6 +29,7 @@ __all__ = ("GARBAGE", "HANG_UP", "PATH", "FakeHub", "Hold", "HubAnswer", "HubReq
 PATIENCE: Final = 15.0  # seconds for what takes milliseconds, on a busy machine
 PATH: Final = "/api/v1/widget-keys"
 REPORTS: Final = ("/usage", "/refused")  # the ends of their paths
+TICK: Final = 0.01  # seconds between two looks at the hub's clock, which a test may move
 
 
 class HubRequest(NamedTuple):
@@ -123,8 +125,12 @@ class FakeHub:
     with FakeHub(row("shop", "shop.acme.com")) as hub:
         gate = Gatekeeper(HubSource(hub.url, hub.token))
 
+    A live hub gives each list an entity tag, keeps a log of the changes, and honours `A-IM: rows` and `Prefer: wait=…`. One
+    that is not live answers at once with the whole list, and is polled.
+
     Args:
         rows: listed by default, such as `row("shop", "shop.acme.com")`.
+        live: whether the hub is live.
         tls: the certificate, for a hub with TLS.
         address: to listen on; port 0 for any free one.
         patience: seconds after which a wait for requests fails.
@@ -132,9 +138,9 @@ class FakeHub:
     Attributes:
         token: a token for HubSource. It names the account of `client_key`.
         url: of the hub, once it is entered.
-        rows: as listed now; `lists` and `revoke` change them.
         requests: as received, in order.
-        clock: gives the moments of requests in seconds.
+        clock: gives the moments of requests, and the end of waits, in seconds.
+        ignores: the names of request headers in lower case that it does not see, such as "prefer" or "a-im".
     """
 
     token = TOKEN
@@ -142,36 +148,57 @@ class FakeHub:
     def __init__(
         self,
         *rows: Any,
+        live: bool = False,
         tls: ssl.SSLContext | None = None,
         address: tuple[str, int] = ("127.0.0.1", 0),
         patience: float = PATIENCE,
     ) -> None:
         self.url = ""
-        self.rows: list[Any] = []
         self.requests: list[HubRequest] = []
         self.clock: Callable[[], float] = time.monotonic
-        self._listing = HubAnswer()
+        self.ignores: set[str] = set()
+        self._list = HubList(rows, is_live=live)
         self._next: deque[HubAnswer] = deque()
-        self._otherwise: Callable[[HubRequest], HubAnswer] = self._list
+        self._otherwise: Callable[[HubRequest], HubAnswer] | None = None
         self._hold: Hold | None = None
         self._asked = threading.Condition()
         self._patience = patience
         self._listening = partial(listening, self._serve, tls, address)
         self._running = ExitStack()
-        self._publish(rows)
+
+    @property
+    def rows(self) -> list[Any]:
+        """The rows as listed now."""
+        return self._list.rows
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a change now."""
+        return len(self._list.waiters)
 
     def lists(self, *rows: Any, etag: str | None = None) -> None:
         """List these rows from now on. This ends what `always` began.
 
         Args:
             rows: the whole list; anything that JSON can hold.
-            etag: its entity tag; None for none.
+            etag: its entity tag; None for a new one if the hub is live, else for none.
         """
-        self._publish(rows, etag)
-        self._otherwise = self._list
+        self._otherwise = None
+        self._list.publish(rows, etag)
+
+    def restores(self, *rows: Any) -> None:
+        """List these rows, and forget all earlier lists. This ends what `always` began.
+
+        A live hub then answers gates with the whole list, as one whose database was restored from a backup.
+
+        Args:
+            rows: as for `lists`.
+        """
+        self._otherwise = None
+        self._list.restore(rows)
 
     def revoke(self, key_id: str) -> None:
-        """Disable a key as of now. The list then has no entity tag.
+        """Disable a key as of now. Unless the hub is live, its list then has no entity tag.
 
         Args:
             key_id: the id of its row. The id of `row("shop")` is "shop".
@@ -183,7 +210,8 @@ class FakeHub:
         if key_id not in ids:
             raise ConfigError([f"key_id is {key_id!r}: expected the id of a listed row, one of {ids}"])
         revoked = {"disabled_at": datetime.now(UTC).isoformat()}
-        self._publish([{**row, **revoked} if row_id == key_id else row for row_id, row in zip(ids, self.rows, strict=True)])
+        rows = zip(ids, self.rows, strict=True)
+        self._list.publish([{**row, **revoked} if row_id == key_id else row for row_id, row in rows])
 
     def then(self, *answers: HubAnswer) -> None:
         """Send these answers next, one for each request.
@@ -244,6 +272,31 @@ class FakeHub:
         """
         await anyio.to_thread.run_sync(self.wait_for_requests, count)
 
+    def wait_for_waiters(self, count: int = 1) -> None:
+        """Wait until gates wait for a change.
+
+        Args:
+            count: the number of requests that the hub holds for one.
+
+        Raises:
+            TimeoutError: if they do not come, as at a hub that is not live.
+        """
+        with self._asked:
+            if not self._asked.wait_for(lambda: self.waiting >= count, self._patience):
+                problem = f"{self.waiting} requests wait for a change after {self._patience:g} s: expected {count}"
+                raise TimeoutError(problem)
+
+    async def waits(self, count: int = 1) -> None:
+        """Wait as `wait_for_waiters` does, in an event loop.
+
+        Args:
+            count: the number.
+
+        Raises:
+            TimeoutError: if they do not come.
+        """
+        await anyio.to_thread.run_sync(self.wait_for_waiters, count)
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
@@ -262,11 +315,14 @@ class FakeHub:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         request = await self._read_request(reader, writer)
-        answer = self._next.popleft() if self._next else self._otherwise(request)
+        is_next, otherwise = bool(self._next), self._otherwise
+        answer = self._next.popleft() if is_next else (otherwise or self._answer)(request)
         hold = answer.hold or self._hold
         with self._asked:
             self.requests.append(request)
             self._asked.notify_all()
+        if not is_next and otherwise is None:
+            answer = await self._after_waiting(request, answer, reader)
         if hold is not None:
             await hold.wait()
         if answer.raw is not None:
@@ -284,17 +340,28 @@ class FakeHub:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         return HubRequest(method, target, headers, body, writer.get_extra_info("peername")[1], self.clock())
 
-    def _publish(self, rows: Iterable[Any], etag: str | None = None) -> None:
-        self.rows = list(rows)
-        tag = {} if etag is None else {"etag": etag}
-        self._listing = HubAnswer(200, _encoded(self.rows), {"content-type": "application/json", **tag})
+    async def _after_waiting(self, request: HubRequest, answer: HubAnswer, reader: asyncio.StreamReader) -> HubAnswer:
+        """Answer once the list has changed, or the seconds that the client wants to wait have passed."""
+        wait = wait_of(self._seen(request)) if "preference-applied" in answer.headers else None
+        if wait is None:
+            return answer
+        with self._list.waiter() as changed:
+            with self._asked:
+                self._asked.notify_all()
+            change = asyncio.wrap_future(changed)
+            while (answer := self._answer(request)).status == HTTPStatus.NOT_MODIFIED and self.clock() < request.at + wait:
+                if reader.at_eof():
+                    raise ConnectionAbortedError("the client has gone")
+                await asyncio.wait({change}, timeout=TICK)
+            return answer
 
-    def _list(self, request: HubRequest) -> HubAnswer:
+    def _answer(self, request: HubRequest) -> HubAnswer:
         if request.method == "POST" and request.target.endswith(REPORTS):
             return HubAnswer(204)
-        listing = self._listing
-        etag = listing.headers.get("etag", "")
-        return HubAnswer(304, headers={"etag": etag}) if etag and request.headers.get("if-none-match") == etag else listing
+        return HubAnswer(*self._list.answer(self._seen(request)))
+
+    def _seen(self, request: HubRequest) -> dict[str, str]:
+        return {name: value for name, value in request.headers.items() if name not in self.ignores}
 
 
 async def _write_answer(writer: asyncio.StreamWriter, answer: HubAnswer) -> None:

@@ -205,6 +205,7 @@ NEEDS_ADMIN = [
     ("DELETE", f"{PATH}/{{key_id}}"),
     ("GET", f"{PATH}/{{key_id}}/events"),
     ("HEAD", f"{PATH}/{{key_id}}/events"),
+    ("GET", "/api/v1/gates"),
 ]
 
 

@@ -23,9 +23,11 @@ PATHS = {
     "/api/v1/widget-keys/refused": {"get", "post"},
     "/api/v1/widget-keys/{key_id}": {"get", "patch", "delete"},
     "/api/v1/widget-keys/{key_id}/events": {"get"},
+    "/api/v1/gates": {"get", "post"},
     "/healthz": {"get"},
     "/readyz": {"get"},
 }
+GATES = "/api/v1/gates"
 ENTRIES = ("acme.com", "*.acme.com", "localhost:*", "https://www.acme.com", "192.168.0.10:3000", "[::1]:*", "bücher.example")
 
 described = schemathesis.openapi.from_dict(openapi_document())
@@ -35,8 +37,9 @@ schemathesis.openapi.format("gatekeeper-allowlist-entry", st.sampled_from(ENTRIE
 @described.hook
 def filter_body(_context: schemathesis.HookContext, body: Any) -> bool:
     """Skip counts like 3.0, which only JSON Schema accepts as integers."""
-    entries = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
-    return not any(isinstance(entry, dict) and isinstance(entry.get("count"), float) for entry in entries)
+    entries = [body, *(body.values() if isinstance(body, dict) else body if isinstance(body, list) else ())]
+    counts = [entry.get(count) for entry in entries if isinstance(entry, dict) for count in ("count", "keys")]
+    return not any(isinstance(count, float) for count in counts)
 
 
 @described.hook
@@ -79,14 +82,22 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
     page = {"origin": None, "reason": "origin_missing", "count": 1, "first_at": noon, "last_at": noon}
     with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.token}"}, trust_env=False) as client:
 
-        def ask(method: str, path: str, status: int, body: Any = None, *, if_match: str = "*") -> Any:
-            answer = client.request(method, path.format(key_id=key_id), json=body, headers={"If-Match": if_match})
+        def request(method: str, path: str, status: int, body: Any, headers: dict[str, str]) -> httpx.Response:
+            answer = client.request(method, path.format(key_id=key_id), json=body, headers=headers)
             assert answer.status_code == status
             described[path][method].validate_response(answer)
+            return answer
+
+        def ask(method: str, path: str, status: int, body: Any = None, *, if_match: str = "*") -> Any:
+            answer = request(method, path, status, body, {"If-Match": if_match})
             return answer.json() if answer.content else None
+
+        def etag_of_list() -> str:
+            return str(request("GET", PATH, 200, None, {}).headers["ETag"])
 
         key_id = ""
         for used in (False, True):
+            etag = etag_of_list()
             key_id = ask("POST", PATH, 201, {"name": "shop", "domain_allowlist": ["http://acme.com"]})["id"]
             ask("GET", key, 200)
             ask("PATCH", key, 412, {"disabled": True}, if_match='"other"')
@@ -95,16 +106,31 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
             ask("POST", f"{PATH}/usage", 204, {key_id: fine} if used else {})
             ask("POST", f"{PATH}/refused", 204, [{**page, "key_id": key_id}])
             ask("GET", f"{PATH}/refused", 200)
+            ask("POST", GATES, 204, {"id": "a", "version": "1", "is_live": used, "state": "fresh", "keys": 1})
+            ask("GET", GATES, 200)
             ask("GET", PATH, 200)
             ask("DELETE", key, 200 if used else 204)
+            for base, status in ((etag, 226), (etag_of_list(), 304)):
+                request("GET", PATH, status, None, {"If-None-Match": base, "A-IM": "rows"})
             ask("GET", f"{key}/events", 200)
         ask("POST", PATH, 400, {"name": "shop", "domain_allowlist": ["*"]})
         ask("POST", f"{PATH}/usage", 400, {"used": {}})
         ask("POST", f"{PATH}/refused", 400, [page])
+        ask("POST", GATES, 400, {"id": "a"})
         ask("PATCH", key, 400, {"disable": True})
         key_id = "nothing"
         for method, path in (("GET", key), ("PATCH", key), ("DELETE", key), ("GET", f"{key}/events")):
             ask(method, path, 404, {} if method == "PATCH" else None)
+
+
+def test_the_document_describes_both_kinds_of_rows_of_a_delta() -> None:
+    answer = openapi_document()["paths"][PATH]["get"]["responses"]["226"]
+    kinds = answer["content"]["application/json"]["schema"]["items"]["anyOf"]
+    schemas = openapi_document()["components"]["schemas"]
+    removed, row = [schemas[kind["$ref"].rpartition("/")[2]] for kind in kinds]
+    assert set(removed["required"]) == set(removed["properties"]) == {"id", "last8", "removed"}
+    assert "domain_allowlist" in row["required"]
+    assert {"IM", "Delta-Base", "ETag", "Token-Scope", "Preference-Applied"} == set(answer["headers"])
 
 
 def test_the_document_says_which_fields_a_body_takes() -> None:
@@ -141,4 +167,4 @@ async def test_each_operation_names_the_scope_that_the_hub_demands(hub: RunningH
                 is_refused = answer.status_code == httpx.codes.FORBIDDEN
                 demanded[method, path] = "admin" if is_refused else "gate"
     assert named == demanded
-    assert sorted(named.values()) == ["admin"] * 5 + ["gate"] * 4
+    assert sorted(named.values()) == ["admin"] * 6 + ["gate"] * 5

@@ -423,7 +423,7 @@ async def test_a_restore_repeats_no_etag_and_forgets_every_revision(backup: Path
         async with running.database.reading() as connection:
             present = await read_revision(connection, "acme")
             for number in range(present.number):
-                assert await read_changed(connection, "acme", base._replace(number=number)) is None
+                assert await read_changed(connection, "acme", base._replace(number=number), present) is None
 
 
 async def test_a_killed_restore_leaves_the_former_database_or_the_restored_one(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ def test_the_id_and_disabled_at_of_invalid_json_are_found(raw: bytes, told: dict
     assert outline(raw) == told
 
 
+def test_the_suffix_of_invalid_json_is_found_by_its_name() -> None:
+    raw = b'{"last8": "UVwXyZ-_", "suffix": "0123abcd"'
+    assert (outline(raw), outline(raw, "suffix")) == ({"last8": "UVwXyZ-_"}, {"last8": "0123abcd"})
+
+
 @pytest.mark.parametrize("field", ["id", "last8", "name", "disabled_at", "unknown"])
 @pytest.mark.parametrize("text", ["\\ud83d", "caf\\u00e9 \\udc4dx"])
 def test_a_lone_surrogate_in_a_row_does_not_affect_other_rows(field: str, text: str) -> None:

@@ -50,7 +50,7 @@ class Guarded:
 
     def __init__(self, source: Source, fake: FakeClock, **options: Any) -> None:
         self.time = fake
-        # Reports on usage sleep too, and tests count the sleeps of the refresher.
+        # Reports sleep too, and tests count the sleeps of the refresher.
         by_the_clock = {"clock": fake, "sleep": fake.sleep, "usage_interval": 0.0}
         self.gate = Gatekeeper(source, **{**by_the_clock, "unknown_key_wait": 4.9, **options})
 

@@ -39,7 +39,14 @@ class Running:
         self.used: Counter[str] = Counter()
         self.refused: list[RefusedPage] = []
         self.index = KeyIndex(account="acme")
-        by_the_clock = {"clock": fake, "sleep": fake.sleep, "jitter": lambda: 0.5, "hard_stale": 3600.0}
+        # Reports sleep too, and tests count the sleeps of the refresher.
+        by_the_clock = {
+            "clock": fake,
+            "sleep": fake.sleep,
+            "jitter": lambda: 0.5,
+            "hard_stale": 3600.0,
+            "usage_interval": 0.0,
+        }
         self.sync = ListSync(
             source,
             self.index,
@@ -96,5 +103,8 @@ async def running(source: Source | FakeHub, *, jitter: float = 0.5, **options: A
         harness.stop = group.cancel_scope.cancel
         group.start_soon(harness.refresher.run)
         await fake.asleep()
+        if harness.sync.reporting:
+            group.start_soon(harness.sync.reporting.run, harness.refresher.schedule.first_fetch)
+            await fake.asleep(2)
         yield harness
         group.cancel_scope.cancel()

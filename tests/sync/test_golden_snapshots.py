@@ -15,7 +15,7 @@ import pytest
 from gatekeeper import Gatekeeper, Reason, SnapshotError, WidgetKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
-from gatekeeper.sync.snapshot import CHECKSUM, FIELDS, FORMAT, Snapshot
+from gatekeeper.sync.snapshot import CHECKSUM, FIELDS, FORMAT, Saved, Snapshot
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
 
@@ -37,6 +37,7 @@ ROWS = [
     WidgetKey("key-2", None, "00000002", (), disabled_at="2026-01-04T00:00:00Z"),
     WidgetKey("key-3", "Bücher", "00000003", ("bücher.example",), disabled_at={"odd": [1, True]}),
 ]
+VALIDATORS = {"2-with-validator.snapshot": 'W/"41-ab"'}
 # Files with other formats or fields.
 REFUSED = {"1.snapshot": "of another format"}
 
@@ -68,7 +69,7 @@ async def test_a_snapshot_of_this_format_is_served(tmp_path: Path) -> None:
     assert served
     for name in served:
         index = KeyIndex(account="acme")
-        assert await snapshot(copied(name, tmp_path)).load(index, max_age=3600) == AGE
+        assert await snapshot(copied(name, tmp_path)).load(index, max_age=3600) == Saved(AGE, VALIDATORS.get(name))
         assert sorted(index, key=lambda key: key.id) == ROWS
 
 
@@ -107,4 +108,5 @@ async def test_rows_with_other_fields_are_refused_at_the_start(fields: list[str]
 if __name__ == "__main__":
     every_row = KeyIndex(account="acme")
     load(every_row, ROWS)
-    anyio.run(snapshot(Path(sys.argv[1])).save, every_row, NOW - AGE)
+    path = Path(sys.argv[1])
+    anyio.run(snapshot(path).save, every_row, NOW - AGE, VALIDATORS.get(path.name))

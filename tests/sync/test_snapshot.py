@@ -28,7 +28,7 @@ from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.sync.applying import SharedList
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.log import RefreshLog
-from gatekeeper.sync.snapshot import CHECKSUM, FORMAT, LEFT_BEHIND, Snapshot
+from gatekeeper.sync.snapshot import CHECKSUM, FORMAT, LEFT_BEHIND, Saved, Snapshot
 from gatekeeper.sync.snapshot_keeper import RETRY_AFTER, SnapshotKeeper
 from tests.support.forked import Child
 from tests.support.memory_source import MemorySource
@@ -66,8 +66,8 @@ async def save(path: Path, *numbers: int, asked_at: float = NOW, **options: Any)
 
 async def load(path: Path, *, max_age: float = HOUR, **options: Any) -> tuple[float | None, set[str]]:
     index = KeyIndex(account="acme")
-    age = await snapshot(path, **options).load(index, max_age=max_age)
-    return age, {key.id for key in index}
+    saved = await snapshot(path, **options).load(index, max_age=max_age)
+    return None if saved is None else saved.age, {key.id for key in index}
 
 
 async def refused(path: Path, why: str, **options: Any) -> None:
@@ -130,7 +130,7 @@ async def test_a_saved_list_is_loaded_with_its_age(path: Path) -> None:
     await saver.save(index, NOW - 5)
     assert saver.saved_at == NOW - 5
     loader, loaded = snapshot(path), KeyIndex(account="acme")
-    assert await loader.load(loaded, max_age=HOUR) == 5
+    assert await loader.load(loaded, max_age=HOUR) == Saved(5, None)
     assert loader.saved_at == NOW - 5
     assert sorted(loaded, key=by_id) == sorted(index, key=by_id)
 

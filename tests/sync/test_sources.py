@@ -366,5 +366,5 @@ class OddSource(MemorySource):
 @pytest.mark.asyncio
 async def test_a_source_with_another_answer_fails_with_what_was_expected() -> None:
     async with guarded(OddSource()) as it:
-        assert it.last_error == "the source gave bytes: expected FullList or Unchanged"
+        assert it.last_error == "the source gave bytes: expected FullList, Unchanged or Delta"
         assert it.status.state == "never_loaded"

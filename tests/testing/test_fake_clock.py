@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from gatekeeper import Gatekeeper, HubSource, Reason, StaticSource
@@ -77,6 +78,33 @@ async def test_tasks_that_sleep_are_woken_in_order_and_not_too_early() -> None:
         await clock.advance(6)
         assert woken == [("fast", 2), ("fast", 4), ("slow", 5), ("fast", 6)]
         assert clock() == start + 6
+        group.cancel_scope.cancel()
+
+
+async def test_only_a_task_that_slept_before_ends_the_wait_for_the_woken_one() -> None:
+    clock = FakeClock()
+    works = anyio.Event()
+    worked: list[float] = []
+
+    async def work() -> None:
+        while True:
+            await clock.sleep(10)
+            works.set()
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            worked.append(clock() - start)
+
+    async def begin_late() -> None:
+        await works.wait()
+        await clock.sleep(1000)
+
+    start = clock()
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        group.start_soon(begin_late)
+        await clock.asleep()
+        await clock.advance(10)
+        assert worked == [10]
         group.cancel_scope.cancel()
 
 

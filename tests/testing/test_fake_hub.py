@@ -5,15 +5,18 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from anyio.abc import TaskGroup
 
 from gatekeeper import AsyncHubClient, ConfigError, Gatekeeper, HubClient, HubSource, KeyUsage, Reason
-from gatekeeper.testing import GARBAGE, HANG_UP, FakeHub, HubAnswer, client_key, json_answer, row
+from gatekeeper.testing import GARBAGE, HANG_UP, FakeClock, FakeHub, HubAnswer, client_key, json_answer, row
 from gatekeeper.testing.fake_hub import PATH
+from tests.support.starting import wait_until
 
 PAGE = "https://shop.acme.com"
 SHOP = row("shop", "shop.acme.com")
@@ -221,3 +224,147 @@ def test_an_address_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
         with pytest.raises(OSError, match="in use"), FakeHub(address=(url.host, url.port or 0)):
             pass
         assert threading.active_count() == threads
+
+
+# A live hub
+
+
+def ask(hub: FakeHub, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return httpx.get(f"{hub.url}{PATH}", headers=named, trust_env=False, timeout=15)
+
+
+def etag_of(hub: FakeHub) -> str:
+    return ask(hub).headers["etag"]
+
+
+def test_a_live_hub_sends_what_has_changed_since_a_list() -> None:
+    with FakeHub(SHOP, BLOG, live=True) as hub:
+        base = etag_of(hub)
+        assert ask(hub, if_none_match=base, a_im="rows").status_code == 304
+        changed = row("blog", "news.acme.com")
+        hub.lists(changed)
+        answer = ask(hub, if_none_match=base, a_im="rows")
+        assert (answer.status_code, answer.headers["im"], answer.headers["delta-base"]) == (226, "rows", base)
+        assert answer.headers["etag"] == etag_of(hub) != base
+        assert answer.json() == [changed, {"id": "shop", "last8": SHOP["last8"], "removed": True}]
+
+
+def test_a_delta_spans_all_lists_since_its_base() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base = etag_of(hub)
+        hub.lists(SHOP, BLOG)
+        between = etag_of(hub)
+        hub.lists(SHOP, BLOG, "garbage")
+        hub.revoke("blog")
+        assert ask(hub, if_none_match=base, a_im="rows").json() == [hub.rows[1], "garbage"]
+        assert ask(hub, if_none_match=between, a_im="rows").json() == [hub.rows[1], "garbage"]
+        both = ask(hub, if_none_match=f'"none", {base}, {between.removeprefix("W/")}', a_im="rows")
+        assert both.headers["delta-base"] == between.removeprefix("W/")
+
+
+def test_a_changed_suffix_is_a_removed_row_and_a_new_one() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base, moved = etag_of(hub), {**SHOP, "last8": "Zb3Zb3Zb"}
+        hub.lists(moved)
+        removed = {"id": "shop", "last8": SHOP["last8"], "removed": True}
+        assert ask(hub, if_none_match=base, a_im="rows").json() == [moved, removed]
+
+
+@pytest.mark.parametrize("headers", [{}, {"a_im": "vcdiff"}, {"a_im": "rows", "if_none_match": '"another"'}])
+def test_a_live_hub_sends_the_whole_list_where_no_delta_is_possible(headers: dict[str, str]) -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base = etag_of(hub)
+        hub.lists(BLOG)
+        answer = ask(hub, **{"if_none_match": base, **headers})
+        assert (answer.status_code, answer.json()) == (200, [BLOG])
+
+
+def test_a_restored_hub_knows_none_of_its_lists() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base = etag_of(hub)
+        hub.restores(SHOP)
+        answer = ask(hub, if_none_match=base, a_im="rows", prefer="wait=10")
+        assert (answer.status_code, answer.json()) == (200, [SHOP])
+        assert answer.headers["etag"] != base
+
+
+def test_the_entity_tag_of_a_live_list_moves_with_its_rows_only() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base = etag_of(hub)
+        hub.lists(SHOP)
+        assert etag_of(hub) == base
+        hub.lists(SHOP, etag='"mine"')
+        assert etag_of(hub) == '"mine"'
+        assert ask(hub, if_none_match=base, a_im="rows").json() == []
+
+
+async def ask_later(group: TaskGroup, hub: FakeHub, **headers: str) -> list[httpx.Response]:
+    """Ask, and return where the answer will be once the hub holds the request."""
+    answers: list[httpx.Response] = []
+
+    async def wait() -> None:
+        answers.append(await anyio.to_thread.run_sync(partial(ask, hub, **headers)))
+
+    group.start_soon(wait)
+    await hub.waits()
+    return answers
+
+
+async def test_a_live_hub_answers_as_soon_as_a_key_is_revoked() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base = etag_of(hub)
+        async with anyio.create_task_group() as group:
+            answers = await ask_later(group, hub, if_none_match=base, a_im="rows", prefer="wait=60")
+            hub.revoke("shop")
+        assert (answers[0].status_code, answers[0].headers["preference-applied"]) == (226, "wait=60")
+        assert (answers[0].json(), hub.waiting) == (hub.rows, 0)
+
+
+async def test_a_wait_ends_by_the_clock_of_the_hub() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        hub.clock = clock = FakeClock()
+        base = etag_of(hub)
+        async with anyio.create_task_group() as group:
+            answers = await ask_later(group, hub, if_none_match=base, prefer="wait=99")
+            clock.now += 60
+        assert (answers[0].status_code, answers[0].headers["preference-applied"]) == (304, "wait=60")
+
+
+async def test_a_wait_for_waiting_gates_that_do_not_come_ends() -> None:
+    with FakeHub(SHOP, patience=0.01) as hub, pytest.raises(TimeoutError, match="0 requests wait for a change"):
+        await hub.waits()
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait", "wait=soon", "wait=-1", "awaiting=9"])
+def test_a_preference_that_names_no_seconds_is_not_honoured(prefer: str) -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        answer = ask(hub, if_none_match=etag_of(hub), prefer=prefer)
+        assert (answer.status_code, "preference-applied" in answer.headers) == (304, False)
+
+
+def test_headers_can_be_ignored_from_now_on() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base = etag_of(hub)
+        hub.ignores = {"prefer", "a-im"}
+        assert "preference-applied" not in ask(hub, if_none_match=base, prefer="wait=60").headers
+        hub.lists(BLOG)
+        assert ask(hub, if_none_match=base, a_im="rows").status_code == 200
+
+
+async def test_a_client_that_goes_ends_its_wait() -> None:
+    with FakeHub(SHOP, live=True) as hub:
+        base, url = etag_of(hub), httpx.URL(hub.url)
+        with socket.create_connection((url.host, url.port or 0), timeout=15) as client:
+            client.sendall(f"GET {PATH} HTTP/1.1\r\nIf-None-Match: {base}\r\nPrefer: wait=60\r\n\r\n".encode())
+            await hub.waits()
+        wait_until(lambda: not hub.waiting)
+
+
+def test_a_hub_that_is_not_live_honours_neither_header() -> None:
+    with FakeHub(SHOP) as hub:
+        hub.lists(SHOP, etag='"1"')
+        answer = ask(hub, if_none_match='"1"', a_im="rows", prefer="wait=60")
+        assert (answer.status_code, dict(answer.headers)) == (304, {"etag": '"1"'})
+        hub.lists(BLOG, etag='"2"')
+        assert ask(hub, if_none_match='"1"', a_im="rows", prefer="wait=60").status_code == 200

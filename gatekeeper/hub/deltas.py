@@ -1,0 +1,145 @@
+"""DeltaReader: what has changed in a list."""
+
+import gzip
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import anyio
+import msgspec
+from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gatekeeper.hub.accounts import Revision, read_revision, read_revisions
+from gatekeeper.hub.database import Database
+from gatekeeper.hub.events import read_changed
+from gatekeeper.hub.rows import KeyRow, RemovedRow
+from gatekeeper.hub.store import ROW_COLUMNS
+from gatekeeper.hub.tables import widget_keys
+
+__all__ = ("Delta", "DeltaReader", "ListState")
+
+# Revisions between the base and the present. The log has at most two events of each. A delta is in memory as a whole.
+MAX_REVISIONS: Final = 10_000
+
+# Bases that are looked for. A client needs one; each costs a statement.
+MAX_BASES: Final = 10
+
+# Rows per query. SQLite takes 32,766 variables (https://www.sqlite.org/limits.html).
+_PAGE: Final = 1000
+
+# By id alone: ids are unique, and with the account SQLite might walk through the whole account.
+_BY_ID: Final = select(*ROW_COLUMNS, widget_keys.c.sequence).where(widget_keys.c.id.in_(bindparam("ids", expanding=True)))
+
+_GZIP_LEVEL: Final = 1
+_LARGE: Final = 64 * 1024  # Bytes; compressing fewer takes less time than a thread.
+
+
+class Delta(NamedTuple):
+    """What has changed since a revision, ready to be sent.
+
+    Attributes:
+        base: the revision of the list to which it applies.
+        revision: the revision of the list that results.
+        body: a JSON array of RemovedRow, and after them KeyRow in the order of the list.
+        gzipped: the same, compressed.
+    """
+
+    base: Revision
+    revision: Revision
+    body: bytes
+    gzipped: bytes
+
+
+class ListState(NamedTuple):
+    """What a client learns of a list besides its rows.
+
+    Attributes:
+        revision: the present revision of the list.
+        delta: the way to it from the newest base that is known. None if there is no such way, or nothing has changed.
+    """
+
+    revision: Revision
+    delta: Delta | None
+
+
+class DeltaReader:
+    """The reader of what has changed.
+
+    Args:
+        database: the database of the keys.
+        max_revisions: the most changes that a delta spans. A list from before them is replaced as a whole.
+    """
+
+    def __init__(self, database: Database, *, max_revisions: int = MAX_REVISIONS) -> None:
+        self._database = database
+        self._max_revisions = max_revisions
+
+    async def revisions(self, accounts: Collection[str]) -> dict[str, Revision]:
+        """Read the present revisions of several lists.
+
+        Args:
+            accounts: the accounts.
+
+        Returns:
+            The revisions by account, without the accounts that do not exist. It is empty if the server is a standby, which
+            sees changes late.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+        """
+        async with self._database.reading() as connection:
+            return await read_revisions(connection, accounts)
+
+    async def read(self, account: str, bases: Collection[Revision] = ()) -> ListState:
+        """Read the revision of a list, and what has changed since.
+
+        Args:
+            account: the account.
+            bases: the revisions of lists that a client has; it takes a delta from any of them.
+
+        Returns:
+            The state of the list. Its revision and its delta are from one state of the database.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+        """
+        async with self._database.reading() as connection:
+            present = await read_revision(connection, account)
+            near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
+            candidates = () if present in bases else sorted(near, reverse=True)[:MAX_BASES]
+            base, rows = await _read_rows(connection, account, candidates, present)
+        if base is None:
+            return ListState(present, None)
+        body = msgspec.json.encode(rows)
+        return ListState(present, Delta(base, present, body, await _compress(body)))
+
+
+async def _read_rows(
+    connection: AsyncConnection, account: str, bases: Iterable[Revision], present: Revision
+) -> tuple[Revision | None, list[RemovedRow | KeyRow]]:
+    """Read the rows that have changed since the first of these revisions that is known, and name it."""
+    for base in bases:
+        changed = await read_changed(connection, account, base, present)
+        if changed is not None:
+            removed = [RemovedRow(key_id, last8, removed=True) for key_id, last8 in changed.items() if last8 is not None]
+            left = [key_id for key_id, last8 in changed.items() if last8 is None]
+            rows = await _find(connection, left)
+            # Otherwise, a deleted key is among them whose last 8 characters are unknown.
+            if len(rows) == len(left):
+                return base, [*removed, *rows]
+    return None, []
+
+
+async def _find(connection: AsyncConnection, key_ids: Sequence[str]) -> list[KeyRow]:
+    """Read the rows of the keys that exist, in the order of the list."""
+    found: list[Any] = []
+    for start in range(0, len(key_ids), _PAGE):
+        found += (await connection.execute(_BY_ID, {"ids": key_ids[start : start + _PAGE]})).all()
+    found.sort(key=lambda row: row.sequence)
+    return [KeyRow(*row[:-1]) for row in found]
+
+
+async def _compress(body: bytes) -> bytes:
+    if len(body) < _LARGE:
+        return gzip.compress(body, _GZIP_LEVEL, mtime=0)
+    return await anyio.to_thread.run_sync(lambda: gzip.compress(body, _GZIP_LEVEL, mtime=0))

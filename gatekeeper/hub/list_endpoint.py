@@ -1,0 +1,67 @@
+"""ListEndpoint: the answers to requests for the list."""
+
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gatekeeper.hub.deltas import DeltaReader
+from gatekeeper.hub.list_headers import delta_headers, list_headers, wait_headers
+from gatekeeper.hub.list_request import read_list_request
+from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse
+from gatekeeper.hub.store import KeyStore
+from gatekeeper.hub.tokens import Bearer
+from gatekeeper.hub.waiters import Waiters
+
+__all__ = ("ListEndpoint",)
+
+
+class ListEndpoint:
+    """The endpoint of the list.
+
+    Args:
+        keys: the widget keys that it serves.
+        deltas: the reader of what has changed in their lists.
+        waiters: the requests that wait for a change.
+        deadline: the longest time for sending the list, in seconds.
+    """
+
+    def __init__(self, keys: KeyStore, deltas: DeltaReader, waiters: Waiters, *, deadline: float = LIST_DEADLINE) -> None:
+        self._keys = keys
+        self._deltas = deltas
+        self._waiters = waiters
+        self._deadline = deadline
+
+    async def answer(self, request: Request, bearer: Bearer) -> Response:
+        """Answer a request for the list.
+
+        Args:
+            request: the request, which is authenticated.
+            bearer: the bearer of its token.
+
+        Returns:
+            The list; what has changed, if the client takes that and the hub knows what the client has; or a 304.
+
+        Raises:
+            ClientDisconnect: the client has gone while its request waited.
+            DatabaseDown: the database does not answer.
+            Problem: 401, because the token was revoked while the request waited.
+        """
+        asked = read_list_request(request)
+        waited, further = None, dict[str, str]()
+        # Without a tag there is nothing to wait for, and every list has the tag "*". A HEAD is for what is there now.
+        if asked.wait is not None and request.method == "GET" and asked.tags and "*" not in asked.tags:
+            waited = await self._waiters.wait(bearer, asked, asked.wait, request.receive)
+            if waited is not None:
+                further = wait_headers(asked.wait, is_last=waited.is_last)
+        state = await self._deltas.read(bearer.account, asked.bases) if waited is None else waited.state
+        etag = state.revision.etag
+        if asked.names(etag):
+            headers = list_headers(etag, bearer.scope) | further
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        if state.delta is not None:
+            headers = delta_headers(etag, asked.bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip) | further
+            content = state.delta.gzipped if asked.takes_gzip else state.delta.body
+            return Response(content, HTTPStatus.IM_USED, headers, "application/json")
+        opening = self._keys.list(bearer.account)
+        return ListingResponse(opening, bearer.scope, further, gzip=asked.takes_gzip, deadline=self._deadline)
