@@ -77,7 +77,7 @@ class Waiters:
             "A-IM: rows",
             f"Prefer: wait={WAIT}",
         )
-        self._head = "".join(f"{line}\r\n" for line in (f"GET {PATH} HTTP/1.1", *lines))
+        self._head = "".join(f"{line}\r\n" for line in (f"GET {PATH} HTTP/1.1", *lines)).encode()
         for number in range(count):
             connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             connection.settimeout(0.0)
