@@ -62,7 +62,9 @@ class Waiters:
         self._waiters: dict[int, Waiter] = {}
         self._selector = select.epoll()
         self._later: deque[tuple[float, Waiter]] = deque()
-        self._head = ""
+        self._head = b""
+        self._since = 0.0
+        self._untold = 0  # since then
         self.statuses: Counter[str] = Counter()
         self.lost = 0
 
@@ -75,7 +77,7 @@ class Waiters:
             "A-IM: rows",
             f"Prefer: wait={WAIT}",
         )
-        self._head = "".join(f"{line}\r\n" for line in (f"GET {PATH} HTTP/1.1", *lines))
+        self._head = "".join(f"{line}\r\n" for line in (f"GET {PATH} HTTP/1.1", *lines)).encode()
         for number in range(count):
             connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             connection.settimeout(0.0)
@@ -89,7 +91,9 @@ class Waiters:
     def until_told(self, since: float) -> Figures:
         """Wait until all clients have been told of a change since a moment, or some are late."""
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and any(each.told_at < since for each in self._waiters.values()):
+        self._since = since
+        self._untold = sum(each.told_at < since for each in self._waiters.values())
+        while time.monotonic() < deadline and self._untold:
             self.turn(0.5)
         told = sorted(each.told_at - since for each in self._waiters.values() if each.told_at >= since)
         return {
@@ -143,6 +147,7 @@ class Waiters:
         self.statuses[f"{status}{'' if is_held else ', not held'}"] += 1
         waiter.etag = _header(head, b"etag") or waiter.etag
         if status in {"200", "226"}:
+            self._untold -= waiter.told_at < self._since
             waiter.told_at = time.monotonic()
         if is_held or status in {"200", "226"}:
             self._ask(waiter)
@@ -151,7 +156,7 @@ class Waiters:
 
     def _ask(self, waiter: Waiter) -> None:
         try:
-            waiter.connection.send(b"%bIf-None-Match: %b\r\n\r\n" % (self._head.encode(), waiter.etag))
+            waiter.connection.send(b"%bIf-None-Match: %b\r\n\r\n" % (self._head, waiter.etag))
         except OSError:
             self.lost += 1
 

@@ -1,5 +1,6 @@
 """Serve a hub with uvicorn, in one process or several."""
 
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ __all__ = (
     "DATABASE_VARIABLE",
     "LISTEN_DATABASE_VARIABLE",
     "Address",
+    "collect_garbage_seldom",
     "hub_from_environment",
     "raise_file_limit",
     "read_address",
@@ -31,6 +33,7 @@ __all__ = (
 
 DATABASE_VARIABLE = "GATEKEEPER_DATABASE"
 LISTEN_DATABASE_VARIABLE = "GATEKEEPER_LISTEN_DATABASE"
+NEW_OBJECTS = 50_000  # between two collections of garbage; Python's own 700 suit programs with few objects
 GRACE = 10  # seconds for open requests to finish; orchestrators kill after 10 (Docker) to 30 (Kubernetes)
 
 
@@ -115,6 +118,7 @@ def hub_from_environment() -> Starlette:
     from gatekeeper.hub import create_hub  # noqa: PLC0415 - an extra of its own
     from gatekeeper.hub.waiters import MAX_WAITING  # noqa: PLC0415 - the same
 
+    collect_garbage_seldom()
     return create_hub(
         os.environ[DATABASE_VARIABLE],
         pepper=os.environ[PEPPER_VARIABLE],
@@ -122,6 +126,15 @@ def hub_from_environment() -> Starlette:
         # A request that waits has a connection. A hub without a free one would answer no others.
         max_waiting=min(MAX_WAITING, raise_file_limit() * 3 // 4),
     )
+
+
+def collect_garbage_seldom() -> None:
+    """Collect garbage a hundredth as often as Python does by itself.
+
+    A request that waits keeps 18 KB of objects, through all of which each full collection walks. That took two fifths of the
+    processor time of telling 1,000 of a change, and more than half with 5,000.
+    """
+    gc.set_threshold(NEW_OBJECTS)
 
 
 def raise_file_limit() -> int:
