@@ -30,7 +30,7 @@ from gatekeeper.cli.output import (
 )
 from gatekeeper.cli.pepper import find_pepper, is_file, warn_if_exposed
 from gatekeeper.cli.serving import DATABASE_VARIABLE, read_address, require_free, require_server, serve
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 
 if TYPE_CHECKING:
     from gatekeeper.hub import Hub
@@ -252,7 +252,7 @@ def problems() -> Iterator[None]:
     """Exit with a sentence if a hub or its database fails."""
     try:
         yield
-    except DatabaseDown as error:
+    except (DatabaseDown, HubOverloaded) as error:
         stop(UNREACHABLE, str(error))
     except (ConfigError, ImportError) as error:
         stop(USAGE, str(error))

@@ -11,13 +11,15 @@ from sqlalchemy.exc import DataError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.deltas import DeltaReader
 from gatekeeper.hub.endpoints import Endpoints
 from gatekeeper.hub.health import Readiness, health_routes
+from gatekeeper.hub.list_bodies import ListBodies
 from gatekeeper.hub.list_endpoint import ListEndpoint
 from gatekeeper.hub.listing import LIST_DEADLINE
+from gatekeeper.hub.load_log import LoadLog
 from gatekeeper.hub.minting import Draw, Mint, random_text
 from gatekeeper.hub.openapi import openapi_route
 from gatekeeper.hub.problems import (
@@ -35,6 +37,7 @@ from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.rows import RowChanged
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
+from gatekeeper.hub.usage_writer import UsageWriter
 
 __all__ = ("Hub", "build_app", "create_hub", "migrate")
 
@@ -112,14 +115,19 @@ def build_app(
 
     hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
     readiness = Readiness(database)
-    listing = ListEndpoint(hub.keys, DeltaReader(database), deadline=list_deadline)
-    endpoints = Endpoints(hub.keys, listing, RefusedPageStore(database, now), hub.tokens)
+    usage, refused = UsageWriter(database, now), RefusedPageStore(database, now)
+    bodies = ListBodies(hub.keys)
+    listing = ListEndpoint(bodies, DeltaReader(database), deadline=list_deadline)
+    endpoints = Endpoints(hub.keys, listing, usage, refused, hub.tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
             closing.push_async_callback(database.close)
             closing.push_async_callback(readiness.close)
+            closing.push_async_callback(bodies.close)
+            closing.push_async_callback(usage.close)
+            closing.push_async_callback(refused.close)
             await database.open(mint.check_value())
             yield
 
@@ -130,6 +138,7 @@ def build_app(
             UnknownKey: answer_unknown_key,
             RowChanged: answer_row_changed,
             DatabaseDown: answer_database_down,
+            HubOverloaded: LoadLog().answer,
             DataError: answer_unstorable,
             ClientDisconnect: answer_disconnected,
             HTTPStatus.NOT_FOUND: answer_unrouted,

@@ -17,6 +17,7 @@ from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.rows import KeyRow
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore
+from gatekeeper.hub.usage_writer import UsageWriter
 
 __all__ = ("Endpoints",)
 
@@ -29,13 +30,17 @@ class Endpoints:
     Args:
         keys: the widget keys that they serve.
         listing: the endpoint of the list of these keys.
+        usage: the writer of their use.
         refused: the pages that gates have refused with them.
         tokens: the tokens that authenticate requests.
     """
 
-    def __init__(self, keys: KeyStore, listing: ListEndpoint, refused: RefusedPageStore, tokens: TokenStore) -> None:
+    def __init__(
+        self, keys: KeyStore, listing: ListEndpoint, usage: UsageWriter, refused: RefusedPageStore, tokens: TokenStore
+    ) -> None:
         self._keys = keys
         self._listing = listing
+        self._usage = usage
         self._refused = refused
         self._tokens = tokens
 
@@ -77,7 +82,7 @@ class Endpoints:
         return _respond_with_row(HTTPStatus.OK, await self._keys.get(bearer.account, request.path_params["key_id"]))
 
     async def _record_use(self, request: Request, bearer: Bearer) -> Response:
-        await self._keys.record_use(bearer.account, await read_usage(request))
+        await self._usage.record(bearer.account, await read_usage(request))
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def _list_refused(self, request: Request, bearer: Bearer) -> Response:

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gatekeeper.hub.deltas import Delta, DeltaReader
-from gatekeeper.hub.list_headers import delta_headers, list_headers
+from gatekeeper.hub.list_bodies import ListBodies
+from gatekeeper.hub.list_headers import delta_headers, list_headers, whole_headers
 from gatekeeper.hub.list_request import read_list_request
 from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse
-from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenScope
 
 __all__ = ("ListEndpoint",)
@@ -19,13 +19,13 @@ class ListEndpoint:
     """The endpoint of the list.
 
     Args:
-        keys: the widget keys that it serves.
+        bodies: the bodies of the lists that it serves.
         deltas: the reader of what has changed in their lists.
         deadline: the longest time for sending the list, in seconds.
     """
 
-    def __init__(self, keys: KeyStore, deltas: DeltaReader, *, deadline: float = LIST_DEADLINE) -> None:
-        self._keys = keys
+    def __init__(self, bodies: ListBodies, deltas: DeltaReader, *, deadline: float = LIST_DEADLINE) -> None:
+        self._bodies = bodies
         self._deltas = deltas
         self._deadline = deadline
 
@@ -41,6 +41,7 @@ class ListEndpoint:
 
         Raises:
             DatabaseDown: the database does not answer.
+            HubOverloaded: others keep it busy.
         """
         asked = read_list_request(request)
         bases = asked.bases
@@ -50,7 +51,9 @@ class ListEndpoint:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=list_headers(etag, bearer.scope))
         if state.delta is not None:
             return _respond_with(state.delta, bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip)
-        opening = self._keys.list(bearer.account)
+        if request.method == "HEAD":
+            return Response(headers=whole_headers(etag, bearer.scope, gzip=asked.takes_gzip), media_type="application/json")
+        opening = self._bodies.reading(bearer.account, etag, gzip=asked.takes_gzip)
         return ListingResponse(opening, bearer.scope, gzip=asked.takes_gzip, deadline=self._deadline)
 
 
