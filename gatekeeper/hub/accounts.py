@@ -2,19 +2,35 @@
 
 import re
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.tables import accounts
 
-__all__ = ("ACCOUNT_NAME", "Revision", "add_account", "advance_revision", "lock_account", "read_revision")
+__all__ = (
+    "ACCOUNT_NAME",
+    "CHANNEL",
+    "MAX_NAMED",
+    "Revision",
+    "add_account",
+    "advance_revision",
+    "lock_account",
+    "read_revision",
+    "read_revisions",
+)
 
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+CHANNEL: Final = "gatekeeper_hub"  # of PostgreSQL's notifications, whose payload is the name of an account that has changed
+
+# Values in the condition of a statement. SQLite takes 32,766 (https://www.sqlite.org/limits.html), PostgreSQL twice as many.
+MAX_NAMED: Final = 1000
 
 # A number of 18 digits fits into a BIGINT.
 _TAG: Final = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})-([0-9a-f]{16})"')
@@ -83,13 +99,18 @@ async def lock_account(connection: AsyncConnection, account: str) -> Revision:
 async def advance_revision(connection: AsyncConnection, account: str, base: Revision) -> None:
     """Give an account its next revision, in the transaction of the change.
 
+    PostgreSQL tells all that listen when the transaction is committed.
+
     Args:
         connection: a connection in a transaction that has locked the account.
         account: the account whose keys change.
         base: its revision before the change.
     """
     following = {"revision": base.number + 1, "revision_mark": _new_mark()}
-    await connection.execute(update(accounts).where(accounts.c.name == account).values(following))
+    advance = update(accounts).where(accounts.c.name == account).values(following)
+    if connection.dialect.name == "postgresql":
+        advance = advance.returning(func.pg_notify(CHANNEL, accounts.c.name))
+    await connection.execute(advance)
 
 
 async def read_revision(connection: AsyncConnection, account: str) -> Revision:
@@ -103,6 +124,28 @@ async def read_revision(connection: AsyncConnection, account: str) -> Revision:
         The revision.
     """
     return Revision._make((await connection.execute(_revision_of(account))).one())
+
+
+async def read_revisions(connection: AsyncConnection, names: Collection[str]) -> dict[str, Revision]:
+    """Read the revisions of several accounts.
+
+    A standby is not asked, because it sees changes late.
+
+    Args:
+        connection: a connection in a transaction.
+        names: their names.
+
+    Returns:
+        The revisions of those that exist. It is empty if the server is a standby.
+    """
+    columns = select(accounts.c.name, accounts.c.revision, accounts.c.revision_mark)
+    if connection.dialect.name == "postgresql":
+        columns = columns.where(~func.pg_is_in_recovery())
+    ordered, found = tuple(names), dict[str, Revision]()
+    for start in range(0, len(ordered), MAX_NAMED):
+        rows = await connection.execute(columns.where(accounts.c.name.in_(ordered[start : start + MAX_NAMED])))
+        found.update((name, Revision(number, mark)) for name, number, mark in rows)
+    return found
 
 
 def _revision_of(account: str) -> Select[tuple[int, str]]:

@@ -35,9 +35,11 @@ from gatekeeper.hub.problems import (
 )
 from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.rows import RowChanged
+from gatekeeper.hub.stop_signal import on_stop_signal
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
 from gatekeeper.hub.usage_writer import UsageWriter
+from gatekeeper.hub.waiters import MAX_WAITING, Reads, Waiters
 
 __all__ = ("Hub", "build_app", "create_hub", "migrate")
 
@@ -48,16 +50,21 @@ class Hub(NamedTuple):
     Attributes:
         keys: its widget keys.
         tokens: its bearer tokens.
+        waiters: the requests that wait. A program that stops its server in another way than by a signal calls
+            `waiters.stop()` first, or waits for them.
     """
 
     keys: KeyStore
     tokens: TokenStore
+    waiters: Waiters
 
 
 def create_hub(
     database: str | Path,
     *,
     pepper: str,
+    listen_database: str | None = None,
+    max_waiting: int = MAX_WAITING,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     draw: Draw = random_text,
 ) -> Starlette:
@@ -68,6 +75,9 @@ def create_hub(
             postgresql://user:password@host:port/database.
         pepper: the secret that keys the hashes of tokens and client keys. The first start of a hub on a database ties
             the database to its pepper.
+        listen_database: the URL of the same PostgreSQL database for a connection that hears of changes, if that of
+            `database` leads to PgBouncer, over which none is heard.
+        max_waiting: the most requests that wait for a change, in this process. One takes up to 25 KB.
         clock: a function that returns the current time, as an aware datetime in any time zone.
         draw: a function that returns the given number of random letters and digits; all secrets depend on it.
 
@@ -79,24 +89,30 @@ def create_hub(
         when it is back with such a database. `app.state.hub` is the Hub.
 
     Raises:
-        ConfigError: the database is neither a path nor a PostgreSQL URL, or the pepper is empty.
+        ConfigError: the database is neither a path nor a PostgreSQL URL, the second URL is not one or not needed, or the
+            pepper is empty.
         ImportError: a PostgreSQL database without the extra `postgres` installed.
     """
     problems: list[str] = []
     opened = None
     try:
-        opened = Database(parse_location(database))
+        opened = Database(parse_location(database, listen_database))
     except ConfigError as error:
         problems.extend(error.problems)
     if not pepper:
         problems.append("pepper is empty: expected a secret, such as the output of `openssl rand -hex 32`")
     if problems or opened is None:
         raise ConfigError(problems)
-    return build_app(opened, Mint(pepper, draw), clock)
+    return build_app(opened, Mint(pepper, draw), clock, max_waiting=max_waiting)
 
 
 def build_app(
-    database: Database, mint: Mint, clock: Callable[[], datetime], *, list_deadline: float = LIST_DEADLINE
+    database: Database,
+    mint: Mint,
+    clock: Callable[[], datetime],
+    *,
+    list_deadline: float = LIST_DEADLINE,
+    max_waiting: int = MAX_WAITING,
 ) -> Starlette:
     """Make a hub from its parts.
 
@@ -105,6 +121,7 @@ def build_app(
         mint: the maker of keys, tokens and their hashes.
         clock: a function that returns the current time, as an aware datetime in any time zone.
         list_deadline: the longest time for sending the list, in seconds.
+        max_waiting: the most requests that wait for a change.
 
     Returns:
         The app, as from `create_hub`.
@@ -113,11 +130,14 @@ def build_app(
     def now() -> datetime:
         return clock().astimezone(UTC)
 
-    hub = Hub(KeyStore(database, mint, now), TokenStore(database, mint, now))
+    tokens, deltas = TokenStore(database, mint, now), DeltaReader(database)
+    reads = Reads(deltas.revisions, tokens.valid, deltas.read)
+    waiters = Waiters(reads, database.changes(), bound=max_waiting)
+    hub = Hub(KeyStore(database, mint, now, waiters.look), tokens, waiters)
     readiness = Readiness(database)
     usage, refused = UsageWriter(database, now), RefusedPageStore(database, now)
     bodies = ListBodies(hub.keys)
-    listing = ListEndpoint(bodies, DeltaReader(database), deadline=list_deadline)
+    listing = ListEndpoint(bodies, deltas, waiters, deadline=list_deadline)
     endpoints = Endpoints(hub.keys, listing, usage, refused, hub.tokens)
 
     @asynccontextmanager
@@ -128,7 +148,10 @@ def build_app(
             closing.push_async_callback(bodies.close)
             closing.push_async_callback(usage.close)
             closing.push_async_callback(refused.close)
+            closing.push_async_callback(tokens.close)
             await database.open(mint.check_value())
+            await closing.enter_async_context(waiters.open())
+            closing.enter_context(on_stop_signal(waiters.stop))
             yield
 
     app = Starlette(

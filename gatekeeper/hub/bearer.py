@@ -9,7 +9,7 @@ from starlette.requests import Request
 from gatekeeper.hub.problems import Problem
 from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore, carries_account
 
-__all__ = ("authenticate", "require_scope")
+__all__ = ("authenticate", "require_scope", "unknown_token")
 
 # RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1).
 _CREDENTIALS: Final = re.compile(r"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")
@@ -39,12 +39,21 @@ async def authenticate(request: Request, tokens: TokenStore) -> Bearer:
         raise Problem(HTTPStatus.BAD_REQUEST, "account_missing", f"Missing {_ACCOUNT_HEADER} header")
     bearer = await tokens.find(credentials[1])
     if bearer is None:
-        challenge = {_CHALLENGE: 'Bearer error="invalid_token"'}
-        raise Problem(HTTPStatus.UNAUTHORIZED, "token_unknown", "This hub does not know the token.", headers=challenge)
+        raise unknown_token()
     if not named <= {bearer.account}:
         detail = f"The token does not belong to the account that {_ACCOUNT_HEADER} names."
         raise Problem(HTTPStatus.FORBIDDEN, "account_mismatch", detail)
     return bearer
+
+
+def unknown_token() -> Problem:
+    """Make the refusal of a token that is unknown, or was revoked.
+
+    Returns:
+        A 401, to raise.
+    """
+    challenge = {_CHALLENGE: 'Bearer error="invalid_token"'}
+    return Problem(HTTPStatus.UNAUTHORIZED, "token_unknown", "This hub does not know the token.", headers=challenge)
 
 
 def require_scope(bearer: Bearer, scope: TokenScope) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
+from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.engines import DatabaseLocation, Engines, Pool
 from gatekeeper.hub.migrations import upgrade
 from gatekeeper.hub.pepper import check_pepper
@@ -50,22 +51,30 @@ Work = Literal["read", "write"]
 _log = logging.getLogger(__name__)
 
 
-def parse_location(database: str | Path) -> DatabaseLocation:
+def parse_location(database: str | Path, listen_database: str | None = None) -> DatabaseLocation:
     """Parse the path or the URL of a database.
 
     Args:
         database: the path of a SQLite file, or the URL of a PostgreSQL database.
+        listen_database: the URL of the same PostgreSQL database that leads to the server itself; None if that of the
+            database does.
 
     Returns:
         The location; nothing has connected to it yet.
 
     Raises:
-        ConfigError: neither a path nor a PostgreSQL URL.
+        ConfigError: neither a path nor a PostgreSQL URL, or a second URL that is not PostgreSQL's or not needed.
         ImportError: a PostgreSQL URL without the extra `postgres` installed.
     """
     named = str(database)
     if isinstance(database, str) and named.startswith(SCHEMES):
-        return PostgresServer(named)
+        if listen_database is not None and not listen_database.startswith(SCHEMES):
+            raise ConfigError(
+                ["listen_database is no PostgreSQL URL: expected postgresql://user:password@host:port/database"]
+            )
+        return PostgresServer(named, listen_database)
+    if listen_database is not None:
+        raise ConfigError(["listen_database is for PostgreSQL, and database is none: a SQLite file needs no second one"])
     if isinstance(database, str) and "://" in named:
         scheme = named.partition("://")[0]
         raise ConfigError([f"database is a URL with the scheme {scheme!r}: expected postgresql:// or the path of a file"])
@@ -194,6 +203,10 @@ class Database:
     def _is_busy(self) -> bool:
         engines = self._engines
         return engines is not None and engines.reader.turns.held + engines.writer.turns.held > 0
+
+    def changes(self) -> Changes:
+        """Make what tells of changes by other processes, without connecting."""
+        return self._location.changes(self.writing)
 
     async def check(self, *, write: bool) -> None:
         """Check that the database works.

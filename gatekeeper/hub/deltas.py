@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.hub.accounts import Revision, read_revision
+from gatekeeper.hub.accounts import Revision, read_revision, read_revisions
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import read_changed
 from gatekeeper.hub.rows import KeyRow, RemovedRow
@@ -73,6 +73,22 @@ class DeltaReader:
     def __init__(self, database: Database, *, max_revisions: int = MAX_REVISIONS) -> None:
         self._database = database
         self._max_revisions = max_revisions
+
+    async def revisions(self, accounts: Collection[str]) -> dict[str, Revision]:
+        """Read the present revisions of several lists.
+
+        Args:
+            accounts: the accounts.
+
+        Returns:
+            The revisions by account, without the accounts that do not exist. It is empty if the server is a standby, which
+            sees changes late.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+        """
+        async with self._database.reading() as connection:
+            return await read_revisions(connection, accounts)
 
     async def read(self, account: str, bases: Collection[Revision] = ()) -> ListState:
         """Read the revision of a list, and what has changed since.

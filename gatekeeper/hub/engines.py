@@ -1,12 +1,14 @@
 """Engines: the connection pools of a database."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple, Protocol, TypedDict
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.turns import Turns
 
 __all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "DatabaseLocation", "Engines", "Pool", "TurnOptions")
@@ -102,4 +104,12 @@ class DatabaseLocation(Protocol):
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
+        ...
+
+    def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> Changes:
+        """Make what tells of changes by other processes, without connecting.
+
+        Args:
+            writing: opens a transaction that can write; it raises DatabaseDown if the database does not answer.
+        """
         ...

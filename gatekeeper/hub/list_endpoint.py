@@ -5,12 +5,13 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gatekeeper.hub.deltas import Delta, DeltaReader
+from gatekeeper.hub.deltas import DeltaReader
 from gatekeeper.hub.list_bodies import ListBodies
-from gatekeeper.hub.list_headers import delta_headers, list_headers, whole_headers
+from gatekeeper.hub.list_headers import delta_headers, list_headers, wait_headers, whole_headers
 from gatekeeper.hub.list_request import read_list_request
 from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse
-from gatekeeper.hub.tokens import Bearer, TokenScope
+from gatekeeper.hub.tokens import Bearer
+from gatekeeper.hub.waiters import Waiters
 
 __all__ = ("ListEndpoint",)
 
@@ -21,12 +22,16 @@ class ListEndpoint:
     Args:
         bodies: the bodies of the lists that it serves.
         deltas: the reader of what has changed in their lists.
+        waiters: the requests that wait for a change.
         deadline: the longest time for sending the list, in seconds.
     """
 
-    def __init__(self, bodies: ListBodies, deltas: DeltaReader, *, deadline: float = LIST_DEADLINE) -> None:
+    def __init__(
+        self, bodies: ListBodies, deltas: DeltaReader, waiters: Waiters, *, deadline: float = LIST_DEADLINE
+    ) -> None:
         self._bodies = bodies
         self._deltas = deltas
+        self._waiters = waiters
         self._deadline = deadline
 
     async def answer(self, request: Request, bearer: Bearer) -> Response:
@@ -40,24 +45,28 @@ class ListEndpoint:
             The list; what has changed, if the client takes that and the hub knows what the client has; or a 304.
 
         Raises:
+            ClientDisconnect: the client has gone while its request waited.
             DatabaseDown: the database does not answer.
             HubOverloaded: others keep it busy.
+            Problem: 401, because the token was revoked while the request waited.
         """
         asked = read_list_request(request)
-        bases = asked.bases
-        state = await self._deltas.read(bearer.account, bases)
+        waited, further = None, dict[str, str]()
+        # Without a tag there is nothing to wait for, and every list has the tag "*". A HEAD is for what is there now.
+        if asked.wait is not None and request.method == "GET" and asked.tags and "*" not in asked.tags:
+            waited = await self._waiters.wait(bearer, asked, asked.wait, request.receive)
+            if waited is not None:
+                further = wait_headers(asked.wait, is_last=waited.is_last)
+        state = await self._deltas.read(bearer.account, asked.bases) if waited is None else waited.state
         etag = state.revision.etag
         if asked.names(etag):
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=list_headers(etag, bearer.scope))
+            headers = list_headers(etag, bearer.scope) | further
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         if state.delta is not None:
-            return _respond_with(state.delta, bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip)
+            headers = delta_headers(etag, asked.bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip) | further
+            content = state.delta.gzipped if asked.takes_gzip else state.delta.body
+            return Response(content, HTTPStatus.IM_USED, headers, "application/json")
         if request.method == "HEAD":
             return Response(headers=whole_headers(etag, bearer.scope, gzip=asked.takes_gzip), media_type="application/json")
         opening = self._bodies.reading(bearer.account, etag, gzip=asked.takes_gzip)
-        return ListingResponse(opening, bearer.scope, gzip=asked.takes_gzip, deadline=self._deadline)
-
-
-def _respond_with(delta: Delta, base: str, token_scope: TokenScope, *, gzip: bool) -> Response:
-    headers = delta_headers(delta.revision.etag, base, token_scope, gzip=gzip)
-    content = delta.gzipped if gzip else delta.body
-    return Response(content, HTTPStatus.IM_USED, headers, "application/json")
+        return ListingResponse(opening, bearer.scope, further, gzip=asked.takes_gzip, deadline=self._deadline)

@@ -4,7 +4,7 @@ from typing import Final
 
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "whole_headers")
+__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers", "whole_headers")
 
 # Tells a gate that its token may do more than it needs.
 SCOPE_HEADER: Final = "Token-Scope"
@@ -61,3 +61,15 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) 
     if gzip:
         headers["Content-Encoding"] = "gzip"
     return headers
+
+
+def wait_headers(seconds: int, *, is_last: bool) -> dict[str, str]:
+    """The further headers of an answer for which the client could wait.
+
+    Args:
+        seconds: the longest wait.
+        is_last: whether the hub stops.
+    """
+    # A client that asks again at once would otherwise do so over a connection that is about to be closed.
+    closing = {"Connection": "close"} if is_last else {}
+    return {"Preference-Applied": f"wait={seconds}", **closing}  # RFC 7240 section 3

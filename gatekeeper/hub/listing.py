@@ -1,5 +1,6 @@
 """ListingResponse: the whole list, sent as its client reads it."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
@@ -24,6 +25,7 @@ class ListingResponse(Response):
     Args:
         opening: a context manager that opens the body.
         token_scope: the scope of the token that asked for it.
+        further: headers beside those of each list.
         gzip: whether the body is compressed.
         deadline: the longest time for the whole answer, in seconds.
     """
@@ -32,6 +34,7 @@ class ListingResponse(Response):
         self,
         opening: AbstractAsyncContextManager[ListBody],
         token_scope: TokenScope,
+        further: Mapping[str, str],
         *,
         gzip: bool,
         deadline: float = LIST_DEADLINE,
@@ -39,6 +42,7 @@ class ListingResponse(Response):
         super().__init__()
         self._opening = opening
         self._token_scope = token_scope
+        self._further = further
         self._gzip = gzip
         self._deadline = deadline
 
@@ -48,6 +52,6 @@ class ListingResponse(Response):
         # that disconnects gets no other answer.
         with anyio.move_on_after(self._deadline), suppress(ClientDisconnect):
             async with self._opening as body:
-                headers = whole_headers(body.etag, self._token_scope, gzip=self._gzip)
+                headers = {**whole_headers(body.etag, self._token_scope, gzip=self._gzip), **self._further}
                 answer = StreamingResponse(body.chunks(), headers=headers, media_type="application/json")
                 await answer(scope, receive, send)

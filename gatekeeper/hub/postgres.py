@@ -1,12 +1,14 @@
 """PostgresServer: a database that several workers and machines can share."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection as Transaction
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
@@ -14,6 +16,7 @@ from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool
 from gatekeeper.hub.turns import Turns
 
 if TYPE_CHECKING:
+    from gatekeeper.hub.postgres_changes import PostgresChanges
     from gatekeeper.hub.postgres_connections import AsyncConnection
 
 __all__ = ("SCHEMES", "PostgresServer")
@@ -52,6 +55,7 @@ class PostgresServer:
 
     Args:
         url: postgresql://user:password@host:port/database, with libpq's parameters in the query.
+        listen_url: the same, for a connection that hears of changes. PgBouncer's hears none. None for the same URL.
         statement_deadline: the longest silence of the server during a statement, in seconds. The server ends a statement
             after 0.8 times as long.
         idle_timeout: the longest time between two statements of a transaction that can write, in seconds.
@@ -71,15 +75,18 @@ class PostgresServer:
     )
 
     def __init__(
-        self, url: str, *, statement_deadline: float = STATEMENT_DEADLINE, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        url: str,
+        listen_url: str | None = None,
+        *,
+        statement_deadline: float = STATEMENT_DEADLINE,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         if find_spec("psycopg") is None:
             problem = "a PostgreSQL database needs the extra `postgres`: pip install 'widget-gatekeeper[hub,postgres]'"
             raise ImportError(problem)
-        parsed = _parse(url)
-        kept = {name: value for name, value in _TIMEOUTS.items() if name not in parsed.query}
-        # The encoding of the database is the default, but psycopg reads text of SQL_ASCII as bytes.
-        self._url = parsed.update_query_dict({**kept, "client_encoding": "utf8"})
+        self._url = _parse(url, "database")
+        self._listen_url = self._url if listen_url is None else _parse(listen_url, "listen_database")
         self._statement_deadline = statement_deadline
         self._idle_timeout = idle_timeout
 
@@ -119,6 +126,17 @@ class PostgresServer:
             reporter=self._pool(1, _REPORTING, isolation_level="READ COMMITTED"),
         )
 
+    def changes(self, writing: Callable[[], AbstractAsyncContextManager[Transaction]]) -> "PostgresChanges":
+        """Make what tells of changes by other workers, without connecting.
+
+        Args:
+            writing: opens a transaction that can write; it raises DatabaseDown if the server does not answer.
+        """
+        from gatekeeper.hub.postgres_changes import PostgresChanges  # noqa: PLC0415 - an extra of its own
+
+        _, arguments = self._listen_url.get_dialect()().create_connect_args(self._listen_url)
+        return PostgresChanges(partial(self._connect, **arguments, autocommit=True), writing)
+
     def _pool(self, size: int, turns: TurnOptions, **options: Any) -> Pool:
         engine = create_async_engine(
             self._url,
@@ -144,14 +162,14 @@ class PostgresServer:
         return connection
 
 
-def _parse(url: str) -> URL:
+def _parse(url: str, name: str) -> URL:
     # Otherwise the rest of the password is taken for a host, which error messages name.
     if "@" in url.partition("@")[2].partition("=")[0]:
-        raise ConfigError([f"database is a URL with @ in its user or password: write it as %40; {_EXPECTED}"])
+        raise ConfigError([f"{name} is a URL with @ in its user or password: write it as %40; {_EXPECTED}"])
     try:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
     except (ArgumentError, ValueError):
-        raise ConfigError([f"database is an invalid URL: {_EXPECTED}"]) from None
+        raise ConfigError([f"{name} is an invalid URL: {_EXPECTED}"]) from None
     import psycopg  # noqa: PLC0415 - an extra of its own
 
     try:
@@ -161,8 +179,10 @@ def _parse(url: str) -> URL:
         psycopg.connect(psycopg.conninfo.make_conninfo(**{**arguments, **nowhere})).close()
     except (ArgumentError, psycopg.Error) as error:
         if _NO_SERVER not in str(error):
-            raise ConfigError([f"database is a URL with a wrong parameter: {' '.join(str(error).split())}"]) from None
-    return parsed
+            raise ConfigError([f"{name} is a URL with a wrong parameter: {' '.join(str(error).split())}"]) from None
+    kept = {name: value for name, value in _TIMEOUTS.items() if name not in parsed.query}
+    # The encoding of the database is the default, but psycopg reads text of SQL_ASCII as bytes.
+    return parsed.update_query_dict({**kept, "client_encoding": "utf8"})
 
 
 def _set_local(deadline: float, idle: float, **others: float) -> str:

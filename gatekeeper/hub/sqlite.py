@@ -2,18 +2,19 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool, TurnOptions
 from gatekeeper.hub.files import create_private
+from gatekeeper.hub.sqlite_changes import SqliteChanges
 from gatekeeper.hub.turns import Turns
 
 __all__ = ("PRIMARY_CODE", "SqliteFile", "blames_statement", "is_unavailable")
@@ -89,6 +90,14 @@ class SqliteFile:
         engine = create_async_engine(url, connect_args=self._arguments, pool_size=size, **OPTIONS)
         event.listen(engine.sync_engine, "begin", begin)
         return Pool(engine, Turns(size, **turns))
+
+    def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> SqliteChanges:  # noqa: ARG002
+        """Make what tells of changes by other processes, without connecting.
+
+        Args:
+            writing: is not used.
+        """
+        return SqliteChanges(self._path)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

@@ -55,12 +55,16 @@ class KeyStore:
         database: the database of the keys.
         mint: the maker of keys and their hashes.
         clock: a function that returns the current time in UTC.
+        changed: a function that is called with the name of an account after its keys may have changed.
     """
 
-    def __init__(self, database: Database, mint: Mint, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, mint: Mint, clock: Callable[[], datetime], changed: Callable[[str], None]
+    ) -> None:
         self._database = database
         self._mint = mint
         self._clock = clock
+        self._changed = changed
 
     @asynccontextmanager
     async def list(self, account: str) -> AsyncIterator[KeyList]:
@@ -103,7 +107,7 @@ class KeyStore:
         Returns:
             The row with the plaintext, which is not stored and cannot be recovered.
         """
-        async with self._database.writing(bearer.account) as connection:
+        async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             key = await self._draw_key(connection, bearer.account)
             # Read the clock after the wait for other writers, so that created_at follows the order of the rows.
@@ -151,7 +155,7 @@ class KeyStore:
                 change may have been sent twice (RFC 9110 section 13.1.1).
             UnknownKey: the account does not have this key.
         """
-        async with self._database.writing(bearer.account) as connection:
+        async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             row = await _find(connection, bearer.account, key_id)
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
@@ -178,7 +182,7 @@ class KeyStore:
             RowChanged: the row has another ETag, and is not disabled yet.
             UnknownKey: the account does not have this key.
         """
-        async with self._database.writing(bearer.account) as connection:
+        async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             # A report of use, which locks the row alone, comes before this or finds the key gone.
             row = await _find(connection, bearer.account, key_id, lock=True)
@@ -214,6 +218,15 @@ class KeyStore:
                 # A key from before the events table exists without events.
                 await _find(connection, account, key_id)
             return happened
+
+    @asynccontextmanager
+    async def _changing(self, account: str) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._database.writing(account) as connection:
+                yield connection
+        finally:
+            # A commit whose answer is lost has been made, perhaps.
+            self._changed(account)
 
     async def _draw_key(self, connection: AsyncConnection, account: str) -> ClientKey:
         for _ in range(MAX_DRAWS):

@@ -1,6 +1,6 @@
 """TokenStore: the bearer tokens of accounts, kept as keyed hashes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final, Literal, get_args
 from uuid import uuid4
@@ -9,9 +9,10 @@ import msgspec
 from sqlalchemy import delete, insert, select
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.accounts import ACCOUNT_NAME, add_account
+from gatekeeper.hub.accounts import ACCOUNT_NAME, MAX_NAMED, add_account
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.minting import TOKEN_PREFIX, Mint
+from gatekeeper.hub.shared_reads import SharedReads
 from gatekeeper.hub.tables import tokens
 
 __all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "carries_account")
@@ -29,11 +30,13 @@ class Bearer(msgspec.Struct, frozen=True):
         account: the account whose keys it may read and, with the scope admin, change.
         token_name: the name that the operator gave the token.
         scope: what the token may do.
+        token_id: the id of the token.
     """
 
     account: str
     token_name: str
     scope: TokenScope
+    token_id: str = ""
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -73,6 +76,8 @@ class TokenStore:
         self._database = database
         self._mint = mint
         self._clock = clock
+        # When a list changes, all its gates ask at the same time.
+        self._bearers = SharedReads(self._find)
 
     async def mint(self, account: str, *, name: str, scope: TokenScope = "admin") -> str:
         """Mint a token, and create its account if necessary.
@@ -153,12 +158,38 @@ class TokenStore:
         Returns:
             The bearer, or None for a token that this hub has not minted.
         """
-        # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
-        wanted = tokens.c.keyed_hash == self._mint.keyed_hash(plaintext)
+        return await self._bearers.get(self._mint.keyed_hash(plaintext))
+
+    async def close(self) -> None:
+        """Wait for a read that runs."""
+        await self._bearers.close()
+
+    async def valid(self, token_ids: Collection[str]) -> set[str]:
+        """Read which tokens are still valid.
+
+        Args:
+            token_ids: ids of tokens.
+
+        Returns:
+            The ids of the tokens that have not been revoked.
+        """
+        ids, found = tuple(token_ids), set[str]()
         async with self._database.reading() as connection:
-            columns = select(tokens.c.account, tokens.c.name, tokens.c.scope)
-            found = (await connection.execute(columns.where(wanted))).one_or_none()
-        return None if found is None else Bearer(*found)
+            for start in range(0, len(ids), MAX_NAMED):
+                named = tokens.c.id.in_(ids[start : start + MAX_NAMED])
+                found.update(await connection.scalars(select(tokens.c.id).where(named)))
+        return found
+
+    async def _find(self, keyed_hashes: Collection[str]) -> dict[str, Bearer]:
+        # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
+        columns = select(tokens.c.keyed_hash, tokens.c.account, tokens.c.name, tokens.c.scope, tokens.c.id)
+        wanted, found = tuple(keyed_hashes), dict[str, Bearer]()
+        async with self._database.reading() as connection:
+            for start in range(0, len(wanted), MAX_NAMED):
+                named = tokens.c.keyed_hash.in_(wanted[start : start + MAX_NAMED])
+                rows = await connection.execute(columns.where(named))
+                found.update((keyed_hash, Bearer(*bearer)) for keyed_hash, *bearer in rows)
+        return found
 
 
 def carries_account(plaintext: str) -> bool:
