@@ -44,7 +44,7 @@ class GateStore:
             account: the account.
             gate: what the gate says of itself.
         """
-        async with self._database.writing() as connection:
+        async with self._database.reporting() as connection:
             now = self._clock()
             row = msgspec.structs.asdict(gate) | {"account": account, "seen_at": now}
             await connection.execute(_put(connection.dialect.name), row)

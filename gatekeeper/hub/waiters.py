@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from gatekeeper.errors import DatabaseDown
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.bearer import unknown_token
 from gatekeeper.hub.changes import Changes
@@ -282,7 +282,7 @@ class Waiters:
                 try:
                     if await self._sweep(account, room, present, over):
                         pause = max(loop.time() - begun, self._pause)
-                except DatabaseDown as failure:
+                except (DatabaseDown, HubOverloaded) as failure:
                     # The others go on waiting, which is easier on the database than if all asked again.
                     await room.tell((waiter, failure) for waiter in present if waiter.is_new or waiter in over)
                     room.is_due, pause = True, RETRY_PAUSE
