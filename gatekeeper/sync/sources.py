@@ -284,6 +284,9 @@ class HubSource:
 
             yield updates
 
+    # Each report has a connection of its own. A server closes an idle one long before the next report (uvicorn after 5 s),
+    # and opening one takes 1.5 ms of processor time with TLS.
+
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Report used keys to the hub.
 
