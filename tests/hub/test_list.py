@@ -111,7 +111,7 @@ async def test_caches_may_store_the_list_but_must_revalidate(acme: httpx.AsyncCl
     unchanged = await acme.get(PATH, headers={"If-None-Match": full.headers["ETag"]})
     for answer in (full, unchanged):
         assert answer.headers["Cache-Control"] == "private, no-cache"
-        assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding"
+        assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding, A-IM, Prefer"
 
 
 async def test_the_etag_is_weak_and_stable_without_writes(acme: httpx.AsyncClient) -> None:

@@ -91,7 +91,7 @@ async def test_the_list_is_compressed_only_on_request(
     answer = await acme.get(PATH, headers={} if accepted is None else {"Accept-Encoding": accepted})
     assert ("gzip" in answer.headers.get("Content-Encoding", "")) is compressed
     assert answer.json() == [row]
-    assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding"
+    assert answer.headers["Vary"] == "Authorization, X-Account-ID, Accept-Encoding, A-IM, Prefer"
 
 
 async def test_accept_encoding_can_be_in_several_fields(acme: httpx.AsyncClient) -> None:
