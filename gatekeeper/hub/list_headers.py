@@ -9,7 +9,8 @@ __all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers")
 # Tells a gate that its token may do more than it needs.
 SCOPE_HEADER: Final = "Token-Scope"
 
-_SELECTING: Final = "Authorization, X-Account-ID, Accept-Encoding"
+# A gate takes `Prefer` in it for a hub that holds requests.
+_VARY: Final = "Authorization, X-Account-ID, Accept-Encoding, A-IM, Prefer"
 
 
 def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
@@ -23,7 +24,7 @@ def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
     return {
         "ETag": etag,
         "Cache-Control": "private, no-cache",
-        "Vary": f"{_SELECTING}, A-IM, Prefer",  # tells a gate that the next answer may wait (RFC 7240 section 2)
+        "Vary": _VARY,
         SCOPE_HEADER: token_scope,
     }
 
@@ -43,7 +44,7 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) 
         "IM": "rows",
         "Delta-Base": base,
         "Cache-Control": "no-store",
-        "Vary": f"{_SELECTING}, A-IM, If-None-Match, Prefer",
+        "Vary": f"{_VARY}, If-None-Match",
         SCOPE_HEADER: token_scope,
     }
     if gzip:
