@@ -1,13 +1,14 @@
 """ListEndpoint: the answers to requests for the list."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gatekeeper.hub.deltas import DeltaReader
+from gatekeeper.hub.deltas import DeltaReader, ListState
 from gatekeeper.hub.list_headers import delta_headers, list_headers, wait_headers
-from gatekeeper.hub.list_request import read_list_request
+from gatekeeper.hub.list_request import ListRequest, read_list_request
 from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer
@@ -48,19 +49,28 @@ class ListEndpoint:
             Problem: 401, because the token was revoked while the request waited.
         """
         asked = read_list_request(request)
-        waited, further = None, dict[str, str]()
         # Without a tag there is nothing to wait for, and every list has the tag "*". A HEAD is for what is there now.
-        if asked.wait is not None and request.method == "GET" and asked.tags and "*" not in asked.tags:
+        if asked.wait is None or request.method != "GET" or not asked.tags or "*" in asked.tags:
+            waited = None
+        else:
             waited = await self._waiters.wait(bearer, asked, asked.wait, request.receive)
-            if waited is not None:
-                further = wait_headers(asked.wait, is_last=waited.is_last)
-        state = await self._deltas.read(bearer.account, asked.bases) if waited is None else waited.state
+        if waited is None:
+            return self._respond(bearer, asked, await self._deltas.read(bearer.account, asked.bases), {})
+        # It takes a tenth of the time in which thousands are told of a change.
+        if bearer.scope in waited.responses:
+            return waited.responses[bearer.scope]
+        response = self._respond(bearer, asked, waited.state, wait_headers(asked.wait or 0, is_last=waited.is_last))
+        if not isinstance(response, ListingResponse):
+            waited.responses[bearer.scope] = response
+        return response
+
+    def _respond(self, bearer: Bearer, asked: ListRequest, state: ListState, further: Mapping[str, str]) -> Response:
         etag = state.revision.etag
         if asked.names(etag):
-            headers = list_headers(etag, bearer.scope) | further
+            headers = {**list_headers(etag, bearer.scope), **further}
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         if state.delta is not None:
-            headers = delta_headers(etag, asked.bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip) | further
+            headers = {**delta_headers(etag, asked.bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip), **further}
             content = state.delta.gzipped if asked.takes_gzip else state.delta.body
             return Response(content, HTTPStatus.IM_USED, headers, "application/json")
         opening = self._keys.list(bearer.account)
