@@ -46,7 +46,8 @@ class Taker(FakeHub):
     """A hub with keys, whose answers to reports can be set."""
 
     def __init__(self) -> None:
-        super().__init__(*ROWS)
+        super().__init__()
+        self.rows: list[dict[str, Any]] = ROWS
         self.answer = TAKEN
         self.listed = ROWS
         self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.listed)))
@@ -314,7 +315,9 @@ async def test_batches_that_were_taken_are_not_reported_again(hub: Taker) -> Non
         for one in range(number):
             use(it, one)
         answers = [TAKEN, HubAnswer(500)]
-        hub.always(lambda request: answers.pop(0) if request.method == "POST" else HubAnswer(200, as_json(*hub.listed)))
+        hub.always(
+            lambda request: answers.pop(0) if request.target == f"{PATH}/usage" else HubAnswer(200, as_json(*hub.listed))
+        )
         await it.time.advance(30)
         assert [len(counts) for counts in hub.counts] == [BATCH, BATCH]
         answers += [TAKEN, TAKEN]
