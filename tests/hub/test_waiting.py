@@ -8,7 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from .support import PATH, RunningHub, assert_problem, create
+from gatekeeper.hub.bodies import KeyChange, KeyDraft
+from gatekeeper.hub.minting import Mint, random_text
+from gatekeeper.hub.store import KeyStore, UnknownKey
+from gatekeeper.hub.tokens import Bearer
+
+from .support import PATH, PEPPER, START, RunningHub, assert_problem, create, list_rows
 from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
@@ -131,3 +136,17 @@ async def test_many_requests_at_once_are_each_checked(hub: RunningHub) -> None:
     answers = await asyncio.gather(*(client.get(PATH) for client in [*clients, stranger, *clients]))
     assert [answer.status_code for answer in answers] == [200] * 10 + [401] + [200] * 10
     assert len({answer.headers["ETag"] for answer in answers if answer.status_code == 200}) == 10
+
+
+async def test_each_change_is_told_of_after_its_commit(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    told: list[str] = []
+    keys = KeyStore(hub.database, Mint(PEPPER, random_text), lambda: START, told.append)
+    owner = Bearer("acme", "ci", "admin")
+    row = await keys.create(owner, KeyDraft(name="shop"))
+    assert told == ["acme"]
+    await keys.update(owner, row.id, KeyChange(name="renamed"))
+    await keys.delete(owner, row.id)
+    assert told == ["acme"] * 3
+    with pytest.raises(UnknownKey):
+        await keys.delete(owner, row.id)
+    assert await list_rows(acme) == []
