@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gatekeeper.hub import create_hub
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
 from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.store import KeyStore, UnknownKey
@@ -150,3 +152,20 @@ async def test_each_change_is_told_of_after_its_commit(hub: RunningHub, acme: ht
     with pytest.raises(UnknownKey):
         await keys.delete(owner, row.id)
     assert await list_rows(acme) == []
+
+
+async def test_a_hub_has_a_bound_of_waiting_requests_and_answers_others_at_once(tmp_path: Path) -> None:
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER, max_waiting=1)
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://hub.test") as acme:
+        acme.headers["Authorization"] = f"Bearer {await app.state.hub.tokens.mint('acme', name='gate')}"
+        etag = await etag_of(acme)
+        waiting = wait_for_change(acme, etag)
+        async with asyncio.timeout(PATIENCE):
+            while not len(app.state.hub.waiters):  # noqa: ASYNC110 - the hub does not signal it
+                await asyncio.sleep(0.005)
+        answer = await asyncio.wait_for(wait_for_change(acme, etag), PATIENCE)
+        assert answer.status_code == 304
+        assert "Preference-Applied" not in answer.headers
+        assert not waiting.done()
+    assert (await waiting).headers["Connection"] == "close"
