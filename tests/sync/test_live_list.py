@@ -1,7 +1,7 @@
 """The refresher and a live hub, over sockets and a clock that both share: what each change and each end of a wait does."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import anyio
 import httpx
 import pytest
 
-from gatekeeper import HubTransportError, Unchanged
+from gatekeeper import Basis, Delta, HubTransportError, Listing, Unchanged
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.snapshot import Snapshot
+from gatekeeper.sync.updating import Fetch
 from gatekeeper.testing.fake_hub import FakeHub, HubAnswer, HubRequest
 from tests.support.held_source import HeldSource
 from tests.support.refreshing import Running, living, running, until
@@ -383,6 +384,83 @@ async def test_another_event_loop_takes_over_when_the_promise_ends(hub: FakeHub)
             hub.revoke("key-1")
             await until(lambda: it.get("key-1").disabled)
             group.cancel_scope.cancel()
+
+
+async def test_changes_of_a_list_that_was_replaced_are_dropped() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        other = it.sync.new_refresher().updater
+        source.rows, source.etag = [row(2)], "3"
+        assert (await other.update(source.ask, Fetch())).outcome == "changed"
+        source.give(Delta(Listing.whole(as_json(row(1, name="old")), "2"), "1", granted=9))
+        await asked(source, 4)
+        assert source.asked[-1].validator == "3"
+        assert it.ids == ["key-2"]
+        assert it.sync.log.counters["refresh_failed"] == 0
+        source.give(Delta(Listing.whole(as_json(row(3)), "4"), "3", granted=9))
+        await asked(source, 5)
+        assert it.ids == ["key-2", "key-3"]
+
+
+async def test_no_news_of_a_list_that_was_replaced_does_not_count() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        other = it.sync.new_refresher().updater
+        it.time.now += 1
+        source.rows, source.etag = [row(2)], "3"
+        await other.update(source.ask, Fetch())
+        it.time.now += 9
+        source.give(Unchanged(granted=9))
+        await asked(source, 4)
+        assert it.status.age == 9
+
+
+# Sources of one's own
+
+
+async def test_a_source_of_ones_own_may_hold_its_answers_and_give_changes() -> None:
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it:
+        gone = {"id": "key-1", "last8": "00000001", "removed": True}
+        source.give(Delta(Listing.whole(as_json(gone, row(3)), "2"), "1", granted=8))
+        await asked(source, 3)
+        assert it.ids == ["key-2", "key-3"]
+        assert it.status.is_live
+        assert source.asked[0] == Basis()
+        assert source.asked[2].validator == "2"
+
+
+@pytest.mark.parametrize("granted", [0, -1, 11, 60, float("nan")])
+async def test_seconds_that_were_not_asked_for_are_not_granted(granted: float) -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        it.time.now += 10
+        source.give(Unchanged(granted=granted))
+        await it.time.asleep()
+        assert not it.status.is_live
+
+
+async def test_changes_of_another_list_from_a_source_of_ones_own_fail() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        source.give(Delta(Listing.whole(as_json(row(2)), "2"), "7", granted=8))
+        await it.time.asleep()
+        assert it.status.last_error == "the source gave changes of the list '7': expected those of '1'"
+        assert (it.ids, it.status.etag) == (["key-1"], None)
+        assert it.time.sleeps == [10.0]  # one whole list in an interval is enough
+
+
+async def test_changes_that_break_off_are_asked_for_again() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"["
+        raise HubTransportError("reset")
+
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        source.give(Delta(Listing(broken(), "2"), "1", granted=8))
+        await it.time.asleep()
+        assert (it.ids, it.status.etag) == (["key-1"], "1")
+        assert it.time.sleeps == [0.5]
 
 
 # Snapshots
