@@ -9,8 +9,8 @@ events.py.
 Each refusal on the way is a Problem (problems.py). minting.py makes the plaintexts; each one is in a single answer.
 database.py opens transactions for the stores, on the engines of sqlite.py or postgres.py, and runs the migrations first.
 backup.py and restore.py copy SQLite files.
-waiters.py holds requests for the list until it changes. store.py tells of the changes of its process, and changes.py of those
-of others: postgres_changes.py or sqlite_changes.py.
+waiters.py holds requests for the list until it changes. store.py tells of the changes of its process, and changes.py of
+those of others: postgres_changes.py or sqlite_changes.py.
 """
 
 from importlib.util import find_spec
