@@ -15,6 +15,7 @@ import pytest
 from gatekeeper import (
     AsyncHubClient,
     Basis,
+    Delta,
     FullList,
     HubAuthenticationError,
     HubError,
@@ -25,7 +26,7 @@ from gatekeeper import (
     Unchanged,
     Updates,
 )
-from gatekeeper.client import KeyUsage
+from gatekeeper.client import KeyUsage, ListAnswer, ListQuestion
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
 from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
@@ -447,3 +448,143 @@ async def test_an_etag_with_obs_text_is_sent_back_byte_for_byte(hub: FakeHub, et
         async with updates(Basis(update.listing.validator)) as update:
             assert isinstance(update, Unchanged)
     assert hub.requests[1].headers["if-none-match"] == text
+
+
+# Changes, and answers that the hub holds
+
+VALIDATOR = 'W/"41-ab"'
+CHANGED = {"etag": 'W/"42-cd"', "delta-base": VALIDATOR, "im": "rows"}
+
+
+async def ask(hub: FakeHub, **question: Any) -> ListAnswer:
+    """Ask for the list, or for what has changed."""
+    asked = ListQuestion(**{"validator": VALIDATOR, "takes_changes": True, **question})
+    async with AsyncHubClient(hub.url, TOKEN) as client, client.widget_keys.ask(asked) as answer:
+        if answer.listing is not None:
+            await answer.listing.read()
+        return answer
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("question", "sent"),
+    [
+        ({}, ("rows", None)),
+        ({"wait": 9}, ("rows", "wait=9")),
+        ({"takes_changes": False}, (None, None)),
+        ({"validator": None, "wait": 9}, (None, None)),  # without a list there is nothing to wait for
+    ],
+)
+async def test_changes_and_waits_are_asked_for(
+    hub: FakeHub, question: dict[str, Any], sent: tuple[str | None, str | None]
+) -> None:
+    hub.lists(row(1), etag='"1"')
+    await ask(hub, **question)
+    headers = hub.requests[0].headers
+    assert (headers.get("a-im"), headers.get("prefer")) == sent
+
+
+@pytest.mark.anyio
+async def test_changes_come_with_their_base_and_the_next_validator(hub: FakeHub) -> None:
+    hub.always(HubAnswer(226, as_json(row(1)), {**CHANGED, "delta-base": '"41-ab"', "preference-applied": "wait=9"}))
+    answer = await ask(hub, wait=9)
+    assert answer.listing is not None
+    assert (answer.base, answer.listing.validator, answer.granted) == ('"41-ab"', 'W/"42-cd"', 9.0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"delta-base": None}, "of no list"),
+        ({"delta-base": 'W/"40-ab"'}, r"of the list 'W/\"40-ab\"'"),
+        ({"delta-base": f'{VALIDATOR}, W/"40-ab"'}, "of the list"),
+        ({"im": None}, r"in the way ''"),
+        ({"im": "vcdiff"}, "in the way 'vcdiff'"),
+        ({"im": "rows, vcdiff"}, "in the way"),
+        ({"etag": None}, "without an ETag"),
+    ],
+)
+async def test_changes_that_do_not_fit_are_refused(hub: FakeHub, changed: dict[str, str | None], why: str) -> None:
+    headers = {name: value for name, value in {**CHANGED, **changed}.items() if value is not None}
+    hub.always(HubAnswer(226, as_json(row(1)), headers))
+    with pytest.raises(HubProtocolError, match=f"answered 226 with changes .*{why}.*the whole list is asked for") as caught:
+        await ask(hub)
+    assert caught.value.status == 226
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("question", [{"takes_changes": False}, {"validator": None}])
+async def test_changes_that_were_not_asked_for_are_refused(hub: FakeHub, question: dict[str, Any]) -> None:
+    hub.always(HubAnswer(226, as_json(row(1)), CHANGED))
+    with pytest.raises(HubProtocolError, match="226"):
+        await ask(hub, **question)
+
+
+@pytest.mark.anyio
+async def test_changes_that_are_no_list_are_refused(hub: FakeHub) -> None:
+    hub.always(HubAnswer(226, b"{}", CHANGED))
+
+    async def read_list_of_changes() -> None:
+        async with HubSource(hub.url, TOKEN).connect() as updates, updates(Basis(VALIDATOR)) as update:
+            assert isinstance(update, Delta)
+            read_list(RowReader(), await update.listing.read())
+
+    with pytest.raises(HubProtocolError, match="226 with no usable list") as caught:
+        await read_list_of_changes()
+    assert caught.value.status == 226
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("applied", "granted"),
+    [
+        ("wait=9", 9.0),
+        ("wait=1", 1.0),
+        ("WAIT = 5", 5.0),
+        ('wait="5"', 5.0),
+        ("respond-async, wait=5", 5.0),
+        ("wait=10", None),  # more than was asked for
+        ("wait=0", None),
+        ("wait=-5", None),
+        ("wait=5.5", None),
+        ("wait=5s", None),
+        ("wait=00005", None),
+        ("wait=٥", None),
+        ("wait", None),
+        ("wait=", None),
+        ("await=5", None),
+        ("", None),
+    ],
+)
+async def test_a_wait_is_granted_in_whole_seconds(hub: FakeHub, applied: str, granted: float | None) -> None:
+    headers = {"etag": VALIDATOR, "preference-applied": applied.encode().decode("latin-1")}
+    hub.always(HubAnswer(304, headers=headers))
+    assert await ask(hub, wait=9) == ListAnswer(None, granted=granted)
+    assert (await ask(hub)).granted is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("vary", "may_wait"), [("A-IM, Prefer", True), ("prefer", True), ("X-Prefer", False), ("*", False)])
+async def test_vary_says_that_the_next_answer_may_wait(hub: FakeHub, vary: str, *, may_wait: bool) -> None:
+    hub.always(HubAnswer(200, as_json(row(1)), {"vary": vary}))
+    assert (await ask(hub)).may_wait is may_wait
+
+
+@pytest.mark.anyio
+async def test_a_held_answer_has_so_much_more_time(hub: FakeHub) -> None:
+    """Without the wait, the same answer takes too long."""
+    hub.always(HubAnswer(304, headers={"etag": VALIDATOR}, hold=(hold := hub.hold())))
+    async with httpx.AsyncClient(timeout=0.05, trust_env=False) as http, AsyncHubClient(hub.url, TOKEN, http=http) as client:
+        with pytest.raises(HubTransportError, match="ReadTimeout"):
+            async with client.widget_keys.ask(ListQuestion(VALIDATOR)):
+                pytest.fail("an answer came")
+
+        async def release() -> None:
+            await anyio.sleep(0.2)
+            hold.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(release)
+            async with client.widget_keys.ask(ListQuestion(VALIDATOR, wait=15)) as answer:
+                assert answer.listing is None

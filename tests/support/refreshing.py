@@ -14,9 +14,10 @@ from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.sync.list_sync import ListSync, SyncOptions
 from gatekeeper.testing import FakeClock, FakeHub
 
+from .held_source import HeldSource
 from .rows import TOKEN, client_key
 
-__all__ = ("Running", "running")
+__all__ = ("Running", "living", "running", "until")
 
 
 class Running:
@@ -29,11 +30,13 @@ class Running:
         used: allowed requests by key id, for the next report.
         refused: refused pages, for the next report.
         stop: cancels it.
+        stop_refresher: cancels the refresher alone.
     """
 
     def __init__(self, source: Source, fake: FakeClock, options: dict[str, Any]) -> None:
         self.time = fake
         self.stop: Callable[[], None] = lambda: None
+        self.stop_refresher: Callable[[], None] = lambda: None
         self.changes = 0
         self.deadlines: list[float] = []
         self.used: Counter[str] = Counter()
@@ -108,3 +111,37 @@ async def running(source: Source | FakeHub, *, jitter: float = 0.5, **options: A
             await fake.asleep(2)
         yield harness
         group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def living(source: FakeHub | HeldSource, **options: Any) -> AsyncIterator[Running]:
+    """Run a refresher that waits for the next change of its source, by a clock that a live hub shares."""
+    fake = FakeClock()
+    asked = 0
+    if isinstance(source, FakeHub):
+        source.clock, asked = fake, len(source.requests)
+    live = HubSource(source.url, TOKEN, timeout=60) if isinstance(source, FakeHub) else source
+    harness = Running(live, fake, options)
+    async with anyio.create_task_group() as group:
+        harness.stop = group.cancel_scope.cancel
+
+        async def run() -> None:
+            with anyio.CancelScope() as scope:
+                harness.stop_refresher = scope.cancel
+                await harness.refresher.run()
+
+        group.start_soon(run)
+        if isinstance(source, FakeHub):
+            await until(lambda: any("prefer" in request.headers for request in source.requests[asked:]))
+            await source.waits()
+        else:
+            await until(lambda: source.held)
+        yield harness
+        group.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let other tasks run until a condition is met."""
+    with anyio.fail_after(15):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event
+            await anyio.sleep(0.001)

@@ -1,0 +1,432 @@
+"""The refresher and a live hub, over sockets and a clock that both share: what each change and each end of a wait does."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from gatekeeper import HubTransportError, Unchanged
+from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.sync.snapshot import Snapshot
+from gatekeeper.testing.fake_hub import FakeHub, HubAnswer, HubRequest
+from tests.support.held_source import HeldSource
+from tests.support.refreshing import Running, living, running, until
+from tests.support.rows import as_json, bad_row, row
+
+pytestmark = pytest.mark.anyio
+
+WAITS = {f"wait={seconds}" for seconds in (8, 9, 10)}
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub(row(1), row(2), live=True) as hub:
+        yield hub
+
+
+def preferred(requests: list[HubRequest]) -> list[bool]:
+    """Whether each request says that its answer may wait."""
+    return ["prefer" in request.headers for request in requests]
+
+
+async def change(it: Running, hub: FakeHub, *rows: Any) -> None:
+    """List other rows, and wait until the refresher has them and waits again."""
+    asked = len(hub.requests)
+    hub.lists(*rows)
+    await until(lambda: it.status.etag is not None and len(hub.requests) > asked)
+    await hub.waits()
+
+
+# Changes
+
+
+async def test_a_change_is_applied_as_soon_as_it_comes(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        hub.revoke("key-1")
+        await until(lambda: it.get("key-1").disabled)
+        await hub.waits()
+        assert it.time.sleeps == []
+        assert it.status.is_live
+        assert (it.status.generation, it.sync.log.counters["revocations"]) == (2, 1)
+
+
+async def test_every_request_but_the_first_asks_for_changes_and_may_wait(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        await change(it, hub, row(1))
+        first, *others = (request.headers for request in hub.requests)
+        assert not {"if-none-match", "a-im", "prefer"} & set(first)
+        assert [headers["a-im"] for headers in others] == ["rows", "rows"]
+        assert {headers["prefer"] for headers in others} <= WAITS
+        assert others[1]["if-none-match"] == it.status.etag
+
+
+async def test_changes_add_change_and_remove_keys(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        await change(it, hub, row(2, name="new"), row(3))
+        assert it.ids == ["key-2", "key-3"]
+        assert it.get("key-2").name == "new"
+        assert it.sync.log.counters["refresh_changed"] == 2
+
+
+async def test_an_answer_without_a_change_makes_the_list_fresh(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        it.time.now += 6
+        assert it.status.age == 6  # a wait that runs is no answer
+        it.time.now += 3
+        await hub.asked(3)
+        await until(lambda: it.status.is_live)
+        assert it.status.age == 0
+        assert it.sync.log.counters["refresh_unchanged"] == 1
+
+
+async def test_named_removals_are_never_held(hub: FakeHub) -> None:
+    rows = [row(number) for number in range(20)]
+    hub.lists(*rows)
+    async with living(hub) as it:
+        await change(it, hub, *rows[:3])
+        assert len(it.ids) == 3
+        assert it.status.held == 0
+
+
+async def test_a_list_that_lacks_most_keys_is_held_and_polled(hub: FakeHub) -> None:
+    rows = [row(number) for number in range(20)]
+    hub.lists(*rows)
+    async with living(hub) as it:
+        hub.restores(*rows[:3])
+        await it.time.asleep()
+        assert (it.status.held, it.status.etag, len(it.ids)) == (17, None, 20)
+        await it.time.advance(10)
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        assert (it.status.held, len(it.ids)) == (0, 3)
+        assert preferred(hub.requests) == [False, True, False, False, True]
+
+
+async def test_a_row_that_cannot_be_read_causes_a_whole_list(hub: FakeHub) -> None:
+    """The rest of the changes counts at once, and one whole list in an interval is enough."""
+    rows = [row(number) for number in range(2, 10)]
+    hub.lists(row(1), *rows)
+    async with living(hub) as it:
+        asked = len(hub.requests)
+        it.time.now += 7
+        hub.lists(row(1, disabled_at="now"), bad_row(0), *rows)
+        await it.time.asleep()
+        assert it.get("key-1").disabled
+        assert it.status.rejected_rows == 1
+        assert it.time.sleeps == [3.0]
+        it.time.now += 3
+        await it.time.wake_all()
+        await hub.waits()
+        assert "if-none-match" not in hub.requests[asked].headers
+        assert len(it.ids) == 9
+
+
+async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        it.time.now += 10
+        await hub.asked(3)
+        asked = len(hub.requests)
+        hub.lists(row(1, domain_allowlist=["evil.example"], updated_at="2020-01-01T00:00:00Z"), row(2))
+        await hub.asked(asked + 1)
+        await until(lambda: it.sync.log.counters["rows_overruled"] == 2)  # of the changes, and of the list
+        assert it.get("key-1").domain_allowlist == ("acme.com",)
+        assert "if-none-match" not in hub.requests[asked].headers
+
+
+async def test_changes_of_another_list_are_refused(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        etag = it.status.etag
+        headers = {"etag": '"new"', "im": "rows", "delta-base": '"other"'}
+        hub.then(HubAnswer(226, as_json(row(9)), headers))
+        it.time.now += 10
+        await it.time.asleep()
+        assert it.ids == ["key-1", "key-2"]
+        assert "of the list '\"other\"'" in str(it.status.last_error)
+        assert (it.status.etag, etag) == (None, 'W/"1-' + str(etag).partition("-")[2])
+        assert it.time.sleeps == [0.5]
+
+
+async def test_an_answer_that_changes_nothing_does_not_spin(hub: FakeHub) -> None:
+    """A hub that says it waits, and does not, is polled."""
+    async with living(hub) as it:
+        etag = str(it.status.etag)
+        headers = {"etag": etag, "preference-applied": "wait=9"}
+        delta = HubAnswer(226, b"[]", {**headers, "im": "rows", "delta-base": etag})
+        hub.always(HubAnswer(304, headers=headers))
+        it.time.now += 10
+        await it.time.asleep()
+        await it.time.advance(20)
+        hub.always(delta)
+        await it.time.advance(20)
+        assert it.time.sleeps == [10] * 5
+        assert not it.status.is_live
+
+
+# Hubs that do not wait
+
+
+async def test_a_hub_that_does_not_wait_is_polled() -> None:
+    with FakeHub(row(1), live=True) as hub:
+        hub.ignores = {"prefer"}
+        async with running(hub) as it:
+            hub.clock = it.time
+            await it.time.advance(100)
+            assert it.time.sleeps == [10.0] * 11
+            assert not it.status.is_live
+            assert preferred(hub.requests) == [False, *[True] * 11]
+            hub.revoke("key-1")
+            await it.time.advance(10)
+            assert it.get("key-1").disabled
+
+
+async def test_a_hub_that_stops_waiting_is_polled_within_an_interval(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gatekeeper")
+    async with living(hub) as it:
+        await change(it, hub, row(1))
+        assert it.status.is_live
+        hub.ignores = {"prefer"}
+        hub.lists(row(1), row(3))
+        await it.time.asleep()
+        assert it.ids == ["key-1", "key-3"]
+        assert not it.status.is_live
+        assert it.time.sleeps == [10]
+        hub.ignores = set()
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        said = [record.getMessage() for record in caplog.records if "live" in record.getMessage() or "polled" in record.msg]
+        assert len(said) == 2
+        assert "is live" in said[0]
+        assert "polled again" in said[1]
+
+
+async def test_an_interval_below_a_second_is_polled(hub: FakeHub) -> None:
+    async with running(hub, refresh_interval=0.9) as it:
+        await it.time.advance(9.1)
+        assert it.time.sleeps == pytest.approx([0.9] * 11)
+        assert not any(preferred(hub.requests))
+
+
+# What cuts a wait off
+
+
+async def test_a_wanted_fetch_cuts_the_wait_off(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        assert (await it.refresher.refresh()).outcome == "unchanged"
+        await hub.asked(4)
+        await until(lambda: hub.waiting == 1)
+        assert preferred(hub.requests) == [False, True, False, True]
+        assert await it.refresher.refresh_for_unknown_key(15.0)
+        await hub.asked(6)
+        assert preferred(hub.requests)[4:] == [False, True]
+        assert it.time.sleeps == []
+
+
+async def test_waits_have_connections_of_their_own(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        await it.refresher.refresh()
+        await hub.asked(4)
+        first, held, wanted, again = (request.port for request in hub.requests)
+        assert first == wanted
+        assert len({first, held, again}) == 3
+
+
+async def test_after_a_freeze_the_first_request_waits_for_a_new_answer(hub: FakeHub) -> None:
+    """What came before the freeze says nothing: it is as old as the list."""
+    async with living(hub, jitter=lambda: 0.0) as it:
+        with hub.held() as hold:
+            it.time.now += 3600  # the hub's answer comes after 8 s, and is read now
+            assert it.sync.is_overdue
+            hold.release()
+            await until(lambda: it.sync.log.counters["refresh_unchanged"])
+        await until(lambda: len(hub.requests) >= 3)
+        await it.refresher.schedule.catch_up(15.0)
+        await hub.waits()
+        assert not preferred(hub.requests)[2]
+        assert it.status.age == 0
+        assert not it.sync.is_overdue
+
+
+async def test_an_answer_from_before_a_freeze_is_as_old_as_its_wait(hub: FakeHub) -> None:
+    async with living(hub, jitter=lambda: 0.0) as it:
+        hub.then(HubAnswer(500, hold=(hold := hub.hold())))
+        it.time.now += 30
+        await until(lambda: it.sync.log.counters["refresh_unchanged"] == 1)
+        assert it.status.age == 22
+        hold.release()
+
+
+# Failures
+
+
+async def test_a_wait_that_is_cut_is_repeated_within_a_second(hub: FakeHub) -> None:
+    """A proxy on the way that ends idle connections after 5 s is met twice, and then never again."""
+    async with living(hub, jitter=lambda: 0.5) as it:
+        holds = [hub.hold(), hub.hold()]
+        first, second = [HubAnswer(raw=b"", hang_up=True, hold=hold) for hold in holds]
+        hub.then(first, HubAnswer(304, headers={"etag": str(it.status.etag)}), second)
+        it.time.now += 10
+        for number, hold in enumerate(holds, 1):
+            await hub.asked(1 + 2 * number)
+            it.time.now += 5
+            hold.release()
+            await it.time.asleep(number)
+            assert it.time.sleeps == [0.5] * number
+            assert it.sync.log.counters["refresh_failed"] == number
+            it.time.now += 0.5
+            await it.time.wake_all()
+        await hub.waits()
+        assert hub.requests[-1].headers["prefer"] == "wait=4"
+        assert preferred(hub.requests)[-2:] == [False, True]  # after a failure an answer is wanted at once
+
+
+async def test_a_refused_connection_is_repeated_within_an_interval() -> None:
+    """All gates of a hub that has gone are told at once, and come back over an interval."""
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        source.give(Unchanged(granted=8))
+        it.time.now += 10
+        await until(lambda: len(source.asked) == 3)
+        for number, sleeps in enumerate([5.0, 5.0, 5.0, 5.0, 8.0], 1):
+            refused = HubTransportError("refused")
+            refused.__cause__ = httpx.ConnectError("refused")
+            source.give(refused)
+            source.broken = refused
+            await it.time.asleep(number)
+            assert it.time.sleeps[-1] == sleeps
+            await it.time.wake_all()
+            it.time.now += sleeps
+            await it.time.wake_all()
+
+
+async def test_failures_of_a_live_list_back_off_as_others_do(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        hub.always(HubAnswer(500))
+        it.time.now += 10
+        await it.time.asleep()
+        await it.time.advance(0.5 + 1 + 2)
+        assert it.time.sleeps == [0.5, 1, 2, 4]
+        assert not any(preferred(hub.requests)[3:])
+
+
+@pytest.mark.slow
+async def test_a_half_open_connection_fails_five_seconds_after_the_wait(hub: FakeHub) -> None:
+    async with living(hub, refresh_interval=1.0) as it:
+        hub.then(HubAnswer(304, hold=hub.hold()))
+        it.time.now += 1
+        await it.time.asleep()
+        assert "no answer came within 5 s after the wait of 1 s" in str(it.status.last_error)
+
+
+# The connection
+
+
+async def test_a_live_connection_is_renewed_after_ten_minutes() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        for number in range(1, 80):
+            asked = len(source.asked)
+            it.time.now += 9
+            source.give(Unchanged(granted=9))
+            await until(lambda: len(source.asked) > asked)
+            assert source.connections == (1 if 9 * number < 600 else 2)
+
+
+# Several event loops
+
+
+async def test_one_event_loop_of_a_process_waits(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        await change(it, hub, row(1))
+        other = it.sync.new_refresher()
+        async with anyio.create_task_group() as group:
+            group.start_soon(other.run)
+            await it.time.asleep()
+            asked = len(hub.requests)
+            await change(it, hub, row(3))
+            assert it.ids == ["key-3"]
+            assert hub.waiting == 1
+            await other.refresh()
+            assert preferred(hub.requests)[asked:] == [True, False]
+            await it.time.asleep()
+            for _ in range(4):
+                it.time.now += 9
+                it.refresher.schedule.beat()
+                await it.time.wake_all()
+                await it.time.asleep()
+            await until(lambda: hub.waiting == 1)
+            assert sum(preferred(hub.requests)[asked + 2 :]) == len(hub.requests) - asked - 2
+            group.cancel_scope.cancel()
+
+
+async def test_another_event_loop_takes_over_when_the_promise_ends(hub: FakeHub) -> None:
+    async with living(hub) as it:
+        await change(it, hub, row(1))
+        other = it.sync.new_refresher()
+        async with anyio.create_task_group() as group:
+            group.start_soon(other.run)
+            await it.time.asleep()
+            it.stop_refresher()
+            await until(lambda: hub.waiting == 0)
+            it.time.now += 15
+            await it.time.wake_all()
+            await hub.waits()
+            hub.revoke("key-1")
+            await until(lambda: it.get("key-1").disabled)
+            group.cancel_scope.cancel()
+
+
+# Snapshots
+
+
+async def test_a_snapshot_brings_only_the_changes_at_the_next_start(hub: FakeHub, tmp_path: Path) -> None:
+    path = tmp_path / "keys.snapshot"
+    async with living(hub, snapshot_path=path):
+        pass
+    hub.lists(row(1, disabled_at="now"), row(2))
+    async with living(hub, snapshot_path=path) as it:
+        assert it.get("key-1").disabled
+        first = hub.requests[2]
+        assert first.headers["if-none-match"].startswith('W/"1-')
+        assert (first.headers["a-im"], preferred(hub.requests)[2:]) == ("rows", [False, True])
+
+
+@pytest.mark.parametrize("rows", [[row(1), row(1)], [*map(row, range(9)), bad_row(9)]], ids=["an id twice", "a bad row"])
+async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
+    hub: FakeHub, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    hub.lists(*rows)
+    path = tmp_path / "keys.snapshot"
+    async with living(hub, snapshot_path=path):
+        pass
+    asked = len(hub.requests)
+    async with living(hub, snapshot_path=path):
+        assert "if-none-match" not in hub.requests[asked].headers
+
+
+async def test_a_change_that_comes_soon_after_a_snapshot_is_saved_too(hub: FakeHub, tmp_path: Path) -> None:
+    """Within the pause after a writing, and then nothing changes any more."""
+    async with living(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+
+        class SlowSnapshot(Snapshot):
+            async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
+                await super().save(index, asked_at, validator)
+                it.time.now += 0.01
+
+        keeper = it.refresher.snapshots
+        assert keeper is not None
+        keeper.snapshot = SlowSnapshot(
+            tmp_path / "keys.snapshot", account="acme", fingerprint=lambda: "", wall_clock=it.time
+        )
+        await change(it, hub, row(3))
+        assert it.sync.log.counters["snapshot_saved"] == 2
+        await change(it, hub, row(4))
+        assert it.sync.log.counters["snapshot_saved"] == 2
+        it.time.now += 1
+        await until(lambda: it.sync.log.counters["snapshot_saved"] == 3)
+        await hub.waits()
