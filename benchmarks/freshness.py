@@ -20,7 +20,6 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -29,7 +28,6 @@ from benchmarks import fake_hub, keys, outages, script, servers, wire
 from benchmarks.script import Figures, parameter
 
 TICK = 0.05  # seconds between two requests with a revoked key
-CONNECTED_WITHIN = 60.0  # seconds within which each worker has to answer
 OVERDUE = 60.0  # seconds after which a revocation counts as missed
 
 
@@ -81,12 +79,10 @@ async def _revocations(parameters: Parameters, there: fake_hub.Hub, port: int) -
         await asyncio.sleep(dice.random() * parameters.window)
         revocation.at = await asyncio.to_thread(there.disable, revocation.last8)
 
-    async with AsyncExitStack() as stack:
-        workers = await _connect(stack, port, parameters.workers)
-        async with asyncio.TaskGroup() as group:
-            for revocation in revocations:
-                group.create_task(revoke(revocation))
-            watches = [group.create_task(_watch(worker, workers[worker], revocations)) for worker in workers]
+    async with wire.connected_to_workers(port, parameters.workers, _request(0)) as workers, asyncio.TaskGroup() as group:
+        for revocation in revocations:
+            group.create_task(revoke(revocation))
+        watches = [group.create_task(_watch(worker, workers[worker], revocations)) for worker in workers]
     return {
         "by_a_worker_s": script.percentiles(taken for each in revocations for taken in each.refused.values()),
         "by_all_workers_s": script.percentiles(max(each.refused.values()) for each in revocations),
@@ -94,26 +90,6 @@ async def _revocations(parameters: Parameters, there: fake_hub.Hub, port: int) -
         "revocations": len(revocations),
         "wrong_decisions": sum(watch.result() for watch in watches),
     }
-
-
-async def _connect(stack: AsyncExitStack, port: int, count: int) -> dict[int, wire.Connection]:
-    """Connect to each worker, by process id; some start later than others."""
-    workers: dict[int, wire.Connection] = {}
-    deadline = time.monotonic() + CONNECTED_WITHIN
-    while len(workers) < count:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"only {len(workers)} of {count} workers answer within {CONNECTED_WITHIN:g} s")
-        async with AsyncExitStack() as own:
-            connection = await own.enter_async_context(wire.Connection(port))
-            process = (await connection.ask(_request(0))).process
-            assert process is not None
-            if process not in workers:
-                workers[process] = connection
-                await stack.enter_async_context(own.pop_all())
-        for connection in workers.values():  # otherwise the server would close them as idle
-            await connection.ask(_request(0))
-        await asyncio.sleep(TICK)
-    return workers
 
 
 async def _watch(worker: int, connection: wire.Connection, revocations: list[Revocation]) -> int:

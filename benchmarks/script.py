@@ -95,7 +95,7 @@ def run(
         print(json.dumps(asyncio.run(process(**json.loads(argv[1])))))
         return
     module = sys.modules[measure.__module__]
-    name = module.__spec__.name if module.__spec__ is not None else module.__name__
+    name = (module.__spec__.name if module.__spec__ is not None else module.__name__).removesuffix(".__main__")
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=(module.__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--quick", action="store_true", help="use small parameters, to see that it runs; the figures mean nothing"

@@ -81,20 +81,28 @@ class Stamped:
 
 
 def create(
-    guard: str, *, hub: str = "", redis: int = 0, cors: str = "", stamped: bool = False, interval: float = 10.0
+    guard: str,
+    *,
+    hub: str = "",
+    token: str = keys.TOKEN,
+    redis: int = 0,
+    cors: str = "",
+    stamped: bool = False,
+    interval: float = 10.0,
 ) -> ASGIApp:
     """Make the app behind a guard.
 
     Args:
         guard: one of GUARDS.
         hub: the URL of the hub.
+        token: the gate's token for the hub.
         redis: the port of Redis.
         cors: the regex or the one origin that CORSMiddleware allows.
         stamped: whether answers contain their process id.
         interval: the seconds between two fetches of the list.
     """
     if guard == "gatekeeper":
-        gate = Gatekeeper(HubSource(hub, keys.TOKEN), start_timeout=60.0, refresh_interval=interval)
+        gate = Gatekeeper(HubSource(hub, token), start_timeout=60.0, refresh_interval=interval)
         guarded: ASGIApp = GatekeeperMiddleware(widget_app(gate.lifespan), gate)
     elif guard == "floor":
         guarded = ServedFloor(widget_app())

@@ -17,11 +17,19 @@ from benchmarks.asgi import PATH
 from benchmarks.served import VARIABLE
 from tests.support.starting import accepts, wait_until_ready
 
-__all__ = ("SERVERS", "Load", "Served", "redis", "serve", "wrk")
+__all__ = ("SERVERS", "Load", "Served", "free_port", "redis", "serve", "wrk")
 
 APP = "benchmarks.served:app"
 SERVERS = {
-    "uvicorn": ("uvicorn", APP, "--host=127.0.0.1", "--loop=uvloop", "--http=httptools", "--log-level=error"),
+    "uvicorn": (
+        "uvicorn",
+        APP,
+        "--host=127.0.0.1",
+        "--loop=uvloop",
+        "--http=httptools",
+        "--log-level=error",
+        "--timeout-keep-alive=600",  # watchers may be idle for minutes
+    ),
     "granian": ("granian", APP, "--interface=asgi", "--host=127.0.0.1", "--loop=uvloop", "--log-level=error"),
     "hypercorn": ("hypercorn", APP, "--worker-class=uvloop", "--log-level=ERROR"),
 }
@@ -66,7 +74,7 @@ def serve(server: str, guarded: dict[str, Any], *, processor: int | None = None,
         processor: the processor to which all workers are pinned.
         workers: the number of workers.
     """
-    port = _free_port()
+    port = free_port()
     bind = (f"--bind=127.0.0.1:{port}",) if server == "hypercorn" else (f"--port={port}",)
     count = () if workers == 1 else (f"--workers={workers}",)
     environment = os.environ | {VARIABLE: json.dumps(guarded)}
@@ -84,7 +92,7 @@ def serve(server: str, guarded: dict[str, Any], *, processor: int | None = None,
 @contextlib.contextmanager
 def redis(processor: int) -> Iterator[int]:
     """Run Redis without persistence, and yield its port."""
-    port = _free_port()
+    port = free_port()
     command = [script.need("redis-server", "redis-server"), "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
@@ -134,7 +142,7 @@ def _stop(process: subprocess.Popen[Any]) -> None:
         process.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

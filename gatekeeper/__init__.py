@@ -26,12 +26,14 @@ from gatekeeper.errors import (
 )
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
+from gatekeeper.keys.gate_report import GateReport, GateRow
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.file_source import FileSource
+from gatekeeper.sync.gate_reporter import ReportsGate
 from gatekeeper.sync.sources import (
     Basis,
     Delta,
@@ -45,6 +47,7 @@ from gatekeeper.sync.sources import (
 )
 from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
+from gatekeeper.version import __version__
 from gatekeeper.web.answers import Answer, answer
 from gatekeeper.web.asgi import GatekeeperMiddleware
 from gatekeeper.web.cors import CorsPolicy
@@ -68,6 +71,8 @@ __all__ = (
     "EntryWarning",
     "FileSource",
     "FullList",
+    "GateReport",
+    "GateRow",
     "Gatekeeper",
     "GatekeeperError",
     "GatekeeperMiddleware",
@@ -95,6 +100,7 @@ __all__ = (
     "RefreshReport",
     "RefusedPage",
     "RejectedEntry",
+    "ReportsGate",
     "ReportsRefused",
     "ReportsUsage",
     "SnapshotError",
@@ -112,5 +118,3 @@ __all__ = (
     "decision_from",
     "guard",
 )
-
-__version__ = "0.1.0"

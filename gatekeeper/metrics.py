@@ -254,6 +254,13 @@ _METRICS = (
         "Reports on refused pages to the hub, by outcome.",
     ),
     _Metric(
+        CounterMetricFamily,
+        "gatekeeper_gate_reports",
+        "outcome",
+        _counts("gate", ("reported", "failed")),
+        "Reports of the gate on itself to the hub, by outcome.",
+    ),
+    _Metric(
         GaugeMetricFamily,
         "gatekeeper_event_loop_lag_seconds",
         None,

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "gatekeeper"
 
 # Packages, and modules beside them, from top to bottom. Each imports only from the layers above its own.
 LAYERS = (
-    ("quoting",),
+    ("quoting", "version"),
     ("errors",),
     ("matching",),
     ("keys",),
@@ -35,7 +35,7 @@ ONLY_FROM: dict[str, set[str]] = {
     "keys": {"errors", "matching", "quoting"},
     "index": {"errors", "matching", "keys"},
     "client": {"errors", "matching", "keys", "quoting"},
-    "sync": {"errors", "keys", "index", "client", "quoting"},
+    "sync": {"errors", "keys", "index", "client", "quoting", "version"},
     "gate": {"errors", "matching", "keys", "index", "sync"},
     "web": {"errors", "matching", "keys", "gate"},
     "testing": {"errors", "matching", "keys", "gate"},

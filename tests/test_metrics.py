@@ -30,6 +30,7 @@ from tests.support.rows import ORIGIN, TOKEN, bad_row, client_key, row
 README = (Path(__file__).parent.parent / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
 CLOSED_SETS: dict[str, set[str]] = {
     "gatekeeper_decisions": {reason.value for reason in Reason},
+    "gatekeeper_gate_reports": {"reported", "failed"},
     "gatekeeper_refused_reports": {"reported", "failed"},
     "gatekeeper_refreshes": {"changed", "unchanged", "failed"},
     "gatekeeper_rows_rejected": set(get_args(RowReason)),
@@ -233,6 +234,18 @@ async def test_restarts_closed_streams_and_reports_are_metrics() -> None:
         ("gatekeeper_usage_reports_total", "reported"): 1,
         ("gatekeeper_usage_reports_total", "failed"): 1,
     }
+
+
+@pytest.mark.anyio
+async def test_reports_of_the_gate_on_itself_are_counted() -> None:
+    with FakeHub(row(1)) as hub:
+        async with guarded(hub, usage_interval=30.0, refresh_interval=60.0) as it:
+            metrics = registry(it.gate)
+            await it.time.advance(100)
+            hub.always(HubAnswer(500))
+            await it.time.advance(60)
+            counted = scrape(metrics)
+    assert [counted["gatekeeper_gate_reports_total", outcome] for outcome in ("reported", "failed")] == [2, 1]
 
 
 def test_several_gates_of_one_process_have_a_label() -> None:

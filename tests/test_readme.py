@@ -259,7 +259,7 @@ def test_the_changelog_names_the_new_place_of_every_module_that_has_moved() -> N
 def test_the_version_is_written_in_one_place() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'dynamic = ["version"]' in project
-    assert '[tool.hatch.version]\npath = "gatekeeper/__init__.py"' in project
+    assert '[tool.hatch.version]\npath = "gatekeeper/version.py"' in project
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -8,6 +8,7 @@ import typer
 from gatekeeper.cli.backup import backup, restore
 from gatekeeper.cli.check import check
 from gatekeeper.cli.demo import demo
+from gatekeeper.cli.gates import list_gates
 from gatekeeper.cli.hub import hub
 from gatekeeper.cli.keys import keys
 from gatekeeper.cli.lint import lint
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 for command in (demo, check, lint):
     app.command()(command)
+app.command("gates")(list_gates)
 hub.command()(backup)
 hub.command()(restore)
 app.add_typer(keys, name="keys")

@@ -1,6 +1,7 @@
 """BoundedHttp: uvicorn's HTTP protocol with bounds on what a client may send."""
 
 import asyncio
+from collections import deque
 from typing import Any, cast
 
 import h11
@@ -8,13 +9,58 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ("MAX_HEAD", "BoundedHttp")
+__all__ = ("MAX_HEAD", "BoundedHttp", "Turns")
 
 # Bytes of a request's head while it arrives, as in nginx (large_client_header_buffers, 4 of 8 KB). That bounds the number of
 # header lines, too. httptools, which uvicorn prefers, has no bound.
 MAX_HEAD = 32 * 1024
 _PIECE = 16 * 1024  # bytes; the head is measured after each
 TIMEOUT = 30.0  # seconds; a body has at most 1 MB. uvicorn has a timeout only between two requests.
+TURN = 10  # connections that are read in a turn of the event loop, which takes 1 or 2 ms
+
+
+class Turns:
+    """Lets few connections of a server be read in each turn of the event loop.
+
+    A thousand clients that are told of a change ask again at once. If all of them were read in one turn, those that are not
+    told yet would wait for their requests. No time is lost if there is nothing else to do.
+
+    Args:
+        size: the most connections that are read in a turn.
+    """
+
+    def __init__(self, size: int = TURN) -> None:
+        self._size = size
+        self._left = size
+        self._queue: deque[BoundedHttp] = deque()
+        self._has_begun = False
+
+    def take(self, connection: "BoundedHttp") -> bool:
+        """Let a connection be read in this turn, or later.
+
+        Args:
+            connection: the connection.
+
+        Returns:
+            Whether it may be read now. Otherwise its method `read_held` is called when its turn comes.
+        """
+        if not self._has_begun:
+            self._has_begun = True
+            connection.loop.call_soon(self._end, connection.loop)
+        if self._left and not self._queue:
+            self._left -= 1
+            return True
+        self._queue.append(connection)
+        return False
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._left = self._size
+        self._has_begun = bool(self._queue)
+        if self._has_begun:
+            loop.call_soon(self._end, loop)
+        while self._queue and self._left:
+            self._left -= 1
+            self._queue.popleft().read_held()
 
 
 class BoundedHttp(H11Protocol):
@@ -26,6 +72,7 @@ class BoundedHttp(H11Protocol):
 
     Args:
         config, server_state, app_state: as for H11Protocol.
+        turns: the turns that it shares with other connections; None for none.
         timeout: seconds.
     """
 
@@ -36,9 +83,12 @@ class BoundedHttp(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
+        turns: Turns | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._turns = turns or Turns()
+        self._held = b""
         self._timeout = timeout
         self._request_deadline: asyncio.TimerHandle | None = None
         self._response_deadline: asyncio.TimerHandle | None = None
@@ -50,7 +100,24 @@ class BoundedHttp(H11Protocol):
         self._watch_request()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, in pieces."""
+        """Take bytes, or hold them until it is the turn of this connection."""
+        if self._held:
+            self._held += data
+        elif self._turns.take(self):
+            self._read(data)
+        else:
+            self._held = data
+            self.transport.pause_reading()
+
+    def read_held(self) -> None:
+        """Take the bytes that are held."""
+        held, self._held = self._held, b""
+        if held and not self.transport.is_closing():
+            if not self.flow.read_paused:
+                self.transport.resume_reading()
+            self._read(held)
+
+    def _read(self, data: bytes) -> None:
         for start in range(0, len(data), _PIECE):
             if self.transport.is_closing():
                 return
@@ -74,6 +141,7 @@ class BoundedHttp(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all waiting."""
+        self._held = b""
         super().connection_lost(exc)
         _cancel(self._request_deadline)
         _cancel(self._response_deadline)

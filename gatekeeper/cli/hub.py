@@ -29,8 +29,15 @@ from gatekeeper.cli.output import (
     warn,
 )
 from gatekeeper.cli.pepper import find_pepper, is_file, warn_if_exposed
-from gatekeeper.cli.serving import DATABASE_VARIABLE, read_address, require_free, require_server, serve
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.cli.serving import (
+    DATABASE_VARIABLE,
+    LISTEN_DATABASE_VARIABLE,
+    read_address,
+    require_free,
+    require_server,
+    serve,
+)
+from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 
 if TYPE_CHECKING:
     from gatekeeper.hub import Hub
@@ -93,6 +100,14 @@ def run(
             "the environment, or a file beside the SQLite database, created together with it."
         ),
     ] = None,
+    listen_database: Annotated[
+        str | None,
+        typer.Option(
+            envvar=LISTEN_DATABASE_VARIABLE,
+            show_envvar=True,
+            help="The same PostgreSQL database, not through PgBouncer, for a connection on which workers hear of changes.",
+        ),
+    ] = None,
     listen: Annotated[str, typer.Option(help="Where to listen: host:port.")] = "127.0.0.1:8700",
     workers: Annotated[int, typer.Option(min=1, help="Processes; more than one needs PostgreSQL.")] = 1,
 ) -> None:
@@ -111,10 +126,10 @@ def run(
         require_free(address)
         pepper = _pepper(options)
         try:
-            Database(parse_location(database)).migrate(Mint(pepper, random_text).check_value())
+            Database(parse_location(database, listen_database)).migrate(Mint(pepper, random_text).check_value())
         except DatabaseDown as error:
             warn(f"the hub's database does not answer as it should: {error.reason}; the hub answers 503 until it does")
-    serve(database, pepper, address, workers=workers)
+    serve(database, listen_database, pepper, address, workers=workers)
 
 
 @hub.command("migrate")
@@ -252,7 +267,7 @@ def problems() -> Iterator[None]:
     """Exit with a sentence if a hub or its database fails."""
     try:
         yield
-    except DatabaseDown as error:
+    except (DatabaseDown, HubOverloaded) as error:
         stop(UNREACHABLE, str(error))
     except (ConfigError, ImportError) as error:
         stop(USAGE, str(error))

@@ -8,7 +8,7 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.matching.hosts import MAX_PORT
 from gatekeeper.quoting import quoted
 
-__all__ = ("TOKEN_PREFIX", "account_of", "address_problems", "require_hub", "widget_keys_url")
+__all__ = ("TOKEN_PREFIX", "account_of", "address_problems", "collection_url", "require_hub")
 
 TOKEN_PREFIX = "sk_live_"  # noqa: S105 - the public prefix of every token of the hub
 
@@ -49,10 +49,10 @@ def address_problems(base_url: str, token: str, account: str | None) -> Iterator
         yield f"account is {quoted(account)}: expected a name such as 'acme'"
 
 
-def widget_keys_url(base_url: str) -> str:
-    """The URL of a hub's widget keys. The base URL may include /api and /v1."""
+def collection_url(base_url: str, name: str) -> str:
+    """The URL of a hub's "widget-keys" or "gates". The base URL may include /api and /v1."""
     url = httpx.URL(base_url)
     path = url.path.rstrip("/")
     if not path.endswith("/v1"):
         path += "/v1" if path.endswith("/api") else "/api/v1"
-    return str(url.copy_with(path=f"{path}/widget-keys"))
+    return str(url.copy_with(path=f"{path}/{name}"))

@@ -10,12 +10,13 @@ from typing import Self
 import anyio
 import httpx
 from msgspec import UNSET, UnsetType
-from tenacity import AsyncRetrying
 
-from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
+from gatekeeper.client.calls import Calls, KeyEvents, RefusedPages
+from gatekeeper.client.gates import AsyncGates, GateCalls
 from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestion, TokenScope, fetch
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
-from gatekeeper.client.retries import MayRepeat, Retries
+from gatekeeper.client.retries import Retries
+from gatekeeper.client.sending import AsyncSender
 from gatekeeper.keys.refused_page import RefusedPage
 
 __all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
@@ -48,6 +49,7 @@ class AsyncHubClient:
         http: the httpx client that sends the requests.
         widget_keys: the methods: list, fetch, ask, get, create, update, delete, events, refused, report_usage and
             report_refused.
+        gates: the methods on gates that run: list, report.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class AsyncHubClient:
         calls = Calls(base_url, token, account, suffix_field, other_problems=retries.problems)
         self._owns_http = http is None
         self.http = httpx.AsyncClient(timeout=timeout, trust_env=False) if http is None else http
-        self.widget_keys = AsyncWidgetKeys(calls, self.http, partial(retries.awaiting, sleep=sleep))
+        sender = AsyncSender(self.http, partial(retries.awaiting, sleep=sleep))
+        self.widget_keys = AsyncWidgetKeys(calls, sender)
+        self.gates = AsyncGates(GateCalls(base_url, token, account), sender)
 
     async def aclose(self) -> None:
         """Close the connections, unless `http` was passed in."""
@@ -89,14 +93,13 @@ class AsyncWidgetKeys:
     Arguments, results and errors are documented in `WidgetKeys`.
     """
 
-    def __init__(self, calls: Calls, http: httpx.AsyncClient, attempts: Callable[[MayRepeat], AsyncRetrying]) -> None:
+    def __init__(self, calls: Calls, sender: AsyncSender) -> None:
         self._calls = calls
-        self._http = http
-        self._attempts = attempts
+        self._sender = sender
 
     async def list(self) -> WidgetKeyList:
         """List every key of the account. See `WidgetKeys.list`."""
-        return await self._send(self._calls.list())
+        return await self._sender.send(self._calls, self._calls.list())
 
     @asynccontextmanager
     async def fetch(
@@ -134,17 +137,17 @@ class AsyncWidgetKeys:
         Returns:
             A context with the answer, as for `fetch`.
         """
-        return fetch(self._calls, self._http, question, on_token_scope)
+        return fetch(self._calls, self._sender.http, question, on_token_scope)
 
     async def get(self, key_id: str) -> VersionedWidgetKey:
         """Read a key. See `WidgetKeys.get`."""
-        return await self._send(self._calls.get(key_id))
+        return await self._sender.send(self._calls, self._calls.get(key_id))
 
     async def create(
         self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None
     ) -> CreatedWidgetKey:
         """Create a key. See `WidgetKeys.create`."""
-        return await self._send(self._calls.create(name, domain_allowlist, agent_id))
+        return await self._sender.send(self._calls, self._calls.create(name, domain_allowlist, agent_id))
 
     async def update(
         self,
@@ -157,32 +160,26 @@ class AsyncWidgetKeys:
         if_match: str | None = None,
     ) -> VersionedWidgetKey:
         """Change the given fields of a key. See `WidgetKeys.update`."""
-        return await self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled, if_match))
+        return await self._sender.send(
+            self._calls, self._calls.update(key_id, name, domain_allowlist, agent_id, disabled, if_match)
+        )
 
     async def delete(self, key_id: str, *, if_match: str | None = None) -> VersionedWidgetKey | None:
         """Delete or revoke a key. See `WidgetKeys.delete`."""
-        return await self._send(self._calls.delete(key_id, if_match))
+        return await self._sender.send(self._calls, self._calls.delete(key_id, if_match))
 
     async def events(self, key_id: str) -> KeyEvents:
         """List the audit trail of a key. See `WidgetKeys.events`."""
-        return await self._send(self._calls.events(key_id))
+        return await self._sender.send(self._calls, self._calls.events(key_id))
 
     async def refused(self, key_id: str | None = None) -> RefusedPages:
         """List the pages that gates have refused. See `WidgetKeys.refused`."""
-        return await self._send(self._calls.refused(key_id))
+        return await self._sender.send(self._calls, self._calls.refused(key_id))
 
     async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Report which keys were used. See `WidgetKeys.report_usage`."""
-        await self._send(self._calls.report_usage(usage))
+        await self._sender.send(self._calls, self._calls.report_usage(usage))
 
     async def report_refused(self, pages: Sequence[RefusedPage]) -> None:
         """Report which pages were refused. See `WidgetKeys.report_refused`."""
-        await self._send(self._calls.report_refused(pages))
-
-    async def _send(self, call: Call[Answer]) -> Answer:
-        async for attempt in self._attempts(call.may_repeat):
-            with attempt:
-                with self._calls.transport_errors(self._http):
-                    response = await self._http.send(self._calls.request(self._http, call), follow_redirects=False)
-                answer = self._calls.read(call, response, attempt=attempt.retry_state.attempt_number)
-        return answer
+        await self._sender.send(self._calls, self._calls.report_refused(pages))

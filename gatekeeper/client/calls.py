@@ -1,27 +1,25 @@
-"""Calls: the requests of both clients, and how the answers are read."""
+"""Calls: the requests of both clients on widget keys."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gatekeeper.client.address import address_problems, widget_keys_url
+from gatekeeper.client.address import address_problems, collection_url
+from gatekeeper.client.collection import Call, Collection
 from gatekeeper.client.records import CreatedWidgetKey, KeyEvent, KeyUsage, VersionedWidgetKey, WidgetKeyList
-from gatekeeper.client.refusals import Refusals
-from gatekeeper.client.retries import MayRepeat, if_it_may_pass, if_nothing_was_sent, never
+from gatekeeper.client.retries import if_it_may_pass, if_nothing_was_sent, never
 from gatekeeper.errors import ConfigError, HubProtocolError, InvalidList, InvalidRow
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.slices import read_list
 from gatekeeper.quoting import quoted
 
-__all__ = ("WHOLE", "Answer", "Call", "Calls", "KeyEvents", "RefusedPages", "etag_of")
+__all__ = ("WHOLE", "Calls", "KeyEvents", "RefusedPages", "etag_of")
 
 # Statuses of a whole list: 203 if a proxy has altered it. The other successes are part of a list, changes, or nothing.
 WHOLE = (httpx.codes.OK, httpx.codes.NON_AUTHORITATIVE_INFORMATION)
@@ -34,34 +32,9 @@ _STRONG = re.compile(r"\"[\x21\x23-\x7e\x80-\xff]*\"")  # RFC 9110 section 8.8.3
 KeyEvents = list[KeyEvent]
 RefusedPages = list[RefusedPage]
 
-Answer = TypeVar("Answer")
 
-
-@dataclass(frozen=True)
-class Call(Generic[Answer]):
-    """One call, independent of the client that sends it.
-
-    Attributes:
-        method: the HTTP method.
-        path: the path below the collection of widget keys.
-        read: the function that reads a successful answer.
-        may_repeat: the test of whether an error is worth a retry.
-        body: the content to send as JSON.
-        headers: headers in addition to those of every call.
-        done_when_repeated: the error status which tells a retry that an earlier attempt succeeded.
-    """
-
-    method: str
-    path: str
-    read: Callable[[httpx.Response], Answer]
-    may_repeat: MayRepeat
-    body: Mapping[str, object] | Sequence[object] | None = None
-    headers: Mapping[str, str] | None = None
-    done_when_repeated: int | None = None
-
-
-class Calls:
-    """The hub's methods as calls.
+class Calls(Collection):
+    """The hub's methods on widget keys as calls.
 
     Args:
         base_url: the hub's address.
@@ -80,10 +53,7 @@ class Calls:
         problems = (*address_problems(base_url, token, account), *other_problems)
         if problems:
             raise ConfigError(problems)
-        self.url = widget_keys_url(base_url)
-        self.refusals = Refusals(self.url, token)
-        self._token = token
-        self._account = account
+        super().__init__(collection_url(base_url, "widget-keys"), token, account)
         self._suffix_field = suffix_field
         self._rows = RowReader(suffix_field)
 
@@ -132,34 +102,11 @@ class Calls:
 
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> Call[None]:
         """Report which keys were used. It is never retried, as it would count twice."""
-        return Call("POST", "/usage", self._read_nothing, never, usage)
+        return Call("POST", "/usage", self.read_nothing, never, usage)
 
     def report_refused(self, pages: Sequence[RefusedPage]) -> Call[None]:
         """Report which pages were refused. It is never retried, as it would count twice."""
-        return Call("POST", "/refused", self._read_nothing, never, pages)
-
-    def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-        """Build the request of a call."""
-        headers = {"authorization": f"Bearer {self._token}", "accept": "application/json", **(call.headers or {})}
-        if self._account is not None:
-            headers["x-account-id"] = self._account
-        content = None
-        if call.body is not None:
-            content = _encode(call.body)
-            headers["content-type"] = "application/json"
-        # An ETag may hold obs-text (RFC 9110 section 8.8.3), which Latin-1 sends back byte for byte.
-        raw_headers = httpx.Headers(headers, encoding="latin-1")
-        return http.build_request(call.method, self.url + call.path, content=content, headers=raw_headers)
-
-    def transport_errors(self, http: httpx.Client | httpx.AsyncClient) -> AbstractContextManager[None]:
-        """See `Refusals.transport_errors`."""
-        return self.refusals.transport_errors(http)
-
-    def read(self, call: Call[Answer], response: httpx.Response, *, attempt: int = 1) -> Answer:
-        """Read an answer, or raise its HubError. Attempts are numbered from 1."""
-        if response.is_success or (attempt > 1 and response.status_code == call.done_when_repeated):
-            return call.read(response)
-        raise self.refusals.refusal(response)
+        return Call("POST", "/refused", self.read_nothing, never, pages)
 
     def _read_list(self, response: httpx.Response) -> WidgetKeyList:
         if response.status_code not in WHOLE:
@@ -187,29 +134,14 @@ class Calls:
         gone = response.status_code in {httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND}
         return None if gone else self._read_row(response)
 
-    def _read_nothing(self, response: httpx.Response) -> None:
-        if not response.content:
-            return
-        try:
-            msgspec.json.decode(response.content)  # hubs may confirm a report with some JSON; a login page is HTML
-        except msgspec.DecodeError as error:
-            said = self.refusals.quoted(response.content.decode("utf-8", "replace"))
-            raise self.refusals.unexpected(response, "an empty answer or JSON", said) from error
-
     def _read_events(self, response: httpx.Response) -> KeyEvents:
-        return self._decode(response, KeyEvents, "a list of events")
+        return self.decode(response, KeyEvents, "a list of events")
 
     def _read_refused(self, response: httpx.Response) -> RefusedPages:
-        return self._decode(response, RefusedPages, "a list of refused pages")
+        return self.decode(response, RefusedPages, "a list of refused pages")
 
     def _fields(self, response: httpx.Response) -> dict[str, Any]:
-        return self._decode(response, dict[str, Any], "a row")
-
-    def _decode(self, response: httpx.Response, kind: type[Answer], expected: str) -> Answer:
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self.refusals.unexpected(response, expected, error) from error
+        return self.decode(response, dict[str, Any], "a row")
 
     def _row(self, response: httpx.Response, fields: dict[str, Any]) -> VersionedWidgetKey:
         try:
@@ -258,10 +190,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _encode(body: Mapping[str, object] | Sequence[object]) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except UnicodeEncodeError as error:
-        raise ConfigError([f"an argument holds a lone surrogate ({error}): expected valid Unicode text"]) from None

@@ -8,11 +8,12 @@ from typing import Self
 
 import httpx
 from msgspec import UNSET, UnsetType
-from tenacity import Retrying
 
-from gatekeeper.client.calls import Answer, Call, Calls, KeyEvents, RefusedPages
+from gatekeeper.client.calls import Calls, KeyEvents, RefusedPages
+from gatekeeper.client.gates import GateCalls, Gates
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
-from gatekeeper.client.retries import MayRepeat, Retries
+from gatekeeper.client.retries import Retries
+from gatekeeper.client.sending import Sender
 from gatekeeper.keys.refused_page import RefusedPage
 
 __all__ = ("HubClient", "WidgetKeys")
@@ -34,6 +35,7 @@ class HubClient:
 
     Attributes:
         widget_keys: the methods: list, get, create, update, delete, events, refused, report_usage, report_refused.
+        gates: the methods on gates that run: list, report.
 
     Raises:
         ConfigError: listing everything that is wrong with the arguments.
@@ -56,7 +58,9 @@ class HubClient:
         calls = Calls(base_url, token, account, suffix_field, other_problems=retries.problems)
         self._owns_http = http is None
         self._http = httpx.Client(timeout=timeout, trust_env=False) if http is None else http
-        self.widget_keys = WidgetKeys(calls, self._http, partial(retries.blocking, sleep=sleep))
+        sender = Sender(self._http, partial(retries.blocking, sleep=sleep))
+        self.widget_keys = WidgetKeys(calls, sender)
+        self.gates = Gates(GateCalls(base_url, token, account), sender)
 
     def close(self) -> None:
         """Close the connections, unless `http` was passed in."""
@@ -75,10 +79,9 @@ class HubClient:
 class WidgetKeys:
     """The hub's methods on widget keys. Each raises a HubError on failure."""
 
-    def __init__(self, calls: Calls, http: httpx.Client, attempts: Callable[[MayRepeat], Retrying]) -> None:
+    def __init__(self, calls: Calls, sender: Sender) -> None:
         self._calls = calls
-        self._http = http
-        self._attempts = attempts
+        self._sender = sender
 
     def list(self) -> WidgetKeyList:
         """List every key of the account, oldest first, without plaintexts.
@@ -89,7 +92,7 @@ class WidgetKeys:
         Raises:
             HubError: the subclass for what went wrong; HubProtocolError if the answer is not an array of rows.
         """
-        return self._send(self._calls.list())
+        return self._sender.send(self._calls, self._calls.list())
 
     def get(self, key_id: str) -> VersionedWidgetKey:
         """Read a key.
@@ -105,7 +108,7 @@ class WidgetKeys:
             HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key; its `status` is 404
                 or 405 if the hub answers no single rows.
         """
-        return self._send(self._calls.get(key_id))
+        return self._sender.send(self._calls, self._calls.get(key_id))
 
     def create(self, name: str, *, domain_allowlist: Iterable[str] = (), agent_id: str | None = None) -> CreatedWidgetKey:
         """Create a key.
@@ -122,7 +125,7 @@ class WidgetKeys:
             ConfigError: `domain_allowlist` is a string instead of a list of entries; nothing was sent.
             HubError: the subclass for what went wrong; HubInvalidRequestError lists the bad entries in `errors`.
         """
-        return self._send(self._calls.create(name, domain_allowlist, agent_id))
+        return self._sender.send(self._calls, self._calls.create(name, domain_allowlist, agent_id))
 
     def update(
         self,
@@ -152,7 +155,9 @@ class WidgetKeys:
             HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key;
                 HubPreconditionFailedError if the row has another ETag by now, and was left as it is.
         """
-        return self._send(self._calls.update(key_id, name, domain_allowlist, agent_id, disabled, if_match))
+        return self._sender.send(
+            self._calls, self._calls.update(key_id, name, domain_allowlist, agent_id, disabled, if_match)
+        )
 
     def delete(self, key_id: str, *, if_match: str | None = None) -> VersionedWidgetKey | None:
         """Delete a key that was never used, or revoke one that was.
@@ -169,7 +174,7 @@ class WidgetKeys:
             HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key;
                 HubPreconditionFailedError if the row has another ETag by now, and was left as it is.
         """
-        return self._send(self._calls.delete(key_id, if_match))
+        return self._sender.send(self._calls, self._calls.delete(key_id, if_match))
 
     def events(self, key_id: str) -> KeyEvents:
         """List the audit trail of a key, oldest first, even if deleted.
@@ -185,7 +190,7 @@ class WidgetKeys:
             HubError: the subclass for what went wrong; HubNotFoundError if the account never had such a key, or the hub
                 keeps no events.
         """
-        return self._send(self._calls.events(key_id))
+        return self._sender.send(self._calls, self._calls.events(key_id))
 
     def refused(self, key_id: str | None = None) -> RefusedPages:
         """List the pages that gates have refused, the most frequent first.
@@ -201,7 +206,7 @@ class WidgetKeys:
             HubError: the subclass for what went wrong; HubNotFoundError if the account has no such key; its `status` is 404
                 or 405 if the hub keeps no refused pages.
         """
-        return self._send(self._calls.refused(key_id))
+        return self._sender.send(self._calls, self._calls.refused(key_id))
 
     def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
         """Report which keys were used. A failed report is never retried.
@@ -213,7 +218,7 @@ class WidgetKeys:
         Raises:
             HubError: the subclass for what went wrong; its `status` is 404 or 405 if the hub takes no reports.
         """
-        self._send(self._calls.report_usage(usage))
+        self._sender.send(self._calls, self._calls.report_usage(usage))
 
     def report_refused(self, pages: Sequence[RefusedPage]) -> None:
         """Report which pages were refused. A failed report is never retried.
@@ -224,12 +229,4 @@ class WidgetKeys:
         Raises:
             HubError: the subclass for what went wrong; its `status` is 404 or 405 if the hub takes no such reports.
         """
-        self._send(self._calls.report_refused(pages))
-
-    def _send(self, call: Call[Answer]) -> Answer:
-        for attempt in self._attempts(call.may_repeat):
-            with attempt:
-                with self._calls.transport_errors(self._http):
-                    response = self._http.send(self._calls.request(self._http, call), follow_redirects=False)
-                answer = self._calls.read(call, response, attempt=attempt.retry_state.attempt_number)
-        return answer
+        self._sender.send(self._calls, self._calls.report_refused(pages))

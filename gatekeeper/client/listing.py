@@ -14,7 +14,8 @@ from typing import Literal, Self, cast
 import httpx
 import msgspec
 
-from gatekeeper.client.calls import WHOLE, Call, Calls, etag_of
+from gatekeeper.client.calls import WHOLE, Calls, etag_of
+from gatekeeper.client.collection import Call
 from gatekeeper.client.retries import never
 from gatekeeper.errors import HubProtocolError, InvalidList
 

@@ -21,6 +21,7 @@ class Enforcement:
 
     Args:
         enforce: whether refused requests are turned away; otherwise they are let through.
+        on_change: called after `enforce` has changed.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
 
@@ -32,10 +33,13 @@ class Enforcement:
         ConfigError: `enforce` is not a bool.
     """
 
-    def __init__(self, *, enforce: bool, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, enforce: bool, on_change: Callable[[], None], clock: Callable[[], float], wall_clock: Callable[[], float]
+    ) -> None:
         self.observed = 0
         self.refusals = Refusals()
         self._log = RefusalLog(clock)
+        self._on_change = on_change
         self._clock = clock
         self._wall_clock = wall_clock
         self._enforce = True
@@ -55,6 +59,7 @@ class Enforcement:
             # A warning, because uvicorn's default logging shows nothing below it.
             text = "enforces from now on" if enforce else "only observes: it lets every request through (enforce=False)"
             logger.warning("gatekeeper: the gate %s", text)
+            self._on_change()
 
     def take_refused(self) -> list[RefusedPage]:
         """The refused pages with their requests since the last call."""

@@ -32,6 +32,7 @@ from gatekeeper.sync.refresher import Refresher
 from gatekeeper.sync.sources import Source
 from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
+from gatekeeper.sync.waking import Wakers
 
 __all__ = ("Gatekeeper",)
 
@@ -54,7 +55,7 @@ class Gatekeeper:
         hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
-        usage_interval: seconds between two reports to the hub on used keys, and on refused pages, ± 20 %; 0 for none.
+        usage_interval: seconds between two reports to the hub on used keys and refused pages, ± 20 %; 0 for no reports.
         grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
         enforce: turn refused requests away. False lets every request through, and only counts and reports.
@@ -117,7 +118,10 @@ class Gatekeeper:
             raise ConfigError(problems)
         self.https_only = https_only
         self.clock = clock
-        self._enforcement = enforcement = Enforcement(enforce=enforce, clock=clock, wall_clock=wall_clock)
+        wakers = Wakers(sleep)
+        self._enforcement = enforcement = Enforcement(
+            enforce=enforce, on_change=wakers.wake, clock=clock, wall_clock=wall_clock
+        )
         self.memos = memos = Memos()
         self._unknown_key_wait = unknown_key_wait
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
@@ -125,8 +129,8 @@ class Gatekeeper:
             source,
             self._index,
             sync_options,
-            on_change=memos.forget,
-            on_deadline=memos.renew,
+            on_change=wakers.woken_after(memos.forget),
+            on_deadline=wakers.woken_after(memos.renew),
             take_used_keys=memos.take_used_keys,
             take_refused=enforcement.take_refused,
         )
@@ -142,15 +146,16 @@ class Gatekeeper:
                 enforces=lambda: enforcement.enforce,
                 generation=lambda: sync.generation,
                 deadline=lambda: sync.deadline,
+                wakers=wakers,
                 counters=sync.log.counters,
                 clock=clock,
-                sleep=sleep,
             )
             self._streams = PerLoop("gatekeeper: the open streams of this event loop", new_streams)
         self._lifecycle: Lifecycle | NoLifecycle = NoLifecycle()
         if not sync.is_static:
             companion = None if self._streams is None else self._watch_streams
             self._lifecycle = Lifecycle(sync, companion, start_timeout=start_timeout)
+        watch_forks(wakers.after_fork)  # before the sync wakes what it knows of
         watch_forks(self._after_fork)
 
     @classmethod

@@ -1,12 +1,12 @@
 """OpenStreams: the open streams of an event loop.
 
-A stream is decided when it opens, and may live for hours. So each open stream is decided again when keys have changed, and
-when the deadline of its decision has passed. It is closed unless it is still allowed. An expired list closes none.
+A stream is decided when it opens, and may live for hours. So each open stream is decided again as soon as keys have changed,
+and when the deadline of its decision has passed. It is closed unless it is still allowed. An expired list closes none.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -15,10 +15,11 @@ from anyio.abc import TaskGroup
 
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.waking import Waker, Wakers
 
 __all__ = ("OpenStream", "OpenStreams")
 
-POLL = 0.25  # seconds between two checks for changed keys: a quarter of the second that a closing may take
 LAPSED = 5.0  # seconds between two sweeps while the deadline lies in the past
 SLICE = 64  # streams decided before yielding to the event loop: about 1 ms of work
 
@@ -55,9 +56,9 @@ class OpenStreams:
         enforces: tells whether refused streams are closed.
         generation: tells how often keys have changed.
         deadline: tells the moment up to which a decision holds.
+        wakers: wake it when what `enforces`, `generation` or `deadline` tells may have changed.
         counters: where closings are counted.
         clock: gives seconds.
-        sleep: waits for seconds.
     """
 
     def __init__(
@@ -67,21 +68,22 @@ class OpenStreams:
         enforces: Callable[[], bool],
         generation: Callable[[], int],
         deadline: Callable[[], float],
+        wakers: Wakers,
         counters: Counter[str],
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
+        clock: Clock,
     ) -> None:
         self._decide = decide
         self._enforces = enforces
         self._generation = generation
         self._deadline = deadline
+        self._wakers = wakers
         self._counters = counters
         self._clock = clock
-        self._sleep = sleep
         self._decided_until = deadline()
         self._open: set[OpenStream] = set()
         self._opened = anyio.Event()
         self._swept = generation()
+        self._wake_here: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -93,7 +95,7 @@ class OpenStreams:
             stream: a stream that has just been opened.
         """
         self._open.add(stream)
-        stream.forget = self._open.discard
+        stream.forget = self._forget
         self._opened.set()
         if not self._enforces():
             return
@@ -104,19 +106,31 @@ class OpenStreams:
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""
-        while True:
-            if not self._open:
-                self._opened = anyio.Event()
-                await self._opened.wait()
-            # A client that reads nothing delays its own closing and no other.
-            async with anyio.create_task_group() as closing:
-                while self._open:
-                    await self._sleep(POLL)
-                    if not self._enforces():
-                        continue  # the first sweep after that closes what was refused meanwhile
-                    if self._generation() != self._swept or self._clock() >= self._decided_until:
-                        await self._sweep(closing)
-                        self._decided_until = max(self._deadline(), self._clock() + LAPSED)
+        with self._wakers.here() as waker:
+            self._wake_here = waker.wake
+            try:
+                while True:
+                    if not self._open:
+                        self._opened = anyio.Event()
+                        await self._opened.wait()
+                    # A client that reads nothing delays its own closing and no other.
+                    async with anyio.create_task_group() as closing:
+                        await self._watch_open(waker, closing)
+            finally:
+                self._wake_here = None  # a gate holds no event loop in which nothing of it runs
+
+    async def _watch_open(self, waker: Waker, closing: TaskGroup) -> None:
+        while self._open:
+            await waker.sleep(self._decided_until - self._clock())
+            if self._generation() != self._swept or self._clock() >= self._decided_until:
+                if self._enforces():  # the first sweep after that closes what was refused meanwhile
+                    await self._sweep(closing)
+                self._decided_until = max(self._deadline(), self._clock() + LAPSED)
+
+    def _forget(self, stream: OpenStream) -> None:
+        self._open.discard(stream)
+        if not self._open and self._wake_here is not None:
+            self._wake_here()  # nothing sleeps without open streams
 
     async def _sweep(self, closing: TaskGroup) -> None:
         generation = self._generation()

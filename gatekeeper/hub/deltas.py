@@ -1,4 +1,4 @@
-"""DeltaReader: what has changed in a list, in place of the whole list."""
+"""DeltaReader: what has changed in a list."""
 
 import gzip
 from collections.abc import Collection, Iterable, Sequence
@@ -91,7 +91,7 @@ class DeltaReader:
             return await read_revisions(connection, accounts)
 
     async def read(self, account: str, bases: Collection[Revision] = ()) -> ListState:
-        """Read the present revision of a list, and what has changed since another one.
+        """Read the revision of a list, and what has changed since.
 
         Args:
             account: the account.
@@ -121,7 +121,7 @@ async def _read_rows(
     for base in bases:
         changed = await read_changed(connection, account, base, present)
         if changed is not None:
-            removed = [RemovedRow(key_id, last8) for key_id, last8 in changed.items() if last8 is not None]
+            removed = [RemovedRow(key_id, last8, removed=True) for key_id, last8 in changed.items() if last8 is not None]
             left = [key_id for key_id, last8 in changed.items() if last8 is None]
             rows = await _find(connection, left)
             # Otherwise, a deleted key is among them whose last 8 characters are unknown.

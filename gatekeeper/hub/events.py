@@ -136,10 +136,9 @@ async def read_changed(
         present: the revision of the account in this state.
 
     Returns:
-        The ids of the changed keys, in the order of their last changes. A deleted key has its last 8 characters, another one
-        None, and so has a deleted one whose last 8 characters are unknown. None instead if the log does not lead from the
-        base to the present: the base is of another history of the database, or events are missing since a restore or an
-        older hub.
+        The ids of the changed keys. A deleted key has its last 8 characters, if its event names them; another one has None.
+        None instead if the log does not lead from the base to the present: the base is of another history of the database,
+        or events are missing since a restore or an older hub.
     """
     if base.number == present.number:
         return {} if base == present else None
@@ -154,6 +153,5 @@ async def read_changed(
         if revision > reached + 1:
             return None
         reached = revision
-        changed.pop(key_id, None)
         changed[key_id] = last8
     return changed if reached == present.number else None

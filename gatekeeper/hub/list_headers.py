@@ -4,12 +4,13 @@ from typing import Final
 
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers")
+__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers", "whole_headers")
 
 # Tells a gate that its token may do more than it needs.
 SCOPE_HEADER: Final = "Token-Scope"
 
-_SELECTING: Final = "Authorization, X-Account-ID, Accept-Encoding"
+# A gate takes `Prefer` in it for a hub that holds requests.
+_VARY: Final = "Authorization, X-Account-ID, Accept-Encoding, A-IM, Prefer"
 
 
 def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
@@ -23,9 +24,21 @@ def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
     return {
         "ETag": etag,
         "Cache-Control": "private, no-cache",
-        "Vary": f"{_SELECTING}, A-IM, Prefer",  # tells a gate that the next answer may wait (RFC 7240 section 2)
+        "Vary": _VARY,
         SCOPE_HEADER: token_scope,
     }
+
+
+def whole_headers(etag: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
+    """The headers of the whole list.
+
+    Args:
+        etag: the ETag of the list, compressed or not.
+        token_scope: the scope of the token that asked for it.
+        gzip: whether it is compressed.
+    """
+    encoding = {"Content-Encoding": "gzip"} if gzip else {}
+    return list_headers(etag, token_scope) | encoding
 
 
 def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
@@ -43,7 +56,7 @@ def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) 
         "IM": "rows",
         "Delta-Base": base,
         "Cache-Control": "no-store",
-        "Vary": f"{_SELECTING}, A-IM, If-None-Match, Prefer",
+        "Vary": f"{_VARY}, If-None-Match",
         SCOPE_HEADER: token_scope,
     }
     if gzip:

@@ -48,7 +48,7 @@ class ListRequest(NamedTuple):
 
     @property
     def bases(self) -> dict[Revision, str]:
-        """The revisions from which the client takes a delta, with their tags as sent."""
+        """The revisions that a delta may start from, with their tags."""
         if not self.takes_delta:
             return {}
         parsed = ((Revision.parse(tag), tag) for tag in self.tags)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -13,8 +14,9 @@ from gatekeeper.hub.bodies import MAX_REPORTED, SET_BY_HUB, KeyChange, KeyDraft,
 from gatekeeper.hub.events import EventRow
 from gatekeeper.hub.health import Health
 from gatekeeper.hub.list_headers import SCOPE_HEADER
+from gatekeeper.hub.list_request import MAX_WAIT
 from gatekeeper.hub.problems import ProblemBody
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow, RemovedRow
 from gatekeeper.hub.tokens import TokenScope
 from gatekeeper.keys.gate_report import GateRow
 from gatekeeper.keys.refused_page import RefusedPage
@@ -22,6 +24,7 @@ from gatekeeper.keys.refused_page import RefusedPage
 __all__ = ("openapi_document", "openapi_route")
 
 _KEYS: Final = "/api/v1/widget-keys"
+_REF: Final = "#/components/schemas/{name}"
 _KEY: Final = f"{_KEYS}/{{key_id}}"
 _GATES: Final = "/api/v1/gates"
 
@@ -33,6 +36,7 @@ class _Operation(NamedTuple):
         scope: the scope that its token needs; None if it needs no token.
         headers: the header fields of its successful answers.
         parameters: its parameters.
+        more_headers: the header fields of single answers.
     """
 
     path: str
@@ -45,6 +49,7 @@ class _Operation(NamedTuple):
     body: Any = None
     headers: Mapping[str, Any] | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
+    more_headers: Mapping[HTTPStatus, Mapping[str, Any]] = MappingProxyType({})
 
 
 _REFUSALS: Final = {
@@ -55,7 +60,9 @@ _REFUSALS: Final = {
     HTTPStatus.PRECONDITION_FAILED: "If-Match does not name the row as it is now. The header ETag has its present ETag.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or cannot be written. The request was not completed.",
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        "The database does not answer or cannot be written, or the hub is overloaded. The request was not completed."
+    ),
 }
 _KEY_ID: Final = {"name": "key_id", "in": "path", "required": True, "description": "The id of a widget key."}
 _IF_MATCH: Final = {
@@ -63,6 +70,26 @@ _IF_MATCH: Final = {
     "in": "header",
     "description": "Make the change only if the row has one of these strong ETags; * stands for any.",
 }
+_LIST_PARAMETERS: Final = (
+    {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The ETags of lists that the client has, weak or strong; * stands for any.",
+    },
+    {
+        "name": "A-IM",
+        "in": "header",
+        "description": "`rows` to take what has changed since one of these lists, in place of the list (RFC 3229).",
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "description": (
+            "`wait=N` to get the answer when the list has changed, after N seconds at the latest (RFC 7240 section 4.3). N "
+            f"is a whole number; above {MAX_WAIT} it counts as {MAX_WAIT}."
+        ),
+    },
+)
 _DOWN: Final = (HTTPStatus.SERVICE_UNAVAILABLE,)
 _ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *_DOWN)
 _UNKNOWN: Final = (*_ALWAYS, HTTPStatus.NOT_FOUND)
@@ -82,7 +109,28 @@ _LIST_HEADERS: Final = {
         "required": True,
         "schema": {"type": "string", "enum": list(get_args(TokenScope))},
     },
+    "Preference-Applied": {
+        "description": "`wait=N`: how many seconds the answer could have waited for a change. Missing if it could not.",
+        "schema": {"type": "string"},
+    },
 }
+_DELTA_HEADERS: Final = {
+    "IM": {
+        "description": "How it was made from the list.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["rows"]},
+    },
+    "Delta-Base": {
+        "description": "The member of If-None-Match to whose list it applies.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+# msgspec describes no union of two structs.
+_DELTA: Final = Annotated[
+    list[Any],
+    msgspec.Meta(extra_json_schema={"items": {"anyOf": [{"$ref": _REF.format(name=n)} for n in ("RemovedRow", "KeyRow")]}}),
+]
 
 _OPERATIONS: Final = (
     _Operation(
@@ -90,10 +138,16 @@ _OPERATIONS: Final = (
         "get",
         "list_widget_keys",
         "List all widget keys, oldest first. With If-None-Match, answer 304 if nothing but use has changed.",
-        {HTTPStatus.OK: ("The rows.", list[KeyRow]), HTTPStatus.NOT_MODIFIED: ("Nothing but use has changed.", None)},
+        {
+            HTTPStatus.OK: ("The rows.", list[KeyRow]),
+            HTTPStatus.IM_USED: ("The removed rows, and the new and changed ones in the order of the list.", _DELTA),
+            HTTPStatus.NOT_MODIFIED: ("Nothing but use has changed.", None),
+        },
         _ALWAYS,
         "gate",
         headers=_LIST_HEADERS,
+        parameters=_LIST_PARAMETERS,
+        more_headers={HTTPStatus.IM_USED: _DELTA_HEADERS},
     ),
     _Operation(
         _KEYS,
@@ -216,8 +270,8 @@ def openapi_document() -> dict[str, Any]:
     """
     described = [answered for operation in _OPERATIONS for _, answered in operation.answers.values()]
     described += [operation.body for operation in _OPERATIONS]
-    types = [ProblemBody, *(kind for kind in described if kind is not None)]
-    found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    types = [ProblemBody, RemovedRow, *(kind for kind in described if kind is not None)]
+    found, components = msgspec.json.schema_components(types, ref_template=_REF)
     schemas = dict(zip(types, found, strict=True))
     for component in components.values():
         # Keep the first line of the docstring: its sections document the code.
@@ -258,11 +312,12 @@ _TOKEN: Final = {
 
 
 def _describe(operation: _Operation, schemas: Mapping[Any, Any]) -> dict[str, Any]:
-    headers = {} if operation.headers is None else {"headers": operation.headers}
-    responses = {
-        str(status.value): {"description": description} | headers | _content("application/json", schemas.get(answered))
-        for status, (description, answered) in operation.answers.items()
-    }
+    responses = {}
+    for status, (description, answered) in operation.answers.items():
+        fields = {**(operation.headers or {}), **operation.more_headers.get(status, {})}
+        headers = {"headers": fields} if fields else {}
+        content = _content("application/json", schemas.get(answered))
+        responses[str(status.value)] = {"description": description} | headers | content
     for status in operation.refusals:
         content = _content("application/problem+json", schemas[ProblemBody])
         responses[str(status.value)] = {"description": _REFUSALS[status]} | content

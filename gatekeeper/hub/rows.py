@@ -89,7 +89,7 @@ class RemovedRow(msgspec.Struct, frozen=True):
 
     id: str
     last8: str
-    removed: Literal[True] = True
+    removed: Literal[True]
 
 
 class KeyList(msgspec.Struct, frozen=True):

@@ -6,9 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import anyio
-
-from gatekeeper.errors import DatabaseDown
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.changes import Watch
 
 __all__ = ("SqliteChanges",)
@@ -40,17 +38,21 @@ class SqliteChanges:
             watch: who is told.
         """
         seen = None
+        reading = None
         try:
             while True:
                 await watch.begun()
-                # What cannot be read counts as changed. The look fails, too, and the next one comes soon.
-                version = await anyio.to_thread.run_sync(self._read_version)
-                with suppress(DatabaseDown):
+                reading = asyncio.create_task(asyncio.to_thread(self._read_version))
+                version = await asyncio.shield(reading)
+                with suppress(DatabaseDown, HubOverloaded):
+                    # What cannot be read counts as changed. That look fails, too, and the next one comes soon.
                     if version is None or version != seen:
                         await watch.look_at_all()
                     seen = version
                 await asyncio.sleep(self._interval)
         finally:
+            if reading is not None:
+                await asyncio.wait([reading])  # its thread uses the connection
             self._close()
 
     def _read_version(self) -> int | None:

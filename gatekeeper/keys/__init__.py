@@ -1,4 +1,4 @@
-"""Keys: the plaintext, the row, the reading of rows, and what gates report.
+"""Keys: the plaintext, the row, its reading, and what gates report.
 
 The package may import quoting, errors and matching.
 """

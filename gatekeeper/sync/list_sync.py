@@ -20,6 +20,7 @@ from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, WholeLists
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.gate_reporter import FIRST, INTERVAL, GateReporter, ReportsGate
 from gatekeeper.sync.heartbeat import Heartbeat
 from gatekeeper.sync.live import LiveWait
 from gatekeeper.sync.loading import MAX_ROWS, ListLoader
@@ -121,6 +122,10 @@ class ListSync:
                 self._add_reporter(usage_report(source, take_used_keys, wall_clock))
             if isinstance(source, ReportsRefused):
                 self._add_reporter(refused_report(source, take_refused))
+            if isinstance(source, ReportsGate):
+                timeout, counters = options.usage_timeout, self.log.counters
+                reporter = GateReporter(source, lambda: self.status, timeout=timeout, counters=counters)
+                self.reporting.add(reporter, Turns(INTERVAL, clock, options.jitter, first=FIRST))
         if isinstance(source, NeverChanges):
             load(index, source.rows)
             self.freshness.record_success(clock())

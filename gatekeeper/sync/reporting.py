@@ -38,13 +38,22 @@ class Turns:
         interval: seconds between two turns, ± 20 %.
         clock: seconds; see `boot_clock`.
         jitter: gives a number from 0 to 1.
+        first: seconds to the first turn, at least and at most; by default as between two.
 
     Attributes:
         due_at: the moment of the next turn, by the clock.
     """
 
-    def __init__(self, interval: float, clock: Clock, jitter: Callable[[], float]) -> None:
-        self._interval = interval
+    def __init__(
+        self,
+        interval: float,
+        clock: Clock,
+        jitter: Callable[[], float],
+        *,
+        first: tuple[float, float] | None = None,
+    ) -> None:
+        self._between = (interval * (1 - JITTER), interval * (1 + JITTER))
+        self._first = first or self._between
         self._clock = clock
         self._jitter = jitter
         self.restart()
@@ -54,16 +63,17 @@ class Turns:
         with self._lock:
             is_due = self._clock() >= self.due_at
             if is_due:
-                self._set_next()
+                self._set_next(self._between)
         return is_due
 
     def restart(self) -> None:
         """Begin again, in a forked child, where no thread holds the lock."""
         self._lock = Lock()
-        self._set_next()
+        self._set_next(self._first)
 
-    def _set_next(self) -> None:
-        self.due_at = self._clock() + self._interval * (1 + JITTER * (2 * self._jitter() - 1))
+    def _set_next(self, within: tuple[float, float]) -> None:
+        least, most = within
+        self.due_at = self._clock() + least + (most - least) * self._jitter()
 
 
 class Reporting:

@@ -15,11 +15,11 @@ import anyio
 from gatekeeper.errors import HubError, SourceError
 from gatekeeper.sync.clock import Clock
 
-__all__ = ("Report", "Reporter")
+__all__ = ("NO_SUCH_ENDPOINT", "Report", "Reporter")
 
 PAUSE = 3600.0  # seconds without reports to a hub that does not take them; a newer hub may
 MAX_REJECTIONS = 20  # in one report; finding one bad item among 1,000 takes 10
-_NO_SUCH_ENDPOINT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+NO_SUCH_ENDPOINT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 _REJECTED = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 logger = logging.getLogger("gatekeeper")
@@ -99,7 +99,7 @@ class Reporter(Generic[Name, Item]):
                 await self._send(unreported)
         except Exception as error:
             self._counters[f"{report.name}_failed"] += 1
-            if isinstance(error, HubError) and error.status in _NO_SUCH_ENDPOINT:
+            if isinstance(error, HubError) and error.status in NO_SUCH_ENDPOINT:
                 self._paused_until = self._clock() + PAUSE
                 unreported.clear()
                 logger.info("gatekeeper: the hub takes no reports on %s; it is asked again after 1 h", report.on)

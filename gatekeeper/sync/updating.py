@@ -20,6 +20,7 @@ from gatekeeper.sync.applying import Applier, Asked, OvertakenError, SharedList
 from gatekeeper.sync.cadence import WholeLists
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.freshness import Freshness
+from gatekeeper.sync.live import CUT_FROM
 from gatekeeper.sync.loading import ListBasis, ListLoader, Loaded
 from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.sources import Basis, Delta, FullList, Unchanged, Updates
@@ -32,6 +33,7 @@ ATTEMPTS = 100
 GRACE = 5.0  # seconds beyond a wait until its answer has to begin
 # Seconds by which a held answer may come before its time: the clocks of two machines, and of their timers, run apart.
 EARLY = 0.25
+FAILED = HTTPStatus.INTERNAL_SERVER_ERROR  # the first status of a server that has failed
 
 
 @dataclass(eq=False)
@@ -141,10 +143,13 @@ class ListUpdater:
 
     def _note_failure(self, fetch: Fetch, error: Exception) -> None:
         fetch.is_refused = if_nothing_was_sent(error)
-        is_cut = isinstance(error, TimeoutError | HubTransportError) and not fetch.is_refused
-        if fetch.wait is not None and fetch.answer is None and is_cut:
-            fetch.cut_after = self.clock() - fetch.asked_at
         status = error.status if isinstance(error, HubError) else None
+        is_cut = isinstance(error, TimeoutError | HubTransportError) and not fetch.is_refused
+        if fetch.wait is not None and fetch.answer is None:
+            after = self.clock() - fetch.asked_at
+            # A proxy says so where no answer comes in its time: most with 504, others with 408, 502, 503 or 524.
+            is_late = status is not None and (status == HTTPStatus.REQUEST_TIMEOUT or status >= FAILED) and after >= CUT_FROM
+            fetch.cut_after = after if is_cut or is_late else None
         fetch.is_misfit = status == HTTPStatus.IM_USED or (isinstance(fetch.answer, Delta) and not is_cut)
         if fetch.is_misfit or status == HTTPStatus.NOT_MODIFIED:
             self.shared.forget_validator()  # it was about another list, so the next answer has to bring one

@@ -1,7 +1,8 @@
 """FakeClock: a clock that a test moves, and sleeps by it."""
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -9,6 +10,14 @@ __all__ = ("FakeClock",)
 
 PATIENCE: Final = 15.0  # seconds for what takes milliseconds, on a busy machine
 BEGINNING: Final = 1_000_000.0  # seconds
+
+
+class _Sleeper(NamedTuple):
+    """A task that sleeps."""
+
+    deadline: float
+    woken: anyio.Event
+    task: int
 
 
 class FakeClock:
@@ -29,10 +38,9 @@ class FakeClock:
         self.now = BEGINNING
         self.sleeps: list[float] = []
         self._patience = patience
-        self._sleepers: list[tuple[float, anyio.Event]] = []
+        self._sleepers: list[_Sleeper] = []
+        self._slept: Counter[int] = Counter()  # how often each task has begun to sleep
         self._fell_asleep: anyio.Event | None = None
-        self._known: set[int] = set()  # the tasks that have slept
-        self._again = 0  # sleeps of a task that had slept before
 
     def __call__(self) -> float:
         """The time in seconds."""
@@ -44,16 +52,14 @@ class FakeClock:
         Args:
             seconds: how far.
         """
-        sleeper = (self.now + seconds, anyio.Event())
+        sleeper = _Sleeper(self.now + seconds, anyio.Event(), anyio.get_current_task().id)
         self._sleepers.append(sleeper)
         self.sleeps.append(seconds)
-        task = anyio.get_current_task().id
-        self._again += task in self._known
-        self._known.add(task)
+        self._slept[sleeper.task] += 1
         if self._fell_asleep is not None:
             self._fell_asleep.set()
         try:
-            await sleeper[1].wait()
+            await sleeper.woken.wait()
         finally:
             self._sleepers.remove(sleeper)
 
@@ -67,7 +73,7 @@ class FakeClock:
             TimeoutError: no task does: the gate does not run in this event loop, has rows that never change, or does not
                 sleep by this clock.
         """
-        await self._until(lambda: bool(self._sleepers) and len(self.sleeps) >= sleeps)
+        await self._wait_for(lambda: bool(self._sleepers) and len(self.sleeps) >= sleeps)
 
     async def advance(self, seconds: float) -> None:
         """Move the clock, and wake each sleeping task at its time.
@@ -83,7 +89,7 @@ class FakeClock:
         """
         end = self.now + seconds
         await self.asleep()
-        while (deadline := min(deadline for deadline, _ in self._sleepers)) <= end:
+        while (deadline := min(sleeper.deadline for sleeper in self._sleepers)) <= end:
             self.now = max(self.now, deadline)
             await self.wake()
         self.now = end
@@ -95,19 +101,20 @@ class FakeClock:
             TimeoutError: as `asleep`.
         """
         await self.asleep()
-        again = self._again  # a task that falls asleep for the first time was not woken
-        min(self._sleepers, key=lambda sleeper: sleeper[0])[1].set()
-        await self._until(lambda: self._again > again)
+        earliest = min(self._sleepers, key=lambda sleeper: sleeper.deadline)
+        slept = self._slept[earliest.task]
+        earliest.woken.set()
+        await self._wait_for(lambda: self._slept[earliest.task] > slept)
 
     async def wake_all(self) -> None:
         """End all sleeps that are due. It waits for no task."""
-        for deadline, event in self._sleepers:
-            if deadline <= self.now:
-                event.set()
+        for sleeper in self._sleepers:
+            if sleeper.deadline <= self.now:
+                sleeper.woken.set()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _wait_for(self, is_met: Callable[[], bool]) -> None:
         reason = f"no task sleeps by this clock: expected a running gate with sleep=clock.sleep, within {self._patience:g} s"
         with anyio.fail_after(self._patience, reason=reason):
-            while not condition():
+            while not is_met():
                 self._fell_asleep = anyio.Event()
                 await self._fell_asleep.wait()

@@ -28,7 +28,7 @@ __all__ = ("GARBAGE", "HANG_UP", "PATH", "FakeHub", "Hold", "HubAnswer", "HubReq
 
 PATIENCE: Final = 15.0  # seconds for what takes milliseconds, on a busy machine
 PATH: Final = "/api/v1/widget-keys"
-REPORTS: Final = ("/usage", "/refused")  # the ends of their paths
+REPORTS: Final = ("/usage", "/refused", "/gates")  # the ends of their paths
 TICK: Final = 0.01  # seconds between two looks at the hub's clock, which a test may move
 
 

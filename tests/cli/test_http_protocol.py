@@ -4,17 +4,17 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from select import select
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp
+from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, Turns
 from tests.integration.conftest import Server
 
 pytestmark = pytest.mark.process
@@ -99,10 +99,10 @@ class Served:
 
 
 @contextmanager
-def serving(timeout: float, loop: MovableLoop | None = None) -> Iterator[Served]:
+def serving(timeout: float, loop: MovableLoop | None = None, turns: Turns | None = None) -> Iterator[Served]:
     """Serve the app, with no other timeout."""
     app = App()
-    http: Any = partial(BoundedHttp, timeout=timeout)
+    http: Any = partial(BoundedHttp, timeout=timeout, turns=turns)
     bounds: dict[str, Any] = {"h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": 3600}
     server = Server(uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, **bounds))
     run = server.run if loop is None else partial(loop.serve, server)
@@ -238,3 +238,65 @@ def test_trailers_and_extensions_of_chunks_are_bounded_too(served: Served, trail
     with served.connect() as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n" + trailer)
         assert b"200 OK" not in rest(connection)
+
+
+class Reader:
+    """A connection that is read in turns.
+
+    Attributes:
+        loop: the event loop.
+    """
+
+    def __init__(self, name: int, reads: list[tuple[int, int]], turn: list[int]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._name = name
+        self._reads = reads
+        self._turn = turn
+
+    def come(self, turns: Turns) -> None:
+        """Have something to read."""
+        if turns.take(cast("BoundedHttp", self)):
+            self.read_held()
+
+    def read_held(self) -> None:
+        """Record that it is read, and in which turn."""
+        self._reads.append((self._turn[0], self._name))
+
+
+def test_each_turn_reads_few_connections_and_none_overtakes_another() -> None:
+    async def read() -> list[tuple[int, int]]:
+        turn, reads, turns = [0], list[tuple[int, int]](), Turns(3)
+        for name in range(7):
+            Reader(name, reads, turn).come(turns)
+        for turn[0] in range(1, 9):
+            await asyncio.sleep(0)
+            if turn[0] == 1:
+                Reader(7, reads, turn).come(turns)
+        for name in (8, 9):
+            Reader(name, reads, turn).come(turns)
+        return reads
+
+    turns_by_name = asyncio.run(read())
+    assert [name for _, name in turns_by_name] == list(range(10))
+    assert [turn for turn, _ in turns_by_name] == [0, 0, 0, 1, 1, 1, 2, 2, 8, 8]
+
+
+def test_connections_that_are_held_lose_no_byte() -> None:
+    with serving(PATIENCE, turns=Turns(1)) as served, ExitStack() as stack:
+        connections = [stack.enter_context(served.connect()) for _ in range(30)]
+        for _ in range(3):
+            for part in (POST[:20], POST[20:], b"01234", b"56789"):
+                for connection in connections:
+                    connection.sendall(part)
+            assert {answer(connection) for connection in connections} == {b"10 bytes"}
+
+
+def test_a_connection_that_is_reset_while_it_is_held_leaves_the_others() -> None:
+    with serving(PATIENCE, turns=Turns(1)) as served, ExitStack() as stack:
+        connections = [stack.enter_context(served.connect()) for _ in range(30)]
+        for connection in connections:
+            connection.sendall(GET)
+        for connection in connections[::2]:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            connection.close()
+        assert {answer(connection) for connection in connections[1::2]} == {b"0 bytes"}

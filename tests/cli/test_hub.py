@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -29,6 +31,7 @@ from .support import gatekeeper, invoke
 
 pytestmark = pytest.mark.process
 
+LIST = "/api/v1/widget-keys"
 PEPPER = "the pepper of these tests"
 ANY_PORT = ("--listen", "127.0.0.1:0")  # the default may be taken by another program
 
@@ -195,6 +198,95 @@ def test_several_workers_share_a_postgresql_database_and_stop_together(postgres:
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     assert PEPPER not in logged
     assert token not in logged
+
+
+@contextmanager
+def waiting_clients(url: str, token: str, count: int, *, seconds: int = 60) -> Iterator[list[socket.socket]]:
+    """Open connections whose requests wait for a change."""
+    address = (httpx.URL(url).host, httpx.URL(url).port or 0)
+    headers = {"Authorization": f"Bearer {token}"}
+    etag = httpx.get(f"{url}{LIST}", headers=headers, trust_env=False).headers["ETag"]
+    head = (
+        f"GET {LIST} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {token}\r\nIf-None-Match: {etag}\r\n"
+        f"A-IM: rows\r\nPrefer: wait={seconds}\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(count)]
+        for client in clients:
+            client.sendall(head.encode())
+        # A request that comes later is answered later: until then, none of them has been.
+        httpx.get(f"{url}{LIST}", headers=headers, trust_env=False)
+        yield clients
+
+
+def first_line(client: socket.socket) -> str:
+    return client.recv(65536).partition(b"\r\n")[0].decode()
+
+
+def answer_until_the_end(client: socket.socket) -> str:
+    return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_the_signal_to_stop_answers_all_that_wait_and_closes(tmp_path: Path, ending: signal.Signals) -> None:
+    database = tmp_path / "hub.sqlite"
+    token = mint(database)
+    with running("--database", str(database)) as hub, waiting_clients(hub.url, token, 200) as clients:
+        logged = hub.end(ending)
+        assert hub.process.returncode == 0
+        answers = [answer_until_the_end(client) for client in clients]
+    assert "graceful shutdown exceeded" not in logged
+    assert {answer.partition("\r\n")[0] for answer in answers} == {"HTTP/1.1 304 Not Modified"}
+    assert all("\r\nconnection: close\r\n" in answer.lower() for answer in answers)
+
+
+def test_workers_tell_of_each_others_changes_and_stop_together(postgres: PostgresCluster) -> None:
+    database = postgres.create_schema()
+    environment = {"GATEKEEPER_DATABASE": database, "GATEKEEPER_PEPPER": PEPPER}
+    token = mint(database, GATEKEEPER_PEPPER=PEPPER)
+    with running("--workers", "2", "--listen-database", database, **environment) as hub:
+        # Each connection may reach a different worker.
+        for number in range(3):
+            with waiting_clients(hub.url, token, 40) as clients, HubClient(hub.url, token) as client:
+                client.widget_keys.create(f"shop {number}")
+                assert {first_line(each) for each in clients} == {"HTTP/1.1 226 IM Used"}
+        with waiting_clients(hub.url, token, 40) as clients:
+            hub.process.send_signal(signal.SIGTERM)
+            assert {first_line(each) for each in clients} == {"HTTP/1.1 304 Not Modified"}
+            assert hub.process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_a_wait_may_be_longer_than_the_hub_keeps_a_connection(tmp_path: Path) -> None:
+    """The server closes a connection on which no request begins for 5 s."""
+    database = tmp_path / "hub.sqlite"
+    token = mint(database)
+    with running("--database", str(database)) as hub, httpx.Client(base_url=hub.url, trust_env=False, timeout=30) as client:
+        client.headers["Authorization"] = f"Bearer {token}"
+        etag = client.get(LIST).headers["ETag"]
+        begun = time.monotonic()
+        answer = client.get(LIST, headers={"If-None-Match": etag, "Prefer": "wait=7"})
+        assert time.monotonic() - begun >= 7
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (304, "wait=7")
+
+
+def test_the_hub_raises_its_limit_of_open_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        with running("--database", str(tmp_path / "hub.sqlite")) as hub:
+            limits = Path(f"/proc/{hub.process.pid}/limits").read_text(encoding="ascii")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert re.search(rf"Max open files +{hard} +{hard}", limits)
+
+
+def test_a_second_database_url_for_a_file_is_refused(tmp_path: Path) -> None:
+    url = "postgresql://user:secret@host/hub"
+    done = gatekeeper("hub", "--database", str(tmp_path / "hub.sqlite"), "--listen-database", url)
+    assert done.returncode == 2
+    assert "listen_database is for PostgreSQL" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_several_workers_on_a_sqlite_file_are_refused(tmp_path: Path) -> None:

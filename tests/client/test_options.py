@@ -11,7 +11,7 @@ from gatekeeper import AsyncHubClient, ClientClosed, ConfigError, HubClient
 from gatekeeper.client import account_of
 from gatekeeper.testing import FakeHub, HubAnswer
 from tests.client.support import METHODS, Connect
-from tests.support.callers import Caller
+from tests.support.callers import Caller, method_of
 from tests.support.rows import TOKEN
 
 # Options
@@ -144,7 +144,7 @@ async def test_an_async_client_that_is_closed_during_a_call_says_so(
 ) -> None:
     client = AsyncHubClient(hub.url, TOKEN)
     with hub.held():
-        call = asyncio.create_task(getattr(client.widget_keys, method)(*arguments))
+        call = asyncio.create_task(method_of(client, method)(*arguments))
         await hub.asked(1)
         await client.aclose()
         with pytest.raises(ClientClosed):

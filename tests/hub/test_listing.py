@@ -32,8 +32,8 @@ def connections_in_use(hub: RunningHub) -> int:
     """Count the connections that lists hold."""
     engines = hub.database._engines
     assert engines is not None
-    assert isinstance(engines.streamer.pool, QueuePool)
-    return engines.streamer.pool.checkedout()
+    assert isinstance(engines.streamer.engine.pool, QueuePool)
+    return engines.streamer.engine.pool.checkedout()
 
 
 async def test_several_pages_are_one_array_in_order(many: httpx.AsyncClient) -> None:

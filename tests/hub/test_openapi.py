@@ -82,14 +82,22 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
     page = {"origin": None, "reason": "origin_missing", "count": 1, "first_at": noon, "last_at": noon}
     with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.token}"}, trust_env=False) as client:
 
-        def ask(method: str, path: str, status: int, body: Any = None, *, if_match: str = "*") -> Any:
-            answer = client.request(method, path.format(key_id=key_id), json=body, headers={"If-Match": if_match})
+        def request(method: str, path: str, status: int, body: Any, headers: dict[str, str]) -> httpx.Response:
+            answer = client.request(method, path.format(key_id=key_id), json=body, headers=headers)
             assert answer.status_code == status
             described[path][method].validate_response(answer)
+            return answer
+
+        def ask(method: str, path: str, status: int, body: Any = None, *, if_match: str = "*") -> Any:
+            answer = request(method, path, status, body, {"If-Match": if_match})
             return answer.json() if answer.content else None
+
+        def etag_of_list() -> str:
+            return str(request("GET", PATH, 200, None, {}).headers["ETag"])
 
         key_id = ""
         for used in (False, True):
+            etag = etag_of_list()
             key_id = ask("POST", PATH, 201, {"name": "shop", "domain_allowlist": ["http://acme.com"]})["id"]
             ask("GET", key, 200)
             ask("PATCH", key, 412, {"disabled": True}, if_match='"other"')
@@ -102,6 +110,8 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
             ask("GET", GATES, 200)
             ask("GET", PATH, 200)
             ask("DELETE", key, 200 if used else 204)
+            for base, status in ((etag, 226), (etag_of_list(), 304)):
+                request("GET", PATH, status, None, {"If-None-Match": base, "A-IM": "rows"})
             ask("GET", f"{key}/events", 200)
         ask("POST", PATH, 400, {"name": "shop", "domain_allowlist": ["*"]})
         ask("POST", f"{PATH}/usage", 400, {"used": {}})
@@ -111,6 +121,16 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
         key_id = "nothing"
         for method, path in (("GET", key), ("PATCH", key), ("DELETE", key), ("GET", f"{key}/events")):
             ask(method, path, 404, {} if method == "PATCH" else None)
+
+
+def test_the_document_describes_both_kinds_of_rows_of_a_delta() -> None:
+    answer = openapi_document()["paths"][PATH]["get"]["responses"]["226"]
+    kinds = answer["content"]["application/json"]["schema"]["items"]["anyOf"]
+    schemas = openapi_document()["components"]["schemas"]
+    removed, row = [schemas[kind["$ref"].rpartition("/")[2]] for kind in kinds]
+    assert set(removed["required"]) == set(removed["properties"]) == {"id", "last8", "removed"}
+    assert "domain_allowlist" in row["required"]
+    assert {"IM", "Delta-Base", "ETag", "Token-Scope", "Preference-Applied"} == set(answer["headers"])
 
 
 def test_the_document_says_which_fields_a_body_takes() -> None:

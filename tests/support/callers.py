@@ -1,6 +1,7 @@
 """Both clients of the hub behind one interface, so that one test covers both."""
 
 import asyncio
+from operator import attrgetter
 from typing import Any, Protocol
 
 import httpx
@@ -11,7 +12,7 @@ from .rows import TOKEN
 
 
 class Caller(Protocol):
-    """A client; calling it calls one of its methods on widget keys.
+    """A client; calling it calls one of its methods on widget keys, or another one such as "gates.list".
 
     Attributes:
         client: the client itself.
@@ -48,7 +49,7 @@ class SyncCaller:
 
     def __call__(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method."""
-        return getattr(self._client.widget_keys, method)(*args, **options)
+        return method_of(self._client, method)(*args, **options)
 
     def close_client(self) -> None:
         """Close the client, as users do."""
@@ -82,7 +83,7 @@ class AsyncCaller:
 
     def __call__(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method."""
-        return self._runner.run(getattr(self._client.widget_keys, method)(*args, **options))
+        return self._runner.run(method_of(self._client, method)(*args, **options))
 
     def close_client(self) -> None:
         """Close the client, as users do."""
@@ -99,3 +100,8 @@ class AsyncCaller:
         if self._http is not None:
             self._runner.run(self._http.aclose())
         self._runner.close()
+
+
+def method_of(client: HubClient | AsyncHubClient, named: str) -> Any:
+    """Find a method on widget keys, or another one such as "gates.list"."""
+    return attrgetter(named if "." in named else f"widget_keys.{named}")(client)

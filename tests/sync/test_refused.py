@@ -38,13 +38,15 @@ class Taker(FakeHub):
         super().__init__()
         self.answer = TAKEN
         self.usage = TAKEN
-        self.decide: Callable[[HubRequest], Any] = lambda _: self.answer
+        self.decide: Callable[[HubRequest], HubAnswer] = lambda _: self.answer
         self.always(self._answer)
 
     def _answer(self, request: HubRequest) -> HubAnswer:
         if request.method != "POST":
             return HubAnswer(200, as_json(*ROWS))
-        return self.usage if request.target == f"{PATH}/usage" else self.decide(request)
+        if request.target == f"{PATH}/refused":
+            return self.decide(request)
+        return self.usage if request.target == f"{PATH}/usage" else TAKEN
 
     @property
     def reports(self) -> list[HubRequest]:

@@ -49,7 +49,8 @@ class Taker(FakeHub):
         super().__init__()
         self.rows: list[dict[str, Any]] = ROWS
         self.answer = TAKEN
-        self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.rows)))
+        self.listed = ROWS
+        self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.listed)))
 
     @property
     def reports(self) -> list[HubRequest]:
@@ -134,12 +135,12 @@ async def test_nothing_is_reported_where_no_key_was_used(hub: Taker) -> None:
 
 
 async def test_no_count_is_lost_when_decisions_are_evicted(hub: Taker) -> None:
-    hub.rows = [row(1, domain_allowlist=["*.acme.com"]), row(2)]
+    hub.listed = [row(1, domain_allowlist=["*.acme.com"]), row(2)]
     async with reporting(hub) as it:
         for number in range(MOST_ALLOWED + 500):
             assert it.gate.decide(client_key(1), f"https://p{number}.acme.com").allowed
         use(it, 2, times=5)
-        hub.rows = [row(1, disabled_at="now"), row(2)]
+        hub.listed = [row(1, disabled_at="now"), row(2)]
         await it.refresh()
         assert it.reason(1) is Reason.KEY_DISABLED
         use(it, 2, times=7)
@@ -281,7 +282,7 @@ async def test_a_failed_report_does_not_stop_the_list(hub: Taker) -> None:
     def replace_the_token(_: HubRequest) -> HubAnswer:
         nonlocal is_being_replaced
         is_being_replaced = True
-        return HubAnswer(200, as_json(*hub.rows))
+        return HubAnswer(200, as_json(*hub.listed))
 
     async with reporting(HubSource(hub.url, token, timeout=60), refresh_interval=60.0) as it:
         use(it)
@@ -295,7 +296,7 @@ async def test_a_failed_report_does_not_stop_the_list(hub: Taker) -> None:
 @pytest.mark.slow
 async def test_many_keys_are_reported_in_batches(hub: Taker) -> None:
     number = 2 * BATCH + 1000
-    hub.rows = [row(one) for one in range(number)]
+    hub.listed = [row(one) for one in range(number)]
     async with reporting(hub) as it:
         for one in range(number):
             use(it, one)
@@ -309,12 +310,14 @@ async def test_many_keys_are_reported_in_batches(hub: Taker) -> None:
 @pytest.mark.slow
 async def test_batches_that_were_taken_are_not_reported_again(hub: Taker) -> None:
     number = 2 * BATCH + 1000
-    hub.rows = [row(one) for one in range(number)]
+    hub.listed = [row(one) for one in range(number)]
     async with reporting(hub) as it:
         for one in range(number):
             use(it, one)
         answers = [TAKEN, HubAnswer(500)]
-        hub.always(lambda request: answers.pop(0) if request.method == "POST" else HubAnswer(200, as_json(*hub.rows)))
+        hub.always(
+            lambda request: answers.pop(0) if request.target == f"{PATH}/usage" else HubAnswer(200, as_json(*hub.listed))
+        )
         await it.time.advance(30)
         assert [len(counts) for counts in hub.counts] == [BATCH, BATCH]
         answers += [TAKEN, TAKEN]
@@ -336,7 +339,7 @@ async def test_no_request_and_no_refresh_waits_for_a_report(hub: Taker) -> None:
         assert len(hub.reports) == 1
         with anyio.fail_after(4):  # a report may take 5 s
             assert (await it.gate.check(client_key(1), ORIGIN)).allowed
-            hub.rows = [*ROWS, row(4)]
+            hub.listed = [*ROWS, row(4)]
             assert (await it.gate.check(client_key(4), ORIGIN)).allowed
             assert (await it.gate.refresh()).outcome == "unchanged"
         hub.answer = TAKEN

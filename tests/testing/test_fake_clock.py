@@ -81,7 +81,8 @@ async def test_tasks_that_sleep_are_woken_in_order_and_not_too_early() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_only_a_task_that_slept_before_ends_the_wait_for_the_woken_one() -> None:
+async def test_only_the_woken_task_ends_the_wait_for_it() -> None:
+    """Meanwhile another one begins to sleep, or is woken by something else and sleeps again."""
     clock = FakeClock()
     works = anyio.Event()
     worked: list[float] = []
@@ -98,11 +99,21 @@ async def test_only_a_task_that_slept_before_ends_the_wait_for_the_woken_one() -
         await works.wait()
         await clock.sleep(1000)
 
+    async def sleep_again() -> None:
+        with anyio.CancelScope() as scope:
+            group.start_soon(end_early, scope)
+            await clock.sleep(1000)
+        await clock.sleep(1000)
+
+    async def end_early(scope: anyio.CancelScope) -> None:
+        await works.wait()
+        scope.cancel()
+
     start = clock()
     async with anyio.create_task_group() as group:
-        group.start_soon(work)
-        group.start_soon(begin_late)
-        await clock.asleep()
+        for task in (work, begin_late, sleep_again):
+            group.start_soon(task)
+        await clock.asleep(2)
         await clock.advance(10)
         assert worked == [10]
         group.cancel_scope.cancel()

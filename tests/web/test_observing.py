@@ -260,7 +260,7 @@ async def test_a_revoked_stream_ends_once_the_gate_enforces(kind: str) -> None:
         late = await service.opens(kind, 2)
         assert not any(each.ended for each in (stream, other, late))
         service.gate.enforce = True
-        await service.naps.look()
+        await anyio.wait_all_tasks_blocked()
         assert [each.ended for each in (stream, other, late)] == [True, False, False]
         assert service.closed == 1
 

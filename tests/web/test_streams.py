@@ -24,8 +24,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
 from gatekeeper.gate.decisions import Decision
-from gatekeeper.gate.open_streams import POLL, SLICE, OpenStreams
+from gatekeeper.gate.open_streams import SLICE, OpenStreams
 from gatekeeper.gate.page import read_page
+from gatekeeper.sync.waking import Wakers
 from gatekeeper.web.streams import MAX_CLOSE_REASON, ResponseStream, Stream, WebSocketStream, closing_message
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
@@ -65,29 +66,27 @@ class Naps:
     async def sleep(self, seconds: float) -> None:
         nap = (seconds, anyio.Event())
         self._naps.append(nap)
-        await nap[1].wait()
+        try:
+            await nap[1].wait()
+        finally:
+            self._naps.remove(nap)
 
     @property
-    def watchers(self) -> int:
-        """The number of tasks that watch streams."""
-        return sum(seconds == POLL and not woken.is_set() for seconds, woken in self._naps)
-
-    def wake(self) -> None:
-        """Wake the tasks that watch streams."""
-        for seconds, woken in self._naps:
-            if seconds == POLL:
-                woken.set()
+    def watchers(self) -> list[anyio.Event]:
+        """The sleeps of tasks that watch streams. A refresher sleeps for 8 to 12 seconds."""
+        return [woken for seconds, woken in self._naps if not 8 <= seconds <= 12]
 
     async def look(self) -> None:
-        """Let the watching tasks check all streams once."""
+        """Let the watching tasks look at the clock."""
         await anyio.wait_all_tasks_blocked()
-        self.wake()
+        for woken in self.watchers:
+            woken.set()
         await anyio.wait_all_tasks_blocked()
 
 
 def open_streams(decide: Callable[[Any], Decision], **options: Any) -> OpenStreams:
     """Make what watches the open streams of an event loop."""
-    never = {"generation": lambda: 1, "deadline": lambda: math.inf, "clock": lambda: 0.0, "sleep": anyio.sleep}
+    never = {"generation": lambda: 1, "deadline": lambda: math.inf, "clock": lambda: 0.0, "wakers": Wakers(anyio.sleep)}
     return OpenStreams(decide, **{"enforces": lambda: True, "counters": Counter(), **never, **options})
 
 
@@ -186,9 +185,9 @@ class Service:
         await self.gate.refresh()
 
     async def revokes(self, *rows: Any) -> None:
-        """Apply another list, and let the watching tasks check all streams."""
+        """Apply another list, which closes streams at once."""
         await self.lists(*rows)
-        await self.naps.look()
+        await anyio.wait_all_tasks_blocked()
 
     @property
     def closed(self) -> int:
@@ -626,7 +625,7 @@ async def test_with_the_option_off_streams_stay_open(kind: str) -> None:
         stream = await service.opens(kind)
         await service.revokes(row(1, disabled_at="now"))
         assert not stream.ended
-        assert service.naps.watchers == 0
+        assert not service.naps.watchers
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
@@ -643,14 +642,14 @@ async def test_keys_that_never_change_are_not_watched(kind: str) -> None:
 
 async def test_streams_are_checked_only_while_one_is_open() -> None:
     async with running(WIDGET) as service:
-        assert service.naps.watchers == 0
+        assert not service.naps.watchers
         for _ in range(2):
             stream = await service.opens()
-            assert service.naps.watchers == 1
+            assert len(service.naps.watchers) == 1
             stream.arrives({"type": "http.disconnect"})
-            await service.naps.look()
+            await anyio.wait_all_tasks_blocked()
             assert stream.ended
-            assert service.naps.watchers == 0
+            assert not service.naps.watchers
 
 
 async def test_streams_stay_watched_when_a_gate_is_restarted() -> None:
@@ -838,8 +837,8 @@ async def test_a_sweep_of_many_streams_yields_to_the_event_loop() -> None:
         return Decision(Reason.ALLOWED)
 
     async with anyio.create_task_group() as group:
-        naps, generation = Naps(), 0
-        streams = open_streams(decide, generation=lambda: generation, sleep=naps.sleep)
+        wakers, generation = Wakers(anyio.sleep), 0
+        streams = open_streams(decide, generation=lambda: generation, wakers=wakers)
         group.start_soon(streams.watch)
         await anyio.wait_all_tasks_blocked()
         held = [Nothing((b"key", b"%d" % number), Exchange().send) for number in range(1000)]
@@ -848,7 +847,7 @@ async def test_a_sweep_of_many_streams_yields_to_the_event_loop() -> None:
         await anyio.wait_all_tasks_blocked()
         assert len(streams) == 1000
         generation += 1
-        naps.wake()
+        wakers.wake()
         while decided < 2000:
             turns.append(decided)
             await anyio.lowlevel.checkpoint()
@@ -866,7 +865,7 @@ async def test_a_stream_is_decided_again_once_its_deadline_has_passed() -> None:
 
     async with anyio.create_task_group() as group:
         naps = Naps()
-        streams = open_streams(decide, deadline=lambda: deadline, clock=lambda: now, sleep=naps.sleep)
+        streams = open_streams(decide, deadline=lambda: deadline, clock=lambda: now, wakers=Wakers(naps.sleep))
         group.start_soon(streams.watch)
         await anyio.wait_all_tasks_blocked()
         server = Exchange("websocket")

@@ -1,0 +1,98 @@
+"""From a change that the hub has acknowledged to the first decision by it, in all gates."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from benchmarks import keys, script
+from benchmarks.live.database import Kind, database
+from benchmarks.live.gates import Gates, asked_directly, request, request_with, served_gates
+from benchmarks.live.hubs import Owner, running_hub
+from benchmarks.live.parameters import Parameters
+from benchmarks.live.traffic import traffic
+from benchmarks.script import Figures
+from benchmarks.servers import Served
+
+__all__ = ("measure",)
+
+APART = 0.05  # seconds between two changes at most
+PAGE = "https://added-{}.example.org"
+
+
+def measure(parameters: Parameters, kind: Kind) -> Figures:
+    """Revoke keys, create keys and add domains under traffic."""
+    with database(kind) as kept:
+        (account,) = kept.fill(acme=parameters.keys)
+        allowed = keys.enabled(parameters.keys)
+        busy, changed = allowed[: len(allowed) // 2], allowed[len(allowed) // 2 :]
+        if len(changed) < 2 * parameters.trials:
+            raise SystemExit(f"{parameters.trials} trials need more than {parameters.keys} keys: expected 5 keys a trial")
+        with (
+            running_hub(kept) as hub,
+            served_gates(parameters.gates, hub.url, account, parameters.interval) as served,
+            traffic(served.port, busy, parameters.traffic) as background,
+        ):
+            figures = asyncio.run(_change(parameters, Owner(hub.port, account), served, changed))
+    return figures | {f"traffic: {name}": value for name, value in background.items()}
+
+
+async def _change(parameters: Parameters, owner: Owner, served: Served, numbers: list[int]) -> Figures:
+    dice = random.Random(1)
+    async with owner, asked_directly(served, parameters.gates) as gates:
+        changes = _Changes(owner, gates)
+        kinds: list[Callable[[int], Awaitable[None]]] = [changes.revoke, changes.create, changes.add_page]
+        for trial in range(parameters.trials):
+            for change in dice.sample(kinds, len(kinds)):
+                await asyncio.sleep(dice.random() * APART)
+                await change(numbers[2 * trial + (change == changes.add_page)])
+    return changes.figures()
+
+
+class _Changes:
+    """Changes keys, and notes the milliseconds until all gates decide by it."""
+
+    def __init__(self, owner: Owner, gates: Gates) -> None:
+        self._owner = owner
+        self._gates = gates
+        self._taken: dict[str, list[float]] = {"revoked": [], "created": [], "page added": []}
+        self._accepted: list[int] = []  # by each gate at the first request with a new key
+
+    def figures(self) -> Figures:
+        """What was noted."""
+        taken = {
+            f"{change}: {name} (ms)": value
+            for change, noted in self._taken.items()
+            for name, value in script.percentiles(noted).items()
+        }
+        return taken | {"created: refused at the first request (%)": 100 * (1 - sum(self._accepted) / len(self._accepted))}
+
+    async def revoke(self, number: int) -> None:
+        """Revoke a key whose page is allowed."""
+        await self._expect(request(number), HTTPStatus.OK)
+        acknowledged = await self._owner.change(number, disabled=True)
+        await self._note("revoked", acknowledged, request(number), HTTPStatus.FORBIDDEN)
+
+    async def create(self, number: int) -> None:
+        """Create a key, and use it at once."""
+        said = await self._owner.ask("POST", body={"name": f"new {number}", "domain_allowlist": ["new.example.org"]})
+        sent = request_with(said.body["public_key"], "https://new.example.org")
+        self._accepted += [status == HTTPStatus.OK for status in await self._gates.ask(sent)]
+        await self._note("created", said.at, sent, HTTPStatus.OK)
+
+    async def add_page(self, number: int) -> None:
+        """Add a page to a key that did not allow it."""
+        page = PAGE.format(number)
+        await self._expect(request(number, page), HTTPStatus.FORBIDDEN)
+        entries = [*keys.row(number)["domain_allowlist"], page]
+        acknowledged = await self._owner.change(number, domain_allowlist=entries)
+        await self._note("page added", acknowledged, request(number, page), HTTPStatus.OK)
+
+    async def _expect(self, sent: bytes, status: HTTPStatus) -> None:
+        statuses = await self._gates.ask(sent)
+        if set(statuses) != {status}:
+            raise SystemExit(f"gates answer {statuses} before the change: expected {status.value}")
+
+    async def _note(self, change: str, acknowledged: float, sent: bytes, status: HTTPStatus) -> None:
+        seen = await self._gates.until(sent, status)
+        self._taken[change].append((max(seen) - acknowledged) * 1000)

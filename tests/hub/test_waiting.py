@@ -1,0 +1,133 @@
+"""Requests for the list that wait for a change, over HTTP and each kind of database."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+
+from .support import PATH, RunningHub, assert_problem, create
+from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_each_kind_of_change_is_answered_at_once_with_its_rows(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    row = await create(acme)
+    path = f"{PATH}/{row['id']}"
+    changes: list[Callable[[], Coroutine[Any, Any, httpx.Response]]] = [
+        lambda: acme.post(PATH, json={"name": "another"}),
+        lambda: acme.patch(path, json={"name": "renamed"}),
+        lambda: acme.patch(path, json={"disabled": True}),
+        lambda: acme.delete(path),
+    ]
+    for change in changes:
+        etag = await etag_of(acme)
+        waiting = wait_for_change(acme, etag, **{"A-IM": "rows"})
+        await taken_on(hub, 1)
+        changed = await change()
+        answer = await asyncio.wait_for(waiting, PATIENCE)
+        assert (answer.status_code, answer.headers["IM"], answer.headers["Delta-Base"]) == (226, "rows", etag)
+        assert answer.headers["Preference-Applied"] == "wait=50"
+        assert answer.headers["ETag"] == await etag_of(acme)
+        if changed.status_code == httpx.codes.NO_CONTENT:
+            assert answer.json() == [{"id": row["id"], "last8": row["last8"], "removed": True}]
+        else:
+            expected = {name: value for name, value in changed.json().items() if name not in {"warnings", "public_key"}}
+            assert answer.json() == [expected]
+
+
+async def test_a_change_without_deltas_is_answered_with_the_list(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    waiting = wait_for_change(acme, await etag_of(acme))
+    await taken_on(hub, 1)
+    row = await create(acme)
+    answer = await asyncio.wait_for(waiting, PATIENCE)
+    assert (answer.status_code, answer.json(), answer.headers["Preference-Applied"]) == (200, [row], "wait=50")
+
+
+async def test_a_list_that_is_old_already_is_answered_at_once(acme: httpx.AsyncClient) -> None:
+    etag = await etag_of(acme)
+    row = await create(acme)
+    for held, status in ((etag, 226), ('"1-0123456789abcdef"', 200)):
+        answer = await asyncio.wait_for(wait_for_change(acme, held, **{"A-IM": "rows"}), PATIENCE)
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (status, "wait=50")
+        assert answer.json() == [row]
+
+
+@pytest.mark.slow
+async def test_without_a_change_a_304_comes_after_the_wait(acme: httpx.AsyncClient) -> None:
+    etag = await etag_of(acme)
+    begun = time.monotonic()
+    answer = await wait_for_change(acme, etag, "wait=1")
+    assert time.monotonic() - begun >= 1
+    assert (answer.status_code, answer.headers["ETag"], answer.content) == (304, etag, b"")
+    assert answer.headers["Preference-Applied"] == "wait=1"
+    assert answer.headers["Token-Scope"] == "admin"
+    assert "Connection" not in answer.headers
+
+
+async def test_a_request_that_may_not_wait_is_answered_at_once(acme: httpx.AsyncClient) -> None:
+    etag = await etag_of(acme)
+    cases = [(etag, ""), (etag, "wait=0"), (etag, "wait=soon"), ("*", "wait=9"), (None, "wait=9")]
+    for held, prefer in cases:
+        answer = await asyncio.wait_for(wait_for_change(acme, held, prefer), PATIENCE)
+        assert answer.status_code == (200 if held is None else 304)
+        assert "Preference-Applied" not in answer.headers
+    head = await asyncio.wait_for(acme.head(PATH, headers={"If-None-Match": etag, "Prefer": "wait=50"}), PATIENCE)
+    assert head.status_code == 304
+    assert "Preference-Applied" not in head.headers
+
+
+async def test_the_use_of_a_key_and_another_account_end_no_wait(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    row = await create(acme)
+    waiting = wait_for_change(acme, await etag_of(acme))
+    await taken_on(hub, 1)
+    use = {row["id"]: {"count": 1, "last_used_at": "2026-01-02T03:04:05Z"}}
+    assert (await acme.post(f"{PATH}/usage", json=use)).status_code == 204
+    await create(globex)
+    assert (await acme.patch(f"{PATH}/{row['id']}", json={"name": row["name"]})).status_code == 200
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await create(acme)
+    assert (await asyncio.wait_for(waiting, PATIENCE)).status_code == 200
+
+
+async def test_a_token_that_is_revoked_during_the_wait_gets_no_rows(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    gate = await hub.client("acme", "gate")
+    waiting = wait_for_change(gate, await etag_of(gate), **{"A-IM": "rows"})
+    await taken_on(hub, 1)
+    (token_id,) = [token.id for token in await hub.hub.tokens.list("acme") if token.scope == "gate"]
+    await hub.hub.tokens.revoke(token_id)
+    await create(acme)
+    assert_problem(await asyncio.wait_for(waiting, PATIENCE), 401, "token_unknown")
+
+
+async def test_a_hub_that_stops_answers_what_waits_and_asks_to_close(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    etag = await etag_of(acme)
+    waiting = wait_for_change(acme, etag)
+    await taken_on(hub, 1)
+    hub.hub.waiters.stop()
+    answer = await asyncio.wait_for(waiting, PATIENCE)
+    assert (answer.status_code, answer.headers["ETag"], answer.headers["Connection"]) == (304, etag, "close")
+    assert answer.headers["Preference-Applied"] == "wait=50"
+
+
+async def test_waiting_requests_hold_no_connection_to_the_database(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    etag = await etag_of(acme)
+    waiting = [wait_for_change(acme, etag) for _ in range(40)]
+    await taken_on(hub, 40)
+    await create(acme)
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_many_requests_at_once_are_each_checked(hub: RunningHub) -> None:
+    clients = [await hub.client(f"account-{number}") for number in range(10)]
+    stranger = await hub.client_with({"Authorization": "Bearer sk_live_acme_unknown"})
+    answers = await asyncio.gather(*(client.get(PATH) for client in [*clients, stranger, *clients]))
+    assert [answer.status_code for answer in answers] == [200] * 10 + [401] + [200] * 10
+    assert len({answer.headers["ETag"] for answer in answers if answer.status_code == 200}) == 10
