@@ -47,7 +47,6 @@ class Taker(FakeHub):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[dict[str, Any]] = ROWS
         self.answer = TAKEN
         self.listed = ROWS
         self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.listed)))
