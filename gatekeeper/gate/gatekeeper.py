@@ -119,9 +119,7 @@ class Gatekeeper:
         self.https_only = https_only
         self.clock = clock
         wakers = Wakers(sleep)
-        self._enforcement = enforcement = Enforcement(
-            enforce=enforce, on_change=wakers.wake, clock=clock, wall_clock=wall_clock
-        )
+        self._enforcement = enforcement = Enforcement(wakers.wake, enforce=enforce, clock=clock, wall_clock=wall_clock)
         self.memos = memos = Memos()
         self._unknown_key_wait = unknown_key_wait
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
