@@ -1,4 +1,4 @@
-"""NewKeys: the waits of requests for a list that has their unknown key.
+"""NewKeys: waits for a list that has an unknown key.
 
 A hub that tells of each change tells of a new key, too, some milliseconds after it was made. So where the list is live, a
 request with an unknown key waits a moment for that. Only then, or where the list is polled, it asks for a fetch, of which
