@@ -120,7 +120,7 @@ class WholeLists:
 
 
 class UnknownKeyBudget:
-    """Bounds what unknown keys cause: fetches, by a token bucket, and requests that wait for a live list.
+    """Bounds the fetches that unknown keys cause: a token bucket.
 
     Args:
         clock: seconds; see `boot_clock`.

@@ -30,21 +30,15 @@ class LiveWait:
     Attributes:
         is_granted: whether the source has held its answer to the last wait, or would have.
         is_untried: whether there was no wait yet.
-        is_asked: whether the last question was a wait.
     """
 
     def __init__(self, interval: float, jitter: Callable[[], float]) -> None:
-        self.is_granted = self.is_asked = False
+        self.is_granted = False
         self._longest = self._limit = min(interval, LONGEST)
         self.is_untried = self.may_wait
         self._cut_after: float | None = None
         self._kept_for = RENEWED_AFTER
         self._jitter = jitter
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the source may be about to tell of a change."""
-        return self.is_granted or (self.is_untried and self.is_asked)
 
     @property
     def may_wait(self) -> bool:

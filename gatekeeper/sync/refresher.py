@@ -115,7 +115,6 @@ class Refresher:
         fetch = Fetch(is_trusted=cycle.is_trusted, is_live=self.schedule.lead.is_live)
         if not cycle.is_wanted and self._may_wait():
             fetch.wait = self.live.seconds()
-        self.live.is_asked = fetch.wait is not None
 
         async def update(let_it_end: Callable[[], None]) -> RefreshReport:
             fetch.let_it_end = let_it_end
