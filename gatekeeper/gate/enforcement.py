@@ -20,8 +20,8 @@ class Enforcement:
     """Enforces decisions, or only observes them.
 
     Args:
-        enforce: whether refused requests are turned away; otherwise they are let through.
         on_change: called after `enforce` has changed.
+        enforce: whether refused requests are turned away; otherwise they are let through.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
 
@@ -34,7 +34,7 @@ class Enforcement:
     """
 
     def __init__(
-        self, *, enforce: bool, on_change: Callable[[], None], clock: Callable[[], float], wall_clock: Callable[[], float]
+        self, on_change: Callable[[], None], *, enforce: bool, clock: Callable[[], float], wall_clock: Callable[[], float]
     ) -> None:
         self.observed = 0
         self.refusals = Refusals()

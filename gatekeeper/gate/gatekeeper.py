@@ -17,6 +17,7 @@ from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.enforcement import Enforcement, enforce_problems
 from gatekeeper.gate.granting import Granting, grant_problems, grants_of
 from gatekeeper.gate.memo import Memos, Remembered
+from gatekeeper.gate.new_keys import NewKeys
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of
 from gatekeeper.gate.remembering import RememberingDecider
@@ -55,8 +56,7 @@ class Gatekeeper:
         hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
-        usage_interval: seconds between two reports to the hub on used keys, and on refused pages, ± 20 %; 0 for no reports
-            at all, on the gate itself either.
+        usage_interval: seconds between two reports to the hub on used keys and refused pages, ± 20 %; 0 for no reports.
         grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
         enforce: turn refused requests away. False lets every request through, and only counts and reports.
@@ -120,11 +120,8 @@ class Gatekeeper:
         self.https_only = https_only
         self.clock = clock
         wakers = Wakers(sleep)
-        self._enforcement = enforcement = Enforcement(
-            enforce=enforce, on_change=wakers.wake, clock=clock, wall_clock=wall_clock
-        )
+        self._enforcement = enforcement = Enforcement(wakers.wake, enforce=enforce, clock=clock, wall_clock=wall_clock)
         self.memos = memos = Memos()
-        self._unknown_key_wait = unknown_key_wait
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._sync = sync = ListSync(
             source,
@@ -136,6 +133,9 @@ class Gatekeeper:
             take_refused=enforcement.take_refused,
         )
         self._decider = decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
+        self._new_keys = NewKeys(
+            unknown_key_wait, decider.may_become_known, is_live=lambda: sync.is_live, wakers=wakers, clock=clock
+        )
         grants = grants_of(source, grant_secrets, self._index.account, grant_lifetime)
         self._granting = Granting(grants, decider, self._index, clock=clock, wall_clock=wall_clock)
         self._requests = requests = RememberingDecider(decider, self._granting, memos, clock)
@@ -366,15 +366,10 @@ class Gatekeeper:
         """Decide after the waits that help, and count the request."""
         refresher = await self._started()
         if refresher is not None and self._sync.is_overdue:
-            await refresher.schedule.catch_up(self._unknown_key_wait)
+            await refresher.schedule.catch_up(self._new_keys.wait)
         remembered = decide()
-        if (
-            remembered.decision.reason is Reason.KEY_UNKNOWN
-            and refresher is not None
-            and self._unknown_key_wait
-            and self._decider.may_become_known(key)
-            and await refresher.refresh_for_unknown_key(self._unknown_key_wait)
-        ):
+        is_unknown = remembered.decision.reason is Reason.KEY_UNKNOWN
+        if is_unknown and await self._new_keys.may_have_come(key, decide, refresher):
             remembered = decide()
         return self.memos.use(remembered)
 

@@ -148,6 +148,11 @@ class ListSync:
         return not self.is_static and self.freshness.has_list and self._heartbeat.is_overdue
 
     @property
+    def is_live(self) -> bool:
+        """Whether the source tells of each change."""
+        return self._heartbeat.lead.is_live and self.freshness.state == "fresh" and self.log.last_error is None
+
+    @property
     def status(self) -> Status:
         """How fresh the list is, and what has happened to it."""
         freshness, log, shared = self.freshness, self.log, self._shared
@@ -167,7 +172,7 @@ class ListSync:
             rejected_rows=log.rejected_rows,
             event_loop_lag=self._alarm.lag,
             is_refreshing=not self._heartbeat.is_overdue,
-            is_live=self._heartbeat.lead.is_live and freshness.state == "fresh",
+            is_live=self.is_live,
             token_scope=self._token_scope,
         )
 

@@ -38,6 +38,7 @@ class FaultProxy:
         self._ending: Ending = "fin"
         self._is_silent = False
         self._drip = 0.0
+        self._idle: float | None = None
         self.connections = 0
 
     @property
@@ -51,7 +52,7 @@ class FaultProxy:
 
     def heal(self) -> None:
         """Forward everything again, at the same address."""
-        self._cut_after, self._is_silent, self._drip = None, False, 0.0
+        self._cut_after, self._is_silent, self._drip, self._idle = None, False, 0.0, None
         if self._server is None:
             self._do(self._open())
 
@@ -75,6 +76,10 @@ class FaultProxy:
     def drip(self, seconds: float) -> None:
         """Forward answers byte by byte, with these seconds in between."""
         self._drip = seconds
+
+    def end_idle(self, seconds: float) -> None:
+        """Close each connection on which no answer comes for so long."""
+        self._idle = seconds
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -144,9 +149,16 @@ class FaultProxy:
             writer.write(chunk)
             await writer.drain()
 
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle):
+                return await reader.read(CHUNK)
+        except TimeoutError:
+            return b""
+
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0
-        while chunk := await reader.read(CHUNK):
+        while chunk := await self._read(reader):
             while self._is_silent:  # noqa: ASYNC110 - another thread heals it
                 await asyncio.sleep(0.01)
             if self._cut_after is not None and passed + len(chunk) >= self._cut_after:

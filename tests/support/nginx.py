@@ -1,4 +1,4 @@
-"""nginx as a cache before a server, on a free port."""
+"""nginx before a server, as a cache or as a mere proxy, on a free port."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.starting import accepts, wait_until_ready
 
-__all__ = ("caching_nginx", "find_nginx", "running_nginx")
+__all__ = ("caching_nginx", "find_nginx", "proxying_nginx", "running_nginx")
 
 CONFIG = """\
 daemon off;
@@ -42,6 +42,16 @@ CACHE = """\
     }}
   }}
 """
+PROXY = """\
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass {upstream};
+      proxy_http_version 1.1;
+      {options}
+    }}
+  }}
+"""
 
 
 def find_nginx() -> str | None:
@@ -68,8 +78,21 @@ def running_nginx(program: str, directory: Path, port: int, servers: str) -> Ite
 @contextmanager
 def caching_nginx(program: str, directory: Path, upstream: str, *, ignored: str = "X-Accel-Expires") -> Iterator[str]:
     """Run nginx with an empty cache that ignores these headers of answers, and give its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     servers = CACHE.format(directory=directory, port=port, upstream=upstream, ignored=ignored)
     with running_nginx(program, directory, port, servers) as url:
         yield url
+
+
+@contextmanager
+def proxying_nginx(program: str, directory: Path, upstream: str, options: str = "") -> Iterator[str]:
+    """Run nginx as a proxy with these directives, and give its URL."""
+    port = _free_port()
+    with running_nginx(program, directory, port, PROXY.format(port=port, upstream=upstream, options=options)) as url:
+        yield url
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
