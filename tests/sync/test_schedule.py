@@ -149,7 +149,7 @@ async def test_the_heartbeat_beats_twice_per_promise() -> None:
 
 async def test_a_late_beat_shows_that_the_event_loop_lags() -> None:
     it = Scheduled()
-    naps = []
+    naps: list[float] = []
 
     async def nap(seconds: float) -> None:
         it.time.now += seconds + 0.25 * len(naps)
