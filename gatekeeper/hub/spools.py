@@ -1,6 +1,5 @@
 """Spools: bytes that one task writes and many read meanwhile."""
 
-import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -101,7 +100,8 @@ class Spool:
             self._charged += len(new)
             try:
                 # A disk may be slow.
-                self._file = await anyio.to_thread.run_sync(self._write, self._file, new)
+                start = 0 if self._file is None else self.length
+                self._file = await anyio.to_thread.run_sync(self._write, self._file, new, start)
             except OSError as error:
                 where = tempfile.gettempdir()
                 problem = f"a list cannot be written to {where}, the directory of temporary files: {error.strerror}"
@@ -138,13 +138,18 @@ class Spool:
         if self._file is not None:
             self._file.close()
 
-    def _write(self, present: BinaryIO | None, content: bytes) -> BinaryIO:
+    def _write(self, present: BinaryIO | None, content: bytes, start: int) -> BinaryIO:
         file = present or self._spools.open_file()
         rest = memoryview(content)
-        with self._positioning:
-            file.seek(0, os.SEEK_END)
-            while rest:
-                rest = rest[file.write(rest) :]
+        try:
+            with self._positioning:
+                file.seek(start)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        except OSError:
+            if present is None:
+                file.close()
+            raise
         return file
 
     def _read(self, file: BinaryIO, start: int, length: int) -> bytes:
