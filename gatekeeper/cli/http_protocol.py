@@ -21,7 +21,7 @@ TURN = 10  # connections that are read in a turn of the event loop, which takes 
 
 
 class ReadTurns:
-    """Lets few connections of a server be read in each turn of the event loop.
+    """Lets few connections be read in each turn of the event loop.
 
     A thousand clients that are told of a change ask again at once. If all of them were read in one turn, those that are not
     told yet would wait for their requests. No time is lost if there is nothing else to do.
@@ -106,7 +106,7 @@ class BoundedHttp(H11Protocol):
         self._watch_request()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, or hold them until it is the turn of this connection."""
+        """Take bytes, or hold them until it is their turn."""
         if self._held:
             self._held += data
         elif self._turns.take(self):
