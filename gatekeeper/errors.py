@@ -8,6 +8,7 @@ GatekeeperError                  the base class: catch it to catch all of them
 ├── InvalidClientKey             a client key is not of the form <prefix><account>_<random>
 ├── InvalidRow                   a row of the hub's list is not a widget key
 ├── DatabaseDown                 the database of a reference hub does not answer as it should
+├── HubOverloaded                a reference hub has more requests than it can answer in time
 ├── SnapshotError                the snapshot on disk cannot be read or written
 └── SourceError                  the list of widget keys could not be loaded
     ├── InvalidList              the list is not a JSON array of rows
@@ -40,6 +41,7 @@ __all__ = (
     "HubError",
     "HubInvalidRequestError",
     "HubNotFoundError",
+    "HubOverloaded",
     "HubPermissionError",
     "HubPreconditionFailedError",
     "HubProtocolError",
@@ -191,6 +193,18 @@ class DatabaseDown(GatekeeperError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"gatekeeper: the hub's database does not answer as it should: {reason}; try again")
+
+
+class HubOverloaded(GatekeeperError):
+    """A reference hub has more requests than it can answer in time. A retry may succeed.
+
+    Args:
+        reason: what a request has waited for, as a sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"gatekeeper: the hub is overloaded: {reason}; try again")
 
 
 class SnapshotError(GatekeeperError):

@@ -52,7 +52,7 @@ def list_gates(client: HubClient, *, as_json: Annotated[bool, typer.Option("--js
 
 
 def concerns(gates: Sequence[GateRow], now: datetime) -> Iterator[str]:
-    """Say what is wrong with gates, a sentence for each kind of trouble.
+    """Say what is wrong with gates, a sentence for each kind.
 
     Args:
         gates: as the hub lists them.

@@ -9,7 +9,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ("MAX_HEAD", "BoundedHttp", "Turns")
+__all__ = ("MAX_HEAD", "BoundedHttp", "ReadTurns")
 
 # Bytes of a request's head while it arrives, as in nginx (large_client_header_buffers, 4 of 8 KB). That bounds the number of
 # header lines, too. httptools, which uvicorn prefers, has no bound.
@@ -19,7 +19,7 @@ TIMEOUT = 30.0  # seconds; a body has at most 1 MB. uvicorn has a timeout only b
 TURN = 10  # connections that are read in a turn of the event loop, which takes 1 or 2 ms
 
 
-class Turns:
+class ReadTurns:
     """Lets few connections of a server be read in each turn of the event loop.
 
     A thousand clients that are told of a change ask again at once. If all of them were read in one turn, those that are not
@@ -83,11 +83,11 @@ class BoundedHttp(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        turns: Turns | None = None,
+        turns: ReadTurns | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._turns = turns or Turns()
+        self._turns = turns or ReadTurns()
         self._held = b""
         self._timeout = timeout
         self._request_deadline: asyncio.TimerHandle | None = None

@@ -37,7 +37,7 @@ from gatekeeper.cli.serving import (
     require_server,
     serve,
 )
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 
 if TYPE_CHECKING:
     from gatekeeper.hub import Hub
@@ -267,7 +267,7 @@ def problems() -> Iterator[None]:
     """Exit with a sentence if a hub or its database fails."""
     try:
         yield
-    except DatabaseDown as error:
+    except (DatabaseDown, HubOverloaded) as error:
         stop(UNREACHABLE, str(error))
     except (ConfigError, ImportError) as error:
         stop(USAGE, str(error))

@@ -88,7 +88,7 @@ def serve(database: str, listen_database: str | None, pepper: str, address: Addr
     """
     import uvicorn  # noqa: PLC0415 - an extra of its own
 
-    from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, Turns  # noqa: PLC0415 - imports uvicorn
+    from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, ReadTurns  # noqa: PLC0415 - imports uvicorn
 
     # Pass these to the workers in the environment: all users of the machine can read the arguments of a process.
     os.environ[DATABASE_VARIABLE] = database
@@ -104,7 +104,7 @@ def serve(database: str, listen_database: str | None, pepper: str, address: Addr
         host=address.host,
         port=address.port,
         workers=workers,
-        http=cast("type[BoundedHttp]", partial(BoundedHttp, turns=Turns())),  # uvicorn only calls it
+        http=cast("type[BoundedHttp]", partial(BoundedHttp, turns=ReadTurns())),  # uvicorn only calls it
         h11_max_incomplete_event_size=MAX_HEAD,
         ws="none",
         lifespan="on",

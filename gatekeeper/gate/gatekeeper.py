@@ -55,8 +55,7 @@ class Gatekeeper:
         hard_stale: seconds after which the list has expired, and every request is refused; 0 for never.
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
-        usage_interval: seconds between two reports to the hub on used keys, and on refused pages, ± 20 %; 0 for no reports
-            at all, on the gate itself either.
+        usage_interval: seconds between two reports to the hub on used keys and refused pages, ± 20 %; 0 for no reports.
         grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
         enforce: turn refused requests away. False lets every request through, and only counts and reports.

@@ -11,14 +11,16 @@ from sqlalchemy.exc import DataError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 from gatekeeper.hub.database import Database, parse_location
 from gatekeeper.hub.deltas import DeltaReader
-from gatekeeper.hub.endpoints import Endpoints
+from gatekeeper.hub.endpoints import Endpoints, Reports
 from gatekeeper.hub.gates import GateStore
 from gatekeeper.hub.health import Readiness, health_routes
+from gatekeeper.hub.list_bodies import ListBodies
 from gatekeeper.hub.list_endpoint import ListEndpoint
 from gatekeeper.hub.listing import LIST_DEADLINE
+from gatekeeper.hub.load_log import LoadLog
 from gatekeeper.hub.minting import Draw, Mint, random_text
 from gatekeeper.hub.openapi import openapi_route
 from gatekeeper.hub.problems import (
@@ -37,6 +39,7 @@ from gatekeeper.hub.rows import RowChanged
 from gatekeeper.hub.stop_signal import on_stop_signal
 from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
+from gatekeeper.hub.usage_writer import UsageWriter
 from gatekeeper.hub.waiters import MAX_WAITING, Reads, Waiters
 
 __all__ = ("Hub", "build_app", "create_hub", "migrate")
@@ -133,15 +136,20 @@ def build_app(
     waiters = Waiters(reads, database.changes(), bound=max_waiting)
     hub = Hub(KeyStore(database, mint, now, waiters.look), tokens, waiters)
     readiness = Readiness(database)
-    listing = ListEndpoint(hub.keys, deltas, waiters, deadline=list_deadline)
-    refused, gates = RefusedPageStore(database, now), GateStore(database, now)
-    endpoints = Endpoints(hub.keys, listing, refused, gates, hub.tokens)
+    reports = Reports(UsageWriter(database, now), RefusedPageStore(database, now), GateStore(database, now))
+    bodies = ListBodies(hub.keys)
+    listing = ListEndpoint(bodies, deltas, waiters, deadline=list_deadline)
+    endpoints = Endpoints(hub.keys, listing, reports, hub.tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
             closing.push_async_callback(database.close)
             closing.push_async_callback(readiness.close)
+            closing.push_async_callback(bodies.close)
+            closing.push_async_callback(reports.usage.close)
+            closing.push_async_callback(reports.refused.close)
+            closing.push_async_callback(reports.gates.close)
             closing.push_async_callback(tokens.close)
             await database.open(mint.check_value())
             await closing.enter_async_context(waiters.open())
@@ -155,6 +163,7 @@ def build_app(
             UnknownKey: answer_unknown_key,
             RowChanged: answer_row_changed,
             DatabaseDown: answer_database_down,
+            HubOverloaded: LoadLog().answer,
             DataError: answer_unstorable,
             ClientDisconnect: answer_disconnected,
             HTTPStatus.NOT_FOUND: answer_unrouted,

@@ -1,6 +1,7 @@
 """The JSON bodies of requests: creates, updates, and the reports of gates."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -198,7 +199,11 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
         Problem: 415, 413 or 400 as for `read_body`; the 400 lists the first 1,000 invalid entries.
         starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
-    return _convert_each(_decode(await _read(request), dict[str, Any]), KeyUse, "usage_invalid")
+    body = await _read(request)
+    # A report of 5,000 keys takes 1 ms this way, and 7 ms in the other, which names what is wrong.
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(body.decode(), type=dict[str, KeyUse])
+    return _convert_each(_decode(body, dict[str, Any]), KeyUse, "usage_invalid")
 
 
 async def read_refused(request: Request) -> list[ReportedPage]:

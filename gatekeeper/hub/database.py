@@ -1,7 +1,8 @@
 """Database: the transactions of a hub, on SQLite or PostgreSQL.
 
 The database may be down when the hub starts, or later. A transaction first migrates the database if that has not succeeded
-yet. It raises DatabaseDown if the database does not answer, or cannot do its work; the next transaction tries again.
+yet. It raises DatabaseDown if the database does not answer, or cannot do its work; the next transaction tries again. It
+raises HubOverloaded if the database works, but the transaction has waited too long for others.
 """
 
 import asyncio
@@ -15,12 +16,11 @@ from typing import Final, Literal
 import anyio
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 from gatekeeper.hub.changes import Changes
-from gatekeeper.hub.engines import DatabaseLocation, Engines
+from gatekeeper.hub.engines import DatabaseLocation, Engines, Pool
 from gatekeeper.hub.migrations import upgrade
 from gatekeeper.hub.pepper import check_pepper
 from gatekeeper.hub.postgres import SCHEMES, PostgresServer
@@ -31,18 +31,20 @@ __all__ = ("Database", "parse_location")
 
 RETRY_PAUSE: Final = 1.0  # Seconds; without a pause, requests would queue up while the database is down.
 
-# Drivers raise the first two if the database cannot be reached, shuts down, is full or locked; SQLAlchemy raises the third
-# if no connection of the pool becomes free. PostgreSQL raises other classes for a bad statement, SQLite the same one with
-# another code.
-_MAYBE_DOWN: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+# Drivers raise these if the database cannot be reached, shuts down, is full or locked. PostgreSQL raises other classes for a
+# bad statement, SQLite the same one with another code.
+_MAYBE_DOWN: Final = (OperationalError, InterfaceError)
 
 # What PostgreSQL raises as other classes (PostgreSQL documentation, appendix A).
 _READ_ONLY: Final = "25006"
 _SESSION_ENDED: Final = "25P03"  # the transaction was idle for too long
 _PRIVILEGE_MISSING: Final = "42501"
+_LOCK_TIMEOUT: Final = "55P03"
 
 # What a start raises. A retry does not help: another pepper, a newer schema, a file that is not a database.
 _REFUSALS: Final = (ConfigError, sqlite3.DatabaseError)
+
+DEFERRAL: Final = 0.001  # Seconds between two looks; a write takes a few times as long.
 
 Work = Literal["read", "write"]
 
@@ -158,24 +160,49 @@ class Database:
     async def close(self) -> None:
         """Close all connections. The last one to a SQLite file merges its write-ahead log into it."""
         engines, self._engines, self._migrating = self._engines, None, None
-        for engine in engines or ():
-            await engine.dispose()
+        for pool in set(engines or ()):
+            await pool.engine.dispose()
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction whose reads all see one state of the database.
 
         Returns:
-            A context manager that gives the connection and raises DatabaseDown if the database does not answer.
+            A context manager that gives the connection. It raises DatabaseDown if the database does not answer, and
+            HubOverloaded if others keep it busy.
         """
         return self._transaction("reader")
 
     def streaming(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction like `reading`, for reads as slow as a download."""
+        """Open a transaction like `reading`, for a whole list."""
         return self._transaction("streamer")
 
-    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction like `reading`, for writes too. An exception rolls it back."""
-        return self._transaction("writer")
+    def writing(self, account: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction like `reading`, for writes too. An exception rolls it back.
+
+        Args:
+            account: the account, which takes turns with others.
+        """
+        return self._transaction("writer", account)
+
+    def reporting(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction like `writing`, which lets all other writes go first."""
+        return self._transaction("reporter", late=True)
+
+    async def defer(self, at_most: float) -> None:
+        """Wait while other requests read or write. Lists are of no such hurry.
+
+        Args:
+            at_most: the longest wait, in seconds.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + at_most
+        while self._is_busy and loop.time() < until:  # noqa: ASYNC110 - events would cost every transaction, not lists alone
+            await asyncio.sleep(DEFERRAL)
+
+    @property
+    def _is_busy(self) -> bool:
+        engines = self._engines
+        return engines is not None and engines.reader.turns.held + engines.writer.turns.held > 0
 
     def changes(self) -> Changes:
         """Make what tells of changes by other processes, without connecting."""
@@ -189,30 +216,46 @@ class Database:
 
         Raises:
             DatabaseDown: it does not answer, or refuses the write: it is read-only, full or locked, for example.
+            HubOverloaded: others keep it busy.
         """
         async with self.writing() if write else self.reading() as connection:
             for statement in self._location.write_check if write else ("SELECT 1",):
                 await connection.exec_driver_sql(statement)
 
     @asynccontextmanager
-    async def _transaction(self, engine_name: Literal["reader", "streamer", "writer"]) -> AsyncIterator[AsyncConnection]:
-        work: Work = "write" if engine_name == "writer" else "read"
+    async def _transaction(
+        self, pool_name: Literal["reader", "streamer", "writer", "reporter"], account: str = "", *, late: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
+        work: Work = "write" if pool_name in {"writer", "reporter"} else "read"
         try:
-            engines = await self._migrated()
+            pool: Pool = getattr(await self._migrated(), pool_name)
         except _REFUSALS as error:
             # Only the start raises it. Later, the operator reads the log, and requests get a 503.
             raise DatabaseDown(_reason(error)) from error
         try:
+            async with pool.turns.taking(account, late=late), self._connected(pool.engine, work) as connection:
+                yield connection
+        except HubOverloaded as error:
+            # While the database is down, the transactions of others take as long as their deadlines.
+            if self._failing & {work, "read"}:
+                raise DatabaseDown(self._reason) from error
+            raise
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine, work: Work) -> AsyncIterator[AsyncConnection]:
+        try:
             # SQLAlchemy closes a connection gracefully after one cancellation, but anyio cancels again at every await. With
             # aiosqlite 0.22, a task is left that waits forever for its thread, even when the event loop closes.
             with anyio.CancelScope(shield=True) as connecting_or_closing:
-                async with getattr(engines, engine_name).begin() as connection:
+                async with engine.begin() as connection:
                     connecting_or_closing.shield = False
                     try:
                         yield connection
                     finally:
                         connecting_or_closing.shield = True
-        except (DBAPIError, PoolTimeoutError) as error:
+        except DBAPIError as error:
+            if _has_sqlstate(error, _LOCK_TIMEOUT):
+                raise HubOverloaded("a statement has waited too long for a lock") from error
             if not _is_outage(error, _READ_ONLY, _SESSION_ENDED, _PRIVILEGE_MISSING):
                 raise
             self._fails(work, error)
@@ -263,6 +306,10 @@ class Database:
 def _is_outage(error: Exception, *sqlstates: str) -> bool:
     if isinstance(error, _MAYBE_DOWN):
         return not blames_statement(error)
+    return _has_sqlstate(error, *sqlstates)
+
+
+def _has_sqlstate(error: Exception, *sqlstates: str) -> bool:
     return getattr(getattr(error, "orig", None), "sqlstate", None) in sqlstates
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -18,10 +18,25 @@ from gatekeeper.hub.refused import RefusedPageStore
 from gatekeeper.hub.rows import KeyRow
 from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer, TokenScope, TokenStore
+from gatekeeper.hub.usage_writer import UsageWriter
 
-__all__ = ("Endpoints",)
+__all__ = ("Endpoints", "Reports")
 
 Handler = Callable[[Request, Bearer], Awaitable[Response]]
+
+
+class Reports(NamedTuple):
+    """The stores of what gates report.
+
+    Attributes:
+        usage: the use of keys.
+        refused: the pages that they have refused.
+        gates: the gates themselves.
+    """
+
+    usage: UsageWriter
+    refused: RefusedPageStore
+    gates: GateStore
 
 
 class Endpoints:
@@ -30,18 +45,14 @@ class Endpoints:
     Args:
         keys: the widget keys that they serve.
         listing: the endpoint of the list of these keys.
-        refused: the pages that gates have refused with them.
-        gates: the gates.
+        reports: what gates report.
         tokens: the tokens that authenticate requests.
     """
 
-    def __init__(
-        self, keys: KeyStore, listing: ListEndpoint, refused: RefusedPageStore, gates: GateStore, tokens: TokenStore
-    ) -> None:
+    def __init__(self, keys: KeyStore, listing: ListEndpoint, reports: Reports, tokens: TokenStore) -> None:
         self._keys = keys
         self._listing = listing
-        self._refused = refused
-        self._gates = gates
+        self._usage, self._refused, self._gates = reports
         self._tokens = tokens
 
     @property
@@ -83,7 +94,7 @@ class Endpoints:
         return _respond_with_row(HTTPStatus.OK, await self._keys.get(bearer.account, request.path_params["key_id"]))
 
     async def _record_use(self, request: Request, bearer: Bearer) -> Response:
-        await self._keys.record_use(bearer.account, await read_usage(request))
+        await self._usage.record(bearer.account, await read_usage(request))
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def _list_refused(self, request: Request, bearer: Bearer) -> Response:

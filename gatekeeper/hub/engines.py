@@ -9,36 +9,57 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gatekeeper.hub.changes import Changes
+from gatekeeper.hub.turns import Turns
 
-__all__ = ("OPTIONS", "DatabaseLocation", "Engines")
+__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "DatabaseLocation", "Engines", "Pool", "TurnOptions")
+
+# For each of three pools; the reports have one more. Six workers fit into PostgreSQL's default of 100.
+CONNECTIONS: Final = 5
+
+# Seconds. Clients have a timeout too (gatekeeper's own: 10 s), so it is no use to let them wait longer.
+PATIENCE: Final = 8.0
 
 
 class EngineOptions(TypedDict):
     """Options of create_async_engine."""
 
-    pool_size: int
     max_overflow: int
-    pool_timeout: float
     hide_parameters: bool
     json_serializer: Callable[[Any], str]
     json_deserializer: Callable[[str | bytes], Any]
+
+
+class TurnOptions(TypedDict):
+    """Options of Turns."""
+
+    purpose: str
+    patience: float
+    each: int | None
 
 
 def _write_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-# Five connections for each of three pools: six workers fit into PostgreSQL's default of 100. Clients have a timeout too
-# (gatekeeper's own: 10 s), so it is no use to wait longer for a connection. Error messages end up in logs, so they must not
-# contain parameters. msgspec reads JSON in a fifth of json's time.
+# Error messages end up in logs, so they must not contain parameters. msgspec reads JSON in a fifth of json's time.
 OPTIONS: Final = EngineOptions(
-    pool_size=5,
     max_overflow=0,
-    pool_timeout=10.0,
     hide_parameters=True,
     json_serializer=_write_json,
     json_deserializer=msgspec.json.decode,
 )
+
+
+class Pool(NamedTuple):
+    """An engine, and the turns at its connections.
+
+    Attributes:
+        engine: has as many connections as there are turns, so that SQLAlchemy never waits for one.
+        turns: the turns.
+    """
+
+    engine: AsyncEngine
+    turns: Turns
 
 
 class Engines(NamedTuple):
@@ -48,13 +69,15 @@ class Engines(NamedTuple):
 
     Attributes:
         reader: transactions that see one state of the database.
-        streamer: the same, for answers that are sent as fast as the client reads them.
+        streamer: the same, for whole lists.
         writer: transactions that see all commits before each statement (PostgreSQL) or exclude other writers (SQLite).
+        reporter: the same, for the reports of gates. It is the writer where a database has one writer at a time.
     """
 
-    reader: AsyncEngine
-    streamer: AsyncEngine
-    writer: AsyncEngine
+    reader: Pool
+    streamer: Pool
+    writer: Pool
+    reporter: Pool
 
 
 class DatabaseLocation(Protocol):

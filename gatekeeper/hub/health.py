@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gatekeeper.errors import DatabaseDown
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.database import Database
 
 __all__ = ("Health", "Readiness", "health_routes")
@@ -55,13 +55,14 @@ class Readiness:
         self._patience = patience
         self._clock = clock
         self._written_at = -math.inf
-        self._checking: asyncio.Task[DatabaseDown | None] | None = None
+        self._checking: asyncio.Task[DatabaseDown | HubOverloaded | None] | None = None
 
     async def check(self) -> None:
         """Check the database, or join a check that runs.
 
         Raises:
             DatabaseDown: the database cannot be read or written, or does not answer within `patience`.
+            HubOverloaded: others keep it busy.
             RuntimeError: the lifespan of the app is not running.
         """
         if self._checking is None or self._checking.done():
@@ -84,12 +85,12 @@ class Readiness:
         if checking is not None and not checking.done():
             await asyncio.wait([checking])
 
-    async def _check(self) -> DatabaseDown | None:
+    async def _check(self) -> DatabaseDown | HubOverloaded | None:
         begun = self._clock()
         write = begun - self._written_at >= self._write_interval
         try:
             await self._database.check(write=write)
-        except DatabaseDown as failure:
+        except (DatabaseDown, HubOverloaded) as failure:
             self._written_at = -math.inf
             return failure
         if write:

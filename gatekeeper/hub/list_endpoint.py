@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gatekeeper.hub.deltas import DeltaReader, ListState
-from gatekeeper.hub.list_headers import delta_headers, list_headers, wait_headers
+from gatekeeper.hub.list_bodies import ListBodies
+from gatekeeper.hub.list_headers import delta_headers, list_headers, wait_headers, whole_headers
 from gatekeeper.hub.list_request import ListRequest, read_list_request
 from gatekeeper.hub.listing import LIST_DEADLINE, ListingResponse
-from gatekeeper.hub.store import KeyStore
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.hub.waiters import Waiters
 
@@ -21,14 +21,16 @@ class ListEndpoint:
     """The endpoint of the list.
 
     Args:
-        keys: the widget keys that it serves.
+        bodies: the bodies of the lists that it serves.
         deltas: the reader of what has changed in their lists.
         waiters: the requests that wait for a change.
         deadline: the longest time for sending the list, in seconds.
     """
 
-    def __init__(self, keys: KeyStore, deltas: DeltaReader, waiters: Waiters, *, deadline: float = LIST_DEADLINE) -> None:
-        self._keys = keys
+    def __init__(
+        self, bodies: ListBodies, deltas: DeltaReader, waiters: Waiters, *, deadline: float = LIST_DEADLINE
+    ) -> None:
+        self._bodies = bodies
         self._deltas = deltas
         self._waiters = waiters
         self._deadline = deadline
@@ -46,6 +48,7 @@ class ListEndpoint:
         Raises:
             ClientDisconnect: the client has gone while its request waited.
             DatabaseDown: the database does not answer.
+            HubOverloaded: others keep it busy.
             Problem: 401, because the token was revoked while the request waited.
         """
         asked = read_list_request(request)
@@ -55,7 +58,8 @@ class ListEndpoint:
         else:
             waited = await self._waiters.wait(bearer, asked, asked.wait, request.receive)
         if waited is None:
-            return self._respond(bearer, asked, await self._deltas.read(bearer.account, asked.bases), {})
+            state, is_head = await self._deltas.read(bearer.account, asked.bases), request.method == "HEAD"
+            return self._respond(bearer, asked, state, {}, is_head=is_head)
         # It takes a tenth of the time in which thousands are told of a change.
         if bearer.scope in waited.responses:
             return waited.responses[bearer.scope]
@@ -64,7 +68,9 @@ class ListEndpoint:
             waited.responses[bearer.scope] = response
         return response
 
-    def _respond(self, bearer: Bearer, asked: ListRequest, state: ListState, further: Mapping[str, str]) -> Response:
+    def _respond(
+        self, bearer: Bearer, asked: ListRequest, state: ListState, further: Mapping[str, str], *, is_head: bool = False
+    ) -> Response:
         etag = state.revision.etag
         if asked.names(etag):
             headers = {**list_headers(etag, bearer.scope), **further}
@@ -73,5 +79,7 @@ class ListEndpoint:
             headers = {**delta_headers(etag, asked.bases[state.delta.base], bearer.scope, gzip=asked.takes_gzip), **further}
             content = state.delta.gzipped if asked.takes_gzip else state.delta.body
             return Response(content, HTTPStatus.IM_USED, headers, "application/json")
-        opening = self._keys.list(bearer.account)
+        if is_head:
+            return Response(headers=whole_headers(etag, bearer.scope, gzip=asked.takes_gzip), media_type="application/json")
+        opening = self._bodies.reading(bearer.account, etag, gzip=asked.takes_gzip)
         return ListingResponse(opening, bearer.scope, further, gzip=asked.takes_gzip, deadline=self._deadline)

@@ -4,7 +4,7 @@ from typing import Final
 
 from gatekeeper.hub.tokens import TokenScope
 
-__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers")
+__all__ = ("SCOPE_HEADER", "delta_headers", "list_headers", "wait_headers", "whole_headers")
 
 # Tells a gate that its token may do more than it needs.
 SCOPE_HEADER: Final = "Token-Scope"
@@ -27,6 +27,18 @@ def list_headers(etag: str, token_scope: TokenScope) -> dict[str, str]:
         "Vary": _VARY,
         SCOPE_HEADER: token_scope,
     }
+
+
+def whole_headers(etag: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:
+    """The headers of the whole list.
+
+    Args:
+        etag: the ETag of the list, compressed or not.
+        token_scope: the scope of the token that asked for it.
+        gzip: whether it is compressed.
+    """
+    encoding = {"Content-Encoding": "gzip"} if gzip else {}
+    return list_headers(etag, token_scope) | encoding
 
 
 def delta_headers(etag: str, base: str, token_scope: TokenScope, *, gzip: bool) -> dict[str, str]:

@@ -60,7 +60,9 @@ _REFUSALS: Final = {
     HTTPStatus.PRECONDITION_FAILED: "If-Match does not name the row as it is now. The header ETag has its present ETag.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or cannot be written. The request was not completed.",
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        "The database does not answer or cannot be written, or the hub is overloaded. The request was not completed."
+    ),
 }
 _KEY_ID: Final = {"name": "key_id", "in": "path", "required": True, "description": "The id of a widget key."}
 _IF_MATCH: Final = {

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection as Transaction
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.engines import OPTIONS, Engines
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool, TurnOptions
+from gatekeeper.hub.turns import Turns
 
 if TYPE_CHECKING:
     from gatekeeper.hub.postgres_changes import PostgresChanges
@@ -23,15 +24,19 @@ __all__ = ("SCHEMES", "PostgresServer")
 SCHEMES: Final = ("postgresql://", "postgres://")  # libpq accepts both (PostgreSQL documentation, section 34.1.1.2).
 
 STATEMENT_DEADLINE: Final = 5.0  # Seconds; with 5 s for a new connection, a client with a timeout of 10 s gets the 503.
-POOL_TIMEOUT: Final = 8.0  # Seconds; busy writers take turns, and such a client still gets the 503.
 MIGRATION_DEADLINE: Final = 60.0  # Seconds for one statement of a migration, which may build an index over all keys.
 
 # Seconds for connecting, and milliseconds until the server acknowledges sent data. Without them, a server whose packets are
 # dropped would block requests for minutes. The URL can override both.
 _TIMEOUTS: Final = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
 
+LOCK_SHARE: Final = 0.6  # of the deadline of a statement: its longest wait for a lock. The server ends it after 0.8.
 IDLE_TIMEOUT: Final = 10.0  # Seconds; a worker that is frozen in a transaction keeps its locks no longer.
-_STREAM_IDLE_TIMEOUT: Final = 90.0  # Seconds; the list waits for its client, which has 60 s for all of it.
+
+# Two writers of an account at once: one holds the lock of the account while the other one begins.
+_READING: Final = TurnOptions(purpose="to read", patience=PATIENCE, each=None)
+_WRITING: Final = TurnOptions(purpose="to write", patience=PATIENCE, each=2)
+_REPORTING: Final = TurnOptions(purpose="to write a report", patience=PATIENCE, each=None)
 
 _MIGRATION_LOCK_TIMEOUT: Final = 10.0  # Seconds; statements on a table wait behind a migration that waits for its lock.
 
@@ -115,9 +120,10 @@ class PostgresServer:
         """Make the engines, without connecting."""
         reading = {"isolation_level": "REPEATABLE READ", "execution_options": {"postgresql_readonly": True}}
         return Engines(
-            reader=self._engine(self._idle_timeout, **reading),
-            streamer=self._engine(_STREAM_IDLE_TIMEOUT, **reading),
-            writer=self._engine(self._idle_timeout, isolation_level="READ COMMITTED"),
+            reader=self._pool(CONNECTIONS, _READING, **reading),
+            streamer=self._pool(CONNECTIONS, _READING, **reading),
+            writer=self._pool(CONNECTIONS, _WRITING, isolation_level="READ COMMITTED"),
+            reporter=self._pool(1, _REPORTING, isolation_level="READ COMMITTED"),
         )
 
     def changes(self, writing: Callable[[], AbstractAsyncContextManager[Transaction]]) -> "PostgresChanges":
@@ -131,16 +137,22 @@ class PostgresServer:
         _, arguments = self._listen_url.get_dialect()().create_connect_args(self._listen_url)
         return PostgresChanges(partial(self._connect, **arguments, autocommit=True), writing)
 
-    def _engine(self, idle: float, **options: Any) -> AsyncEngine:
+    def _pool(self, size: int, turns: TurnOptions, **options: Any) -> Pool:
         engine = create_async_engine(
             self._url,
             connect_args={"async_creator_fn": self._connect, "prepare_threshold": None},
             pool_pre_ping=True,  # Replaces connections that a restarted server has closed, before a request uses one.
             use_native_hstore=False,  # Otherwise every new connection looks up a type that the tables do not have.
-            **{**OPTIONS, "pool_timeout": POOL_TIMEOUT, **options},
+            pool_size=size,
+            **OPTIONS,
+            **options,
         )
-        event.listen(engine.sync_engine, "begin", partial(_begin, _set_local(self._statement_deadline, idle)))
-        return engine
+        # A statement that waits for a lock says so before it counts as too slow.
+        settings = _set_local(
+            self._statement_deadline, self._idle_timeout, lock_timeout=LOCK_SHARE * self._statement_deadline
+        )
+        event.listen(engine.sync_engine, "begin", partial(_begin, settings))
+        return Pool(engine, Turns(size, **turns))
 
     async def _connect(self, **options: Any) -> "AsyncConnection":
         from gatekeeper.hub.postgres_connections import AsyncConnection  # noqa: PLC0415 - an extra of its own

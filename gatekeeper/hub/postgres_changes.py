@@ -21,7 +21,7 @@ import psycopg
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection as Transaction
 
-from gatekeeper.errors import DatabaseDown
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import CHANNEL
 from gatekeeper.hub.changes import Watch
 
@@ -145,7 +145,7 @@ class PostgresChanges:
             await self._listening.wait()
             begun = _now()
             if begun - self._heard_at >= self._times.probe:
-                with suppress(DatabaseDown):
+                with suppress(DatabaseDown, HubOverloaded):
                     async with self._writing() as transaction:
                         await transaction.execute(select(func.pg_notify(CHANNEL, "")))
                     if self._heard_at < begun and self._unheard_since is None:
@@ -159,7 +159,7 @@ class PostgresChanges:
                 self._is_behind = False
                 try:
                     await watch.look_at_all()
-                except DatabaseDown:
+                except (DatabaseDown, HubOverloaded):
                     self._is_behind = True
             await asyncio.sleep(self._times.reread if self._is_behind or self._has_heard else self._times.read)
 

@@ -20,6 +20,7 @@ __all__ = (
     "answer_crash",
     "answer_database_down",
     "answer_disconnected",
+    "answer_overloaded",
     "answer_problem",
     "answer_row_changed",
     "answer_unknown_key",
@@ -29,6 +30,7 @@ __all__ = (
 )
 
 RETRY_AFTER: Final = 2  # Seconds; a restart of PostgreSQL takes about as long.
+RETRY_LATER: Final = 5  # Seconds; about as long as a refused request has waited.
 
 
 class EntryError(msgspec.Struct, frozen=True):
@@ -163,6 +165,17 @@ async def answer_database_down(_request: Request, _error: Exception) -> Response
     detail = "The hub's database does not answer, or cannot be written. The request was not completed; try again."
     headers = {"Retry-After": str(RETRY_AFTER)}
     return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_down", detail, headers=headers))
+
+
+async def answer_overloaded(_request: Request, _error: Exception) -> Response:
+    """Answer 503. `LoadLog` says what was waited for.
+
+    Returns:
+        The answer, with Retry-After.
+    """
+    detail = "The hub has more requests than it can answer in time. The request was not completed; try again."
+    headers = {"Retry-After": str(RETRY_LATER)}
+    return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", detail, headers=headers))
 
 
 async def answer_unstorable(_request: Request, _error: Exception) -> Response:

@@ -1,15 +1,18 @@
 """RefusedPageStore: the pages that gates have refused with a key."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Delete, Insert, and_, bindparam, case, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.bodies import ReportedPage
 from gatekeeper.hub.database import Database
+from gatekeeper.hub.report_queue import ReportQueue
 from gatekeeper.hub.store import KEY_ID, UnknownKey
 from gatekeeper.hub.tables import refused_pages, widget_keys
 from gatekeeper.keys.refused_page import RefusedPage
@@ -31,6 +34,9 @@ MAX_LISTED: Final = 1000  # Pages in an answer, of all keys together.
 # Earlier times cannot be right, and not all of them can be converted to UTC.
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_Name = tuple[str, str, str]
+"""The key, the origin and the reason of a page."""
+
 _COLUMNS: Final = refused_pages.c
 _KEY: Final = tuple(refused_pages.primary_key)
 
@@ -38,8 +44,8 @@ _KEY: Final = tuple(refused_pages.primary_key)
 class RefusedPageStore:
     """The refused pages of a hub.
 
-    Each method is one transaction, and raises DatabaseDown if the database does not answer. None locks an account or
-    changes the ETag of its list, so revocations do not wait for these writes.
+    Its methods raise DatabaseDown if the database does not answer, and HubOverloaded if others keep it busy. None locks an
+    account or changes the ETag of its list, so revocations do not wait for these writes.
 
     Args:
         database: the database of the pages and their keys.
@@ -49,6 +55,7 @@ class RefusedPageStore:
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._queue = ReportQueue(database, self._write, _merge)
 
     async def record(self, account: str, pages: Iterable[ReportedPage]) -> None:
         """Record the report of a gate.
@@ -58,18 +65,16 @@ class RefusedPageStore:
             pages: the pages that were refused since the last report. Unknown ids of keys are ignored: their keys may have
                 been deleted since.
         """
-        reported = [page for page in pages if KEY_ID.fullmatch(page.key_id)]
-        if not reported:
-            return
-        async with self._database.writing() as connection:
-            known = await _lock_keys(connection, account, {page.key_id for page in reported})
-            now = self._clock()
-            rows = _merge([page for page in reported if page.key_id in known], now)
-            if rows:
-                await connection.execute(_add(connection.dialect.name), rows)
-                expiry = now - KEPT_FOR
-                if overfull := await _find_overfull(connection, known, expiry):
-                    await connection.execute(_cut(expiry), [{"overfull": key_id} for key_id in overfull])
+        report: dict[_Name, ReportedPage] = {}
+        for page in pages:
+            if KEY_ID.fullmatch(page.key_id):
+                name = page.key_id, page.origin or "", page.reason
+                report[name] = page if name not in report else _merge(report[name], page)
+        await self._queue.put(account, report)
+
+    async def close(self) -> None:
+        """Wait until all reports are written."""
+        await self._queue.close()
 
     async def list(self, account: str, key_id: str | None = None) -> list[RefusedPage]:
         """List refused pages, the most frequent first.
@@ -101,28 +106,42 @@ class RefusedPageStore:
                 raise UnknownKey(key_id)
             return [RefusedPage(key, origin or None, *others) for key, origin, *others in await connection.execute(listed)]
 
+    async def _write(self, connection: AsyncConnection, pages: Mapping[tuple[str, _Name], ReportedPage]) -> None:
+        accounts, ids = {account for account, _ in pages}, {page.key_id for page in pages.values()}
+        known = await _lock_keys(connection, accounts, ids)
+        now = self._clock()
+        rows = [_row(page, now) for (account, _), page in pages.items() if (account, page.key_id) in known]
+        if not rows:
+            return
+        # Transactions that lock rows in the same order do not deadlock.
+        await connection.execute(_add(connection.dialect.name), sorted(rows, key=itemgetter("key_id", "origin", "reason")))
+        expiry = now - KEPT_FOR
+        if overfull := await _find_overfull(connection, {key_id for _, key_id in known}, expiry):
+            await connection.execute(_cut(expiry), [{"overfull": key_id} for key_id in overfull])
 
-async def _lock_keys(connection: AsyncConnection, account: str, ids: set[str]) -> set[str]:
-    """Find the keys that the account has, and keep them from being deleted meanwhile.
+
+async def _lock_keys(connection: AsyncConnection, accounts: set[str], ids: set[str]) -> set[tuple[str, str]]:
+    """Find the keys that the accounts have, and keep them from being deleted meanwhile.
 
     This lock excludes deletions only. SQLite ignores it: it has one writer at a time anyway.
+
+    Returns:
+        The account and the id of each key.
     """
-    mine = select(widget_keys.c.id).where(widget_keys.c.account == account, widget_keys.c.id.in_(ids))
-    return set(await connection.scalars(mine.order_by(widget_keys.c.id).with_for_update(read=True, key_share=True)))
+    keys = select(widget_keys.c.account, widget_keys.c.id)
+    theirs = keys.where(widget_keys.c.account.in_(accounts), widget_keys.c.id.in_(ids)).order_by(widget_keys.c.id)
+    found = await connection.execute(theirs.with_for_update(read=True, key_share=True))
+    return {(account, key_id) for account, key_id in found}
 
 
-def _merge(pages: Iterable[ReportedPage], now: datetime) -> list[dict[str, Any]]:
-    """Make one row of each page, sorted. Transactions that lock rows in the same order do not deadlock."""
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for page in pages:
-        key = (page.key_id, page.origin or "", page.reason)
-        first_at, last_at = (min(max(at, _EARLIEST), now) for at in (page.first_at, page.last_at))
-        row = {"count": page.count, "first_at": first_at, "last_at": last_at, "entry": page.entry}
-        if (earlier := rows.get(key)) is not None:
-            row["count"] += earlier["count"]
-            row["first_at"], row["last_at"] = min(first_at, earlier["first_at"]), max(last_at, earlier["last_at"])
-        rows[key] = dict(zip(("key_id", "origin", "reason"), key, strict=True)) | row
-    return [rows[key] for key in sorted(rows)]
+def _merge(one: ReportedPage, other: ReportedPage) -> ReportedPage:
+    first_at, last_at = min(one.first_at, other.first_at), max(one.last_at, other.last_at)
+    return msgspec.structs.replace(other, count=one.count + other.count, first_at=first_at, last_at=last_at)
+
+
+def _row(page: ReportedPage, now: datetime) -> dict[str, Any]:
+    first_at, last_at = (min(max(at, _EARLIEST), now) for at in (page.first_at, page.last_at))
+    return msgspec.structs.asdict(page) | {"origin": page.origin or "", "first_at": first_at, "last_at": last_at}
 
 
 def _add(dialect: str) -> Insert:

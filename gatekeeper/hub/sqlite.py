@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from gatekeeper.hub.engines import OPTIONS, Engines
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool, TurnOptions
 from gatekeeper.hub.files import create_private
 from gatekeeper.hub.sqlite_changes import SqliteChanges
+from gatekeeper.hub.turns import Turns
 
 __all__ = ("PRIMARY_CODE", "SqliteFile", "blames_statement", "is_unavailable")
 
@@ -22,6 +23,9 @@ BUSY_TIMEOUT: Final = 10.0  # Seconds; sqlite3's own default is 5.
 
 BUSY_PAUSE: Final = 0.02  # Seconds between two attempts, for a statement that ignores the busy timeout.
 PRIMARY_CODE: Final = 0xFF  # The low byte of an extended error code of SQLite is its primary code.
+
+_READING: Final = TurnOptions(purpose="to read", patience=PATIENCE, each=None)
+_WRITING: Final = TurnOptions(purpose="to write", patience=PATIENCE, each=None)
 
 # Files that are locked, on a full disk, or on one that fails or is read-only (https://www.sqlite.org/rescode.html).
 _UNAVAILABLE: Final = frozenset(
@@ -33,7 +37,7 @@ class SqliteFile:
     """A SQLite file with a write-ahead log.
 
     SQLite has one writer at a time, and the others poll for the lock in no order. So this process writes over a single
-    connection, for which its writers queue. BEGIN IMMEDIATE and the busy timeout arbitrate between processes.
+    connection, at which its writers take turns. BEGIN IMMEDIATE and the busy timeout arbitrate between processes.
 
     Args:
         path: the file; `migrate` creates it if it does not exist, with mode 0600.
@@ -75,14 +79,17 @@ class SqliteFile:
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
+        reader = self._pool(CONNECTIONS, _READING, _begin)
+        streamer = self._pool(CONNECTIONS, _READING, _begin)
+        writer = self._pool(1, _WRITING, _begin_immediate)
+        event.listen(writer.engine.sync_engine, "connect", _prepare_writer)
+        return Engines(reader, streamer, writer, reporter=writer)
+
+    def _pool(self, size: int, turns: TurnOptions, begin: Callable[[Connection], None]) -> Pool:
         url = self._url("sqlite+aiosqlite")
-        reader, streamer = (create_async_engine(url, connect_args=self._arguments, **OPTIONS) for _ in range(2))
-        writer = create_async_engine(url, connect_args=self._arguments, **{**OPTIONS, "pool_size": 1})
-        for engine in (reader, streamer):
-            event.listen(engine.sync_engine, "begin", _begin)
-        event.listen(writer.sync_engine, "begin", _begin_immediate)
-        event.listen(writer.sync_engine, "connect", _prepare_writer)
-        return Engines(reader, streamer, writer)
+        engine = create_async_engine(url, connect_args=self._arguments, pool_size=size, **OPTIONS)
+        event.listen(engine.sync_engine, "begin", begin)
+        return Pool(engine, Turns(size, **turns))
 
     def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> SqliteChanges:  # noqa: ARG002
         """Make what tells of changes by other processes, without connecting.

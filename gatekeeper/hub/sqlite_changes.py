@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from gatekeeper.errors import DatabaseDown
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.changes import Watch
 
 __all__ = ("SqliteChanges",)
@@ -44,7 +44,7 @@ class SqliteChanges:
                 await watch.begun()
                 reading = asyncio.create_task(asyncio.to_thread(self._read_version))
                 version = await asyncio.shield(reading)
-                with suppress(DatabaseDown):
+                with suppress(DatabaseDown, HubOverloaded):
                     # What cannot be read counts as changed. That look fails, too, and the next one comes soon.
                     if version is None or version != seen:
                         await watch.look_at_all()

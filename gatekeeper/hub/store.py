@@ -1,24 +1,25 @@
 """KeyStore: the widget keys of every account."""
 
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
 import anyio
 import msgspec
-from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.accounts import Revision, advance_revision, lock_account, read_revision
-from gatekeeper.hub.bodies import KeyChange, KeyDraft, KeyUse
+from gatekeeper.hub.bodies import KeyChange, KeyDraft
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged
-from gatekeeper.hub.tables import UtcDateTime, widget_keys
+from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
@@ -39,9 +40,6 @@ _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
 _LAST8: Final = re.compile(rf"[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}")
 
-# Earlier times of use cannot be right, and not all of them can be converted to UTC.
-_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 class UnknownKey(LookupError):
     """The account has no widget key with this id."""
@@ -50,7 +48,8 @@ class UnknownKey(LookupError):
 class KeyStore:
     """The widget keys of a hub.
 
-    Each method works within one account and one transaction. All raise DatabaseDown if the database does not answer.
+    Each method works within one account and one transaction. All raise DatabaseDown if the database does not answer, and
+    HubOverloaded if others keep it busy.
 
     Args:
         database: the database of the keys.
@@ -80,7 +79,7 @@ class KeyStore:
         async with self._database.streaming() as connection:
             with anyio.CancelScope(shield=True):
                 revision = await read_revision(connection, account)
-            yield KeyList(revision.etag, _pages(connection, account))
+            yield KeyList(revision.etag, _pages(self._database, connection, account))
 
     async def get(self, account: str, key_id: str) -> KeyRow:
         """Read a widget key.
@@ -185,7 +184,8 @@ class KeyStore:
         """
         async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
-            row = await _find(connection, bearer.account, key_id)
+            # A report of use, which locks the row alone, comes before this or finds the key gone.
+            row = await _find(connection, bearer.account, key_id, lock=True)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
                 return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
@@ -195,26 +195,6 @@ class KeyStore:
             await add_event(connection, bearer, base, key_id, "deleted", now, chosen)
             await advance_revision(connection, bearer.account, base)
             return None
-
-    async def record_use(self, account: str, uses: Mapping[str, KeyUse]) -> None:
-        """Record the reported use of widget keys.
-
-        It is no change of the list: the ETag stays, so that gates do not fetch the whole list after each report.
-
-        Args:
-            account: the account.
-            uses: the reported use by key id. Unknown ids are ignored: their keys may have been deleted since.
-        """
-        async with self._database.writing() as connection:
-            await lock_account(connection, account)
-            now = self._clock()
-            added = [
-                {"used_id": key_id, "used_count": use.count, "used_at": min(max(use.last_used_at, _EARLIEST), now)}
-                for key_id, use in uses.items()
-                if KEY_ID.fullmatch(key_id)
-            ]
-            if added:
-                await connection.execute(_add_use(account), added)
 
     async def events(self, account: str, key: str) -> Iterable[EventRow]:
         """Read the events of a widget key, also after its deletion.
@@ -242,7 +222,7 @@ class KeyStore:
     @asynccontextmanager
     async def _changing(self, account: str) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._database.writing() as connection:
+            async with self._database.writing(account) as connection:
                 yield connection
         finally:
             # A commit whose answer is lost has been made, perhaps.
@@ -258,11 +238,12 @@ class KeyStore:
         raise RuntimeError(problem)
 
 
-async def _pages(connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
+async def _pages(database: Database, connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
     mine = and_(widget_keys.c.account == account, widget_keys.c.sequence > bindparam("after"))
     page = select(*ROW_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
     last = 0
     while True:
+        begun = time.monotonic()
         # A client may leave at any time, and a cancelled statement costs its connection.
         with anyio.CancelScope(shield=True):
             rows = (await connection.execute(page, {"after": last})).all()
@@ -270,15 +251,19 @@ async def _pages(connection: AsyncConnection, account: str) -> AsyncIterator[lis
             return
         last = rows[-1].sequence
         yield [KeyRow(*row[:-1]) for row in rows]
+        # A page keeps the event loop busy for some milliseconds, and a write returns to it a dozen times. For this, a list
+        # takes at most half as long again.
+        await database.defer((time.monotonic() - begun) / 2)
 
 
-def _is(account: str, key_id: str | BindParameter[str]) -> ColumnElement[bool]:
+def _is(account: str, key_id: str) -> ColumnElement[bool]:
     return and_(widget_keys.c.account == account, widget_keys.c.id == key_id)
 
 
-async def _find(connection: AsyncConnection, account: str, key_id: str) -> KeyRow:
+async def _find(connection: AsyncConnection, account: str, key_id: str, *, lock: bool = False) -> KeyRow:
     if KEY_ID.fullmatch(key_id):
-        found = (await connection.execute(select(*ROW_COLUMNS).where(_is(account, key_id)))).one_or_none()
+        wanted = select(*ROW_COLUMNS).where(_is(account, key_id))
+        found = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
         if found is not None:
             return KeyRow(*found)
     raise UnknownKey(key_id)
@@ -320,15 +305,3 @@ async def _change(
         await add_event(connection, bearer, base, row.id, action, now, disabling)
     await advance_revision(connection, bearer.account, base)
     return msgspec.structs.replace(row, **values)
-
-
-def _add_use(account: str) -> Update:
-    known, reported = widget_keys.c.last_used_at, bindparam("used_at", type_=UtcDateTime)
-    return (
-        update(widget_keys)
-        .where(_is(account, bindparam("used_id")))
-        .values(
-            use_count=widget_keys.c.use_count + bindparam("used_count"),
-            last_used_at=case((or_(known.is_(None), known < reported), reported), else_=known),
-        )
-    )

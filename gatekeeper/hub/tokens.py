@@ -63,7 +63,8 @@ _COLUMNS: Final = tuple(tokens.c[field] for field in TokenRow.__struct_fields__)
 class TokenStore:
     """The bearer tokens of a hub.
 
-    Its methods raise DatabaseDown if the database does not answer, and RuntimeError if the app's lifespan is not running.
+    Its methods raise DatabaseDown if the database does not answer, HubOverloaded if others keep it busy, and RuntimeError if
+    the app's lifespan is not running.
 
     Args:
         database: the database of the tokens.
@@ -114,7 +115,7 @@ class TokenStore:
             "keyed_hash": self._mint.keyed_hash(plaintext),
             "created_at": now,
         }
-        async with self._database.writing() as connection:
+        async with self._database.writing(account) as connection:
             await add_account(connection, account, now)
             await connection.execute(insert(tokens).values(row))
         return plaintext

@@ -20,19 +20,19 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import Receive
 
-from gatekeeper.errors import DatabaseDown
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.bearer import unknown_token
 from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.deltas import ListState
 from gatekeeper.hub.list_request import ListRequest
 from gatekeeper.hub.shared_reads import SharedReads
-from gatekeeper.hub.tokens import Bearer, TokenScope
+from gatekeeper.hub.tokens import Bearer
+from gatekeeper.hub.waiting_room import Waited, Waiter, WaitingRoom
 
-__all__ = ("MAX_WAITING", "Reads", "Waited", "Waiters")
+__all__ = ("MAX_WAITING", "Reads", "Waiters")
 
 MAX_WAITING: Final = 10_000  # requests of a process, of up to 25 KB each
 _SHARE: Final = 0.75  # of them, for one account
@@ -40,23 +40,8 @@ _SHARE: Final = 0.75  # of them, for one account
 PAUSE: Final = 0.005  # Seconds between two sweeps, at least.
 RETRY_PAUSE: Final = 1.0  # Seconds until a read that has failed is repeated.
 _TICK: Final = 0.1  # Seconds; waits that end in the same tick share a read of the revision.
-_CHUNK: Final = 100  # Requests that are answered at once, in some 10 ms; then others have their turn.
 
 _log = logging.getLogger(__name__)
-
-
-class Waited(NamedTuple):
-    """What a request has waited for.
-
-    Attributes:
-        state: the state of the list. It is that of the client if its time was over.
-        is_last: whether the hub stops, so that the connection has to be closed.
-        responses: what has been answered, by the scope of the token. All requests that ask for the same share it.
-    """
-
-    state: ListState
-    is_last: bool
-    responses: dict[TokenScope, Response]
 
 
 class Reads(NamedTuple):
@@ -72,61 +57,6 @@ class Reads(NamedTuple):
     revisions: Callable[[Collection[str]], Awaitable[dict[str, Revision]]]
     tokens: Callable[[Collection[str]], Awaitable[set[str]]]
     state: Callable[[str, Collection[Revision]], Awaitable[ListState]]
-
-
-Outcome = Waited | Exception | None
-
-
-class _Waiter:
-    """A request that waits.
-
-    Attributes:
-        asked: what it asks for.
-        token_id: the id of its token.
-        tick: the tick in which its time is over.
-        timer: wakes its task.
-        outcome: what its task answers; an error is raised.
-        is_new: whether no look at its account has begun and succeeded since it came.
-    """
-
-    __slots__ = ("asked", "is_new", "outcome", "tick", "timer", "token_id")
-
-    def __init__(self, asked: ListRequest, token_id: str, tick: int) -> None:
-        self.asked = asked
-        self.token_id = token_id
-        self.tick = tick
-        self.timer = asyncio.timeout(None)
-        self.outcome: Outcome = None
-        self.is_new = True
-
-
-class _Room:
-    """The waiters of an account.
-
-    Attributes:
-        waiters: the requests, in the order of their arrival.
-        known: the revision at the last look.
-        is_due: whether the account has to be looked at.
-        attending: the task that looks.
-    """
-
-    __slots__ = ("attending", "is_due", "known", "waiters")
-
-    def __init__(self) -> None:
-        self.waiters: dict[_Waiter, None] = {}
-        self.known: Revision | None = None
-        self.is_due = False
-        self.attending: asyncio.Task[None] | None = None
-
-    async def tell(self, outcomes: Iterable[tuple[_Waiter, Outcome]]) -> None:
-        """Wake the tasks of requests that still wait."""
-        for number, (waiter, outcome) in enumerate(outcomes, 1):
-            if waiter in self.waiters:
-                del self.waiters[waiter]
-                waiter.outcome = outcome
-                waiter.timer.reschedule(-math.inf)
-            if number % _CHUNK == 0:
-                await asyncio.sleep(0)
 
 
 class Waiters:
@@ -145,10 +75,9 @@ class Waiters:
         self._bound = bound
         self._pause = pause
         self._revisions = SharedReads(reads.revisions)
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, WaitingRoom] = {}
         self._count = 0
         self._ends: dict[int, tuple[asyncio.TimerHandle, set[str]]] = {}
-        self._tick = 0
         self._begun = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -160,7 +89,7 @@ class Waiters:
     async def open(self) -> AsyncIterator[None]:
         """Let requests wait until the block ends, which ends all waits."""
         # These belong to an event loop, and each lifespan may have another one.
-        self._begun, self._stopping, self._tick = asyncio.Event(), asyncio.Event(), 0
+        self._begun, self._stopping = asyncio.Event(), asyncio.Event()
         following = asyncio.create_task(self._follow())
         try:
             yield
@@ -190,12 +119,13 @@ class Waiters:
             DatabaseDown: the database does not answer.
             Problem: 401, because the token was revoked meanwhile.
         """
-        room = self._rooms.get(bearer.account) or _Room()
-        if self._count >= self._bound or len(room.waiters) >= self._bound * _SHARE:
+        room = self._rooms.get(bearer.account)
+        if self._count >= self._bound or (room is not None and len(room) >= self._bound * _SHARE):
             return None
-        self._rooms[bearer.account] = room
+        if room is None:
+            room = self._rooms[bearer.account] = WaitingRoom()
         tick = math.ceil((asyncio.get_running_loop().time() + seconds) / _TICK)
-        waiter = _Waiter(asked, bearer.token_id, tick)
+        waiter = Waiter(asked, bearer.token_id, tick)
         try:
             async with waiter.timer:
                 self._admit(bearer.account, room, waiter)
@@ -206,7 +136,7 @@ class Waiters:
                 raise waiter.outcome.with_traceback(None) from None
             return waiter.outcome
         finally:
-            room.waiters.pop(waiter, None)
+            room.remove(waiter)
             self._forget(bearer.account, room)
             self._count -= 1
             if not self._count:
@@ -230,7 +160,7 @@ class Waiters:
             account: an account that may have changed; any name may be given.
         """
         room = self._rooms.get(account)
-        if room is not None and room.waiters:
+        if room:
             room.is_due = True
             if room.attending is None:
                 room.attending = asyncio.create_task(self._attend(account, room))
@@ -254,10 +184,10 @@ class Waiters:
                 _log.exception("the hub failed to follow the changes of its database, and begins anew")
             await asyncio.sleep(RETRY_PAUSE)
 
-    def _admit(self, account: str, room: _Room, waiter: _Waiter) -> None:
+    def _admit(self, account: str, room: WaitingRoom, waiter: Waiter) -> None:
         self._count += 1
         self._begun.set()
-        room.waiters[waiter] = None
+        room.add(waiter)
         if waiter.tick not in self._ends:
             timer = asyncio.get_running_loop().call_at(waiter.tick * _TICK, self._end, waiter.tick)
             self._ends[waiter.tick] = timer, set()
@@ -265,68 +195,67 @@ class Waiters:
         self.look(account)
 
     def _end(self, tick: int) -> None:
-        self._tick = tick
         _, accounts = self._ends.pop(tick)
         for account in accounts:
-            self.look(account)
+            if account in self._rooms:
+                self._rooms[account].end(tick)
+                self.look(account)
 
-    def _forget(self, account: str, room: _Room) -> None:
-        if not room.waiters and not room.attending and self._rooms.get(account) is room:
+    def _forget(self, account: str, room: WaitingRoom) -> None:
+        if not room and not room.attending and self._rooms.get(account) is room:
             del self._rooms[account]
 
-    async def _attend(self, account: str, room: _Room) -> None:
+    async def _attend(self, account: str, room: WaitingRoom) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while room.is_due and room.waiters:
+            while room.is_due and room:
+                if self._stopping.is_set():
+                    room.end_all()
                 room.is_due = False
-                begun, present = loop.time(), tuple(room.waiters)
-                over = {waiter for waiter in present if waiter.tick <= self._tick or self._stopping.is_set()}
-                pause = 0.0
+                begun, pause = loop.time(), 0.0
+                # Those who come during the reads may know of a later change than the reads.
+                new, over, groups = tuple(room.new), tuple(room.over), tuple(room.groups)
                 try:
-                    if await self._sweep(account, room, present, over):
+                    if await self._sweep(account, room, over, groups):
                         pause = max(loop.time() - begun, self._pause)
-                except DatabaseDown as failure:
+                    for waiter in new:
+                        room.new.pop(waiter, None)
+                except (DatabaseDown, HubOverloaded) as failure:
                     # The others go on waiting, which is easier on the database than if all asked again.
-                    await room.tell((waiter, failure) for waiter in present if waiter.is_new or waiter in over)
+                    await room.tell((waiter, failure) for waiter in (*new, *over))
                     room.is_due, pause = True, RETRY_PAUSE
                 except Exception as error:  # noqa: BLE001 - the tasks of the requests raise it
-                    await room.tell((waiter, error) for waiter in present)
+                    await room.tell((waiter, error) for waiter in _members(room, groups))
                 if pause:
                     await self._rest(pause)
         finally:
             room.attending = None
             self._forget(account, room)
 
-    async def _sweep(self, account: str, room: _Room, present: Collection[_Waiter], over: Collection[_Waiter]) -> bool:
+    async def _sweep(
+        self, account: str, room: WaitingRoom, over: Collection[Waiter], groups: Collection[ListRequest]
+    ) -> bool:
         """Answer the requests for which it is time, and return whether there was a change to tell of."""
         revision = await self._revisions.get(account)
         room.known = revision
         if revision is None:
-            await room.tell((waiter, None) for waiter in present)
+            await room.tell((waiter, None) for waiter in _members(room, groups))
             return False
-        held = {asked: asked.names(revision.etag) for asked in {waiter.asked for waiter in present}}
-        answered = [waiter for waiter in present if not held[waiter.asked] or waiter in over]
+        unheld = [asked for asked in groups if not asked.names(revision.etag)]
+        answered = dict.fromkeys((*_members(room, unheld), *over))
         if answered:
-            states = await self._states(account, revision, held)
+            states = {asked: ListState(revision, None) for asked in groups} | await self._changed(account, unheld)
             valid = await self._reads.tokens({waiter.token_id for waiter in answered})
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}
             refusal = unknown_token()
             await room.tell((waiter, outcomes[waiter.asked] if waiter.token_id in valid else refusal) for waiter in answered)
-        for waiter in present:
-            waiter.is_new = False
-        return not all(held.values())
+        return bool(unheld)
 
-    async def _states(self, account: str, present: Revision, held: dict[ListRequest, bool]) -> dict[ListRequest, ListState]:
-        """Read what each request gets: one delta for all that hold the same list."""
-        unchanged = ListState(present, None)
-        read: dict[frozenset[Revision], ListState] = {frozenset(): unchanged}
-        states = {}
-        for asked, is_held in held.items():
-            bases = frozenset(() if is_held else asked.bases)
-            if bases not in read:
-                read[bases] = await self._reads.state(account, bases)
-            states[asked] = read[bases]
-        return states
+    async def _changed(self, account: str, unheld: Iterable[ListRequest]) -> dict[ListRequest, ListState]:
+        """Read what has changed for the requests that take that: one delta for all that hold the same list."""
+        bases = {asked: frozenset(asked.bases) for asked in unheld if asked.bases}
+        read = {each: await self._reads.state(account, each) for each in set(bases.values())}
+        return {asked: read[each] for asked, each in bases.items()}
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -334,3 +263,7 @@ class Waiters:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+def _members(room: WaitingRoom, groups: Iterable[ListRequest]) -> list[Waiter]:
+    return [waiter for asked in groups for waiter in room.groups.get(asked, ())]

@@ -219,8 +219,8 @@ class Applier:
             else:
                 self.freshness.record_applied(asked_at)
             self.shared.end(loaded.basis, changes, asked_at, loaded.changed_ids)
-            if is_change or loaded.changed_ids is not None:
-                # Changes count even if they change nothing here: a list that was asked for before is older than they are.
+            if is_change or loaded.changed_ids is not None or as_of > asked_at:
+                # What changes nothing here counts, too: another event loop may wait for a list that is older than it.
                 self.shared.generation += 1
             if is_change:
                 self.on_change()

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, Turns
+from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, ReadTurns
 from tests.integration.conftest import Server
 
 pytestmark = pytest.mark.process
@@ -99,7 +99,7 @@ class Served:
 
 
 @contextmanager
-def serving(timeout: float, loop: MovableLoop | None = None, turns: Turns | None = None) -> Iterator[Served]:
+def serving(timeout: float, loop: MovableLoop | None = None, turns: ReadTurns | None = None) -> Iterator[Served]:
     """Serve the app, with no other timeout."""
     app = App()
     http: Any = partial(BoundedHttp, timeout=timeout, turns=turns)
@@ -253,7 +253,7 @@ class Reader:
         self._reads = reads
         self._turn = turn
 
-    def come(self, turns: Turns) -> None:
+    def come(self, turns: ReadTurns) -> None:
         """Have something to read."""
         if turns.take(cast("BoundedHttp", self)):
             self.read_held()
@@ -265,7 +265,7 @@ class Reader:
 
 def test_each_turn_reads_few_connections_and_none_overtakes_another() -> None:
     async def read() -> list[tuple[int, int]]:
-        turn, reads, turns = [0], list[tuple[int, int]](), Turns(3)
+        turn, reads, turns = [0], list[tuple[int, int]](), ReadTurns(3)
         for name in range(7):
             Reader(name, reads, turn).come(turns)
         for turn[0] in range(1, 9):
@@ -282,7 +282,7 @@ def test_each_turn_reads_few_connections_and_none_overtakes_another() -> None:
 
 
 def test_connections_that_are_held_lose_no_byte() -> None:
-    with serving(PATIENCE, turns=Turns(1)) as served, ExitStack() as stack:
+    with serving(PATIENCE, turns=ReadTurns(1)) as served, ExitStack() as stack:
         connections = [stack.enter_context(served.connect()) for _ in range(30)]
         for _ in range(3):
             for part in (POST[:20], POST[20:], b"01234", b"56789"):
@@ -292,7 +292,7 @@ def test_connections_that_are_held_lose_no_byte() -> None:
 
 
 def test_a_connection_that_is_reset_while_it_is_held_leaves_the_others() -> None:
-    with serving(PATIENCE, turns=Turns(1)) as served, ExitStack() as stack:
+    with serving(PATIENCE, turns=ReadTurns(1)) as served, ExitStack() as stack:
         connections = [stack.enter_context(served.connect()) for _ in range(30)]
         for connection in connections:
             connection.sendall(GET)

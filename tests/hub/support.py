@@ -4,14 +4,15 @@ import asyncio
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import insert
+from sqlalchemy import Engine, event, insert
+from sqlalchemy.pool import QueuePool
 from starlette.applications import Starlette
 from starlette.types import Message, Send
 
@@ -185,6 +186,45 @@ async def fill(hub: RunningHub, account: str, count: int) -> None:
     ]
     async with hub.database.writing() as connection:
         await connection.execute(insert(widget_keys), rows)
+
+
+def connections_in_use(hub: RunningHub) -> int:
+    """Count the connections that lists hold."""
+    engines = hub.database._engines
+    assert engines is not None
+    assert isinstance(engines.streamer.engine.pool, QueuePool)
+    return engines.streamer.engine.pool.checkedout()
+
+
+@contextmanager
+def collected_statements() -> Iterator[list[str]]:
+    """Collect the SQL that runs, with COMMIT and ROLLBACK."""
+    collected: list[str] = []
+
+    def collect(*arguments: Any) -> None:
+        collected.append(arguments[2])
+
+    def collect_commit(_connection: Any) -> None:
+        collected.append("COMMIT")
+
+    def collect_rollback(_connection: Any) -> None:
+        collected.append("ROLLBACK")
+
+    listeners = [("before_cursor_execute", collect), ("commit", collect_commit), ("rollback", collect_rollback)]
+    for name, listener in listeners:
+        event.listen(Engine, name, listener)
+    try:
+        yield collected
+    finally:
+        for name, listener in listeners:
+            event.remove(Engine, name, listener)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Let other tasks and threads run until a condition is true."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the hub signals none of what tests look at
+            await asyncio.sleep(0.001)
 
 
 async def ask(

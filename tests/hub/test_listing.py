@@ -8,13 +8,12 @@ import tracemalloc
 import anyio
 import httpx
 import pytest
-from sqlalchemy.pool import QueuePool
 from starlette.types import Message
 
 from gatekeeper.hub.minting import Mint
 
 from .conftest import NewDatabase
-from .support import PATH, PEPPER, RunningHub, ask, create, fill, list_rows, running_hub
+from .support import PATH, PEPPER, RunningHub, ask, connections_in_use, create, fill, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -26,14 +25,6 @@ async def many(hub: RunningHub, acme: httpx.AsyncClient) -> httpx.AsyncClient:
     """A client of the account acme with several pages of keys."""
     await fill(hub, "acme", MANY)
     return acme
-
-
-def connections_in_use(hub: RunningHub) -> int:
-    """Count the connections that lists hold."""
-    engines = hub.database._engines
-    assert engines is not None
-    assert isinstance(engines.streamer.pool, QueuePool)
-    return engines.streamer.pool.checkedout()
 
 
 async def test_several_pages_are_one_array_in_order(many: httpx.AsyncClient) -> None:

@@ -20,7 +20,8 @@ from gatekeeper.hub.deltas import Delta, ListState
 from gatekeeper.hub.list_request import ListRequest
 from gatekeeper.hub.problems import Problem
 from gatekeeper.hub.tokens import Bearer
-from gatekeeper.hub.waiters import Reads, Waited, Waiters
+from gatekeeper.hub.waiters import Reads, Waiters
+from gatekeeper.hub.waiting_room import Waited
 from tests.support.loops import run_skipping
 
 TICK = 0.1

@@ -1,11 +1,13 @@
 """Cadence and UnknownKeyBudget: pure calls."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper import RefreshReport
-from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, backoff
+from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, WholeLists, backoff
 from gatekeeper.testing import FakeClock
 
 CHANGED = RefreshReport("changed")
@@ -102,3 +104,41 @@ def test_a_budget_saves_three_fetches_at_most() -> None:
     budget = UnknownKeyBudget(fake)
     fake.now += 1e6
     assert [budget.take(0.1) for _ in range(4)] == [True, True, True, False]
+
+
+# Live lists
+
+
+def test_a_live_list_is_asked_for_again_after_five_times_the_work() -> None:
+    assert [Cadence(10.0, lambda: 0.5).live_delay(work) for work in (0.0, 0.001, 2.0)] == [0.0, 0.005, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"), [(10.0, [10, 10, 10, 10, 16, 30, 30]), (1.0, [1, 2, 4, 8, 16, 30, 30]), (600.0, [60] * 7)]
+)
+def test_a_refused_connection_is_repeated_over_an_interval(every: float, seconds: list[float]) -> None:
+    for jitter in (0.0, 0.5, 1.0):
+        cadence = Cadence(every, partial(float, jitter))
+        assert [cadence.refused_delay(failures) for failures in range(1, 8)] == [jitter * each for each in seconds]
+
+
+@pytest.mark.parametrize(("read_ago", "seconds"), [(0.0, 10.0), (4.0, 6.0), (10.0, 0.0), (1e9, 0.0)])
+def test_one_whole_list_in_an_interval_is_enough(read_ago: float, seconds: float) -> None:
+    assert Cadence(10.0, lambda: 0.5).misfit_delay(read_ago) == seconds
+
+
+@pytest.mark.parametrize(
+    ("work", "jitter", "polled", "live"),
+    [(0.0, 0.5, 600, 21_600), (3.0, 0.0, 600, 17_280), (3.1, 1.0, 620, 25_920), (200.0, 0.5, 40_000, 21_600)],
+)
+def test_whole_lists_are_due_now_and_then(work: float, jitter: float, polled: float, live: float) -> None:
+    fake = FakeClock()
+    lists = WholeLists(fake, lambda: jitter)
+    lists.note(work)
+    for is_live, seconds in ((False, polled), (True, live)):
+        fake.now += seconds - 1
+        assert not lists.is_due(is_live=is_live)
+        fake.now += 1
+        assert lists.is_due(is_live=is_live)
+        lists.note(work)
+    assert lists.read_ago == 0

@@ -79,3 +79,24 @@ def test_an_age_is_never_negative() -> None:
     fresh.record_success(fake.now)
     fake.now -= 100
     assert fresh.age == 0
+
+
+def test_an_answer_that_was_held_counts_from_its_arrival() -> None:
+    fake = FakeClock()
+    fresh = Freshness(soft_stale=60, hard_stale=0, clock=fake)
+    fresh.record_success(fake.now)
+    fake.now += 10
+    fresh.record_success(fake.now - 9, as_of=fake.now - 1)
+    assert fresh.age == 1
+    assert not fresh.is_superseded(fake.now - 9)
+    assert fresh.is_superseded(fake.now - 9.5)
+    fresh.record_success(fake.now - 5)  # another event loop asked meanwhile
+    assert fresh.age == 1
+
+
+def test_a_restored_list_is_as_old_as_the_answer_that_confirms_it() -> None:
+    fake = FakeClock()
+    fresh = Freshness(soft_stale=60, hard_stale=0, clock=fake)
+    fresh.record_restored(3.0)
+    fresh.record_success(fake.now - 5)
+    assert (fresh.age, fresh.state) == (5, "fresh")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from gatekeeper import Gatekeeper, GateReport, HubClient, HubSource, Status, __version__
@@ -18,10 +19,11 @@ from gatekeeper.errors import HubServerError
 from gatekeeper.sync.gate_reporter import GateReporter
 from gatekeeper.testing import HANG_UP, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.forked import forked
-from tests.support.guarded import guarded, hub_source
+from tests.support.guarded import hub_source
 from tests.support.memory_source import MemorySource
 from tests.support.real_hub import served_hub
 from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
+from tests.support.starting import wait_until
 from tests.sync.test_usage import reporting
 
 GATES = "/api/v1/gates"
@@ -158,14 +160,19 @@ def test_a_forked_child_is_another_gate() -> None:
     assert asyncio.run(report()) == parent
 
 
-async def test_the_reference_hub_lists_a_gate_that_runs(tmp_path: Path) -> None:
+async def test_the_reference_hub_lists_a_gate_as_polled_and_then_as_live(tmp_path: Path) -> None:
     with served_hub(tmp_path) as real, HubClient(real.url, real.token) as client:
-        client.widget_keys.create("shop")
-        async with guarded(HubSource(real.url, real.gate_token, timeout=60), usage_interval=30.0) as it:
-            (reports,) = [reports for reports, _ in it.gate._sync.reporting._all if isinstance(reports, GateReporter)]
+        async with Gatekeeper(HubSource(real.url, real.gate_token, timeout=60)) as gate:
+            (reports,) = [reports for reports, _ in gate._sync.reporting._all if isinstance(reports, GateReporter)]
             await reports.report()
-        (listed,) = client.gates.list()
-    assert (listed.version, listed.state, listed.keys, listed.host) == (__version__, "fresh", 1, socket.gethostname())
+            (polled,) = client.gates.list()
+            client.widget_keys.create("shop")  # which ends the gate's first wait
+            await anyio.to_thread.run_sync(wait_until, lambda: gate.status.is_live)
+            await reports.report()
+            (live,) = client.gates.list()
+    assert (polled.version, polled.host, polled.state, polled.keys) == (__version__, socket.gethostname(), "fresh", 0)
+    assert (polled.is_live, live.is_live, live.keys) == (False, True, 1)
+    assert (live.id, live.seen_at > polled.seen_at) == (polled.id, True)
 
 
 # When

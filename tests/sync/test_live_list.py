@@ -1,7 +1,7 @@
 """The refresher and a live hub, over sockets and a clock that both share: what each change and each end of a wait does."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import anyio
 import httpx
 import pytest
 
-from gatekeeper import HubTransportError, Unchanged
+from gatekeeper import Basis, Delta, HubTransportError, Listing, Unchanged
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.snapshot import Snapshot
+from gatekeeper.sync.updating import Fetch
 from gatekeeper.testing.fake_hub import FakeHub, HubAnswer, HubRequest
 from tests.support.held_source import HeldSource
 from tests.support.refreshing import Running, living, running, until
@@ -35,10 +36,15 @@ def preferred(requests: list[HubRequest]) -> list[bool]:
 
 async def change(it: Running, hub: FakeHub, *rows: Any) -> None:
     """List other rows, and wait until the refresher has them and waits again."""
-    asked = len(hub.requests)
+    before = len(hub.requests)
     hub.lists(*rows)
-    await until(lambda: it.status.etag is not None and len(hub.requests) > asked)
+    await until(lambda: it.status.etag is not None and len(hub.requests) > before)
     await hub.waits()
+
+
+async def asked(source: HeldSource, count: int) -> None:
+    """Wait until a source was asked so often."""
+    await until(lambda: len(source.asked) >= count)
 
 
 # Changes
@@ -112,7 +118,7 @@ async def test_a_row_that_cannot_be_read_causes_a_whole_list(hub: FakeHub) -> No
     rows = [row(number) for number in range(2, 10)]
     hub.lists(row(1), *rows)
     async with living(hub) as it:
-        asked = len(hub.requests)
+        before = len(hub.requests)
         it.time.now += 7
         hub.lists(row(1, disabled_at="now"), bad_row(0), *rows)
         await it.time.asleep()
@@ -122,7 +128,7 @@ async def test_a_row_that_cannot_be_read_causes_a_whole_list(hub: FakeHub) -> No
         it.time.now += 3
         await it.time.wake_all()
         await hub.waits()
-        assert "if-none-match" not in hub.requests[asked].headers
+        assert "if-none-match" not in hub.requests[before].headers
         assert len(it.ids) == 9
 
 
@@ -130,12 +136,12 @@ async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -
     async with living(hub) as it:
         it.time.now += 10
         await hub.asked(3)
-        asked = len(hub.requests)
+        before = len(hub.requests)
         hub.lists(row(1, domain_allowlist=["evil.example"], updated_at="2020-01-01T00:00:00Z"), row(2))
-        await hub.asked(asked + 1)
+        await hub.asked(before + 1)
         await until(lambda: it.sync.log.counters["rows_overruled"] == 2)  # of the changes, and of the list
         assert it.get("key-1").domain_allowlist == ("acme.com",)
-        assert "if-none-match" not in hub.requests[asked].headers
+        assert "if-none-match" not in hub.requests[before].headers
 
 
 async def test_changes_of_another_list_are_refused(hub: FakeHub) -> None:
@@ -193,7 +199,7 @@ async def test_a_hub_that_stops_waiting_is_polled_within_an_interval(hub: FakeHu
         hub.lists(row(1), row(3))
         await it.time.asleep()
         assert it.ids == ["key-1", "key-3"]
-        assert not it.status.is_live
+        assert not it.sync.status.is_live
         assert it.time.sleeps == [10]
         hub.ignores = set()
         it.time.now += 10
@@ -291,7 +297,7 @@ async def test_a_refused_connection_is_repeated_within_an_interval() -> None:
     async with living(source) as it:
         source.give(Unchanged(granted=8))
         it.time.now += 10
-        await until(lambda: len(source.asked) == 3)
+        await asked(source, 3)
         for number, sleeps in enumerate([5.0, 5.0, 5.0, 5.0, 8.0], 1):
             refused = HubTransportError("refused")
             refused.__cause__ = httpx.ConnectError("refused")
@@ -330,10 +336,9 @@ async def test_a_live_connection_is_renewed_after_ten_minutes() -> None:
     source = HeldSource(row(1))
     async with living(source) as it:
         for number in range(1, 80):
-            asked = len(source.asked)
             it.time.now += 9
             source.give(Unchanged(granted=9))
-            await until(lambda: len(source.asked) > asked)
+            await asked(source, 2 + number)
             assert source.connections == (1 if 9 * number < 600 else 2)
 
 
@@ -347,12 +352,12 @@ async def test_one_event_loop_of_a_process_waits(hub: FakeHub) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(other.run)
             await it.time.asleep()
-            asked = len(hub.requests)
+            before = len(hub.requests)
             await change(it, hub, row(3))
             assert it.ids == ["key-3"]
             assert hub.waiting == 1
             await other.refresh()
-            assert preferred(hub.requests)[asked:] == [True, False]
+            assert preferred(hub.requests)[before:] == [True, False]
             await it.time.asleep()
             for _ in range(4):
                 it.time.now += 9
@@ -360,7 +365,7 @@ async def test_one_event_loop_of_a_process_waits(hub: FakeHub) -> None:
                 await it.time.wake_all()
                 await it.time.asleep()
             await until(lambda: hub.waiting == 1)
-            assert sum(preferred(hub.requests)[asked + 2 :]) == len(hub.requests) - asked - 2
+            assert sum(preferred(hub.requests)[before + 2 :]) == len(hub.requests) - before - 2
             group.cancel_scope.cancel()
 
 
@@ -379,6 +384,83 @@ async def test_another_event_loop_takes_over_when_the_promise_ends(hub: FakeHub)
             hub.revoke("key-1")
             await until(lambda: it.get("key-1").disabled)
             group.cancel_scope.cancel()
+
+
+async def test_changes_of_a_list_that_was_replaced_are_dropped() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        other = it.sync.new_refresher().updater
+        source.rows, source.etag = [row(2)], "3"
+        assert (await other.update(source.ask, Fetch())).outcome == "changed"
+        source.give(Delta(Listing.whole(as_json(row(1, name="old")), "2"), "1", granted=9))
+        await asked(source, 4)
+        assert source.asked[-1].validator == "3"
+        assert it.ids == ["key-2"]
+        assert it.sync.log.counters["refresh_failed"] == 0
+        source.give(Delta(Listing.whole(as_json(row(3)), "4"), "3", granted=9))
+        await asked(source, 5)
+        assert it.ids == ["key-2", "key-3"]
+
+
+async def test_no_news_of_a_list_that_was_replaced_does_not_count() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        other = it.sync.new_refresher().updater
+        it.time.now += 1
+        source.rows, source.etag = [row(2)], "3"
+        await other.update(source.ask, Fetch())
+        it.time.now += 9
+        source.give(Unchanged(granted=9))
+        await asked(source, 4)
+        assert it.status.age == 9
+
+
+# Sources of one's own
+
+
+async def test_a_source_of_ones_own_may_hold_its_answers_and_give_changes() -> None:
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it:
+        gone = {"id": "key-1", "last8": "00000001", "removed": True}
+        source.give(Delta(Listing.whole(as_json(gone, row(3)), "2"), "1", granted=8))
+        await asked(source, 3)
+        assert it.ids == ["key-2", "key-3"]
+        assert it.status.is_live
+        assert source.asked[0] == Basis()
+        assert source.asked[2].validator == "2"
+
+
+@pytest.mark.parametrize("granted", [0, -1, 11, 60, float("nan")])
+async def test_seconds_that_were_not_asked_for_are_not_granted(granted: float) -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        it.time.now += 10
+        source.give(Unchanged(granted=granted))
+        await it.time.asleep()
+        assert not it.status.is_live
+
+
+async def test_changes_of_another_list_from_a_source_of_ones_own_fail() -> None:
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        source.give(Delta(Listing.whole(as_json(row(2)), "2"), "7", granted=8))
+        await it.time.asleep()
+        assert it.status.last_error == "the source gave changes of the list '7': expected those of '1'"
+        assert (it.ids, it.status.etag) == (["key-1"], None)
+        assert it.time.sleeps == [10.0]  # one whole list in an interval is enough
+
+
+async def test_changes_that_break_off_are_asked_for_again() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"["
+        raise HubTransportError("reset")
+
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        source.give(Delta(Listing(broken(), "2"), "1", granted=8))
+        await it.time.asleep()
+        assert (it.ids, it.status.etag) == (["key-1"], "1")
+        assert it.time.sleeps == [0.5]
 
 
 # Snapshots
@@ -404,9 +486,9 @@ async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
     path = tmp_path / "keys.snapshot"
     async with living(hub, snapshot_path=path):
         pass
-    asked = len(hub.requests)
+    before = len(hub.requests)
     async with living(hub, snapshot_path=path):
-        assert "if-none-match" not in hub.requests[asked].headers
+        assert "if-none-match" not in hub.requests[before].headers
 
 
 async def test_a_change_that_comes_soon_after_a_snapshot_is_saved_too(hub: FakeHub, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reporting: each report is sent once for all event loops, at its time, and nothing is lost between them."""
 
 import asyncio
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ from gatekeeper.sync.reporting import Reporting, Turns
 from gatekeeper.sync.reports import Reporter
 from gatekeeper.sync.usage import usage_report
 from gatekeeper.testing import FakeClock
-from tests.support.loops import threads_switching_often
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
 
@@ -73,26 +73,29 @@ def test_turns_that_were_missed_are_not_made_up_for() -> None:
     assert turns.due_at == clock.now + 30
 
 
-@pytest.mark.slow
-def test_of_many_threads_one_takes_the_turn() -> None:
-    clock = FakeClock()
-    turns = Turns(30, clock, lambda: 0.5)
-    taken: list[bool] = []
-    for _ in range(200):
-        clock.now = turns.due_at
-        start = threading.Barrier(4)
+def test_of_two_threads_one_takes_the_turn() -> None:
+    """The second one comes while the first takes it."""
+    clock, looks = FakeClock(), threading.Event()
+    others: list[bool] = []
 
-        def take(start: threading.Barrier = start) -> None:
-            start.wait()
-            taken.append(turns.take())
+    def look() -> float:
+        if threading.current_thread() is thread:
+            looks.set()
+        return clock.now
 
-        with threads_switching_often():
-            threads = [threading.Thread(target=take) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-    assert sum(taken) == 200
+    def jitter() -> float:
+        if clock.now == began + 30 and not thread.is_alive():
+            thread.start()
+            looks.wait(0.05)  # in vain, as it waits for the lock
+        return 0.5
+
+    thread = threading.Thread(target=lambda: others.append(turns.take()))
+    began = clock.now
+    turns = Turns(30, look, jitter)
+    clock.now += 30
+    assert turns.take()
+    thread.join()
+    assert others == [False]
 
 
 # In event loops
@@ -170,37 +173,35 @@ async def test_a_forked_child_forgets_and_has_times_of_its_own() -> None:
         assert turns.take()
 
 
-def test_threads_that_report_at_once_lose_nothing_and_repeat_nothing() -> None:
-    """Every second report fails, so that counts are kept, taken and kept again by all threads."""
-    told = Counter[str]()
-    sent, written = [0], threading.Lock()
+def test_a_count_that_is_being_kept_is_not_taken_meanwhile() -> None:
+    """Two reports have failed. While the second one adds its counts to those of the first, another thread reports."""
+    told, takes = Counter[str](), threading.Event()
+    uses = [Counter(a=1), Counter(a=1)]
 
-    class Unsteady(MemorySource):
+    class Down(MemorySource):
+        """It fails as long as there are new uses."""
+
         async def report_usage(self, usage: Mapping[str, KeyUsage]) -> None:
-            with written:
-                sent[0] += 1
-                if sent[0] % 2:
-                    raise HubServerError("the hub answered 500", status=500)
-                told.update({row_id: used.count for row_id, used in usage.items()})
+            if threading.current_thread() is thread:
+                takes.set()
+            elif not told and not thread.is_alive():
+                if uses:
+                    await reporter.report()
+                raise HubServerError("the hub answered 500", status=500)
+            told.update({row_id: used.count for row_id, used in usage.items()})
 
-    def new_uses() -> Counter[str]:
-        return Counter({f"key-{number}": 1 for number in range(20)})
+    def add(old: KeyUsage, new: KeyUsage) -> KeyUsage:
+        thread.start()
+        takes.wait(0.05)  # in vain, as it waits for the lock
+        return report.add(old, new)
 
-    report = usage_report(Unsteady(), new_uses, lambda: 0.0)
-    reporter = Reporter(report, timeout=15, clock=FakeClock(), counters=Counter())
-
-    async def report_again_and_again() -> None:
-        for _ in range(25):
-            await reporter.report()
-
-    with threads_switching_often():
-        threads = [threading.Thread(target=lambda: asyncio.run(report_again_and_again())) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    told.update({row_id: used.count for row_id, used in reporter._kept.items()})
-    assert told == Counter({f"key-{number}": 100 for number in range(20)})
+    thread = threading.Thread(target=lambda: asyncio.run(reporter.report()))
+    report = usage_report(Down(), lambda: uses.pop() if uses else Counter(), lambda: 0.0)
+    reporter = Reporter(dataclasses.replace(report, add=add), timeout=15, clock=FakeClock(), counters=Counter())
+    asyncio.run(reporter.report())
+    thread.join()
+    asyncio.run(reporter.report())
+    assert told == {"a": 2}
 
 
 def test_two_event_loops_of_a_gate_report_each_use_once() -> None:

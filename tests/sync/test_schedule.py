@@ -244,3 +244,76 @@ async def test_only_one_request_waits_in_vain(wait: float) -> None:
     it.schedule.begin()
     await it.schedule.catch_up(wait)
     assert it.ahead == 15
+
+
+# Answers that are held
+
+
+async def test_a_held_answer_is_cut_off_for_a_wanted_fetch_until_it_begins() -> None:
+    it, arriving, ended = Scheduled(), anyio.Event(), anyio.Event()
+
+    async def ask(let_it_end: Callable[[], None]) -> str:
+        await arriving.wait()
+        let_it_end()
+        await ended.wait()
+        return "answer"
+
+    answers: list[str | None] = []
+
+    async def hold() -> None:
+        answers.append(await it.schedule.hold(ask, None))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold)
+        await anyio.wait_all_tasks_blocked()
+        it.schedule.want()
+        await anyio.wait_all_tasks_blocked()
+        assert answers == [None]
+        group.start_soon(hold)
+        arriving.set()
+        await anyio.wait_all_tasks_blocked()
+        it.schedule.want()
+        ended.set()
+    assert answers == [None, "answer"]
+
+
+async def test_a_held_answer_may_have_a_deadline_until_it_begins() -> None:
+    it = Scheduled()
+
+    async def answer(let_it_end: Callable[[], None]) -> str:
+        let_it_end()
+        await anyio.sleep(0.02)
+        return "answer"
+
+    async def silence(_: Callable[[], None]) -> str:
+        await anyio.sleep_forever()
+        return "never"
+
+    assert await it.schedule.hold(answer, 0.01) == "answer"
+    assert await it.schedule.hold(silence, 0.01) is None
+
+
+def test_an_answer_from_before_a_freeze_renews_no_promise() -> None:
+    it = Scheduled()
+    it.fetch()
+    it.schedule.begin()
+    it.time.now += 3600
+    it.schedule.finish(CHANGED)
+    it.schedule.plan(it.time.now + 10)
+    assert it.heartbeat.is_overdue
+    it.fetch()
+    assert not it.heartbeat.is_overdue
+
+
+def test_the_event_loop_that_waits_renews_its_promise_as_it_beats() -> None:
+    it = Scheduled()
+    it.fetch()
+    other = it.new()
+    assert it.schedule.lead.take(it.schedule)
+    for _ in range(3):
+        it.time.now += 10
+        it.schedule.beat()
+        other.beat()
+        assert not other.lead.take(other)
+    it.schedule.end()
+    assert other.lead.take(other)
