@@ -1,6 +1,7 @@
 """BoundedHttp: uvicorn's HTTP protocol with bounds on what a client may send."""
 
 import asyncio
+import socket
 from collections import deque
 from typing import Any, cast
 
@@ -97,6 +98,11 @@ class BoundedHttp(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         super().connection_made(cast("asyncio.Transport", transport))  # a server's connections have no other transport
+        connection = transport.get_extra_info("socket")
+        if connection.family in {socket.AF_INET, socket.AF_INET6}:
+            # asyncio does so only where the listening socket names its protocol, and that of uvicorn's workers does not. The
+            # body of a small answer would then wait 40 ms for the client to acknowledge the head.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch_request()
 
     def data_received(self, data: bytes) -> None:

@@ -167,7 +167,7 @@ class ListSync:
             rejected_rows=log.rejected_rows,
             event_loop_lag=self._alarm.lag,
             is_refreshing=not self._heartbeat.is_overdue,
-            is_live=self._heartbeat.lead.is_live and freshness.state == "fresh",
+            is_live=self._heartbeat.lead.is_live and freshness.state == "fresh" and log.last_error is None,
             token_scope=self._token_scope,
         )
 
