@@ -58,7 +58,7 @@ class Cadence:
 
         Args:
             work: seconds that it took to read and apply what the fetch brought, so that a busy hub does not fill a process.
-            was_awaited: whether the hub could hold its answer. The first list says nothing of how soon the next change comes.
+            was_awaited: whether the hub could hold its answer. The first list says nothing of how often it changes.
         """
         return INTERVAL_PER_WORK * work if was_awaited else 0.0
 
