@@ -1,6 +1,7 @@
 """BoundedHttp: uvicorn's HTTP protocol with bounds on what a client may send."""
 
 import asyncio
+import socket
 from collections import deque
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ TURN = 10  # connections that are read in a turn of the event loop, which takes 
 
 
 class ReadTurns:
-    """Lets few connections of a server be read in each turn of the event loop.
+    """Bounds the connections that are read in each turn.
 
     A thousand clients that are told of a change ask again at once. If all of them were read in one turn, those that are not
     told yet would wait for their requests. No time is lost if there is nothing else to do.
@@ -97,10 +98,15 @@ class BoundedHttp(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         super().connection_made(cast("asyncio.Transport", transport))  # a server's connections have no other transport
+        connection = transport.get_extra_info("socket")
+        if connection.family in {socket.AF_INET, socket.AF_INET6}:
+            # asyncio does so only where the listening socket names its protocol, and that of uvicorn's workers does not. The
+            # body of a small answer would then wait 40 ms for the client to acknowledge the head.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch_request()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, or hold them until it is the turn of this connection."""
+        """Take bytes, now or in a later turn."""
         if self._held:
             self._held += data
         elif self._turns.take(self):

@@ -11,8 +11,9 @@ database.py opens transactions for the stores, on the engines of sqlite.py or po
 backup.py and restore.py copy SQLite files.
 waiters.py holds requests for the list until it changes. It learns of the changes of its process from store.py, and of those
 of others from postgres_changes.py or sqlite_changes.py.
-list_bodies.py reads whole lists into spools.py, for any number of clients. usage_writer.py and refused.py write reports
-through report_queue.py. turns.py and shares.py keep accounts from delaying one another; load_log.py tells of an overload.
+list_bodies.py reads whole lists into spools.py, for any number of clients. usage_writer.py, refused.py and gates.py write
+reports through report_queue.py. turns.py and shares.py keep accounts from delaying one another; load_log.py tells of an
+overload.
 """
 
 from importlib.util import find_spec

@@ -149,6 +149,7 @@ def build_app(
             closing.push_async_callback(bodies.close)
             closing.push_async_callback(reports.usage.close)
             closing.push_async_callback(reports.refused.close)
+            closing.push_async_callback(reports.gates.close)
             closing.push_async_callback(tokens.close)
             await database.open(mint.check_value())
             await closing.enter_async_context(waiters.open())

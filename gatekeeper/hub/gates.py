@@ -1,16 +1,17 @@
 """GateStore: the gates of every account, as they have reported themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
-from sqlalchemy import Insert, and_, delete, func, select
+from sqlalchemy import Delete, Insert, and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.bodies import ReportedGate
 from gatekeeper.hub.database import Database
+from gatekeeper.hub.report_queue import ReportQueue
 from gatekeeper.hub.tables import gates
 from gatekeeper.keys.gate_report import GateRow
 
@@ -25,8 +26,8 @@ _COLUMNS: Final = gates.c
 class GateStore:
     """The gates of a hub.
 
-    Each method is one transaction, and raises DatabaseDown if the database does not answer. None locks an account or
-    changes the ETag of its list, so revocations do not wait for these writes.
+    Its methods raise DatabaseDown if the database does not answer, and HubOverloaded if others keep it busy. None locks an
+    account or changes the ETag of its list, so revocations do not wait for these writes.
 
     Args:
         database: the database of the gates.
@@ -36,6 +37,7 @@ class GateStore:
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._queue: ReportQueue[str, ReportedGate] = ReportQueue(database, self._write, _later)
 
     async def record(self, account: str, gate: ReportedGate) -> None:
         """Record the report of a gate, in place of its last one.
@@ -44,11 +46,11 @@ class GateStore:
             account: the account.
             gate: what the gate says of itself.
         """
-        async with self._database.reporting() as connection:
-            now = self._clock()
-            row = msgspec.structs.asdict(gate) | {"account": account, "seen_at": now}
-            await connection.execute(_put(connection.dialect.name), row)
-            await _drop_surplus(connection, account, now - LISTED_FOR)
+        await self._queue.put(account, {gate.id: gate})
+
+    async def close(self) -> None:
+        """Wait until all reports are written."""
+        await self._queue.close()
 
     async def list(self, account: str) -> list[GateRow]:
         """List the gates that were seen within 24 hours, the latest first.
@@ -70,6 +72,19 @@ class GateStore:
         async with self._database.reading() as connection:
             return [GateRow(**row) for row in (await connection.execute(listed)).mappings()]
 
+    async def _write(self, connection: AsyncConnection, reports: Mapping[tuple[str, str], ReportedGate]) -> None:
+        now = self._clock()
+        # Transactions that lock rows in the same order do not deadlock.
+        rows = [msgspec.structs.asdict(reports[name]) | {"account": name[0], "seen_at": now} for name in sorted(reports)]
+        await connection.execute(_put(connection.dialect.name), rows)
+        expiry = now - LISTED_FOR
+        if overfull := await _find_overfull(connection, {account for account, _ in reports}, expiry):
+            await connection.execute(_cut(expiry), [{"overfull": account} for account in overfull])
+
+
+def _later(_one: ReportedGate, other: ReportedGate) -> ReportedGate:
+    return other
+
 
 def _put(dialect: str) -> Insert:
     """The statement that writes a row, in place of one with the same key."""
@@ -78,14 +93,18 @@ def _put(dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=gates.primary_key, set_=new)
 
 
-async def _drop_surplus(connection: AsyncConnection, account: str, expiry: datetime) -> None:
-    """Delete the gates of an account that are gone for long, or too many."""
-    mine = _COLUMNS.account == account
-    count, oldest = (await connection.execute(select(func.count(), func.min(_COLUMNS.seen_at)).where(mine))).one()
-    if count <= MAX_GATES and oldest >= expiry:
-        return
+async def _find_overfull(connection: AsyncConnection, accounts: set[str], expiry: datetime) -> list[str]:
+    """Find those of these accounts that have too many gates, or some that are gone for long."""
+    counted = select(_COLUMNS.account).where(_COLUMNS.account.in_(accounts)).group_by(_COLUMNS.account)
+    is_overfull = or_(func.count() > MAX_GATES, func.min(_COLUMNS.seen_at) < expiry)
+    return list(await connection.scalars(counted.having(is_overfull).order_by(_COLUMNS.account)))
+
+
+def _cut(expiry: datetime) -> Delete:
+    """The statement that deletes the gates of an account that are not kept."""
+    mine = _COLUMNS.account == bindparam("overfull")
     fresh = select(_COLUMNS.id).where(mine, _COLUMNS.seen_at >= expiry)
     kept = fresh.order_by(_COLUMNS.seen_at.desc(), _COLUMNS.id).limit(MAX_GATES)
     # Another report may have locked such a row, and want to delete this one. It is left to a later report.
     surplus = select(_COLUMNS.id).where(mine, _COLUMNS.id.not_in(kept)).with_for_update(skip_locked=True)
-    await connection.execute(delete(gates).where(mine, _COLUMNS.id.in_(surplus)))
+    return delete(gates).where(mine, _COLUMNS.id.in_(surplus))

@@ -150,7 +150,7 @@ class ListSync:
     @property
     def is_live(self) -> bool:
         """Whether the source tells of each change."""
-        return self._heartbeat.lead.is_live and self.freshness.state == "fresh"
+        return self._heartbeat.lead.is_live and self.freshness.state == "fresh" and self.log.last_error is None
 
     @property
     def status(self) -> Status:

@@ -99,10 +99,15 @@ class Served:
 
 
 @contextmanager
-def serving(timeout: float, loop: MovableLoop | None = None, turns: ReadTurns | None = None) -> Iterator[Served]:
+def serving(
+    timeout: float,
+    loop: MovableLoop | None = None,
+    turns: ReadTurns | None = None,
+    protocol: type[BoundedHttp] = BoundedHttp,
+) -> Iterator[Served]:
     """Serve the app, with no other timeout."""
     app = App()
-    http: Any = partial(BoundedHttp, timeout=timeout, turns=turns)
+    http: Any = partial(protocol, timeout=timeout, turns=turns)
     bounds: dict[str, Any] = {"h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": 3600}
     server = Server(uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, **bounds))
     run = server.run if loop is None else partial(loop.serve, server)
@@ -300,3 +305,19 @@ def test_a_connection_that_is_reset_while_it_is_held_leaves_the_others() -> None
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             connection.close()
         assert {answer(connection) for connection in connections[1::2]} == {b"0 bytes"}
+
+
+def test_no_part_of_an_answer_waits_for_an_acknowledgement() -> None:
+    """The listening socket names no protocol, as that of uvicorn's workers. uvloop would see to it by itself."""
+    made: list[BoundedHttp] = []
+
+    class Recorded(BoundedHttp):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    with serving(TIMEOUT, MovableLoop(), protocol=Recorded) as served, served.connect() as client:
+        client.sendall(GET)
+        assert client.recv(1000)
+        connection = made[0].transport.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

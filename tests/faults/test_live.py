@@ -1,18 +1,20 @@
 """Faults of a live list: hubs that misbehave, and waits that nothing answers."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from gatekeeper import Gatekeeper, Reason
-from gatekeeper.testing import FakeClock, FakeHub, HubAnswer, HubRequest, json_answer
+from gatekeeper import Gatekeeper, Reason, WidgetKey
+from gatekeeper.keys.reader import RowReader
+from gatekeeper.testing import GARBAGE, HANG_UP, FakeClock, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.needs import nginx
 from tests.support.fault_proxy import FaultProxy
 from tests.support.guarded import Guarded, hub_source
@@ -497,3 +499,59 @@ async def test_a_replica_that_lags_loosens_nothing_until_it_is_ahead() -> None:
             await sleeps_until_it_asks(hub, it, INTERVAL)
             await hub.waits()
             assert it.allows(1)
+
+
+# Everything at once
+
+
+@pytest.mark.slow
+@pytest.mark.promise("a live list misses no change")
+@pytest.mark.parametrize("seed", range(6))
+async def test_no_change_is_missed_whatever_the_hub_does_in_between(seed: int) -> None:
+    dice = Random(seed)
+    fields: list[dict[str, Any]] = [{}, REVOKED_AT, {"domain_allowlist": ["other.test"]}, {"last8": "zzzzzzzz"}]
+    rows = {number: row(number) for number in range(12)}
+    with FakeHub(*rows.values(), live=True) as hub:
+        gate = Gatekeeper(hub_source(hub.url), refresh_interval=1, jitter=dice.random, unknown_key_wait=0)
+        async with gate:
+            for step in range(60):
+                for _ in range(dice.randrange(4)):
+                    number = dice.randrange(20)
+                    rows[number] = stamped(number, step, **dice.choice(fields))
+                    if dice.random() < 0.3:
+                        del rows[number]
+                listed = dice.sample(list(rows.values()), len(rows))
+                (hub.restores if dice.random() < 0.1 else hub.lists)(*listed)
+                hub.ignores = set(dice.sample(["prefer", "a-im", "if-none-match"], dice.choice([0, 0, 0, 1, 2])))
+                if dice.random() < 0.2:
+                    bad = [
+                        HubAnswer(503),
+                        HANG_UP,
+                        GARBAGE,
+                        HubAnswer(226, b"[]"),
+                        json_answer([removal(3)], 226, im="rows"),
+                    ]
+                    hub.then(dice.choice(bad))
+                if dice.random() < 0.5:
+                    await anyio.sleep(dice.random() * 0.05)
+                elif (await gate.refresh()).outcome != "failed" and not gate.status.held:
+                    assert by_name(gate._index) == by_name(keys_of(hub.rows))
+            hub.ignores = set()
+            while (await gate.refresh()).outcome == "failed" or gate.status.held:
+                pass
+            await hub.waits()
+            assert decisions_of(gate) == decisions_of(Gatekeeper.from_rows(hub.rows))
+            hub.lists()
+            await until(lambda: gate.status.keys == 0 and gate.status.is_live)
+
+
+def keys_of(rows: list[Any]) -> list[WidgetKey]:
+    return [RowReader().convert(place, each) for place, each in enumerate(rows)]
+
+
+def by_name(keys: Iterable[WidgetKey]) -> dict[tuple[str, str], WidgetKey]:
+    return {(key.id, key.last8): key for key in keys}
+
+
+def decisions_of(gate: Gatekeeper) -> list[Reason]:
+    return [gate.decide(client_key(number), ORIGIN).reason for number in range(20)]

@@ -49,6 +49,7 @@ class World:
         valid: the ids of valid tokens.
         latency: how long a read takes, in seconds.
         log: the time and name of each read.
+        asked_for: the accounts whose revisions have been read.
         is_down: whether the reads fail.
         waiters: what is tested.
     """
@@ -58,6 +59,7 @@ class World:
         self.valid = {"t"}
         self.latency = 0.0
         self.log: list[tuple[float, str]] = []
+        self.asked_for: list[str] = []
         self.is_down = False
         self.during: Callable[[], None] = lambda: None
         self.waiters = Waiters(Reads(self._revisions, self._tokens, self._state), self, bound=bound)
@@ -117,6 +119,7 @@ class World:
 
     async def _revisions(self, accounts: Collection[str]) -> dict[str, Revision]:
         found = {account: self.revisions[account] for account in accounts if account in self.revisions}
+        self.asked_for += accounts
         await self._read("revisions")
         return found
 
@@ -206,12 +209,18 @@ async def finished(task: "asyncio.Task[Waited | None]") -> "asyncio.Task[Waited 
 async def test_an_unchanged_list_is_answered_after_the_wait_and_not_before() -> None:
     async with world() as acme:
         begun = now()
+        acme.begin(50)
         answer = result(await finished(acme.begin(7)))
         assert begun + 7 <= now() <= begun + 7 + 2 * TICK
         assert answer.state == ListState(revision(1), None)
         # One read when the request came, and one after its time.
         assert len(acme.reads("revisions")) == 2
         assert acme.reads("revisions")[-1] >= begun + 7
+        await settled()
+        acme.log.clear()
+        acme.begin()
+        await settled()
+        assert acme.reads("tokens") == []  # an answered request is forgotten
 
 
 @skipping
@@ -474,9 +483,11 @@ async def test_a_look_at_all_accounts_is_one_read_and_finds_those_that_changed()
         await settled()
         acme.change("account-7", tell=False)
         acme.log.clear()
+        acme.asked_for.clear()
         await acme.waiters.look_at_all()
         assert [name for _, name in acme.log] == ["revisions"]
         await settled()
+        assert acme.asked_for == [*names, "account-7"]
         assert [name for name, task in waiting.items() if task.done()] == ["account-7"]
 
 

@@ -46,8 +46,7 @@ class Taker(FakeHub):
     """A hub with keys, whose answers to reports can be set."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[dict[str, Any]] = ROWS
+        super().__init__(*ROWS)
         self.answer = TAKEN
         self.listed = ROWS
         self.always(lambda request: self.answer if request.method == "POST" else HubAnswer(200, as_json(*self.listed)))
