@@ -65,7 +65,9 @@ class NewKeys:
         if refresher is None or not self.wait or not self._may_become_known(key):
             return False
         began_at = self._clock()
-        if self._is_live() and self._waiting < MOST and await self._is_told(decide, began_at + min(MOMENT, self.wait)):
+        # The first answer that a hub holds may be the one that brings the key.
+        is_told = self._is_live() or refresher.schedule.is_held
+        if is_told and self._waiting < MOST and await self._is_told(decide, began_at + min(MOMENT, self.wait)):
             return True
         return await refresher.refresh_for_unknown_key(self.wait - (self._clock() - began_at))
 

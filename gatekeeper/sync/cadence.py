@@ -53,13 +53,14 @@ class Cadence:
             ceiling = LASTING_FAILURE_CEILING
         return backoff(failures, first, ceiling) * self._jitter()
 
-    def live_delay(self, work: float) -> float:
+    def live_delay(self, work: float, *, was_awaited: bool) -> float:
         """Seconds from a fetch to the next one that may wait.
 
         Args:
             work: seconds that it took to read and apply what the fetch brought, so that a busy hub does not fill a process.
+            was_awaited: whether the hub could hold its answer. The first list says nothing of how often it changes.
         """
-        return INTERVAL_PER_WORK * work
+        return INTERVAL_PER_WORK * work if was_awaited else 0.0
 
     def refused_delay(self, failures: int) -> float:
         """Seconds from a connection that a live source refuses to the next.

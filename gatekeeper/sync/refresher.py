@@ -9,8 +9,8 @@
   random part of an interval or of the backoff, whichever is longer. One success ends the backoff.
 - From the second question on, a source that has a name for its list is asked to hold its answer until something changes. The
   second one follows at once if the first answer says that the source may do so. If it does, the list is live: the next
-  question follows at once, or after five times what it took to apply the answer. A fetch that is wanted cuts the wait off.
-  After a failure, the first question wants an answer at once.
+  question follows after five times what it took to apply an answer that may have been held, and after others at once. A
+  fetch that is wanted cuts the wait off. After a failure, the first question wants an answer at once.
 - One event loop of a process waits for a live list. The others fetch only what is wanted, until its promise has ended.
 - A live connection is renewed every 10 minutes ± 20 %.
 - A list that changed something is written to the snapshot on disk, and one that did not when the snapshot is getting old.
@@ -162,7 +162,7 @@ class Refresher:
         if report.outcome == "failed":
             return self._delay_after_failure(report, fetch)
         if self.live.is_granted or (self.live.is_untried and fetch.invites_wait):
-            delay = self.cadence.live_delay(fetch.work)
+            delay = self.cadence.live_delay(fetch.work, was_awaited=fetch.wait is not None)
             if fetch.is_misfit:
                 return max(delay, self._misfit_delay)
             if self.schedule.is_overdue or self._may_wait():

@@ -57,6 +57,11 @@ class Schedule:
         return self.next.is_wanted
 
     @property
+    def is_held(self) -> bool:
+        """Whether the source has been asked to hold its answer, and has not begun it."""
+        return self._pause is not None and not self._current.done.is_set()
+
+    @property
     def is_overdue(self) -> bool:
         """Whether no refresher of this process keeps to its schedule."""
         return self._heartbeat.is_overdue

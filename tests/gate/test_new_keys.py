@@ -67,6 +67,15 @@ async def test_a_new_key_is_allowed_at_its_first_request_without_a_fetch() -> No
         assert it.fetched() == before
 
 
+async def test_the_first_change_after_the_start_may_be_that_key() -> None:
+    with FakeHub(live=True) as hub:
+        async with Gatekeeper(HubSource(hub.url, hub.token)) as gate:
+            await hub.waits()
+            hub.lists(row("new", PAGE))
+            assert (await gate.check(client_key("new"), PAGE)).reason is Reason.ALLOWED
+            assert len([request for request in hub.fetches if "prefer" not in request.headers]) == 1
+
+
 async def test_a_request_waits_through_changes_of_other_keys() -> None:
     async with told() as it:
         before, seen = it.fetched(), []

@@ -110,7 +110,12 @@ def test_a_budget_saves_three_fetches_at_most() -> None:
 
 
 def test_a_live_list_is_asked_for_again_after_five_times_the_work() -> None:
-    assert [Cadence(10.0, lambda: 0.5).live_delay(work) for work in (0.0, 0.001, 2.0)] == [0.0, 0.005, 10.0]
+    cadence = Cadence(10.0, lambda: 0.5)
+    assert [cadence.live_delay(work, was_awaited=True) for work in (0.0, 0.001, 2.0)] == [0.0, 0.005, 10.0]
+
+
+def test_the_first_wait_begins_at_once_however_long_the_first_list_took() -> None:
+    assert Cadence(10.0, lambda: 0.5).live_delay(4.0, was_awaited=False) == 0.0
 
 
 @pytest.mark.parametrize(
