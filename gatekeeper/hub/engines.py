@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.turns import Turns
 
-__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "DatabaseLocation", "Engines", "Pool", "TurnOptions")
+__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "DatabaseLocation", "Engines", "Pool")
 
 # For each of three pools; the reports have one more. Six workers fit into PostgreSQL's default of 100.
 CONNECTIONS: Final = 5
@@ -27,14 +27,6 @@ class EngineOptions(TypedDict):
     hide_parameters: bool
     json_serializer: Callable[[Any], str]
     json_deserializer: Callable[[str | bytes], Any]
-
-
-class TurnOptions(TypedDict):
-    """Options of Turns."""
-
-    purpose: str
-    patience: float
-    each: int | None
 
 
 def _write_json(value: Any) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as Transaction
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool, TurnOptions
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool
 from gatekeeper.hub.turns import Turns
 
 if TYPE_CHECKING:
@@ -30,13 +30,12 @@ MIGRATION_DEADLINE: Final = 60.0  # Seconds for one statement of a migration, wh
 # dropped would block requests for minutes. The URL can override both.
 _TIMEOUTS: Final = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
 
-LOCK_SHARE: Final = 0.6  # of the deadline of a statement: its longest wait for a lock. The server ends it after 0.8.
+# Of the deadline of a statement: its longest wait for a lock. A row takes two, one for the place in its queue
+# (PostgreSQL's README.tuplock), and the server ends the statement after 0.8.
+LOCK_SHARE: Final = 0.3
 IDLE_TIMEOUT: Final = 10.0  # Seconds; a worker that is frozen in a transaction keeps its locks no longer.
 
-# Two writers of an account at once: one holds the lock of the account while the other one begins.
-_READING: Final = TurnOptions(purpose="to read", patience=PATIENCE, each=None)
-_WRITING: Final = TurnOptions(purpose="to write", patience=PATIENCE, each=2)
-_REPORTING: Final = TurnOptions(purpose="to write a report", patience=PATIENCE, each=None)
+WRITERS_EACH: Final = 2  # of an account at once: one has the lock of the account while the other one begins.
 
 _MIGRATION_LOCK_TIMEOUT: Final = 10.0  # Seconds; statements on a table wait behind a migration that waits for its lock.
 
@@ -119,11 +118,12 @@ class PostgresServer:
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
         reading = {"isolation_level": "REPEATABLE READ", "execution_options": {"postgresql_readonly": True}}
+        writing = {"isolation_level": "READ COMMITTED"}
         return Engines(
-            reader=self._pool(CONNECTIONS, _READING, **reading),
-            streamer=self._pool(CONNECTIONS, _READING, **reading),
-            writer=self._pool(CONNECTIONS, _WRITING, isolation_level="READ COMMITTED"),
-            reporter=self._pool(1, _REPORTING, isolation_level="READ COMMITTED"),
+            reader=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE), **reading),
+            streamer=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE), **reading),
+            writer=self._pool(Turns(CONNECTIONS, "to write", patience=PATIENCE, each=WRITERS_EACH), **writing),
+            reporter=self._pool(Turns(1, "to write a report", patience=PATIENCE), **writing),
         )
 
     def changes(self, writing: Callable[[], AbstractAsyncContextManager[Transaction]]) -> "PostgresChanges":
@@ -137,13 +137,13 @@ class PostgresServer:
         _, arguments = self._listen_url.get_dialect()().create_connect_args(self._listen_url)
         return PostgresChanges(partial(self._connect, **arguments, autocommit=True), writing)
 
-    def _pool(self, size: int, turns: TurnOptions, **options: Any) -> Pool:
+    def _pool(self, turns: Turns, **options: Any) -> Pool:
         engine = create_async_engine(
             self._url,
             connect_args={"async_creator_fn": self._connect, "prepare_threshold": None},
             pool_pre_ping=True,  # Replaces connections that a restarted server has closed, before a request uses one.
             use_native_hstore=False,  # Otherwise every new connection looks up a type that the tables do not have.
-            pool_size=size,
+            pool_size=turns.places,
             **OPTIONS,
             **options,
         )
@@ -152,7 +152,7 @@ class PostgresServer:
             self._statement_deadline, self._idle_timeout, lock_timeout=LOCK_SHARE * self._statement_deadline
         )
         event.listen(engine.sync_engine, "begin", partial(_begin, settings))
-        return Pool(engine, Turns(size, **turns))
+        return Pool(engine, turns)
 
     async def _connect(self, **options: Any) -> "AsyncConnection":
         from gatekeeper.hub.postgres_connections import AsyncConnection  # noqa: PLC0415 - an extra of its own

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool, TurnOptions
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool
 from gatekeeper.hub.files import create_private
 from gatekeeper.hub.sqlite_changes import SqliteChanges
 from gatekeeper.hub.turns import Turns
@@ -23,9 +23,6 @@ BUSY_TIMEOUT: Final = 10.0  # Seconds; sqlite3's own default is 5.
 
 BUSY_PAUSE: Final = 0.02  # Seconds between two attempts, for a statement that ignores the busy timeout.
 PRIMARY_CODE: Final = 0xFF  # The low byte of an extended error code of SQLite is its primary code.
-
-_READING: Final = TurnOptions(purpose="to read", patience=PATIENCE, each=None)
-_WRITING: Final = TurnOptions(purpose="to write", patience=PATIENCE, each=None)
 
 # Files that are locked, on a full disk, or on one that fails or is read-only (https://www.sqlite.org/rescode.html).
 _UNAVAILABLE: Final = frozenset(
@@ -42,14 +39,16 @@ class SqliteFile:
     Args:
         path: the file; `migrate` creates it if it does not exist, with mode 0600.
         busy_timeout: the longest wait for another process's transaction, in seconds.
+        patience: the longest wait for the turn of a request in this process, in seconds.
     """
 
     # Nothing else uses this number. SQLite writes its page at each commit, also if the number stays.
     write_check = ("PRAGMA user_version = 0",)
 
-    def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT, patience: float = PATIENCE) -> None:
         self._path = path
         self._busy_timeout = busy_timeout
+        self._patience = patience
 
     def migrate(self, upgrade: Callable[[Connection], None]) -> None:
         """Create the file if necessary, and upgrade it.
@@ -79,17 +78,17 @@ class SqliteFile:
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
-        reader = self._pool(CONNECTIONS, _READING, _begin)
-        streamer = self._pool(CONNECTIONS, _READING, _begin)
-        writer = self._pool(1, _WRITING, _begin_immediate)
+        reader = self._pool(CONNECTIONS, "to read", _begin)
+        streamer = self._pool(CONNECTIONS, "to read", _begin)
+        writer = self._pool(1, "to write", _begin_immediate)
         event.listen(writer.engine.sync_engine, "connect", _prepare_writer)
         return Engines(reader, streamer, writer, reporter=writer)
 
-    def _pool(self, size: int, turns: TurnOptions, begin: Callable[[Connection], None]) -> Pool:
+    def _pool(self, size: int, purpose: str, begin: Callable[[Connection], None]) -> Pool:
         url = self._url("sqlite+aiosqlite")
         engine = create_async_engine(url, connect_args=self._arguments, pool_size=size, **OPTIONS)
         event.listen(engine.sync_engine, "begin", begin)
-        return Pool(engine, Turns(size, **turns))
+        return Pool(engine, Turns(size, purpose, patience=self._patience))
 
     def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> SqliteChanges:  # noqa: ARG002
         """Make what tells of changes by other processes, without connecting.

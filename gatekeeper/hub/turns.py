@@ -25,10 +25,13 @@ class Turns:
         patience: the longest wait for a turn, in seconds; None for any.
         each: how many turns one account can hold at once; None for all places. Where it is given, an account also holds no
             more turns than there are free places, so that a few accounts cannot take all of them.
+
+    Attributes:
+        places: how many turns can be held at once.
     """
 
     def __init__(self, places: int, purpose: str, *, patience: float | None, each: int | None = None) -> None:
-        self._places = places
+        self.places = places
         self._purpose = purpose
         self._patience = patience
         self._each = each
@@ -95,7 +98,7 @@ class Turns:
 
     def _grant(self) -> None:
         """Give free turns to those who wait."""
-        while (free := self._places - self.held) > 0:
+        while (free := self.places - self.held) > 0:
             urgent = next((account for account in self._waiting if self._may_hold(account, free)), None)
             late = next((turn for turn, account in self._late.items() if self._may_hold(account, free)), None)
             if late is not None and (urgent is None or self._since_late >= LATE_SHARE):

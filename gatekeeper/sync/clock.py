@@ -57,8 +57,16 @@ class Alarm:
         left = moment - self._clock()
         if left > 0:
             await self._sleep(left)
-            self._turn_minute()
-            self._lag = max(self._lag, self._clock() - moment)
+            self.note(moment)
+
+    def note(self, due_at: float) -> None:
+        """Note a wait that has just ended.
+
+        Args:
+            due_at: the moment at which it should have ended, by the clock.
+        """
+        self._turn_minute()
+        self._lag = max(self._lag, self._clock() - due_at)
 
     @property
     def lag(self) -> float:

@@ -149,7 +149,10 @@ class Schedule:
     async def keep_beating(self, nap: Sleep = anyio.sleep) -> None:
         """Beat until cancelled; `nap` sleeps by the event loop's clock."""
         while True:
-            await nap(self._heartbeat.ahead / 2)
+            pause = self._heartbeat.ahead / 2
+            due_at = self._clock() + pause
+            await nap(pause)
+            self._alarm.note(due_at)  # a refresher with a live list waits for nothing else
             self.beat()
 
     async def wait_until(self, moment: float) -> bool:

@@ -3,12 +3,19 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from .support import PATH, RunningHub, assert_problem, create
+from gatekeeper.hub import create_hub
+from gatekeeper.hub.bodies import KeyChange, KeyDraft
+from gatekeeper.hub.minting import Mint, random_text
+from gatekeeper.hub.store import KeyStore, UnknownKey
+from gatekeeper.hub.tokens import Bearer
+
+from .support import PATH, PEPPER, START, RunningHub, assert_problem, create, list_rows
 from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
@@ -131,3 +138,34 @@ async def test_many_requests_at_once_are_each_checked(hub: RunningHub) -> None:
     answers = await asyncio.gather(*(client.get(PATH) for client in [*clients, stranger, *clients]))
     assert [answer.status_code for answer in answers] == [200] * 10 + [401] + [200] * 10
     assert len({answer.headers["ETag"] for answer in answers if answer.status_code == 200}) == 10
+
+
+async def test_each_change_is_told_of_after_its_commit(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    told: list[str] = []
+    keys = KeyStore(hub.database, Mint(PEPPER, random_text), lambda: START, told.append)
+    owner = Bearer("acme", "ci", "admin")
+    row = await keys.create(owner, KeyDraft(name="shop"))
+    assert told == ["acme"]
+    await keys.update(owner, row.id, KeyChange(name="renamed"))
+    await keys.delete(owner, row.id)
+    assert told == ["acme"] * 3
+    with pytest.raises(UnknownKey):
+        await keys.delete(owner, row.id)
+    assert await list_rows(acme) == []
+
+
+async def test_a_hub_has_a_bound_of_waiting_requests_and_answers_others_at_once(tmp_path: Path) -> None:
+    app = create_hub(tmp_path / "hub.db", pepper=PEPPER, max_waiting=1)
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://hub.test") as acme:
+        acme.headers["Authorization"] = f"Bearer {await app.state.hub.tokens.mint('acme', name='gate')}"
+        etag = await etag_of(acme)
+        waiting = wait_for_change(acme, etag)
+        async with asyncio.timeout(PATIENCE):
+            while not len(app.state.hub.waiters):  # noqa: ASYNC110 - the hub does not signal it
+                await asyncio.sleep(0.005)
+        answer = await asyncio.wait_for(wait_for_change(acme, etag), PATIENCE)
+        assert answer.status_code == 304
+        assert "Preference-Applied" not in answer.headers
+        assert not waiting.done()
+    assert (await waiting).headers["Connection"] == "close"

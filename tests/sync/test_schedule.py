@@ -25,10 +25,11 @@ class Scheduled:
         self.time = FakeClock()
         self.beats: list[float] = []
         self.heartbeat = Heartbeat(interval, self.time, lambda: self.beats.append(self.heartbeat.overdue_at))
+        self.alarm = Alarm(self.time, self.time.sleep)
         self.schedule = self.new()
 
     def new(self) -> Schedule:
-        schedule = Schedule(self.heartbeat, Alarm(self.time, self.time.sleep), self.time)
+        schedule = Schedule(self.heartbeat, self.alarm, self.time)
         schedule.start()
         return schedule
 
@@ -144,6 +145,23 @@ async def test_the_heartbeat_beats_twice_per_promise() -> None:
         group.cancel_scope.cancel()
     assert naps == [7.5] * 4
     assert it.beats[-1] == it.time.now - 7.5 + 15
+
+
+async def test_a_late_beat_shows_that_the_event_loop_lags() -> None:
+    it = Scheduled()
+    naps: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        it.time.now += seconds + 0.25 * len(naps)
+        naps.append(seconds)
+        if len(naps) > 2:
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.schedule.keep_beating, nap)
+        await until(lambda: len(naps) > 2)
+        group.cancel_scope.cancel()
+    assert it.alarm.lag == 0.25
 
 
 # Waiting requests
