@@ -109,6 +109,7 @@ class ListLoader:
         self.work = 0.0
         self._index = index
         self._rows = rows
+        self._changes = DeltaReader(rows)
         self._whole_lists = whole_lists
         self._clock = clock
         self._max_rows = max_rows
@@ -185,7 +186,7 @@ class ListLoader:
             named, asked = quoted(update.base), quoted(question.validator or "no list")
             raise SourceError(f"the source gave changes of the list {named}: expected those of {asked}")
         diff, changed_ids = DeltaDiff(self._index, precedence=Precedence(listing.dated_at)), set[str]()
-        reader = ListReader(DeltaReader(self._rows))
+        reader = ListReader(self._changes)
         async for chunk in listing.chunks:
             reader.feed(chunk)
             await self._add_changes(reader, diff, changed_ids)

@@ -328,16 +328,19 @@ class HubSource:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Callable[[], AsyncHubClient]]:
-        """A function that makes clients with the current token."""
+        """A function that gives a client with the current token."""
         async with aclosing(self._make_http()) as http:
+            made: tuple[str, AsyncHubClient] | None = None
 
-            def make_client() -> AsyncHubClient:
+            def client() -> AsyncHubClient:
+                nonlocal made
                 token = self._token()
-                try:
-                    client = self._client(token, http=http)
-                except ConfigError as error:
-                    raise SourceError(f"the hub's token cannot be used: {error}") from error
+                if made is None or made[0] != token:
+                    try:
+                        made = token, self._client(token, http=http)
+                    except ConfigError as error:
+                        raise SourceError(f"the hub's token cannot be used: {error}") from error
                 self._last_token = token
-                return client
+                return made[1]
 
-            yield make_client
+            yield client
