@@ -90,9 +90,13 @@ async def test_a_killed_worker_lets_all_that_wait_know_and_loses_no_revocation(t
                 f"GET {PATH} HTTP/1.1\r\nHost: hub.test\r\nAuthorization: Bearer {token}\r\nIf-None-Match: {tag}\r\n"
                 "A-IM: rows\r\nPrefer: wait=60\r\n\r\n"
             ).encode()
+
+            def open_files() -> int:
+                return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+
+            others = open_files()
             waiters = [waiting.enter_context(waiter(address, request)) for _ in range(WAITERS)]
-            files = Path(f"/proc/{process.pid}/fd")
-            await anyio.to_thread.run_sync(wait_until, lambda: len(list(files.iterdir())) > WAITERS)
+            await anyio.to_thread.run_sync(wait_until, lambda: open_files() >= others + WAITERS)
             process.kill()
             await process.wait()
             assert await anyio.to_thread.run_sync(all_have_ended, waiters)
