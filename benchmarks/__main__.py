@@ -26,6 +26,19 @@ SHORT = {
     "load": ("--servers=uvicorn", "--rounds=3", "--seconds=2"),
     "scale": ("--keys=1000,10000,100000", "--rounds=1"),
     "floods": ("--requests=100000", "--rounds=3", "--seconds=2"),
+    "live": (
+        "--trials=100",
+        "--quiet-seconds=60",
+        "--waiters=1000",
+        "--rounds=5",
+        "--many-keys=100000",
+        "--deltas=100",
+        "--imported=1000",
+        "--outages=1",
+        "--changes=1000",
+        "--fair-keys=50000",
+        "--fair-seconds=20",
+    ),
     "freshness": ("--trials=40", "--window=20", "--day=3600", "--soak=20"),
 }
 

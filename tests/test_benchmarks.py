@@ -24,6 +24,7 @@ pytest.importorskip("uvloop", reason="uvloop is not installed: pip install -e '.
 
 from benchmarks import guard, hub, lines, script
 from benchmarks.__main__ import SHORT
+from benchmarks.live.parameters import SCENARIOS
 
 pytestmark = pytest.mark.process
 
@@ -36,6 +37,7 @@ TINY = {
     "load": ("--rounds=1", "--mixes=100", "--guards=bare,gatekeeper,Redis GET"),
     "scale": ("--keys=500", "--settle=0.1"),
     "floods": ("--requests=2000", "--seconds=0.2"),
+    "live": (),
     "freshness": ("--trials=4", "--window=0.5", "--interval=0.5", "--keys=100", "--day=60", "--soak=1"),
 }
 PROGRAMS = {"load": ("wrk", "redis-server"), "freshness": ("wrk",)}
@@ -164,6 +166,28 @@ def test_every_worker_refuses_what_is_revoked_and_no_decision_is_wrong(results: 
     assert figures["day"]["failed_refreshes"] > 0
 
 
+def test_live_gates_know_of_all_changes_and_every_scenario_has_figures(results: Path) -> None:
+    figures = figures_of("live", results)
+    assert set(figures) == set(SCENARIOS)
+    assert all(set(by_database) == {"sqlite"} for by_database in figures.values())
+    of = {scenario: by_database["sqlite"] for scenario, by_database in figures.items()}
+    assert of["revocation"]["traffic: wrong decisions"] == 0
+    assert of["revocation"]["created: refused at the first request (%)"] == 0
+    assert of["quiet"]["of 20 new keys, accepted by all gates at the first request"] == 20
+    assert of["waiting"]["20 waiters: not told within a minute"] == 0
+    assert of["delta"]["deltas"] > 0
+    assert of["outages"]["wrong decisions at the end"] == 0
+    assert of["fairness"]["read account: changes answered 5xx"] == 0
+
+
+def test_live_gates_of_a_hub_of_two_processes_know_new_keys(tmp_path: Path) -> None:
+    postgres()
+    file = tmp_path / "live.json"
+    run("benchmarks.live", "--quick", "--only=revocation", "--database=postgres", f"--json={file}")
+    figures = json.loads(file.read_text(encoding="utf-8"))["figures"]["revocation"]["postgres"]
+    assert figures["created: refused at the first request (%)"] == 0
+
+
 def test_the_charts_are_drawn_from_the_json(results: Path, tmp_path: Path) -> None:
     drawn = {"overhead": ("overhead", "keys"), "matching": ("matching",), "scale": ("lag",)} | (
         {"load": ("load",)} if shutil.which("wrk") else {}
@@ -179,7 +203,7 @@ def test_the_short_set_has_every_benchmark_and_names_parameters_that_exist() -> 
     assert set(SHORT) == set(TINY)
     for name, options in SHORT.items():
         known = {field.name for field in dataclasses.fields(importlib.import_module(f"benchmarks.{name}").Parameters)}
-        assert {option.removeprefix("--").partition("=")[0] for option in options} <= known
+        assert {option.removeprefix("--").partition("=")[0].replace("-", "_") for option in options} <= known
 
 
 def test_every_round_has_every_name_once_and_the_order_changes() -> None:

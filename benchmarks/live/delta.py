@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from benchmarks import keys, script
+from benchmarks.live.applying import measure_applying
 from benchmarks.live.database import Kind, database
 from benchmarks.live.gates import served_gates
 from benchmarks.live.hubs import Hub, Owner, running_hub
@@ -16,6 +17,7 @@ from benchmarks.script import Figures
 __all__ = ("measure",)
 
 APART = 0.05  # seconds between two changes, so that each has a delta of its own
+TOLD_WITHIN = 15.0  # seconds; a gate that was told of nothing by then polls
 
 
 def measure(parameters: Parameters, kind: Kind) -> Figures:
@@ -29,6 +31,7 @@ def measure(parameters: Parameters, kind: Kind) -> Figures:
             with served_gates(1, proxy.url, account, parameters.interval) as served:
                 started = time.monotonic() - begun
                 settle(hub)
+                _begin(owner, proxy)
                 proxy.tally = Tally()
                 used = script.processor_time(served.process)
                 together = _hub_time(parameters, hub, owner, 1)
@@ -42,9 +45,24 @@ def measure(parameters: Parameters, kind: Kind) -> Figures:
         "hub's processor time for a change (ms)": alone * 1000 / parameters.deltas,
         "hub's processor time for its delta (ms)": (together - alone) * each,
         "gate's processor time for a delta, with the request (ms)": used * each,
+        **measure_applying(parameters.many_keys, parameters.deltas),
         "list's bytes a delta": sum(proxy.tally.bytes.values()) / max(deltas, 1),
         "start of the gate (s)": started,
     }
+
+
+def _begin(owner: Owner, proxy: Proxy) -> None:
+    """Change keys until the gate is told of a change, or has polled."""
+    deadline = time.monotonic() + TOLD_WITHIN
+    before = proxy.tally.answers.copy()
+    while time.monotonic() < deadline and proxy.tally.answers[LIST, 226] == before[LIST, 226]:
+        asyncio.run(_change_one(owner))
+        time.sleep(1.0)
+
+
+async def _change_one(owner: Owner) -> None:
+    async with owner:
+        await owner.change(1, name=f"change {time.monotonic()}")
 
 
 def _hub_time(parameters: Parameters, hub: Hub, owner: Owner, part: int) -> float:

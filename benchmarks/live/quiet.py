@@ -21,8 +21,7 @@ __all__ = ("measure",)
 USED = 20  # keys
 RATE = 20.0  # requests a second with them
 MINUTE = 60.0  # seconds between two changes
-NEW = 20  # keys that are made in NEW_WITHIN seconds
-NEW_WITHIN = 5.0
+NEW = 20  # keys that are made at the end
 LIST = f"GET {PATH}"
 
 
@@ -75,7 +74,7 @@ async def _create(parameters: Parameters, served: Served, owner: Owner) -> Figur
     accepted = 0
     begun = time.monotonic()
     async with owner, asked_directly(served, parameters.gates) as gates:
-        for due in sorted(dice.random() * NEW_WITHIN for _ in range(NEW)):
+        for due in sorted(dice.random() * parameters.new_within for _ in range(NEW)):
             await asyncio.sleep(max(0.0, begun + due - time.monotonic()))
             said = await owner.ask("POST", body={"name": "new", "domain_allowlist": ["new.example.org"]})
             statuses = await gates.ask(request_with(said.body["public_key"], "https://new.example.org"))

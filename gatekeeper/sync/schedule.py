@@ -58,7 +58,7 @@ class Schedule:
 
     @property
     def is_held(self) -> bool:
-        """Whether the source has been asked to hold its answer, and has not begun it."""
+        """Whether the source may hold its answer, which has not begun."""
         return self._pause is not None and not self._current.done.is_set()
 
     @property
