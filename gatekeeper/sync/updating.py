@@ -79,7 +79,7 @@ class Fetch:
 
     @property
     def is_farewell(self) -> bool:
-        """Whether the source has ended the wait before its time because it stops."""
+        """Whether the source stops, and has ended the wait early."""
         return isinstance(self.answer, Unchanged) and self.answer.is_last and self._is_early
 
     @property
