@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +16,9 @@ from gatekeeper.hub.tokens import Bearer
 from gatekeeper.hub.waiters import Waiters
 
 __all__ = ("ListEndpoint",)
+
+# Lists that a request may name and wait. A gate names one. All are kept in memory, and looked at whenever the account is.
+_MAX_NAMED: Final = 10
 
 
 class ListEndpoint:
@@ -53,7 +57,8 @@ class ListEndpoint:
         """
         asked = read_list_request(request)
         # Without a tag there is nothing to wait for, and every list has the tag "*". A HEAD is for what is there now.
-        if asked.wait is None or request.method != "GET" or not asked.tags or "*" in asked.tags:
+        may_wait = request.method == "GET" and 0 < len(asked.tags) <= _MAX_NAMED and "*" not in asked.tags
+        if asked.wait is None or not may_wait:
             waited = None
         else:
             waited = await self._waiters.wait(bearer, asked, asked.wait, request.receive)
