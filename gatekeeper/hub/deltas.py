@@ -103,7 +103,7 @@ class DeltaReader:
         Raises:
             DatabaseDown: the database does not answer.
         """
-        async with self._database.reading() as connection:
+        async with self._database.reading(account) as connection:
             present = await read_revision(connection, account)
             near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
             candidates = () if present in bases else sorted(near, reverse=True)[:MAX_BASES]

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from itertools import count
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from sqlalchemy import Delete, Engine, Update, delete, event, insert, select, up
 
 from gatekeeper.hub.accounts import Revision, read_revision
 from gatekeeper.hub.deltas import Delta, DeltaReader
+from gatekeeper.hub.engines import CONNECTIONS
 from gatekeeper.hub.tables import accounts, events, widget_keys
 
 from .conftest import NewDatabase
@@ -239,6 +240,23 @@ async def test_an_account_sees_no_changes_of_another(
         rows["globex"].append(await create(globex))
     for name, base in bases.items():
         assert await elements_since(hub, base, account=name) == rows[name]
+
+
+@pytest.mark.usefixtures("acme", "globex")
+async def test_many_reads_of_one_account_do_not_delay_another(hub: RunningHub) -> None:
+    finished: list[str] = []
+
+    async def read(account: str) -> None:
+        await DeltaReader(hub.database).read(account)
+        finished.append(account)
+
+    async with AsyncExitStack() as held:
+        for _ in range(CONNECTIONS):
+            await held.enter_async_context(hub.database.reading())
+        reads = [asyncio.create_task(read(account)) for account in ["acme"] * 50 + ["globex"]]
+        await asyncio.sleep(0)
+    await asyncio.gather(*reads)
+    assert finished.index("globex") < 2 * CONNECTIONS
 
 
 @pytest.mark.parametrize("loss", LOSSES)
