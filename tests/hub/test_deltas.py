@@ -312,6 +312,17 @@ async def test_a_base_too_many_changes_ago_costs_no_read_of_the_log(hub: Running
     assert len(statements) == 1
 
 
+async def test_rows_that_are_too_large_have_no_delta(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    first = await revision_of(hub)
+    for _ in range(3):
+        second = await revision_of(hub)
+        await create(acme)
+    size = len(msgspec.json.encode((await list_rows(acme))[-1]))
+    assert await delta_since(hub, second, max_size=size) is not None
+    assert await delta_since(hub, second, max_size=size - 1) is None
+    assert await delta_since(hub, first, max_size=2 * size) is None
+
+
 async def log_changes_of_all_keys(hub: RunningHub, account: str) -> None:
     """Log a change of each key of an account."""
     base = await revision_of(hub, account)
