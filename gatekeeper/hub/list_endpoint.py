@@ -1,6 +1,7 @@
 """ListEndpoint: the answers to requests for the list."""
 
 from collections.abc import Mapping
+from copy import copy
 from http import HTTPStatus
 from typing import Final
 
@@ -67,10 +68,10 @@ class ListEndpoint:
             return self._respond(bearer, asked, state, {}, is_head=is_head)
         # It takes a tenth of the time in which thousands are told of a change.
         if bearer.scope in waited.responses:
-            return waited.responses[bearer.scope]
+            return _copy_of(waited.responses[bearer.scope])
         response = self._respond(bearer, asked, waited.state, wait_headers(asked.wait or 0, is_last=waited.is_last))
         if not isinstance(response, ListingResponse):
-            waited.responses[bearer.scope] = response
+            waited.responses[bearer.scope] = _copy_of(response)
         return response
 
     def _respond(
@@ -88,3 +89,10 @@ class ListEndpoint:
             return Response(headers=whole_headers(etag, bearer.scope, gzip=asked.takes_gzip), media_type="application/json")
         opening = self._bodies.reading(bearer.account, etag, gzip=asked.takes_gzip)
         return ListingResponse(opening, bearer.scope, further, gzip=asked.takes_gzip, deadline=self._deadline)
+
+
+def _copy_of(response: Response) -> Response:
+    """Copy a response, whose headers a middleware may change when it is sent."""
+    copied = copy(response)
+    copied.raw_headers = list(response.raw_headers)
+    return copied
