@@ -75,15 +75,16 @@ class Fetch:
         tells_nothing = isinstance(answer, Unchanged) or (
             isinstance(answer, Delta) and answer.listing.validator == answer.base
         )
-        return None if self._is_early and tells_nothing and not self.is_farewell else answer.granted
+        return None if self.is_early and tells_nothing and not self.is_farewell else answer.granted
 
     @property
     def is_farewell(self) -> bool:
         """Whether the source stops, and has ended the wait early."""
-        return isinstance(self.answer, Unchanged) and self.answer.is_last and self._is_early
+        return isinstance(self.answer, Unchanged) and self.answer.is_last and self.is_early
 
     @property
-    def _is_early(self) -> bool:
+    def is_early(self) -> bool:
+        """Whether the answer came before the granted seconds were over."""
         granted = None if self.answer is None else self.answer.granted
         return granted is not None and self.answered_at - self.asked_at < granted - EARLY
 

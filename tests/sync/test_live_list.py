@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -13,7 +14,7 @@ from gatekeeper import Basis, Delta, HubTransportError, Listing, Unchanged
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.updating import Fetch
-from gatekeeper.testing.fake_hub import FakeHub, HubAnswer, HubRequest
+from gatekeeper.testing.fake_hub import HANG_UP, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.held_source import HeldSource
 from tests.support.refreshing import Running, living, running, until
 from tests.support.rows import as_json, bad_row, row
@@ -171,6 +172,54 @@ async def test_an_answer_that_changes_nothing_does_not_spin(hub: FakeHub) -> Non
         await it.time.advance(20)
         assert it.time.sleeps == [10] * 5
         assert not it.status.is_live
+
+
+@pytest.mark.parametrize("status", [200, 226])
+async def test_early_answers_that_change_nothing_do_not_spin(hub: FakeHub, status: int) -> None:
+    """A hub that knows no If-None-Match sends the same list again and again, or gives it another name each time."""
+
+    def vain(request: HubRequest) -> HubAnswer:
+        named = {"etag": f'"{len(hub.requests)}"', "preference_applied": request.headers.get("prefer", "")}
+        base = request.headers.get("if-none-match", "")
+        rows = [row(1), row(2)]
+        return (
+            json_answer(rows, 200, **named) if status == 200 else json_answer([], 226, **named, im="rows", delta_base=base)
+        )
+
+    async with living(hub) as it:
+        asked = len(hub.requests)
+        hub.always(vain)
+        it.time.now += 10
+        await it.time.asleep()
+        assert (it.status.is_live, it.status.state) == (False, "fresh")
+        assert len(hub.requests) - asked == 10
+        await it.time.advance(30)
+        assert it.time.sleeps == [10.0] * 4
+        hub.lists(row(1), row(2), row(3))
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        assert (it.status.is_live, len(it.ids)) == (True, 3)
+
+
+@pytest.mark.parametrize("failure", [HubAnswer(500), HubAnswer(400), HANG_UP, HubAnswer(304, headers={"etag": '"other"'})])
+async def test_a_list_is_polled_after_three_waits_that_fail(hub: FakeHub, failure: HubAnswer) -> None:
+    """Though the questions between them are answered, which would otherwise cause the next wait at once."""
+
+    def fail(request: HubRequest) -> HubAnswer:
+        return failure if "prefer" in request.headers else json_answer([row(1), row(2)], etag='"1"')
+
+    async with living(hub) as it:
+        asked = len(hub.requests)
+        hub.always(fail)
+        it.time.now += 10
+        for _ in range(3):
+            await it.time.asleep()
+            it.time.now += 0.5
+            await it.time.wake()
+        assert it.time.sleeps == [0.5, 0.5, 0.5, 10.0]
+        assert (it.status.is_live, it.status.last_error) == (False, None)
+        assert preferred(hub.requests[asked:]) == [True, False] * 3
 
 
 async def test_a_source_that_stops_is_asked_again_within_a_second() -> None:
