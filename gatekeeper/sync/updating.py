@@ -160,7 +160,9 @@ class ListUpdater:
             # A proxy says so where no answer comes in its time: most with 504, others with 408, 502, 503 or 524.
             is_late = status is not None and (status == HTTPStatus.REQUEST_TIMEOUT or status >= FAILED) and after >= CUT_FROM
             fetch.cut_after = after if is_cut or is_late else None
-        fetch.is_misfit = status == HTTPStatus.IM_USED or (isinstance(fetch.answer, Delta) and not is_cut)
+        # Changes that break off are asked for once more: something on the way may never let them through.
+        breaks_off = is_cut and not self.failures
+        fetch.is_misfit = status == HTTPStatus.IM_USED or (isinstance(fetch.answer, Delta) and not breaks_off)
         if fetch.is_misfit or status == HTTPStatus.NOT_MODIFIED:
             self.shared.forget_validator()  # it was about another list, so the next answer has to bring one
 
@@ -208,6 +210,8 @@ class ListUpdater:
                     scope.deadline = anyio.current_time() + self.timeout
                 fetch.answered_at, fetch.answer = self.clock(), answer
                 fetch.let_it_end()
+                if scope.cancel_called and not isinstance(answer, Unchanged):
+                    raise TimeoutError  # its time is over, which ends the reading, too, as if nothing had changed
 
             return await self.loader.load(
                 updates,

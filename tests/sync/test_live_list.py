@@ -1,5 +1,6 @@
 """The refresher and a live hub, over sockets and a clock that both share: what each change and each end of a wait does."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.updating import Fetch
 from gatekeeper.testing.fake_hub import HANG_UP, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.held_source import HeldSource
+from tests.support.loops import SkippingLoop, run_skipping
 from tests.support.refreshing import Running, living, running, until
 from tests.support.rows import as_json, bad_row, row
 
@@ -531,6 +533,50 @@ async def test_changes_that_break_off_are_asked_for_again() -> None:
         await it.time.asleep()
         assert (it.ids, it.status.etag) == (["key-1"], "1")
         assert it.time.sleeps == [0.5]
+
+
+async def test_changes_that_break_off_twice_are_replaced_by_the_whole_list(hub: FakeHub) -> None:
+    """Something on the way may never let them through, and no revocation would come."""
+
+    def answer(request: HubRequest) -> HubAnswer:
+        if "if-none-match" not in request.headers:
+            return json_answer([row(2)], etag='"9"')
+        base = request.headers["if-none-match"]
+        headers = {"etag": '"9"', "im": "rows", "delta-base": base, "content-length": "100"}
+        return HubAnswer(226, b"[", headers, hang_up=True)
+
+    async with living(hub) as it:
+        hub.always(answer)
+        it.time.now += 10
+        await it.time.asleep()
+        it.time.now += 10
+        await it.time.wake()
+        await it.time.wake()
+        assert it.ids == ["key-2"]
+
+
+def test_an_answer_that_comes_when_its_time_is_over_is_asked_for_again() -> None:
+    """A process that was frozen finds both. An answer that is not read is no news that nothing has changed."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
+        source = HeldSource(row(1), row(2))
+        async with living(source) as it:
+            gone = {"id": "key-1", "last8": "00000001", "removed": True}
+            counters = it.sync.log.counters
+
+            def freeze() -> None:
+                loop.skipped += 100
+                loop.call_soon(source.give, Delta(Listing.whole(as_json(gone), "2"), "1", granted=8))
+
+            loop.call_soon(freeze)
+            while not counters["refresh_failed"] + counters["refresh_unchanged"]:
+                await anyio.lowlevel.checkpoint()
+            assert (counters["refresh_failed"], counters["refresh_unchanged"]) == (1, 0)
+            assert (it.ids, it.status.etag) == (["key-1", "key-2"], "1")
+
+    run_skipping(run())
 
 
 # Snapshots
