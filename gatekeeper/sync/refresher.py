@@ -132,7 +132,7 @@ class Refresher:
 
     def _may_wait(self) -> bool:
         """Whether the source may hold its answer, and this event loop is the one that waits."""
-        if self.updater.failures or self.freshness.state != "fresh" or self.schedule.is_overdue:
+        if self.schedule.is_first or self.updater.failures or self.freshness.state != "fresh" or self.schedule.is_overdue:
             return False  # an answer is wanted at once
         has_name = self.updater.shared.basis.validator is not None
         return has_name and self.live.may_wait and self.schedule.lead.take(self.schedule)

@@ -458,6 +458,20 @@ async def test_another_event_loop_takes_over_when_the_promise_ends(hub: FakeHub)
             group.cancel_scope.cancel()
 
 
+async def test_the_first_fetch_of_an_event_loop_is_not_held() -> None:
+    """Its start and its reports wait for the end of it, though the event loop that waited has gone."""
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        it.refresher.schedule.lead.leave(it.refresher.schedule)
+        other = it.sync.new_refresher()
+        async with anyio.create_task_group() as group:
+            group.start_soon(other.run)
+            await asked(source, 3)
+            assert source.asked[2].wait is None
+            await other.schedule.first_fetch()
+            group.cancel_scope.cancel()
+
+
 async def test_changes_of_a_list_that_was_replaced_are_dropped() -> None:
     source = HeldSource(row(1))
     async with living(source) as it:
