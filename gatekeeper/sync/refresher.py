@@ -123,7 +123,9 @@ class Refresher:
             fetch.let_it_end = let_it_end
             return await self.updater.update(updates, fetch)
 
-        report = await self.schedule.hold(update, None if self.snapshots is None else self.snapshots.due_in)
+        # A fetch that does not wait is never cut off: a request may wait for its end.
+        within = None if self.snapshots is None or fetch.wait is None else self.snapshots.due_in
+        report = await self.schedule.hold(update, within)
         if report is not None:
             self._note(fetch, report)
             await self._end_fetch(report, fetch)

@@ -15,6 +15,7 @@ from gatekeeper import Basis, Delta, HubTransportError, Listing, Unchanged
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.updating import Fetch
+from gatekeeper.testing import FakeClock
 from gatekeeper.testing.fake_hub import HANG_UP, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.held_source import HeldSource
 from tests.support.loops import SkippingLoop, run_skipping
@@ -621,20 +622,43 @@ async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
         assert "if-none-match" not in hub.requests[before].headers
 
 
+class SlowSnapshot(Snapshot):
+    """Takes 10 ms to write, so that the next writing follows 0.3 s later."""
+
+    @classmethod
+    def keep(cls, it: Running, path: Path) -> None:
+        """Save the list with it."""
+        keeper = it.refresher.snapshots
+        assert keeper is not None
+        keeper.snapshot = cls(path, account="acme", fingerprint=lambda: "", wall_clock=it.time)
+        keeper.snapshot.time = it.time
+
+    time: FakeClock
+
+    async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
+        await super().save(index, asked_at, validator)
+        self.time.now += 0.01
+
+
+async def test_a_fetch_that_is_wanted_when_a_snapshot_is_due_is_made(tmp_path: Path) -> None:
+    """The snapshot follows. A caller of `refresh` would wait for a fetch that was cut off, for ever."""
+    with FakeHub(row(1)) as hub:
+        async with running(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+            SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
+            for number in (2, 3):
+                hub.lists(row(number))
+                await it.refresh()
+            assert it.sync.log.counters["snapshot_saved"] == 2
+            it.time.now += 1
+            with anyio.fail_after(5):
+                assert (await it.refresh()).outcome == "unchanged"
+            assert it.sync.log.counters["snapshot_saved"] == 3
+
+
 async def test_a_change_that_comes_soon_after_a_snapshot_is_saved_too(hub: FakeHub, tmp_path: Path) -> None:
     """Within the pause after a writing, and then nothing changes any more."""
     async with living(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
-
-        class SlowSnapshot(Snapshot):
-            async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
-                await super().save(index, asked_at, validator)
-                it.time.now += 0.01
-
-        keeper = it.refresher.snapshots
-        assert keeper is not None
-        keeper.snapshot = SlowSnapshot(
-            tmp_path / "keys.snapshot", account="acme", fingerprint=lambda: "", wall_clock=it.time
-        )
+        SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
         await change(it, hub, row(3))
         assert it.sync.log.counters["snapshot_saved"] == 2
         await change(it, hub, row(4))
