@@ -136,6 +136,25 @@ async def test_a_row_that_cannot_be_read_causes_a_whole_list(hub: FakeHub) -> No
         assert len(it.ids) == 9
 
 
+async def test_a_row_that_stays_unreadable_retains_its_key_no_longer() -> None:
+    """Each change of such a row comes again."""
+    others = [row(number) for number in range(2, 10)]
+    source = HeldSource(row(1), *others)
+    async with living(source) as it:
+        source.rows = [bad_row(1), *others]
+        lists: list[float] = []
+        for base in ("1", "3"):
+            source.give(Delta(Listing.whole(as_json(bad_row(1)), "2"), base, granted=8))
+            source.etag = "3"
+            await it.time.asleep()
+            it.time.now += 10
+            lists.append(it.time.now)
+            await it.time.wake_all()
+            await until(lambda: source.held)
+        assert it.ids == [f"key-{number}" for number in range(1, 10)]
+        assert it.sync._shared.expired_ids(lists[0]) == {"key-1"}
+
+
 async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -> None:
     async with living(hub) as it:
         it.time.now += 10
