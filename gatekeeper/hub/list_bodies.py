@@ -28,7 +28,7 @@ __all__ = ("ListBodies", "ListBody")
 # Seconds for which others may join a body. Use that was reported since is missing from it.
 SHARED_FOR: Final = 10.0
 
-# Readers at once, of all accounts and of each. One costs about 0.2 MB: a piece of the body, its connection and its task.
+# Readers at once, of all accounts and of each. One holds a piece of the body, its connection and its task.
 READERS: Final = 256
 READERS_EACH: Final = 64
 

@@ -18,10 +18,10 @@ __all__ = ("ReportQueue",)
 # Items in a transaction. Writers of the same rows, and on SQLite all others, wait for its end.
 BATCH: Final = 200
 
-# Transactions' worth of items that are merged into one. Merging them takes the event loop 3 ms.
+# Transactions' worth of items that are merged into one. Merging them keeps the event loop busy.
 MERGED: Final = 20
 
-# Items of all reports that wait, about 300 bytes each. A report has up to 14,000.
+# Items of all reports that wait. A gate sends up to 5,000 in a report.
 MOST: Final = 100_000
 
 PATIENCE: Final = 8.0  # Seconds; a gate waits 10 s for an answer.

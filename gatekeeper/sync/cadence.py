@@ -62,6 +62,10 @@ class Cadence:
         """
         return INTERVAL_PER_WORK * work if was_awaited else 0.0
 
+    def parted_delay(self) -> float:
+        """Seconds from the last answer of a source that stops."""
+        return backoff(1, *BACKOFF) * self._jitter()
+
     def refused_delay(self, failures: int) -> float:
         """Seconds from a connection that a live source refuses to the next.
 

@@ -37,6 +37,7 @@ class LiveWait:
         self._longest = self._limit = min(interval, LONGEST)
         self.is_untried = self.may_wait
         self._cut_after: float | None = None
+        self._is_parted = False
         self._kept_for = RENEWED_AFTER
         self._jitter = jitter
 
@@ -51,9 +52,15 @@ class LiveWait:
         shortest = min(longest, math.ceil(SHARE * self._limit))
         return min(longest, shortest + int(self._jitter() * (longest - shortest + 1)))
 
-    def note_answer(self, *, is_granted: bool) -> None:
-        """Note the answer to a wait, and whether the source honours waits."""
-        self.is_granted = is_granted
+    def note_answer(self, *, is_granted: bool, is_farewell: bool = False) -> None:
+        """Note the answer to a wait.
+
+        Args:
+            is_granted: whether the source honours waits.
+            is_farewell: whether it has ended this one because it stops. Two such ends in a row are no stop.
+        """
+        self.is_granted = is_granted and not (is_farewell and self._is_parted)
+        self._is_parted = is_farewell
         self.is_untried = False
         self._cut_after = None
 

@@ -5,8 +5,9 @@
 - After a list, the next fetch comes after the interval ± 20 %, and not before five times what it took to read and apply the
   last one. After a failure it comes after a full-jittered backoff, 0.25 to 2 s while there is no list and 1 to 30 s with
   one, at most 60 s where only a person can help (401, 403, 404), or when the source asked for it (Retry-After, 1 to 300 s).
-  After a wait that ended without an answer it comes after 0 to 1 s, and where a live source refuses the connection, after a
-  random part of an interval or of the backoff, whichever is longer. One success ends the backoff.
+  After a wait that ended without an answer, or with the last one of a source that stops, it comes after 0 to 1 s. Where a
+  live source refuses the connection, it comes after a random part of an interval or of the backoff, whichever is longer. One
+  success ends the backoff.
 - From the second question on, a source that has a name for its list is asked to hold its answer until something changes. The
   second one follows at once if the first answer says that the source may do so. If it does, the list is live: the next
   question follows after five times what it took to apply an answer that may have been held, and after others at once. A
@@ -141,7 +142,7 @@ class Refresher:
         if fetch.cut_after is not None:
             self.live.note_cut(fetch.wait, fetch.cut_after)
         elif report.outcome != "failed":
-            self.live.note_answer(is_granted=fetch.granted is not None)
+            self.live.note_answer(is_granted=fetch.granted is not None, is_farewell=fetch.is_farewell)
         if self.schedule.lead.note(self.schedule, is_live=self.live.is_granted):
             self.updater.log.live(is_live=self.live.is_granted)
 
@@ -161,6 +162,8 @@ class Refresher:
         """Seconds from the end of a fetch to the next one."""
         if report.outcome == "failed":
             return self._delay_after_failure(report, fetch)
+        if self.live.is_granted and fetch.is_farewell:
+            return self.cadence.parted_delay()
         if self.live.is_granted or (self.live.is_untried and fetch.invites_wait):
             delay = self.cadence.live_delay(fetch.work, was_awaited=fetch.wait is not None)
             if fetch.is_misfit:

@@ -71,12 +71,15 @@ class Unchanged(msgspec.Struct, frozen=True):
     """The list is still the one that the basis names.
 
     Attributes:
-        granted: as for FullList. An answer that comes before these seconds are over is taken for one that was not held.
+        granted: as for FullList. An answer that comes before these seconds are over is taken for one that was not held,
+            unless it is the last one.
         may_wait: as for FullList.
+        is_last: whether the source stops or restarts, and ends its waits before their time.
     """
 
     granted: float | None = None
     may_wait: bool = False
+    is_last: bool = False
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -276,7 +279,7 @@ class HubSource:
                 asking = make_client().widget_keys.ask(question, on_token_scope=self._note_token_scope)
                 async with asking as answer:
                     if answer.listing is None:
-                        yield Unchanged(answer.granted, answer.may_wait)
+                        yield Unchanged(answer.granted, answer.may_wait, answer.is_last)
                     elif answer.base is None:
                         yield FullList(answer.listing, answer.granted, answer.may_wait)
                     else:

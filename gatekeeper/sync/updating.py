@@ -72,11 +72,20 @@ class Fetch:
         answer, wait = self.answer, self.wait
         if answer is None or answer.granted is None or wait is None or not 0 < answer.granted <= wait:
             return None
-        is_early = self.answered_at - self.asked_at < answer.granted - EARLY
         tells_nothing = isinstance(answer, Unchanged) or (
             isinstance(answer, Delta) and answer.listing.validator == answer.base
         )
-        return None if is_early and tells_nothing else answer.granted
+        return None if self._is_early and tells_nothing and not self.is_farewell else answer.granted
+
+    @property
+    def is_farewell(self) -> bool:
+        """Whether the source stops, and has ended the wait early."""
+        return isinstance(self.answer, Unchanged) and self.answer.is_last and self._is_early
+
+    @property
+    def _is_early(self) -> bool:
+        granted = None if self.answer is None else self.answer.granted
+        return granted is not None and self.answered_at - self.asked_at < granted - EARLY
 
     @property
     def invites_wait(self) -> bool:

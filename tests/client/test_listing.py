@@ -588,3 +588,13 @@ async def test_a_held_answer_has_so_much_more_time(hub: FakeHub) -> None:
             group.start_soon(release)
             async with client.widget_keys.ask(ListQuestion(VALIDATOR, wait=15)) as answer:
                 assert answer.listing is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("connection", "is_last"), [("close", True), ("keep-alive, Close", True), ("keep-alive", False)])
+async def test_a_hub_that_closes_the_connection_gives_its_last_answer(
+    hub: FakeHub, connection: str, *, is_last: bool
+) -> None:
+    headers = {"etag": VALIDATOR, "preference-applied": "wait=9", "connection": connection}
+    hub.always(HubAnswer(304, headers=headers, hang_up=True))
+    assert (await ask(hub, wait=9)).is_last is is_last

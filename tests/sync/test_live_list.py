@@ -173,6 +173,27 @@ async def test_an_answer_that_changes_nothing_does_not_spin(hub: FakeHub) -> Non
         assert not it.status.is_live
 
 
+async def test_a_source_that_stops_is_asked_again_within_a_second() -> None:
+    """Its last answer comes before the time. A source that gives two of them in a row does not wait."""
+    source = HeldSource()
+    async with living(source) as it:
+        it.time.now += 9
+        source.give(Unchanged(granted=9))
+        await asked(source, 3)
+        await until(lambda: source.held)
+        source.give(Unchanged(granted=9, is_last=True))
+        await it.time.asleep()
+        was_live = it.status.is_live
+        it.time.now += 0.5
+        await it.time.wake_all()
+        await asked(source, 4)
+        await until(lambda: source.held)
+        source.give(Unchanged(granted=9, is_last=True))
+        await it.time.asleep()
+        assert (was_live, it.status.is_live) == (True, False)
+        assert it.time.sleeps == [0.5, 10]
+
+
 # Hubs that do not wait
 
 
