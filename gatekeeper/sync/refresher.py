@@ -147,8 +147,8 @@ class Refresher:
             self.live.note_cut(fetch.wait, fetch.cut_after)
         elif report.outcome != "failed":
             is_granted = fetch.granted is not None
-            is_vain = fetch.is_early and report.outcome == "unchanged" and not fetch.is_farewell
-            self.live.note_answer(is_granted=is_granted, is_farewell=fetch.is_farewell, is_vain=is_vain)
+            is_vain = fetch.is_early and report.outcome == "unchanged"
+            self.live.note_answer(is_granted=is_granted, is_vain=is_vain)
         else:
             self.live.note_failure()
         if self.schedule.lead.note(self.schedule, is_live=self.live.is_granted):
