@@ -109,12 +109,12 @@ class OpenStreams:
         with self._wakers.here() as waker:
             self._wake_here = waker.wake
             try:
-                while True:
-                    if not self._open:
-                        self._opened = anyio.Event()
-                        await self._opened.wait()
-                    # A client that reads nothing delays its own closing and no other.
-                    async with anyio.create_task_group() as closing:
+                # A client that reads nothing delays its own closing and no other.
+                async with anyio.create_task_group() as closing:
+                    while True:
+                        if not self._open:
+                            self._opened = anyio.Event()
+                            await self._opened.wait()
                         await self._watch_open(waker, closing)
             finally:
                 self._wake_here = None  # a gate holds no event loop in which nothing of it runs

@@ -15,7 +15,7 @@ takes a few hundred bytes, where a task for each of the two would take thousands
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -161,9 +161,8 @@ class Waiters:
         """
         room = self._rooms.get(account)
         if room:
-            room.is_due = True
-            if room.attending is None:
-                room.attending = asyncio.create_task(self._attend(account, room))
+            room.has_changed = True
+            self._look_in(account, room)
 
     async def look_at_all(self) -> None:
         """Read the revisions of all accounts for whose change a request waits.
@@ -175,6 +174,11 @@ class Waiters:
         for account, room in self._rooms.items():
             if revisions.get(account) != room.known:
                 self.look(account)
+
+    def _look_in(self, account: str, room: WaitingRoom) -> None:
+        room.is_due = True
+        if room.attending is None:
+            room.attending = asyncio.create_task(self._attend(account, room))
 
     async def _follow(self) -> None:
         while True:
@@ -192,14 +196,15 @@ class Waiters:
             timer = asyncio.get_running_loop().call_at(waiter.tick * _TICK, self._end, waiter.tick)
             self._ends[waiter.tick] = timer, set()
         self._ends[waiter.tick][1].add(account)
-        self.look(account)
+        self._look_in(account, room)
 
     def _end(self, tick: int) -> None:
         _, accounts = self._ends.pop(tick)
         for account in accounts:
-            if account in self._rooms:
-                self._rooms[account].end(tick)
-                self.look(account)
+            room = self._rooms.get(account)
+            if room:
+                room.end(tick)
+                self._look_in(account, room)
 
     def _forget(self, account: str, room: WaitingRoom) -> None:
         if not room and not room.attending and self._rooms.get(account) is room:
@@ -236,7 +241,13 @@ class Waiters:
         self, account: str, room: WaitingRoom, over: Collection[Waiter], groups: Collection[ListRequest]
     ) -> bool:
         """Answer the requests for which it is time, and return whether there was a change to tell of."""
-        revision = await self._revisions.get(account)
+        bases = {asked: frozenset(asked.bases) for asked in groups}
+        read: dict[frozenset[Revision], ListState] = {}
+        has_changed, room.has_changed = room.has_changed, False
+        if has_changed and len(kinds := set(bases.values())) == 1:
+            # All hold the same list: one read tells its revision, and what has changed.
+            read = {each: await self._reads.state(account, each) for each in kinds}
+        revision = next(iter(read.values())).revision if read else await self._revisions.get(account)
         room.known = revision
         if revision is None:
             await room.tell((waiter, None) for waiter in _members(room, groups))
@@ -244,17 +255,19 @@ class Waiters:
         unheld = [asked for asked in groups if not asked.names(revision.etag)]
         answered = dict.fromkeys((*_members(room, unheld), *over))
         if answered:
-            states = {asked: ListState(revision, None) for asked in groups} | await self._changed(account, unheld)
+            states = {asked: ListState(revision, None) for asked in groups} | await self._changed(account, unheld, read)
             valid = await self._reads.tokens({waiter.token_id for waiter in answered})
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}
             refusal = unknown_token()
             await room.tell((waiter, outcomes[waiter.asked] if waiter.token_id in valid else refusal) for waiter in answered)
         return bool(unheld)
 
-    async def _changed(self, account: str, unheld: Iterable[ListRequest]) -> dict[ListRequest, ListState]:
+    async def _changed(
+        self, account: str, unheld: Iterable[ListRequest], read: Mapping[frozenset[Revision], ListState]
+    ) -> dict[ListRequest, ListState]:
         """Read what has changed for the requests that take that: one delta for all that hold the same list."""
         bases = {asked: frozenset(asked.bases) for asked in unheld if asked.bases}
-        read = {each: await self._reads.state(account, each) for each in set(bases.values())}
+        read = {each: read.get(each) or await self._reads.state(account, each) for each in set(bases.values())}
         return {asked: read[each] for asked, each in bases.items()}
 
     async def _rest(self, seconds: float) -> None:

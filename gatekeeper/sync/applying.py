@@ -117,8 +117,10 @@ class SharedList:
                 self.basis = basis
 
     def forget_validator(self) -> None:
-        """Ask for the whole list next time."""
-        self.basis = msgspec.structs.replace(self.basis, validator=None)
+        """Ask for the whole list next time, unless one is being applied."""
+        with self._lock:
+            if not self._is_applying:
+                self.basis = msgspec.structs.replace(self.basis, validator=None)
 
     def expired_ids(self, before: float) -> Collection[str]:
         """The ids of keys retained for unreadable rows since this moment."""

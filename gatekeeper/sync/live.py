@@ -6,11 +6,13 @@ from threading import Lock
 
 from gatekeeper.sync.clock import Clock
 
-__all__ = ("CUT_FROM", "Lead", "LiveWait")
+__all__ = ("CUT_FROM", "MOST_VAIN", "Lead", "LiveWait")
 
 LONGEST = 60.0  # seconds
 SHARE = 0.8  # of the longest wait: the shortest one, so that gates that start together drift apart
 CUT_FROM = 1.0  # seconds that a wait lasted; one that ends earlier has met a hub that restarts, and no limit on idle time
+MOST_VAIN = 10  # early answers in a row that change nothing, such as those on keys that were made and deleted meanwhile
+MOST_FAILED = 3  # waits that fail in a row, though other questions are answered
 ALIKE = 0.15  # of the time after which a wait was cut off: how much the next one may differ to meet the same limit
 RENEWED_AFTER = 600.0  # seconds ± 20 % for which a live connection is kept: its name may lead elsewhere by then
 
@@ -37,7 +39,8 @@ class LiveWait:
         self._longest = self._limit = min(interval, LONGEST)
         self.is_untried = self.may_wait
         self._cut_after: float | None = None
-        self._is_parted = False
+        self._vain = 0  # answers in a row
+        self._failed = 0  # waits in a row
         self._kept_for = RENEWED_AFTER
         self._jitter = jitter
 
@@ -52,26 +55,33 @@ class LiveWait:
         shortest = min(longest, math.ceil(SHARE * self._limit))
         return min(longest, shortest + int(self._jitter() * (longest - shortest + 1)))
 
-    def note_answer(self, *, is_granted: bool, is_farewell: bool = False) -> None:
+    def note_answer(self, *, is_granted: bool, is_vain: bool = False) -> None:
         """Note the answer to a wait.
 
         Args:
             is_granted: whether the source honours waits.
-            is_farewell: whether it has ended this one because it stops. Two such ends in a row are no stop.
+            is_vain: whether it has ended this one early, and has changed nothing. One that always does so holds nothing.
         """
-        self.is_granted = is_granted and not (is_farewell and self._is_parted)
-        self._is_parted = is_farewell
+        self._vain = self._vain + 1 if is_vain else 0
+        self._failed = 0
+        self.is_granted = is_granted and self._vain < MOST_VAIN
         self.is_untried = False
         self._cut_after = None
 
+    def note_failure(self) -> None:
+        """Note a wait that has failed. After three in a row, the list is polled."""
+        self.is_untried = False
+        self._failed += 1
+        self.is_granted = self.is_granted and self._failed < MOST_FAILED
+
     def note_cut(self, wait: int, after: float) -> None:
-        """Note a wait that has ended without an answer.
+        """Note a wait that has failed, because it ended without an answer.
 
         Args:
             wait: its seconds, as asked.
             after: seconds after which it has ended.
         """
-        self.is_untried = False
+        self.note_failure()
         if after < CUT_FROM:
             return
         before, self._cut_after = self._cut_after, after

@@ -84,7 +84,7 @@ class Loaded(NamedTuple):
         rejected_reasons: how many such rows there are, by what is wrong with them.
         problem: why only the list's revocations count; None if all of it does.
         is_trusted: whether the list counts as it is, so that no removal is held.
-        changed_ids: the ids of the rows of which changes tell; None for a whole list.
+        changed_ids: the ids of the rows of which changes tell, and which can be read; None for a whole list.
     """
 
     changes: ChangeSet | None
@@ -205,7 +205,7 @@ class ListLoader:
             began = self._clock()
             rows, _ = reader.read(piece)
             diff.add_rows(rows)
-            changed_ids.update(row.row_id or "" if isinstance(row, InvalidRow) else row.id for row in rows)
+            changed_ids.update(row.id for row in rows if not isinstance(row, InvalidRow))
             self.work += self._clock() - began
             await anyio.lowlevel.checkpoint()
             if diff.count > self._max_rows:

@@ -12,6 +12,8 @@
   second one follows at once if the first answer says that the source may do so. If it does, the list is live: the next
   question follows after five times what it took to apply an answer that may have been held, and after others at once. A
   fetch that is wanted cuts the wait off. After a failure, the first question wants an answer at once.
+- After three waits in a row that fail, or ten early answers in a row that change nothing, the list is polled, and each poll
+  tries a wait.
 - One event loop of a process waits for a live list. The others fetch only what is wanted, until its promise has ended.
 - A live connection is renewed every 10 minutes ± 20 %.
 - A list that changed something is written to the snapshot on disk, and one that did not when the snapshot is getting old.
@@ -121,7 +123,9 @@ class Refresher:
             fetch.let_it_end = let_it_end
             return await self.updater.update(updates, fetch)
 
-        report = await self.schedule.hold(update, None if self.snapshots is None else self.snapshots.due_in)
+        # A fetch that does not wait is never cut off: a request may wait for its end.
+        within = None if self.snapshots is None or fetch.wait is None else self.snapshots.due_in
+        report = await self.schedule.hold(update, within)
         if report is not None:
             self._note(fetch, report)
             await self._end_fetch(report, fetch)
@@ -130,7 +134,7 @@ class Refresher:
 
     def _may_wait(self) -> bool:
         """Whether the source may hold its answer, and this event loop is the one that waits."""
-        if self.updater.failures or self.freshness.state != "fresh" or self.schedule.is_overdue:
+        if self.schedule.is_first or self.updater.failures or self.freshness.state != "fresh" or self.schedule.is_overdue:
             return False  # an answer is wanted at once
         has_name = self.updater.shared.basis.validator is not None
         return has_name and self.live.may_wait and self.schedule.lead.take(self.schedule)
@@ -142,7 +146,11 @@ class Refresher:
         if fetch.cut_after is not None:
             self.live.note_cut(fetch.wait, fetch.cut_after)
         elif report.outcome != "failed":
-            self.live.note_answer(is_granted=fetch.granted is not None, is_farewell=fetch.is_farewell)
+            is_granted = fetch.granted is not None
+            is_vain = fetch.is_early and report.outcome == "unchanged"
+            self.live.note_answer(is_granted=is_granted, is_vain=is_vain)
+        else:
+            self.live.note_failure()
         if self.schedule.lead.note(self.schedule, is_live=self.live.is_granted):
             self.updater.log.live(is_live=self.live.is_granted)
 

@@ -62,6 +62,11 @@ class Schedule:
         return self._pause is not None and not self._current.done.is_set()
 
     @property
+    def is_first(self) -> bool:
+        """Whether the first fetch has not ended."""
+        return not self._first.done.is_set()
+
+    @property
     def is_overdue(self) -> bool:
         """Whether no refresher of this process keeps to its schedule."""
         return self._heartbeat.is_overdue

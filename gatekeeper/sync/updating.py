@@ -75,15 +75,16 @@ class Fetch:
         tells_nothing = isinstance(answer, Unchanged) or (
             isinstance(answer, Delta) and answer.listing.validator == answer.base
         )
-        return None if self._is_early and tells_nothing and not self.is_farewell else answer.granted
+        return None if self.is_early and tells_nothing and not self.is_farewell else answer.granted
 
     @property
     def is_farewell(self) -> bool:
         """Whether the source stops, and has ended the wait early."""
-        return isinstance(self.answer, Unchanged) and self.answer.is_last and self._is_early
+        return isinstance(self.answer, Unchanged) and self.answer.is_last and self.is_early
 
     @property
-    def _is_early(self) -> bool:
+    def is_early(self) -> bool:
+        """Whether the answer came before the granted seconds were over."""
         granted = None if self.answer is None else self.answer.granted
         return granted is not None and self.answered_at - self.asked_at < granted - EARLY
 
@@ -159,7 +160,9 @@ class ListUpdater:
             # A proxy says so where no answer comes in its time: most with 504, others with 408, 502, 503 or 524.
             is_late = status is not None and (status == HTTPStatus.REQUEST_TIMEOUT or status >= FAILED) and after >= CUT_FROM
             fetch.cut_after = after if is_cut or is_late else None
-        fetch.is_misfit = status == HTTPStatus.IM_USED or (isinstance(fetch.answer, Delta) and not is_cut)
+        # Changes that break off are asked for once more: something on the way may never let them through.
+        breaks_off = is_cut and not self.failures
+        fetch.is_misfit = status == HTTPStatus.IM_USED or (isinstance(fetch.answer, Delta) and not breaks_off)
         if fetch.is_misfit or status == HTTPStatus.NOT_MODIFIED:
             self.shared.forget_validator()  # it was about another list, so the next answer has to bring one
 
@@ -207,6 +210,8 @@ class ListUpdater:
                     scope.deadline = anyio.current_time() + self.timeout
                 fetch.answered_at, fetch.answer = self.clock(), answer
                 fetch.let_it_end()
+                if scope.cancel_called and not isinstance(answer, Unchanged):
+                    raise TimeoutError  # its time is over, which ends the reading, too, as if nothing had changed
 
             return await self.loader.load(
                 updates,

@@ -142,6 +142,30 @@ async def test_what_an_expired_list_left_open_is_closed_by_the_next_fresh_one() 
         assert stream.refusal is not None
 
 
+async def test_a_closing_that_hangs_delays_no_later_stream() -> None:
+    """Its client reads nothing, and its app has ended, so that no stream is open."""
+
+    class Hanging(Stream):
+        async def close(self, refusal: Decision) -> None:
+            self.refusal = refusal
+            self.end()
+            await anyio.sleep_forever()
+
+    source = MemorySource(row(1), row(2))
+    async with (gate := gate_of(source)):
+        await gate.watch(Hanging(1))
+        await anyio.wait_all_tasks_blocked()
+        await revoke(gate, source)
+        await anyio.wait_all_tasks_blocked()
+        later = Stream(2)
+        await gate.watch(later)
+        await anyio.wait_all_tasks_blocked()
+        source.rows = []
+        await gate.refresh()
+        await anyio.wait_all_tasks_blocked()
+        assert later.refusal is not None
+
+
 async def test_a_change_wakes_without_the_end_of_the_fetch_that_brought_it() -> None:
     async with (gate := gate_of(MemorySource(row(1), row(2)))):
         stream = Stream(1)

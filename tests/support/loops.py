@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ("asyncio_only", "leaving_nothing_behind", "run_skipping", "threads_switching_often")
+__all__ = ("SkippingLoop", "asyncio_only", "leaving_nothing_behind", "run_skipping", "threads_switching_often")
 
 Result = TypeVar("Result")
 

@@ -99,6 +99,19 @@ def test_applying_a_list_forgets_the_last_validator() -> None:
     assert shared.basis == ListBasis(None, 7.0)
 
 
+def test_a_list_that_is_applied_meanwhile_keeps_its_own_basis() -> None:
+    """An event loop whose answer does not fit might otherwise put back slices of the list before, with changes missed."""
+    shared = SharedList()
+    changes = drain(ListDiff(KeyIndex()).finish())
+    with shared.applying(0):
+        shared.begin(held=0)
+        shared.end(ListBasis("v2"), changes, 0.0)
+        shared.forget_validator()
+    assert shared.basis == ListBasis("v2")
+    shared.forget_validator()
+    assert shared.basis == ListBasis(None)
+
+
 def test_a_held_list_is_fetched_whole_next_time() -> None:
     shared = SharedList()
     changes = drain(ListDiff(KeyIndex()).finish())

@@ -1,20 +1,25 @@
 """The refresher and a live hub, over sockets and a clock that both share: what each change and each end of a wait does."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
 from gatekeeper import Basis, Delta, HubTransportError, Listing, Unchanged
 from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.sync.live import MOST_VAIN
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.updating import Fetch
-from gatekeeper.testing.fake_hub import FakeHub, HubAnswer, HubRequest
+from gatekeeper.testing import FakeClock
+from gatekeeper.testing.fake_hub import HANG_UP, FakeHub, HubAnswer, HubRequest, json_answer
 from tests.support.held_source import HeldSource
+from tests.support.loops import SkippingLoop, run_skipping
 from tests.support.refreshing import Running, living, running, until
 from tests.support.rows import as_json, bad_row, row
 
@@ -132,6 +137,25 @@ async def test_a_row_that_cannot_be_read_causes_a_whole_list(hub: FakeHub) -> No
         assert len(it.ids) == 9
 
 
+async def test_a_row_that_stays_unreadable_retains_its_key_no_longer() -> None:
+    """Each change of such a row comes again."""
+    others = [row(number) for number in range(2, 10)]
+    source = HeldSource(row(1), *others)
+    async with living(source) as it:
+        source.rows = [bad_row(1), *others]
+        lists: list[float] = []
+        for base in ("1", "3"):
+            source.give(Delta(Listing.whole(as_json(bad_row(1)), "2"), base, granted=8))
+            source.etag = "3"
+            await it.time.asleep()
+            it.time.now += 10
+            lists.append(it.time.now)
+            await it.time.wake_all()
+            await until(lambda: source.held)
+        assert it.ids == [f"key-{number}" for number in range(1, 10)]
+        assert it.sync._shared.expired_ids(lists[0]) == {"key-1"}
+
+
 async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -> None:
     async with living(hub) as it:
         it.time.now += 10
@@ -173,25 +197,72 @@ async def test_an_answer_that_changes_nothing_does_not_spin(hub: FakeHub) -> Non
         assert not it.status.is_live
 
 
+@pytest.mark.parametrize("status", [200, 226])
+async def test_early_answers_that_change_nothing_do_not_spin(hub: FakeHub, status: int) -> None:
+    """A hub that knows no If-None-Match sends the same list again and again, or gives it another name each time."""
+
+    def vain(request: HubRequest) -> HubAnswer:
+        named = {"etag": f'"{len(hub.requests)}"', "preference_applied": request.headers.get("prefer", "")}
+        base = request.headers.get("if-none-match", "")
+        rows = [row(1), row(2)]
+        return (
+            json_answer(rows, 200, **named) if status == 200 else json_answer([], 226, **named, im="rows", delta_base=base)
+        )
+
+    async with living(hub) as it:
+        asked = len(hub.requests)
+        hub.always(vain)
+        it.time.now += 10
+        await it.time.asleep()
+        assert (it.status.is_live, it.status.state) == (False, "fresh")
+        assert len(hub.requests) - asked == 10
+        await it.time.advance(30)
+        assert it.time.sleeps == [10.0] * 4
+        hub.lists(row(1), row(2), row(3))
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        assert (it.status.is_live, len(it.ids)) == (True, 3)
+
+
+@pytest.mark.parametrize("failure", [HubAnswer(500), HubAnswer(400), HANG_UP, HubAnswer(304, headers={"etag": '"other"'})])
+async def test_a_list_is_polled_after_three_waits_that_fail(hub: FakeHub, failure: HubAnswer) -> None:
+    """Though the questions between them are answered, which would otherwise cause the next wait at once."""
+
+    def fail(request: HubRequest) -> HubAnswer:
+        return failure if "prefer" in request.headers else json_answer([row(1), row(2)], etag='"1"')
+
+    async with living(hub) as it:
+        asked = len(hub.requests)
+        hub.always(fail)
+        it.time.now += 10
+        for _ in range(3):
+            await it.time.asleep()
+            it.time.now += 0.5
+            await it.time.wake()
+        assert it.time.sleeps == [0.5, 0.5, 0.5, 10.0]
+        assert (it.status.is_live, it.status.last_error) == (False, None)
+        assert preferred(hub.requests[asked:]) == [True, False] * 3
+
+
 async def test_a_source_that_stops_is_asked_again_within_a_second() -> None:
-    """Its last answer comes before the time. A source that gives two of them in a row does not wait."""
+    """Its last answer comes before the time. A source that gives one again and again does not wait."""
     source = HeldSource()
     async with living(source) as it:
         it.time.now += 9
         source.give(Unchanged(granted=9))
         await asked(source, 3)
-        await until(lambda: source.held)
-        source.give(Unchanged(granted=9, is_last=True))
-        await it.time.asleep()
-        was_live = it.status.is_live
-        it.time.now += 0.5
-        await it.time.wake_all()
-        await asked(source, 4)
-        await until(lambda: source.held)
-        source.give(Unchanged(granted=9, is_last=True))
-        await it.time.asleep()
-        assert (was_live, it.status.is_live) == (True, False)
-        assert it.time.sleeps == [0.5, 10]
+        live = []
+        for number in range(MOST_VAIN):
+            await until(lambda: source.held)
+            source.give(Unchanged(granted=9, is_last=True))
+            await it.time.asleep()
+            live.append(it.status.is_live)
+            if number < MOST_VAIN - 1:
+                it.time.now += 0.5
+                await it.time.wake_all()
+        assert live == [True] * (MOST_VAIN - 1) + [False]
+        assert it.time.sleeps == [0.5] * (MOST_VAIN - 1) + [10]
 
 
 # Hubs that do not wait
@@ -407,6 +478,20 @@ async def test_another_event_loop_takes_over_when_the_promise_ends(hub: FakeHub)
             group.cancel_scope.cancel()
 
 
+async def test_the_first_fetch_of_an_event_loop_is_not_held() -> None:
+    """Its start and its reports wait for the end of it, though the event loop that waited has gone."""
+    source = HeldSource(row(1))
+    async with living(source) as it:
+        it.refresher.schedule.lead.leave(it.refresher.schedule)
+        other = it.sync.new_refresher()
+        async with anyio.create_task_group() as group:
+            group.start_soon(other.run)
+            await asked(source, 3)
+            assert source.asked[2].wait is None
+            await other.schedule.first_fetch()
+            group.cancel_scope.cancel()
+
+
 async def test_changes_of_a_list_that_was_replaced_are_dropped() -> None:
     source = HeldSource(row(1))
     async with living(source) as it:
@@ -484,6 +569,50 @@ async def test_changes_that_break_off_are_asked_for_again() -> None:
         assert it.time.sleeps == [0.5]
 
 
+async def test_changes_that_break_off_twice_are_replaced_by_the_whole_list(hub: FakeHub) -> None:
+    """Something on the way may never let them through, and no revocation would come."""
+
+    def answer(request: HubRequest) -> HubAnswer:
+        if "if-none-match" not in request.headers:
+            return json_answer([row(2)], etag='"9"')
+        base = request.headers["if-none-match"]
+        headers = {"etag": '"9"', "im": "rows", "delta-base": base, "content-length": "100"}
+        return HubAnswer(226, b"[", headers, hang_up=True)
+
+    async with living(hub) as it:
+        hub.always(answer)
+        it.time.now += 10
+        await it.time.asleep()
+        it.time.now += 10
+        await it.time.wake()
+        await it.time.wake()
+        assert it.ids == ["key-2"]
+
+
+def test_an_answer_that_comes_when_its_time_is_over_is_asked_for_again() -> None:
+    """A process that was frozen finds both. An answer that is not read is no news that nothing has changed."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
+        source = HeldSource(row(1), row(2))
+        async with living(source) as it:
+            gone = {"id": "key-1", "last8": "00000001", "removed": True}
+            counters = it.sync.log.counters
+
+            def freeze() -> None:
+                loop.skipped += 100
+                loop.call_soon(source.give, Delta(Listing.whole(as_json(gone), "2"), "1", granted=8))
+
+            loop.call_soon(freeze)
+            while not counters["refresh_failed"] + counters["refresh_unchanged"]:
+                await anyio.lowlevel.checkpoint()
+            assert (counters["refresh_failed"], counters["refresh_unchanged"]) == (1, 0)
+            assert (it.ids, it.status.etag) == (["key-1", "key-2"], "1")
+
+    run_skipping(run())
+
+
 # Snapshots
 
 
@@ -512,20 +641,43 @@ async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
         assert "if-none-match" not in hub.requests[before].headers
 
 
+class SlowSnapshot(Snapshot):
+    """Takes 10 ms to write, so that the next writing follows 0.3 s later."""
+
+    @classmethod
+    def keep(cls, it: Running, path: Path) -> None:
+        """Save the list with it."""
+        keeper = it.refresher.snapshots
+        assert keeper is not None
+        keeper.snapshot = cls(path, account="acme", fingerprint=lambda: "", wall_clock=it.time)
+        keeper.snapshot.time = it.time
+
+    time: FakeClock
+
+    async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
+        await super().save(index, asked_at, validator)
+        self.time.now += 0.01
+
+
+async def test_a_fetch_that_is_wanted_when_a_snapshot_is_due_is_made(tmp_path: Path) -> None:
+    """The snapshot follows. A caller of `refresh` would wait for a fetch that was cut off, for ever."""
+    with FakeHub(row(1)) as hub:
+        async with running(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+            SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
+            for number in (2, 3):
+                hub.lists(row(number))
+                await it.refresh()
+            assert it.sync.log.counters["snapshot_saved"] == 2
+            it.time.now += 1
+            with anyio.fail_after(5):
+                assert (await it.refresh()).outcome == "unchanged"
+            assert it.sync.log.counters["snapshot_saved"] == 3
+
+
 async def test_a_change_that_comes_soon_after_a_snapshot_is_saved_too(hub: FakeHub, tmp_path: Path) -> None:
     """Within the pause after a writing, and then nothing changes any more."""
     async with living(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
-
-        class SlowSnapshot(Snapshot):
-            async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
-                await super().save(index, asked_at, validator)
-                it.time.now += 0.01
-
-        keeper = it.refresher.snapshots
-        assert keeper is not None
-        keeper.snapshot = SlowSnapshot(
-            tmp_path / "keys.snapshot", account="acme", fingerprint=lambda: "", wall_clock=it.time
-        )
+        SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
         await change(it, hub, row(3))
         assert it.sync.log.counters["snapshot_saved"] == 2
         await change(it, hub, row(4))
