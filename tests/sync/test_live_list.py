@@ -642,7 +642,7 @@ async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
 
 
 class SlowSnapshot(Snapshot):
-    """Takes 10 ms to write, so that the next writing follows 0.3 s later."""
+    """Takes 10 ms to write, so that the next writing follows 0.05 s later."""
 
     @classmethod
     def keep(cls, it: Running, path: Path) -> None:
@@ -672,6 +672,20 @@ async def test_a_fetch_that_is_wanted_when_a_snapshot_is_due_is_made(tmp_path: P
             with anyio.fail_after(5):
                 assert (await it.refresh()).outcome == "unchanged"
             assert it.sync.log.counters["snapshot_saved"] == 3
+
+
+async def test_a_polled_change_soon_after_a_snapshot_is_saved_too(tmp_path: Path) -> None:
+    with FakeHub(row(1)) as hub:
+        async with running(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+            SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
+            for number in (2, 3):
+                hub.lists(row(number))
+                await it.refresher.refresh()
+            await it.time.asleep()
+            assert it.sync.log.counters["snapshot_saved"] == 2
+            await it.time.advance(it.time.sleeps[-1])
+            assert it.sync.log.counters["snapshot_saved"] == 3
+            assert len(hub.fetches) == 3
 
 
 async def test_a_change_that_comes_soon_after_a_snapshot_is_saved_too(hub: FakeHub, tmp_path: Path) -> None:
