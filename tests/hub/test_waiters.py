@@ -303,6 +303,8 @@ async def test_a_client_that_leaves_frees_its_place() -> None:
         acme.change()
         await settled()
         assert result(staying).state.revision.number == 2
+        await asyncio.sleep(1)
+        assert not acme.waiters._rooms
 
 
 @skipping
