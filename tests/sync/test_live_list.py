@@ -155,6 +155,26 @@ async def test_a_row_that_stays_unreadable_retains_its_key_no_longer() -> None:
         assert it.sync._shared.expired_ids(lists[0]) == {"key-1"}
 
 
+async def test_more_changes_than_a_gate_takes_cause_a_whole_list(hub: FakeHub) -> None:
+    """They are in memory as a whole, and could be compressed by a thousand."""
+    async with living(hub, max_rows=100) as it:
+        it.time.now += 10
+        await hub.asked(3)
+        hub.lists(*map(row, range(1, 8)))  # five more
+        await until(lambda: len(it.ids) == 7)
+        await hub.waits()
+        asked = len(hub.requests)
+        hub.lists(*map(row, range(8, 12)))
+        await it.time.asleep()
+        assert it.status.last_error is not None
+        assert "the changes have more than 5 rows" in it.status.last_error
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        assert "if-none-match" not in hub.requests[asked].headers
+        assert it.ids == sorted(f"key-{number}" for number in range(8, 12))
+
+
 async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -> None:
     async with living(hub) as it:
         it.time.now += 10
