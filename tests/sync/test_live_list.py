@@ -93,6 +93,24 @@ async def test_an_answer_without_a_change_makes_the_list_fresh(hub: FakeHub) -> 
         assert it.sync.log.counters["refresh_unchanged"] == 1
 
 
+async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
+    """What others do between two steps of an apply is no work of the list, after which the next question would rest."""
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it, anyio.create_task_group() as group:
+
+        async def work() -> None:
+            while True:
+                it.time.now += 0.02
+                await anyio.lowlevel.checkpoint()
+
+        group.start_soon(work)
+        source.give(Delta(Listing.whole(as_json(row(1, name="new"), row(3)), "2"), "1", granted=8))
+        await asked(source, 3)
+        assert it.ids == ["key-1", "key-2", "key-3"]
+        assert it.time.sleeps == []
+        group.cancel_scope.cancel()
+
+
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
     rows = [row(number) for number in range(20)]
     hub.lists(*rows)
