@@ -94,6 +94,24 @@ async def test_an_answer_without_a_change_makes_the_list_fresh(hub: FakeHub) -> 
         assert it.sync.log.counters["refresh_unchanged"] == 1
 
 
+async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
+    """What others do between two steps of an apply is no work of the list, after which the next question would rest."""
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it, anyio.create_task_group() as group:
+
+        async def work() -> None:
+            while True:
+                it.time.now += 0.02
+                await anyio.lowlevel.checkpoint()
+
+        group.start_soon(work)
+        source.give(Delta(Listing.whole(as_json(row(1, name="new"), row(3)), "2"), "1", granted=8))
+        await asked(source, 3)
+        assert it.ids == ["key-1", "key-2", "key-3"]
+        assert it.time.sleeps == []
+        group.cancel_scope.cancel()
+
+
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
     rows = [row(number) for number in range(20)]
     hub.lists(*rows)
@@ -154,6 +172,26 @@ async def test_a_row_that_stays_unreadable_retains_its_key_no_longer() -> None:
             await until(lambda: source.held)
         assert it.ids == [f"key-{number}" for number in range(1, 10)]
         assert it.sync._shared.expired_ids(lists[0]) == {"key-1"}
+
+
+async def test_more_changes_than_a_gate_takes_cause_a_whole_list(hub: FakeHub) -> None:
+    """They are in memory as a whole, and could be compressed by a thousand."""
+    async with living(hub, max_rows=100) as it:
+        it.time.now += 10
+        await hub.asked(3)
+        hub.lists(*map(row, range(1, 8)))  # five more
+        await until(lambda: len(it.ids) == 7)
+        await hub.waits()
+        asked = len(hub.requests)
+        hub.lists(*map(row, range(8, 12)))
+        await it.time.asleep()
+        assert it.status.last_error is not None
+        assert "the changes have more than 5 rows" in it.status.last_error
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        assert "if-none-match" not in hub.requests[asked].headers
+        assert it.ids == sorted(f"key-{number}" for number in range(8, 12))
 
 
 async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -> None:
