@@ -19,6 +19,7 @@ import msgspec
 
 from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.loading import ListBasis, Loaded
 from gatekeeper.sync.log import RefreshLog
@@ -167,6 +168,8 @@ class Applier:
     guard: RemovalGuard
     log: RefreshLog
     on_change: Callable[[], None]  # called after decisions may have changed
+    clock: Clock
+    work: float = 0.0  # seconds that applying the last list took, without the turns of other tasks
 
     async def apply(self, loaded: Loaded, changes: ChangeSet, asked: Asked, *, as_of: float) -> RefreshReport:
         """Apply a list, or changes of one.
@@ -207,11 +210,14 @@ class Applier:
 
     async def _change(self, loaded: Loaded, changes: ChangeSet, asked_at: float, *, as_of: float) -> None:
         is_change, steps = not changes.is_empty, changes.apply()
+        self.work, began = 0.0, self.clock()
         try:
             for _ in steps:
                 if is_change:
                     self.on_change()
+                self.work += self.clock() - began
                 await anyio.lowlevel.checkpoint()
+                began = self.clock()
         finally:
             # Even when cancelled, or when the event loop is gone: no list stays half applied.
             for _ in steps:

@@ -111,7 +111,7 @@ class ListSync:
         self._source = source
         self._options = options
         self._shared = SharedList()
-        self._applier = Applier(index, self._shared, self.freshness, RemovalGuard(), self.log, on_change)
+        self._applier = Applier(index, self._shared, self.freshness, RemovalGuard(), self.log, on_change, clock)
         self._alarm = Alarm(clock, options.sleep)
         self._heartbeat = Heartbeat(options.refresh_interval, clock, lambda: on_deadline(self.deadline))
         self._whole_lists = WholeLists(clock, options.jitter)

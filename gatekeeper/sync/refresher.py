@@ -194,8 +194,12 @@ class Refresher:
         return self.cadence.misfit_delay(self.updater.whole_lists.read_ago)
 
     async def _pause_until(self, end: float) -> None:
-        """Wait for the next fetch, and log changes of state meanwhile."""
+        """Wait for the next fetch, and write the snapshot and log changes of state meanwhile."""
         self.schedule.plan(end)
+        if self.snapshots is not None and (due_in := self.snapshots.due_in) is not None and self.clock() + due_in < end:
+            if await self.schedule.wait_until(self.clock() + due_in):
+                return
+            await self.snapshots.save_if_due()
         now = self.clock()
         for moment in sorted(filter(None, (self.freshness.degrades_at, self.freshness.expires_at))):
             if now < moment < end:

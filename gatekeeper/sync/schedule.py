@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import anyio
 
-from gatekeeper.sync.clock import Alarm, Clock, Sleep
+from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_sleep
 from gatekeeper.sync.heartbeat import Heartbeat
 from gatekeeper.sync.status import RefreshReport
 
@@ -105,8 +105,7 @@ class Schedule:
     def want(self) -> FetchCycle:
         """Wake the loop for the next fetch."""
         self.next.is_wanted = True
-        if self._pause is not None:
-            self._pause.cancel()
+        self._end_pause()
         return self.next
 
     async def next_fetch(self) -> RefreshReport:
@@ -151,14 +150,21 @@ class Schedule:
         self._pause_ends_at = moment
         self._renew()
 
-    async def keep_beating(self, nap: Sleep = anyio.sleep) -> None:
-        """Beat until cancelled; `nap` sleeps by the event loop's clock."""
+    async def keep_beating(self, nap: Sleep = boot_sleep) -> None:
+        """Beat until cancelled.
+
+        What a source has held since before a freeze is cut off: its connection has often gone.
+
+        Args:
+            nap: sleeps in real time.
+        """
         while True:
             pause = self._heartbeat.ahead / 2
             due_at = self._clock() + pause
             await nap(pause)
             self._alarm.note(due_at)  # a refresher with a live list waits for nothing else
-            self.beat()
+            if not self.beat():
+                self._end_pause()
 
     async def wait_until(self, moment: float) -> bool:
         """Wait until a moment; whether a fetch is wanted before."""
@@ -185,6 +191,10 @@ class Schedule:
             value = await ask(let_it_end)
         self._pause = None
         return value
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
 
     def _renew(self) -> None:
         # An answer from before the process was frozen says nothing of what has changed meanwhile.

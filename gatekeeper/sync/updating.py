@@ -226,9 +226,8 @@ class ListUpdater:
     async def _apply(self, loaded: Loaded, changes: ChangeSet, fetch: Fetch, asked: Asked) -> RefreshReport:
         if loaded.problem is not None and changes.is_empty:
             raise SourceError(loaded.problem)
-        began = self.clock()
         report = await self.applier.apply(loaded, changes, asked, as_of=fetch.as_of)
-        fetch.work += self.clock() - began
+        fetch.work += self.applier.work
         if loaded.changed_ids is None:
             self.work = fetch.work
         else:

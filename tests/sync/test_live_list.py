@@ -94,6 +94,24 @@ async def test_an_answer_without_a_change_makes_the_list_fresh(hub: FakeHub) -> 
         assert it.sync.log.counters["refresh_unchanged"] == 1
 
 
+async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
+    """What others do between two steps of an apply is no work of the list, after which the next question would rest."""
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it, anyio.create_task_group() as group:
+
+        async def work() -> None:
+            while True:
+                it.time.now += 0.02
+                await anyio.lowlevel.checkpoint()
+
+        group.start_soon(work)
+        source.give(Delta(Listing.whole(as_json(row(1, name="new"), row(3)), "2"), "1", granted=8))
+        await asked(source, 3)
+        assert it.ids == ["key-1", "key-2", "key-3"]
+        assert it.time.sleeps == []
+        group.cancel_scope.cancel()
+
+
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
     rows = [row(number) for number in range(20)]
     hub.lists(*rows)
@@ -154,6 +172,26 @@ async def test_a_row_that_stays_unreadable_retains_its_key_no_longer() -> None:
             await until(lambda: source.held)
         assert it.ids == [f"key-{number}" for number in range(1, 10)]
         assert it.sync._shared.expired_ids(lists[0]) == {"key-1"}
+
+
+async def test_more_changes_than_a_gate_takes_cause_a_whole_list(hub: FakeHub) -> None:
+    """They are in memory as a whole, and could be compressed by a thousand."""
+    async with living(hub, max_rows=100) as it:
+        it.time.now += 10
+        await hub.asked(3)
+        hub.lists(*map(row, range(1, 8)))  # five more
+        await until(lambda: len(it.ids) == 7)
+        await hub.waits()
+        asked = len(hub.requests)
+        hub.lists(*map(row, range(8, 12)))
+        await it.time.asleep()
+        assert it.status.last_error is not None
+        assert "the changes have more than 5 rows" in it.status.last_error
+        it.time.now += 10
+        await it.time.wake_all()
+        await hub.waits()
+        assert "if-none-match" not in hub.requests[asked].headers
+        assert it.ids == sorted(f"key-{number}" for number in range(8, 12))
 
 
 async def test_a_row_older_than_the_held_one_causes_a_whole_list(hub: FakeHub) -> None:
@@ -642,7 +680,7 @@ async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
 
 
 class SlowSnapshot(Snapshot):
-    """Takes 10 ms to write, so that the next writing follows 0.3 s later."""
+    """Takes 10 ms to write, so that the next writing follows 0.05 s later."""
 
     @classmethod
     def keep(cls, it: Running, path: Path) -> None:
@@ -672,6 +710,20 @@ async def test_a_fetch_that_is_wanted_when_a_snapshot_is_due_is_made(tmp_path: P
             with anyio.fail_after(5):
                 assert (await it.refresh()).outcome == "unchanged"
             assert it.sync.log.counters["snapshot_saved"] == 3
+
+
+async def test_a_polled_change_soon_after_a_snapshot_is_saved_too(tmp_path: Path) -> None:
+    with FakeHub(row(1)) as hub:
+        async with running(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+            SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
+            for number in (2, 3):
+                hub.lists(row(number))
+                await it.refresher.refresh()
+            await it.time.asleep()
+            assert it.sync.log.counters["snapshot_saved"] == 2
+            await it.time.advance(it.time.sleeps[-1])
+            assert it.sync.log.counters["snapshot_saved"] == 3
+            assert len(hub.fetches) == 3
 
 
 async def test_a_change_that_comes_soon_after_a_snapshot_is_saved_too(hub: FakeHub, tmp_path: Path) -> None:

@@ -147,6 +147,31 @@ async def test_the_heartbeat_beats_twice_per_promise() -> None:
     assert it.beats[-1] == it.time.now - 7.5 + 15
 
 
+async def test_an_answer_held_since_before_a_freeze_is_cut_off() -> None:
+    """Its connection has often gone, and nothing would tell before the end of the wait."""
+    it = Scheduled()
+    it.fetch()
+    it.schedule.begin()
+    ends: list[object] = []
+
+    async def nap(seconds: float) -> None:
+        it.time.now += seconds + 3600
+        if ends:
+            await anyio.sleep_forever()
+        await anyio.lowlevel.checkpoint()
+
+    async def hold() -> None:
+        ends.append(await it.schedule.hold(lambda _: anyio.sleep_forever(), None))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(it.schedule.keep_beating, nap)
+        with anyio.fail_after(2):
+            await until(lambda: ends == [None])
+        group.cancel_scope.cancel()
+
+
 async def test_a_late_beat_shows_that_the_event_loop_lags() -> None:
     it = Scheduled()
     naps: list[float] = []
