@@ -16,7 +16,7 @@ takes a few hundred bytes, where a task for each of the two would take thousands
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Final, NamedTuple
@@ -244,10 +244,11 @@ class Waiters:
         self, account: str, room: WaitingRoom, over: Collection[Waiter], groups: Collection[ListRequest]
     ) -> bool:
         """Answer the requests for which it is time, and return whether there was a change to tell of."""
-        bases = {asked: frozenset(asked.bases) for asked in groups}
         read: dict[frozenset[Revision], ListState] = {}
         has_changed, room.has_changed = room.has_changed, False
-        if has_changed and len(kinds := set(bases.values())) == 1:
+        # The tags of thousands that ask for different things take too long to read at each look.
+        kinds = {frozenset(asked.bases) for asked in groups} if has_changed and len(groups) <= _DELTAS else ()
+        if len(kinds) == 1:
             # All hold the same list: one read tells its revision, and what has changed.
             read = {each: await self._reads.state(account, each) for each in kinds}
         revision = next(iter(read.values())).revision if read else await self._revisions.get(account)
@@ -256,7 +257,7 @@ class Waiters:
             await room.tell((waiter, None) for waiter in _members(room, groups))
             return False
         unheld = [asked for asked in groups if not asked.names(revision.etag)]
-        wanted = _by_bases({asked: bases[asked] for asked in unheld}, former)
+        wanted = _by_bases(unheld, former)
         # The rest has another sweep, so that those who name many other lists delay no one else.
         room.is_due = room.is_due or len(wanted) > _DELTAS
         told = dict(islice(wanted.items(), _DELTAS))
@@ -287,9 +288,7 @@ def _members(room: WaitingRoom, groups: Iterable[ListRequest]) -> list[Waiter]:
     return [waiter for asked in groups for waiter in room.groups.get(asked, ())]
 
 
-def _by_bases(
-    unheld: Mapping[ListRequest, frozenset[Revision]], former: Revision | None
-) -> dict[frozenset[Revision], list[ListRequest]]:
+def _by_bases(unheld: Iterable[ListRequest], former: Revision | None) -> dict[frozenset[Revision], list[ListRequest]]:
     """Group requests by the lists from which a delta may start.
 
     Those that hold the list of the last look share one delta, whatever else they name, and come first. So do those that take
@@ -297,6 +296,7 @@ def _by_bases(
     """
     last = frozenset(() if former is None else (former,))
     wanted: dict[frozenset[Revision], list[ListRequest]] = {frozenset(): [], last: []}
-    for asked, bases in unheld.items():
+    for asked in unheld:
+        bases = frozenset(asked.bases)
         wanted.setdefault(last if former in bases else bases, []).append(asked)
     return {bases: asking for bases, asking in wanted.items() if asking}
