@@ -1,5 +1,6 @@
 """Cadence, WholeLists, UnknownKeyBudget: when to fetch the list. Pure: no IO, no waits."""
 
+import math
 from collections.abc import Callable
 
 from gatekeeper.sync.clock import Clock
@@ -99,11 +100,12 @@ class WholeLists:
         self._clock = clock
         self._jitter = jitter
         self.note(0.0)
+        self._has_read = False
 
     @property
     def read_ago(self) -> float:
-        """Seconds since the last whole list was read."""
-        return self._clock() - self._read_at
+        """Seconds since the last whole list was read; infinite before the first."""
+        return self._clock() - self._read_at if self._has_read else math.inf
 
     def note(self, work: float) -> None:
         """Note that a whole list was read.
@@ -111,6 +113,7 @@ class WholeLists:
         Args:
             work: seconds that it took.
         """
+        self._has_read = True
         self._read_at = self._clock()
         self._after = max(UNCONDITIONAL_AFTER, UNCONDITIONAL_WORKS * work)
         self._after_live = UNCONDITIONAL_AFTER_LIVE * (1 + JITTER * (2 * self._jitter() - 1))
@@ -121,7 +124,7 @@ class WholeLists:
         Args:
             is_live: whether the source tells of each change.
         """
-        return self.read_ago >= (self._after_live if is_live else self._after)
+        return self._clock() - self._read_at >= (self._after_live if is_live else self._after)
 
 
 class UnknownKeyBudget:

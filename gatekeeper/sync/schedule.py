@@ -2,7 +2,7 @@
 
 The refresher renews its heartbeat while it keeps to its schedule. Once it is overdue, because the process was frozen or its
 event loop stopped, only a fetch that has begun since and has ended renews it, or a request that has waited for one in vain.
-An answer that the source holds may be cut off for a fetch that is wanted, until it begins to arrive.
+An answer that the source holds may be cut off for a fetch that is wanted, or after a freeze, until it begins to arrive.
 """
 
 import math

@@ -666,6 +666,16 @@ async def test_a_snapshot_brings_only_the_changes_at_the_next_start(hub: FakeHub
         assert (first.headers["a-im"], preferred(hub.requests)[2:]) == ("rows", [False, True])
 
 
+async def test_changes_that_do_not_fit_a_snapshot_are_replaced_at_once(hub: FakeHub, tmp_path: Path) -> None:
+    """No whole list was read yet, and what was revoked since the snapshot is not known."""
+    path = tmp_path / "keys.snapshot"
+    async with living(hub, snapshot_path=path):
+        pass
+    hub.then(HubAnswer(226, b"[]", {"etag": '"new"', "im": "rows", "delta-base": '"other"'}))
+    async with running(hub, snapshot_path=path) as it:
+        assert it.time.sleeps == [0.125]
+
+
 @pytest.mark.parametrize("rows", [[row(1), row(1)], [*map(row, range(9)), bad_row(9)]], ids=["an id twice", "a bad row"])
 async def test_a_snapshot_that_differs_from_the_list_has_not_its_name(
     hub: FakeHub, rows: list[dict[str, Any]], tmp_path: Path
