@@ -11,7 +11,7 @@ from benchmarks.live.database import Account
 
 __all__ = ("OVERDUE", "Gates", "asked_directly", "request", "request_with", "served_gates")
 
-PAUSE = 0.0005  # seconds between two requests with the same key
+PAUSE = 0.001  # seconds between two requests with the same key
 OVERDUE = 90.0  # seconds after which a change counts as missed
 
 

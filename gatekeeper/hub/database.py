@@ -163,14 +163,17 @@ class Database:
         for pool in set(engines or ()):
             await pool.engine.dispose()
 
-    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def reading(self, account: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction whose reads all see one state of the database.
+
+        Args:
+            account: the account, which takes turns with others.
 
         Returns:
             A context manager that gives the connection. It raises DatabaseDown if the database does not answer, and
             HubOverloaded if others keep it busy.
         """
-        return self._transaction("reader")
+        return self._transaction("reader", account)
 
     def streaming(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction like `reading`, for a whole list."""

@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 import msgspec
@@ -18,8 +18,11 @@ from gatekeeper.hub.tables import widget_keys
 
 __all__ = ("Delta", "DeltaReader", "ListState")
 
-# Revisions between the base and the present. The log has at most two events of each. A delta is in memory as a whole.
+# Revisions between the base and the present. The log has at most two events of each.
 MAX_REVISIONS: Final = 10_000
+
+# Bytes of rows. A delta is in memory as a whole until its client has read it; 10,000 usual rows have 4 MB, others 200.
+MAX_SIZE: Final = 8_000_000
 
 # Bases that are looked for. A client needs one; each costs a statement.
 MAX_BASES: Final = 10
@@ -68,11 +71,13 @@ class DeltaReader:
     Args:
         database: the database of the keys.
         max_revisions: the most changes that a delta spans. A list from before them is replaced as a whole.
+        max_size: the most bytes of rows in a delta. A list that lacks more is replaced as well.
     """
 
-    def __init__(self, database: Database, *, max_revisions: int = MAX_REVISIONS) -> None:
+    def __init__(self, database: Database, *, max_revisions: int = MAX_REVISIONS, max_size: int = MAX_SIZE) -> None:
         self._database = database
         self._max_revisions = max_revisions
+        self._max_size = max_size
 
     async def revisions(self, accounts: Collection[str]) -> dict[str, Revision]:
         """Read the present revisions of several lists.
@@ -103,40 +108,48 @@ class DeltaReader:
         Raises:
             DatabaseDown: the database does not answer.
         """
-        async with self._database.reading() as connection:
+        async with self._database.reading(account) as connection:
             present = await read_revision(connection, account)
             near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
             candidates = () if present in bases else sorted(near, reverse=True)[:MAX_BASES]
-            base, rows = await _read_rows(connection, account, candidates, present)
+            base, elements = await self._read(connection, account, candidates, present)
         if base is None:
             return ListState(present, None)
-        body = msgspec.json.encode(rows)
+        body = b"[" + b",".join(elements) + b"]"
         return ListState(present, Delta(base, present, body, await _compress(body)))
 
+    async def _read(
+        self, connection: AsyncConnection, account: str, bases: Iterable[Revision], present: Revision
+    ) -> tuple[Revision | None, list[bytes]]:
+        """Read the rows that have changed since the first of these revisions that is known, and name it."""
+        for base in bases:
+            changed = await read_changed(connection, account, base, present)
+            if changed is not None:
+                removed = [
+                    msgspec.json.encode(RemovedRow(key_id, last8, removed=True))
+                    for key_id, last8 in changed.items()
+                    if last8 is not None
+                ]
+                left = [key_id for key_id, last8 in changed.items() if last8 is None]
+                rows = await self._find(connection, left)
+                if rows is None:
+                    break
+                # Otherwise, a deleted key is among them whose last 8 characters are unknown.
+                if len(rows) == len(left):
+                    return base, [*removed, *rows]
+        return None, []
 
-async def _read_rows(
-    connection: AsyncConnection, account: str, bases: Iterable[Revision], present: Revision
-) -> tuple[Revision | None, list[RemovedRow | KeyRow]]:
-    """Read the rows that have changed since the first of these revisions that is known, and name it."""
-    for base in bases:
-        changed = await read_changed(connection, account, base, present)
-        if changed is not None:
-            removed = [RemovedRow(key_id, last8, removed=True) for key_id, last8 in changed.items() if last8 is not None]
-            left = [key_id for key_id, last8 in changed.items() if last8 is None]
-            rows = await _find(connection, left)
-            # Otherwise, a deleted key is among them whose last 8 characters are unknown.
-            if len(rows) == len(left):
-                return base, [*removed, *rows]
-    return None, []
-
-
-async def _find(connection: AsyncConnection, key_ids: Sequence[str]) -> list[KeyRow]:
-    """Read the rows of the keys that exist, in the order of the list."""
-    found: list[Any] = []
-    for start in range(0, len(key_ids), _PAGE):
-        found += (await connection.execute(_BY_ID, {"ids": key_ids[start : start + _PAGE]})).all()
-    found.sort(key=lambda row: row.sequence)
-    return [KeyRow(*row[:-1]) for row in found]
+    async def _find(self, connection: AsyncConnection, key_ids: Sequence[str]) -> list[bytes] | None:
+        """Read the rows of the keys that exist, in the order of the list; None if they are too large."""
+        found: list[tuple[int, bytes]] = []
+        size = 0
+        for start in range(0, len(key_ids), _PAGE):
+            for row in await connection.execute(_BY_ID, {"ids": key_ids[start : start + _PAGE]}):
+                found.append((row.sequence, msgspec.json.encode(KeyRow(*row[:-1]))))
+                size += len(found[-1][1])
+                if size > self._max_size:
+                    return None
+        return [row for _, row in sorted(found)]
 
 
 async def _compress(body: bytes) -> bytes:

@@ -69,7 +69,7 @@ class GateStore:
             .order_by(_COLUMNS.seen_at.desc(), _COLUMNS.id)
             .limit(MAX_GATES)
         )
-        async with self._database.reading() as connection:
+        async with self._database.reading(account) as connection:
             return [GateRow(**row) for row in (await connection.execute(listed)).mappings()]
 
     async def _write(self, connection: AsyncConnection, reports: Mapping[tuple[str, str], ReportedGate]) -> None:

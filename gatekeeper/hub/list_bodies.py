@@ -58,6 +58,7 @@ class ListBody:
         failure: why it cannot be completed, if it cannot.
         readers: the number of its readers.
         reading: the task that reads it from the database.
+        scope: of this task, to cancel it.
     """
 
     reading: asyncio.Task[None]
@@ -68,6 +69,8 @@ class ListBody:
         self.is_complete = False
         self.failure: Exception | None = None
         self.readers = 0
+        # A cancelled task would leave its statement, which costs the connection, and its thread, which writes to the file.
+        self.scope = anyio.CancelScope()
         self.started_at = started_at
         self._spool = spool
         self._news = asyncio.Event()
@@ -96,7 +99,7 @@ class ListBody:
         """Read the body from its beginning, as it comes in.
 
         Yields:
-            Bytes, at most 128 KiB at once.
+            Bytes, at most 256 KiB at once.
 
         Raises:
             DatabaseDown: the database has failed before the end.
@@ -133,7 +136,7 @@ class ListBody:
 
     async def close(self) -> None:
         """Stop reading, and give everything back."""
-        self.reading.cancel()
+        self.scope.cancel()
         await asyncio.wait([self.reading])
         self._spool.close()
 
@@ -201,7 +204,7 @@ class ListBodies:
     async def close(self) -> None:
         """Stop all reading. Requests that still wait for a body get no more of it."""
         for body in self._open:
-            body.reading.cancel()
+            body.scope.cancel()
         if self._open:
             await asyncio.wait([body.reading for body in self._open])
 
@@ -235,14 +238,14 @@ class ListBodies:
 
     async def _read(self, body: ListBody, account: str, *, gzip: bool) -> None:
         try:
-            async with self._reading.taking(account):
-                await body.write(self._keys, account, gzip=gzip)
+            with body.scope:
+                async with self._reading.taking(account):
+                    await body.write(self._keys, account, gzip=gzip)
         except Exception as error:  # noqa: BLE001 - its readers raise it
             body.failure = error
-        except asyncio.CancelledError:
-            body.failure = DatabaseDown("the hub stops")
-            raise
         finally:
+            if not body.is_complete and body.failure is None:
+                body.failure = DatabaseDown("the hub stops")
             body.tell()
 
     async def _leave(self, body: ListBody) -> None:

@@ -1,7 +1,9 @@
 """ListEndpoint: the answers to requests for the list."""
 
 from collections.abc import Mapping
+from copy import copy
 from http import HTTPStatus
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +17,9 @@ from gatekeeper.hub.tokens import Bearer
 from gatekeeper.hub.waiters import Waiters
 
 __all__ = ("ListEndpoint",)
+
+# Lists that a request may name and wait. A gate names one. All are kept in memory, and looked at whenever the account is.
+_MAX_NAMED: Final = 10
 
 
 class ListEndpoint:
@@ -53,7 +58,8 @@ class ListEndpoint:
         """
         asked = read_list_request(request)
         # Without a tag there is nothing to wait for, and every list has the tag "*". A HEAD is for what is there now.
-        if asked.wait is None or request.method != "GET" or not asked.tags or "*" in asked.tags:
+        may_wait = request.method == "GET" and 0 < len(asked.tags) <= _MAX_NAMED and "*" not in asked.tags
+        if asked.wait is None or not may_wait:
             waited = None
         else:
             waited = await self._waiters.wait(bearer, asked, asked.wait, request.receive)
@@ -62,10 +68,10 @@ class ListEndpoint:
             return self._respond(bearer, asked, state, {}, is_head=is_head)
         # It takes a tenth of the time in which thousands are told of a change.
         if bearer.scope in waited.responses:
-            return waited.responses[bearer.scope]
+            return _copy_of(waited.responses[bearer.scope])
         response = self._respond(bearer, asked, waited.state, wait_headers(asked.wait or 0, is_last=waited.is_last))
         if not isinstance(response, ListingResponse):
-            waited.responses[bearer.scope] = response
+            waited.responses[bearer.scope] = _copy_of(response)
         return response
 
     def _respond(
@@ -83,3 +89,10 @@ class ListEndpoint:
             return Response(headers=whole_headers(etag, bearer.scope, gzip=asked.takes_gzip), media_type="application/json")
         opening = self._bodies.reading(bearer.account, etag, gzip=asked.takes_gzip)
         return ListingResponse(opening, bearer.scope, further, gzip=asked.takes_gzip, deadline=self._deadline)
+
+
+def _copy_of(response: Response) -> Response:
+    """Copy a response, whose headers a middleware may change when it is sent."""
+    copied = copy(response)
+    copied.raw_headers = list(response.raw_headers)
+    return copied

@@ -99,7 +99,7 @@ class RefusedPageStore:
             .order_by(_COLUMNS.count.desc(), _COLUMNS.last_at.desc(), *_KEY)
             .limit(MAX_LISTED)
         )
-        async with self._database.reading() as connection:
+        async with self._database.reading(account) as connection:
             if key_id is not None and (
                 not KEY_ID.fullmatch(key_id) or await connection.scalar(select(widget_keys.c.id).where(mine)) is None
             ):

@@ -107,10 +107,11 @@ class ReportQueue(Generic[Name, Item]):
             await asyncio.wait([answered], timeout=self._patience)
             if not answered.done() and self._withdraw(report):
                 raise HubOverloaded(f"a report of the account {account} has waited {self._patience:g} s")
-            error = await answered
+            await asyncio.wait([answered])  # which a cancellation of this request leaves as it is
         except asyncio.CancelledError:
             self._withdraw(report)
             raise
+        error = answered.result()
         if error is not None:
             raise error
 

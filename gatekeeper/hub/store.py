@@ -94,7 +94,7 @@ class KeyStore:
         Raises:
             UnknownKey: the account does not have this key.
         """
-        async with self._database.reading() as connection:
+        async with self._database.reading(account) as connection:
             return await _find(connection, account, key_id)
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
@@ -209,7 +209,7 @@ class KeyStore:
         Raises:
             UnknownKey: the account has never had this key.
         """
-        async with self._database.reading() as connection:
+        async with self._database.reading(account) as connection:
             key_id = await _find_id(connection, account, key) if _LAST8.fullmatch(key) else key
             if key_id is None or not KEY_ID.fullmatch(key_id):
                 raise UnknownKey(key)

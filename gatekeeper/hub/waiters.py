@@ -4,9 +4,10 @@ A request is registered before the revision of its account is read, so that no c
 waiting requests has one task that looks at it: the task reads the revision and answers the requests whose list has changed,
 and those whose time is over. A change, a new request and the end of a wait all just ask for a look, and share it.
 
-All requests that a change concerns are answered in one sweep, from one delta for each list that their clients hold. After a
-sweep, the account is not looked at for as long as the sweep took. So an import of many keys costs each client a few answers
-a second, and the process half its time at most.
+All requests that a change concerns are answered in one sweep, from one delta for each list that their clients hold. If these
+are very many, those who do not hold the list of the last look may have to wait for another sweep. After a sweep, the account
+is not looked at for as long as the sweep took. So an import of many keys costs each client a few answers a second, and the
+process half its time at most.
 
 A request waits in its own task, for the disconnect of its client. The sweep wakes it through a timeout without a time. That
 takes a few hundred bytes, where a task for each of the two would take thousands.
@@ -15,8 +16,9 @@ takes a few hundred bytes, where a task for each of the two would take thousands
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
@@ -39,6 +41,7 @@ _SHARE: Final = 0.75  # of them, for one account
 
 PAUSE: Final = 0.005  # Seconds between two sweeps, at least.
 RETRY_PAUSE: Final = 1.0  # Seconds until a read that has failed is repeated.
+_DELTAS: Final = 20  # read in a sweep; the clients of an account rarely hold more lists
 _TICK: Final = 0.1  # Seconds; waits that end in the same tick share a read of the revision.
 
 _log = logging.getLogger(__name__)
@@ -161,9 +164,8 @@ class Waiters:
         """
         room = self._rooms.get(account)
         if room:
-            room.is_due = True
-            if room.attending is None:
-                room.attending = asyncio.create_task(self._attend(account, room))
+            room.has_changed = True
+            self._look_in(account, room)
 
     async def look_at_all(self) -> None:
         """Read the revisions of all accounts for whose change a request waits.
@@ -175,6 +177,11 @@ class Waiters:
         for account, room in self._rooms.items():
             if revisions.get(account) != room.known:
                 self.look(account)
+
+    def _look_in(self, account: str, room: WaitingRoom) -> None:
+        room.is_due = True
+        if room.attending is None:
+            room.attending = asyncio.create_task(self._attend(account, room))
 
     async def _follow(self) -> None:
         while True:
@@ -192,14 +199,15 @@ class Waiters:
             timer = asyncio.get_running_loop().call_at(waiter.tick * _TICK, self._end, waiter.tick)
             self._ends[waiter.tick] = timer, set()
         self._ends[waiter.tick][1].add(account)
-        self.look(account)
+        self._look_in(account, room)
 
     def _end(self, tick: int) -> None:
         _, accounts = self._ends.pop(tick)
         for account in accounts:
-            if account in self._rooms:
-                self._rooms[account].end(tick)
-                self.look(account)
+            room = self._rooms.get(account)
+            if room:
+                room.end(tick)
+                self._look_in(account, room)
 
     def _forget(self, account: str, room: WaitingRoom) -> None:
         if not room and not room.attending and self._rooms.get(account) is room:
@@ -236,26 +244,36 @@ class Waiters:
         self, account: str, room: WaitingRoom, over: Collection[Waiter], groups: Collection[ListRequest]
     ) -> bool:
         """Answer the requests for which it is time, and return whether there was a change to tell of."""
-        revision = await self._revisions.get(account)
-        room.known = revision
+        bases = {asked: frozenset(asked.bases) for asked in groups}
+        read: dict[frozenset[Revision], ListState] = {}
+        has_changed, room.has_changed = room.has_changed, False
+        if has_changed and len(kinds := set(bases.values())) == 1:
+            # All hold the same list: one read tells its revision, and what has changed.
+            read = {each: await self._reads.state(account, each) for each in kinds}
+        revision = next(iter(read.values())).revision if read else await self._revisions.get(account)
+        former, room.known = room.known, revision
         if revision is None:
             await room.tell((waiter, None) for waiter in _members(room, groups))
             return False
         unheld = [asked for asked in groups if not asked.names(revision.etag)]
-        answered = dict.fromkeys((*_members(room, unheld), *over))
+        wanted = _by_bases({asked: bases[asked] for asked in unheld}, former)
+        # The rest has another sweep, so that those who name many other lists delay no one else.
+        room.is_due = room.is_due or len(wanted) > _DELTAS
+        told = dict(islice(wanted.items(), _DELTAS))
+        held = set(groups).difference(unheld)
+        ended = [waiter for waiter in over if waiter.asked in held]
+        answered = dict.fromkeys((*_members(room, (asked for each in told.values() for asked in each)), *ended))
         if answered:
-            states = {asked: ListState(revision, None) for asked in groups} | await self._changed(account, unheld)
+            states = {asked: ListState(revision, None) for asked in held}
+            for each, asking in told.items():
+                if each not in read:
+                    read[each] = await self._reads.state(account, each) if each else ListState(revision, None)
+                states.update(dict.fromkeys(asking, read[each]))
             valid = await self._reads.tokens({waiter.token_id for waiter in answered})
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}
             refusal = unknown_token()
             await room.tell((waiter, outcomes[waiter.asked] if waiter.token_id in valid else refusal) for waiter in answered)
         return bool(unheld)
-
-    async def _changed(self, account: str, unheld: Iterable[ListRequest]) -> dict[ListRequest, ListState]:
-        """Read what has changed for the requests that take that: one delta for all that hold the same list."""
-        bases = {asked: frozenset(asked.bases) for asked in unheld if asked.bases}
-        read = {each: await self._reads.state(account, each) for each in set(bases.values())}
-        return {asked: read[each] for asked, each in bases.items()}
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -267,3 +285,18 @@ class Waiters:
 
 def _members(room: WaitingRoom, groups: Iterable[ListRequest]) -> list[Waiter]:
     return [waiter for asked in groups for waiter in room.groups.get(asked, ())]
+
+
+def _by_bases(
+    unheld: Mapping[ListRequest, frozenset[Revision]], former: Revision | None
+) -> dict[frozenset[Revision], list[ListRequest]]:
+    """Group requests by the lists from which a delta may start.
+
+    Those that hold the list of the last look share one delta, whatever else they name, and come first. So do those that take
+    no delta.
+    """
+    last = frozenset(() if former is None else (former,))
+    wanted: dict[frozenset[Revision], list[ListRequest]] = {frozenset(): [], last: []}
+    for asked, bases in unheld.items():
+        wanted.setdefault(last if former in bases else bases, []).append(asked)
+    return {bases: asking for bases, asking in wanted.items() if asking}

@@ -6,7 +6,7 @@ from threading import Lock
 
 from gatekeeper.sync.clock import Clock
 
-__all__ = ("CUT_FROM", "Lead", "LiveWait")
+__all__ = ("CUT_FROM", "MOST_VAIN", "Lead", "LiveWait")
 
 LONGEST = 60.0  # seconds
 SHARE = 0.8  # of the longest wait: the shortest one, so that gates that start together drift apart
@@ -39,7 +39,6 @@ class LiveWait:
         self._longest = self._limit = min(interval, LONGEST)
         self.is_untried = self.may_wait
         self._cut_after: float | None = None
-        self._is_parted = False
         self._vain = 0  # answers in a row
         self._failed = 0  # waits in a row
         self._kept_for = RENEWED_AFTER
@@ -56,18 +55,16 @@ class LiveWait:
         shortest = min(longest, math.ceil(SHARE * self._limit))
         return min(longest, shortest + int(self._jitter() * (longest - shortest + 1)))
 
-    def note_answer(self, *, is_granted: bool, is_farewell: bool = False, is_vain: bool = False) -> None:
+    def note_answer(self, *, is_granted: bool, is_vain: bool = False) -> None:
         """Note the answer to a wait.
 
         Args:
             is_granted: whether the source honours waits.
-            is_farewell: whether it has ended this one because it stops. Two such ends in a row are no stop.
             is_vain: whether it has ended this one early, and has changed nothing. One that always does so holds nothing.
         """
         self._vain = self._vain + 1 if is_vain else 0
         self._failed = 0
-        self.is_granted = is_granted and not (is_farewell and self._is_parted) and self._vain < MOST_VAIN
-        self._is_parted = is_farewell
+        self.is_granted = is_granted and self._vain < MOST_VAIN
         self.is_untried = False
         self._cut_after = None
 

@@ -151,8 +151,8 @@ class Refresher:
             self.live.note_cut(fetch.wait, fetch.cut_after)
         elif report.outcome != "failed":
             is_granted = fetch.granted is not None
-            is_vain = fetch.is_early and report.outcome == "unchanged" and not fetch.is_farewell
-            self.live.note_answer(is_granted=is_granted, is_farewell=fetch.is_farewell, is_vain=is_vain)
+            is_vain = fetch.is_early and report.outcome == "unchanged"
+            self.live.note_answer(is_granted=is_granted, is_vain=is_vain)
         else:
             self.live.note_failure()
         if self.schedule.lead.note(self.schedule, is_live=self.live.is_granted):
@@ -198,8 +198,12 @@ class Refresher:
         return self.cadence.misfit_delay(self.updater.whole_lists.read_ago)
 
     async def _pause_until(self, end: float) -> None:
-        """Wait for the next fetch, and log changes of state meanwhile."""
+        """Wait for the next fetch, and write the snapshot and log changes of state meanwhile."""
         self.schedule.plan(end)
+        if self.snapshots is not None and (due_in := self.snapshots.due_in) is not None and self.clock() + due_in < end:
+            if await self.schedule.wait_until(self.clock() + due_in):
+                return
+            await self.snapshots.save_if_due()
         now = self.clock()
         for moment in sorted(filter(None, (self.freshness.degrades_at, self.freshness.expires_at))):
             if now < moment < end:

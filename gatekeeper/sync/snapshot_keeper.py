@@ -18,7 +18,7 @@ __all__ = ("SnapshotKeeper",)
 RENEWALS = 10  # of the snapshot in the time after which it would be too old
 RETRY_AFTER = 60.0  # seconds from a failure to the next attempt
 LAST_WITHIN = 0.4  # seconds for the last writing: a stop may take 1 s, with 0.5 s for the last reports
-PAUSE_PER_WORK = 30  # seconds between two writings for every second that one takes: a live list may change all the time
+PAUSE_PER_WORK = 5  # seconds between two writings for every second that one takes: a live list may change all the time
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from itertools import count
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from sqlalchemy import Delete, Engine, Update, delete, event, insert, select, up
 
 from gatekeeper.hub.accounts import Revision, read_revision
 from gatekeeper.hub.deltas import Delta, DeltaReader
+from gatekeeper.hub.engines import CONNECTIONS
 from gatekeeper.hub.tables import accounts, events, widget_keys
 
 from .conftest import NewDatabase
@@ -241,6 +242,23 @@ async def test_an_account_sees_no_changes_of_another(
         assert await elements_since(hub, base, account=name) == rows[name]
 
 
+@pytest.mark.usefixtures("acme", "globex")
+async def test_many_reads_of_one_account_do_not_delay_another(hub: RunningHub) -> None:
+    finished: list[str] = []
+
+    async def read(account: str) -> None:
+        await DeltaReader(hub.database).read(account)
+        finished.append(account)
+
+    async with AsyncExitStack() as held:
+        for _ in range(CONNECTIONS):
+            await held.enter_async_context(hub.database.reading())
+        reads = [asyncio.create_task(read(account)) for account in ["acme"] * 50 + ["globex"]]
+        await asyncio.sleep(0)
+    await asyncio.gather(*reads)
+    assert finished.index("globex") < 2 * CONNECTIONS
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 async def test_a_base_before_a_missing_event_has_no_delta(
     hub: RunningHub, acme: httpx.AsyncClient, loss: Delete | Update
@@ -292,6 +310,17 @@ async def test_a_base_too_many_changes_ago_costs_no_read_of_the_log(hub: Running
     with before_each_read(lambda: statements.append(None)):
         await delta_since(hub, bases[0], max_revisions=2)
     assert len(statements) == 1
+
+
+async def test_rows_that_are_too_large_have_no_delta(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    first = await revision_of(hub)
+    for _ in range(3):
+        second = await revision_of(hub)
+        await create(acme)
+    size = len(msgspec.json.encode((await list_rows(acme))[-1]))
+    assert await delta_since(hub, second, max_size=size) is not None
+    assert await delta_since(hub, second, max_size=size - 1) is None
+    assert await delta_since(hub, first, max_size=2 * size) is None
 
 
 async def log_changes_of_all_keys(hub: RunningHub, account: str) -> None:

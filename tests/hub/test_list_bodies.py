@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import httpx
 import pytest
+from sqlalchemy import event
 from starlette.types import Message
 
 from gatekeeper.errors import DatabaseDown, HubOverloaded
@@ -159,6 +160,19 @@ async def test_the_last_reader_that_leaves_ends_the_read(hub: RunningHub, bodies
     assert pages(statements) < PAGES
     assert body.reading.done()
     assert connections_in_use(hub) == 0
+
+
+@pytest.mark.usefixtures("many")
+async def test_readers_that_leave_cost_no_connection(hub: RunningHub, bodies: ListBodies) -> None:
+    engines = hub.database._engines
+    assert engines is not None
+    lost: list[object] = []
+    event.listen(engines.streamer.engine.sync_engine.pool, "invalidate", lambda *lost_one: lost.append(lost_one))
+    for _ in range(5):
+        async with bodies.reading("acme", await etag_of(hub), gzip=False) as body:
+            pass
+        assert not body.is_complete
+    assert not lost
 
 
 async def test_a_client_gets_no_list_that_is_older_than_its_request(

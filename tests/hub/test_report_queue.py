@@ -219,6 +219,21 @@ async def test_a_cancelled_request_takes_its_report_back(database: Database, led
     assert ledger.totals == Counter({("acme", "b"): 1})
 
 
+async def test_a_late_cancellation_leaves_a_report_that_is_being_written(database: Database, ledger: Ledger) -> None:
+    queue = queue_of(database, ledger, patience=0.2)
+    await queue.put("acme", {"a": 1})  # opens the connection
+    ledger.may_write.clear()
+    reports = [asyncio.create_task(queue.put("acme", {name: 1})) for name in ("a", "b")]
+    await asyncio.wait(reports, timeout=0.25)
+    reports[0].cancel()
+    await asyncio.wait(reports[:1])
+    ledger.may_write.set()
+    async with asyncio.timeout(20):
+        await reports[1]
+    assert reports[0].cancelled()
+    assert ledger.totals == Counter({("acme", "a"): 2, ("acme", "b"): 1})
+
+
 async def test_close_waits_for_reports_and_the_queue_goes_on(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger)
     await queue.close()

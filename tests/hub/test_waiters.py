@@ -158,6 +158,11 @@ def result(task: "asyncio.Task[Waited | None]") -> Waited:
     return outcome
 
 
+async def told(task: "asyncio.Task[Waited | None]") -> Waited:
+    await asyncio.wait([task])
+    return result(task)
+
+
 @skipping
 async def test_requests_with_the_same_list_are_answered_from_one_delta() -> None:
     async with world() as acme:
@@ -171,6 +176,52 @@ async def test_requests_with_the_same_list_are_answered_from_one_delta() -> None
         assert len({id(result(task).state.delta) for task in waiting}) == 1
         assert len(acme.reads("state")) == len(acme.reads("tokens")) == 1
         assert len(acme.waiters) == 0
+
+
+@skipping
+async def test_a_change_that_is_told_takes_two_reads() -> None:
+    async with world() as acme:
+        waiting = [acme.begin() for _ in range(3)]
+        await settled()
+        acme.log.clear()
+        acme.change()
+        await settled()
+        assert [name for _, name in acme.log] == ["state", "tokens"]
+        assert {result(task).state.revision.number for task in waiting} == {2}
+
+
+def naming(*revisions: Revision) -> ListRequest:
+    """A request that names lists."""
+    return ListRequest(frozenset(each.etag for each in revisions), takes_delta=True, takes_gzip=False, wait=9)
+
+
+@skipping
+async def test_those_who_name_other_lists_too_share_the_delta() -> None:
+    async with world() as acme:
+        waiting = [acme.begin(asked=naming(revision(1), revision(100 + number))) for number in range(50)]
+        await settled()
+        acme.change()
+        await settled()
+        assert {result(task).state.revision.number for task in waiting} == {2}
+        assert {delta and delta.base for delta in (result(task).state.delta for task in waiting)} == {revision(1)}
+        assert len(acme.reads("state")) == 1
+
+
+@skipping
+async def test_those_who_name_many_lists_delay_no_other() -> None:
+    async with world() as acme:
+        acme.latency = 0.01
+        waiting = acme.begin()
+        await asyncio.sleep(0.1)
+        others = [acme.begin(asked=naming(revision(100 + number))) for number in range(200)]
+        await asyncio.sleep(0.05)
+        assert acme.reads("state")
+        acme.change()
+        begun = now()
+        assert (await told(waiting)).state.revision.number == 2
+        assert now() - begun < 1
+        assert not all(task.done() for task in others)
+        assert {(await told(task)).state.revision.number for task in others} <= {1, 2}
 
 
 @skipping
@@ -291,6 +342,8 @@ async def test_a_client_that_leaves_frees_its_place() -> None:
         acme.change()
         await settled()
         assert result(staying).state.revision.number == 2
+        await asyncio.sleep(1)
+        assert not acme.waiters._rooms
 
 
 @skipping
@@ -487,7 +540,7 @@ async def test_a_look_at_all_accounts_is_one_read_and_finds_those_that_changed()
         await acme.waiters.look_at_all()
         assert [name for _, name in acme.log] == ["revisions"]
         await settled()
-        assert acme.asked_for == [*names, "account-7"]
+        assert acme.asked_for == names
         assert [name for name, task in waiting.items() if task.done()] == ["account-7"]
 
 

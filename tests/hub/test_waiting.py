@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from gatekeeper.hub import create_hub
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
@@ -54,6 +55,29 @@ async def test_a_change_without_deltas_is_answered_with_the_list(hub: RunningHub
     assert (answer.status_code, answer.json(), answer.headers["Preference-Applied"]) == (200, [row], "wait=50")
 
 
+async def test_a_middleware_that_changes_headers_changes_those_of_one_answer(
+    hub: RunningHub, acme: httpx.AsyncClient
+) -> None:
+    etag = await etag_of(acme)
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            if "headers" in message:
+                message["headers"].append((b"x-noted", b"1"))
+            await send(message)
+
+        await hub.app(scope, receive, note)
+
+    transport = httpx.ASGITransport(noting)
+    async with httpx.AsyncClient(transport=transport, base_url="http://hub.test", headers=acme.headers) as noted:
+        waiting = [wait_for_change(noted, etag, **{"A-IM": "rows"}) for _ in range(3)]
+        await taken_on(hub, 3)
+        await create(acme)
+        for answer in await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE):
+            assert answer.status_code == 226
+            assert answer.headers.get_list("X-Noted") == ["1"]
+
+
 async def test_a_list_that_is_old_already_is_answered_at_once(acme: httpx.AsyncClient) -> None:
     etag = await etag_of(acme)
     row = await create(acme)
@@ -77,7 +101,8 @@ async def test_without_a_change_a_304_comes_after_the_wait(acme: httpx.AsyncClie
 
 async def test_a_request_that_may_not_wait_is_answered_at_once(acme: httpx.AsyncClient) -> None:
     etag = await etag_of(acme)
-    cases = [(etag, ""), (etag, "wait=0"), (etag, "wait=soon"), ("*", "wait=9"), (None, "wait=9")]
+    many = ", ".join((etag, *(f'"{number}"' for number in range(10))))
+    cases = [(etag, ""), (etag, "wait=0"), (etag, "wait=soon"), ("*", "wait=9"), (many, "wait=9"), (None, "wait=9")]
     for held, prefer in cases:
         answer = await asyncio.wait_for(wait_for_change(acme, held, prefer), PATIENCE)
         assert answer.status_code == (200 if held is None else 304)

@@ -454,7 +454,7 @@ async def test_a_list_that_changes_while_it_is_written_is_not_written(path: Path
     changing = Changing(account="acme")
     difference.load(changing, [RowReader().convert(number, row(number)) for number in range(2000)])
     saver = snapshot(path)
-    with pytest.raises(SnapshotError, match="keys were added or removed"):
+    with pytest.raises(SnapshotError, match=r"keys were added or removed|dictionary changed size"):
         await saver.save(changing, NOW)
     assert saver.saved_at is None
     assert content(path) == before
