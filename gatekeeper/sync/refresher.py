@@ -103,6 +103,10 @@ class Refresher:
                     self.updater.record_failure(report, error)
                     self.schedule.begin()
                     await self._end_fetch(report, Fetch())
+        except anyio.get_cancelled_exc_class():
+            if self.snapshots is not None:
+                await self.snapshots.save_last()
+            raise
         finally:
             self.schedule.end()
 

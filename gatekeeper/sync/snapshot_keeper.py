@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import anyio
+
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.applying import OvertakenError, SharedList
 from gatekeeper.sync.clock import Clock
@@ -15,6 +17,7 @@ __all__ = ("SnapshotKeeper",)
 
 RENEWALS = 10  # of the snapshot in the time after which it would be too old
 RETRY_AFTER = 60.0  # seconds from a failure to the next attempt
+LAST_WITHIN = 0.4  # seconds for the last writing: a stop may take 1 s, with 0.5 s for the last reports
 PAUSE_PER_WORK = 5  # seconds between two writings for every second that one takes: a live list may change all the time
 
 
@@ -72,14 +75,24 @@ class SnapshotKeeper:
         if generation == self._saved_generation and not is_old:
             return
         before, self._saved_generation = self._saved_generation, generation
-        basis = self.shared.basis
+        basis, is_saved = self.shared.basis, False
         try:
             await self.snapshot.save(self.index, wall_now - age, basis.validator if basis.is_exact else None)
+            is_saved = True
         except Exception as error:  # noqa: BLE001 - logged with its traceback
-            self._saved_generation = before
             self._not_before = now + RETRY_AFTER
             self.log.snapshot_failed(error)
         else:
             self.log.counters["snapshot_saved"] += 1
             ended_at = self.clock()
             self._not_before = ended_at + PAUSE_PER_WORK * (ended_at - now)
+        finally:
+            if not is_saved:
+                self._saved_generation = before
+
+    async def save_last(self) -> None:
+        """Write a list that has changed, as its refresher is cancelled."""
+        if self.due_in is not None:
+            self._not_before = -math.inf
+            with anyio.move_on_after(LAST_WITHIN, shield=True):
+                await self.save_if_due()

@@ -722,6 +722,34 @@ async def test_a_fetch_that_is_wanted_when_a_snapshot_is_due_is_made(tmp_path: P
             assert it.sync.log.counters["snapshot_saved"] == 3
 
 
+async def test_a_change_within_the_pause_is_saved_before_the_end(hub: FakeHub, tmp_path: Path) -> None:
+    """Otherwise a restart while the hub is down would undo a revocation."""
+    async with living(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+        SlowSnapshot.keep(it, tmp_path / "keys.snapshot")
+        for number in (3, 4):
+            await change(it, hub, row(number))
+        assert it.sync.log.counters["snapshot_saved"] == 2
+    assert it.sync.log.counters["snapshot_saved"] == 3
+
+
+async def test_a_writing_that_is_cut_off_is_made_before_the_end(hub: FakeHub, tmp_path: Path) -> None:
+    class HangingSnapshot(SlowSnapshot):
+        hangs = True
+
+        async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
+            if self.hangs:
+                self.hangs = False
+                await anyio.sleep_forever()
+            await super().save(index, asked_at, validator)
+
+    async with living(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
+        HangingSnapshot.keep(it, tmp_path / "keys.snapshot")
+        hub.lists(row(3))
+        await until(lambda: it.ids == ["key-3"])
+        await anyio.wait_all_tasks_blocked()
+    assert it.sync.log.counters["snapshot_saved"] == 2
+
+
 async def test_a_polled_change_soon_after_a_snapshot_is_saved_too(tmp_path: Path) -> None:
     with FakeHub(row(1)) as hub:
         async with running(hub, snapshot_path=tmp_path / "keys.snapshot") as it:
