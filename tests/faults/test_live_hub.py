@@ -147,7 +147,7 @@ async def test_a_change_at_the_loss_of_the_listening_connection_is_told(cluster:
                 await lose_listeners(url)
                 await asyncio.sleep(pause)
                 assert await guarded.revoke(key) < 10
-            assert guarded.gate.status.is_live
+            await anyio.to_thread.run_sync(wait_until, lambda: guarded.gate.status.is_live)  # noted just after the change
 
 
 @pytest.mark.fault("lost notifications")
