@@ -197,12 +197,19 @@ async def test_a_connection_that_hears_nothing_is_noticed_and_replaced(
     """Notifications stay within their database, and this connection is to another one."""
     async with following(cluster.create_database(), cluster.url) as worker:
         worker.watch.waiting.set()
-        await asyncio.sleep(0.2)
-        before = worker.watch.reads
-        await asyncio.sleep(0.4)
-        assert worker.watch.reads >= before + 5
+        await goes_on_reading(worker)
         await until_said(caplog, "no notification comes over its connection")
     assert caplog.text.count("listen-database") == 1
+
+
+async def goes_on_reading(worker: Following) -> None:
+    """Wait for some more reads."""
+    before = worker.watch.reads
+
+    async def has_read() -> bool:
+        return worker.watch.reads >= before + 5
+
+    await until(has_read)
 
 
 async def until_said(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -218,10 +225,8 @@ async def test_a_silent_server_is_noticed_and_read_until_it_is_back(cluster: Pos
         worker.watch.waiting.set()
         await worker.hears()
         await until(worker.rests)
-        before = worker.watch.reads
         with cluster.frozen():
-            await asyncio.sleep(QUICK.proven + 4 * QUICK.reread)
-            assert worker.watch.reads > before
+            await goes_on_reading(worker)
         await worker.hears()
         await until(worker.rests)
 
@@ -249,9 +254,7 @@ async def test_a_connection_through_pgbouncer_is_not_used_to_listen(
         async with following(through) as worker:
             worker.watch.waiting.set()
             await until_said(caplog, "its connection is one of a pooler")
-            before = worker.watch.reads
-            await asyncio.sleep(0.3)
-            assert worker.watch.reads >= before + 5
+            await goes_on_reading(worker)
             assert await worker.listeners() == 0
         async with following(through, url) as worker:
             worker.watch.waiting.set()
