@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 
@@ -89,7 +89,7 @@ class RemovedRow(msgspec.Struct, frozen=True):
 
     id: str
     last8: str
-    removed: Literal[True]
+    removed: Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]  # msgspec 0.19 knows no Literal[True]
 
 
 class KeyList(msgspec.Struct, frozen=True):
