@@ -57,7 +57,7 @@ def _begin(owner: Owner, proxy: Proxy) -> None:
     before = proxy.tally.answers.copy()
     while time.monotonic() < deadline and proxy.tally.answers[LIST, 226] == before[LIST, 226]:
         asyncio.run(_change_one(owner))
-        time.sleep(1.0)
+        time.sleep(1.0)  # the gate may not wait yet, and each change has a second to reach it
 
 
 async def _change_one(owner: Owner) -> None:

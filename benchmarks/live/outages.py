@@ -108,7 +108,7 @@ class _Site:
     def _while(begin: Callable[[], None], end: Callable[[], None]) -> Outage:
         def run(seconds: float) -> None:
             begin()
-            time.sleep(seconds)
+            time.sleep(seconds)  # how long the outage lasts
             end()
 
         return run

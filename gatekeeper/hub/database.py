@@ -192,7 +192,7 @@ class Database:
         return self._transaction("reporter", late=True)
 
     async def defer(self, at_most: float) -> None:
-        """Wait while other requests read or write. Lists are of no such hurry.
+        """Wait while other requests read or write. A list is less urgent.
 
         Args:
             at_most: the longest wait, in seconds.

@@ -55,6 +55,19 @@ async def test_a_write_that_waits_too_long_is_an_overload(impatient: RunningHub,
     assert (await client.patch(f"{PATH}/{row['id']}", json={"disabled": True})).status_code == httpx.codes.OK
 
 
+async def test_a_list_lets_other_requests_go_first(impatient: RunningHub) -> None:
+    database = impatient.database
+    for other in (database.reading, database.writing):
+        async with other():
+            deferred = asyncio.create_task(database.defer(60))
+            await asyncio.sleep(SOON)
+            assert not deferred.done()
+            await database.defer(SOON)  # and no longer than this
+        await asyncio.wait_for(deferred, 15)
+    async with database.streaming():
+        await asyncio.wait_for(database.defer(60), 15)
+
+
 async def test_a_read_that_waits_too_long_is_an_overload(impatient: RunningHub) -> None:
     client = await impatient.client("acme")
     async with AsyncExitStack() as readers:

@@ -8,7 +8,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from gatekeeper.errors import ConfigError, DatabaseDown
+from gatekeeper.errors import ConfigError
 from gatekeeper.hub import create_hub
 from gatekeeper.hub.accounts import CHANNEL
 from gatekeeper.hub.database import Database
@@ -20,6 +20,7 @@ from tests import needs
 from tests.support.pgbouncer import pooled
 from tests.support.postgres import PostgresCluster
 
+from .recorder import Recorder
 from .support import PATH, PEPPER, RunningHub, create, running_hub
 from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
@@ -27,33 +28,6 @@ pytestmark = pytest.mark.anyio
 
 QUICK = Times(probe=0.05, proven=0.3, reread=0.1, read=0.02, give_up=0.5, longest_pause=0.1)
 LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'"
-
-
-class Recorder:
-    """A watch that records what it is told.
-
-    Attributes:
-        looked: the accounts that it was told to look at.
-        reads: how often it was told to look at all accounts.
-        is_down: whether it finds that the database does not answer.
-    """
-
-    def __init__(self) -> None:
-        self.looked: list[str] = []
-        self.reads = 0
-        self.is_down = False
-        self.waiting = asyncio.Event()
-
-    async def begun(self) -> None:
-        await self.waiting.wait()
-
-    def look(self, account: str) -> None:
-        self.looked.append(account)
-
-    async def look_at_all(self) -> None:
-        self.reads += 1
-        if self.is_down:
-            raise DatabaseDown("down")
 
 
 class Following:

@@ -8,39 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gatekeeper.errors import DatabaseDown
 from gatekeeper.hub.backup import back_up
 from gatekeeper.hub.sqlite_changes import SqliteChanges
 
+from .recorder import Recorder
 from .support import PATH, create, hub_process, list_rows, running_hub
 from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
-
-
-class Recorder:
-    """A watch that counts its reads.
-
-    Attributes:
-        reads: how often it was told to look at all accounts.
-        is_down: whether it finds that the database does not answer.
-    """
-
-    def __init__(self) -> None:
-        self.reads = 0
-        self.is_down = False
-        self.waiting = asyncio.Event()
-
-    async def begun(self) -> None:
-        await self.waiting.wait()
-
-    def look(self, account: str) -> None:
-        raise AssertionError(account)
-
-    async def look_at_all(self) -> None:
-        self.reads += 1
-        if self.is_down:
-            raise DatabaseDown("down")
 
 
 @pytest.fixture
@@ -87,6 +62,7 @@ async def test_each_commit_of_another_program_is_a_read(file: Path) -> None:
     assert watch.reads == 3
     watch.waiting.set()
     await reach(watch, 4)
+    assert watch.looked == []  # the file does not tell whose keys have changed
     task.cancel()
     await asyncio.wait([task])
 

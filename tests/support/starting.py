@@ -5,7 +5,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 __all__ = ("accepts", "ending", "wait_until", "wait_until_ready")
 
@@ -46,12 +48,22 @@ def wait_until(see: Callable[[], Seen], is_met: Callable[[Seen], bool] = bool) -
 
     Returns:
         What was seen at last.
+
+    Raises:
+        AssertionError: the condition is not fulfilled within 20 seconds; with what was seen at last.
     """
-    deadline = time.monotonic() + CHANGED_WITHIN
-    while not is_met(seen := see()):
-        assert time.monotonic() < deadline, seen
-        time.sleep(PAUSE)  # another program sends no signal: it is seen in its answers and its files only
-    return seen
+    looking = Retrying(
+        retry=retry_if_not_result(is_met),
+        stop=stop_after_delay(CHANGED_WITHIN),
+        wait=wait_fixed(PAUSE),
+        retry_error_callback=_fail,
+    )
+    return looking(see)
+
+
+def _fail(state: RetryCallState) -> NoReturn:
+    assert state.outcome is not None
+    raise AssertionError(state.outcome.result())
 
 
 @contextmanager
