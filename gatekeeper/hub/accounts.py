@@ -15,6 +15,7 @@ from gatekeeper.hub.tables import accounts
 
 __all__ = (
     "ACCOUNT_NAME",
+    "ALL_ACCOUNTS",
     "CHANNEL",
     "MAX_NAMED",
     "Revision",
@@ -26,6 +27,9 @@ __all__ = (
 )
 
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+# What concerns all accounts together is kept under this name, which no account can have.
+ALL_ACCOUNTS: Final = "*"
 
 CHANNEL: Final = "gatekeeper_hub"  # of PostgreSQL's notifications, whose payload is the name of an account that has changed
 
@@ -99,16 +103,17 @@ async def lock_account(connection: AsyncConnection, account: str) -> Revision:
 async def advance_revision(connection: AsyncConnection, account: str, base: Revision) -> None:
     """Give an account its next revision, in the transaction of the change.
 
-    PostgreSQL tells all that listen when the transaction is committed.
+    PostgreSQL tells all that listen when the transaction is committed. It tells nothing of ALL_ACCOUNTS, as the changes of
+    the accounts themselves have been told already.
 
     Args:
         connection: a connection in a transaction that has locked the account.
-        account: the account whose keys change.
+        account: the account whose keys change; or ALL_ACCOUNTS.
         base: its revision before the change.
     """
     following = {"revision": base.number + 1, "revision_mark": _new_mark()}
     advance = update(accounts).where(accounts.c.name == account).values(following)
-    if connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql" and account != ALL_ACCOUNTS:
         advance = advance.returning(func.pg_notify(CHANNEL, accounts.c.name))
     await connection.execute(advance)
 
