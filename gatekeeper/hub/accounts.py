@@ -104,16 +104,17 @@ async def lock_account(connection: AsyncConnection, account: str) -> Revision:
 async def advance_revision(connection: AsyncConnection, account: str, base: Revision) -> None:
     """Give an account its next revision, in the transaction of the change.
 
-    PostgreSQL tells all that listen when the transaction is committed.
+    PostgreSQL tells all that listen when the transaction is committed. It tells nothing of ALL_ACCOUNTS, as the changes of
+    the accounts themselves have been told already.
 
     Args:
         connection: a connection in a transaction that has locked the account.
-        account: the account whose keys change.
+        account: the account whose keys change; or ALL_ACCOUNTS.
         base: its revision before the change.
     """
     following = {"revision": base.number + 1, "revision_mark": _new_mark()}
     advance = update(accounts).where(accounts.c.name == account).values(following)
-    if connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql" and account != ALL_ACCOUNTS:
         advance = advance.returning(func.pg_notify(CHANNEL, accounts.c.name))
     await connection.execute(advance)
 

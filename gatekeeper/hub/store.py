@@ -18,13 +18,13 @@ from gatekeeper.hub.bodies import KeyChange, KeyDraft
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged, row_kind
 from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
-__all__ = ("KEY_ID", "ROW_COLUMNS", "KeyStore", "UnknownKey")
+__all__ = ("KEY_ID", "KeyStore", "UnknownKey", "row_columns")
 
 # There are 62^8 suffixes: with a million keys in the account, one draw in 200 million collides. Several collisions in a row
 # mean that the generator repeats itself.
@@ -68,13 +68,14 @@ class KeyStore:
 
     @asynccontextmanager
     async def list(self, account: str) -> AsyncIterator[KeyList]:
-        """Open the list of an account's widget keys.
+        """Open the list of an account's widget keys, or of those of all accounts.
 
         Args:
-            account: the account.
+            account: the account; ALL_ACCOUNTS for all.
 
         Yields:
-            The rows and their ETag, from one state of the database, unaffected by concurrent writes.
+            The rows and their ETag, from one state of the database, unaffected by concurrent writes. The list of all
+            accounts may have changes that only its next ETag knows of.
         """
         async with self._database.streaming() as connection:
             with anyio.CancelScope(shield=True):
@@ -239,9 +240,23 @@ class KeyStore:
         raise RuntimeError(problem)
 
 
+def row_columns(kind: type[KeyRow]) -> tuple[ColumnElement[Any], ...]:
+    """List the columns of a row.
+
+    Args:
+        kind: the type of the row.
+
+    Returns:
+        The columns, in the order of its fields.
+    """
+    return tuple(widget_keys.c[field] for field in kind.__struct_fields__)
+
+
 async def _pages(database: Database, connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
-    mine = and_(widget_keys.c.account == account, widget_keys.c.sequence > bindparam("after"))
-    page = select(*ROW_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
+    kind = row_kind(account)
+    later = widget_keys.c.sequence > bindparam("after")
+    mine = later if account == ALL_ACCOUNTS else and_(widget_keys.c.account == account, later)
+    page = select(*row_columns(kind), widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
     last = 0
     while True:
         begun = time.monotonic()
@@ -251,7 +266,7 @@ async def _pages(database: Database, connection: AsyncConnection, account: str) 
         if not rows:
             return
         last = rows[-1].sequence
-        yield [KeyRow(*row[:-1]) for row in rows]
+        yield [kind(*row[:-1]) for row in rows]
         # A page keeps the event loop busy for some milliseconds, and a write returns to it a dozen times. For this, a list
         # takes at most half as long again.
         await database.defer((time.monotonic() - begun) / 2)

@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from gatekeeper.errors import DatabaseDown, HubOverloaded
-from gatekeeper.hub.accounts import Revision
+from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision
 from gatekeeper.hub.bearer import unknown_token
 from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.deltas import ListState
@@ -55,6 +55,8 @@ class Reads(NamedTuple):
             leaves out accounts of which it knows none.
         tokens: reads which of these ids are those of valid tokens.
         state: reads the state of an account's list, with the way to it from these bases.
+
+    All of them take ALL_ACCOUNTS for an account.
     """
 
     revisions: Callable[[Collection[str]], Awaitable[dict[str, Revision]]]
@@ -157,15 +159,16 @@ class Waiters:
         await self._begun.wait()
 
     def look(self, account: str) -> None:
-        """Look at an account soon, if a request waits for its change.
+        """Look at an account soon, if a request waits for its change, or for that of any account.
 
         Args:
             account: an account that may have changed; any name may be given.
         """
-        room = self._rooms.get(account)
-        if room:
-            room.has_changed = True
-            self._look_in(account, room)
+        for name in (account, ALL_ACCOUNTS):
+            room = self._rooms.get(name)
+            if room:
+                room.has_changed = True
+                self._look_in(name, room)
 
     async def look_at_all(self) -> None:
         """Read the revisions of all accounts for whose change a request waits.
@@ -173,10 +176,19 @@ class Waiters:
         Raises:
             DatabaseDown: the database does not answer.
         """
-        revisions = await self._reads.revisions(tuple(self._rooms))
-        for account, room in self._rooms.items():
-            if revisions.get(account) != room.known:
+        self.look(ALL_ACCOUNTS)
+        accounts = tuple(account for account in self._rooms if account != ALL_ACCOUNTS)
+        revisions = await self._reads.revisions(accounts) if accounts else {}
+        for account in accounts:
+            room = self._rooms.get(account)
+            if room is not None and revisions.get(account) != room.known:
                 self.look(account)
+
+    async def _revision(self, account: str) -> Revision | None:
+        if account == ALL_ACCOUNTS:
+            # It may have to write before it reads, and no other account waits for that.
+            return (await self._reads.revisions((account,))).get(account)
+        return await self._revisions.get(account)
 
     def _look_in(self, account: str, room: WaitingRoom) -> None:
         room.is_due = True
@@ -251,7 +263,7 @@ class Waiters:
         if len(kinds) == 1:
             # All hold the same list: one read tells its revision, and what has changed.
             read = {each: await self._reads.state(account, each) for each in kinds}
-        revision = next(iter(read.values())).revision if read else await self._revisions.get(account)
+        revision = next(iter(read.values())).revision if read else await self._revision(account)
         former, room.known = room.known, revision
         if revision is None:
             await room.tell((waiter, None) for waiter in _members(room, groups))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 BEFORE_MIGRATIONS = Path(__file__).parent / "before_migrations.sql"
 TOKEN = "sk_live_acme_8EuTO7rBkoM0Z7mx8GlGFiiRK566aE9R"
-NEWEST = "0007"
+NEWEST = "0008"
 
 
 def differences(database: str | Path) -> list[object]:
