@@ -159,10 +159,11 @@ async def test_a_key_of_any_account_is_read_by_a_token_for_all(
     hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
 ) -> None:
     client = await hub.client_of_all()
-    for owner in (acme, globex):
+    for owner, account in ((acme, "acme"), (globex, "globex")):
         row = await create(owner)
         read, mine = await client.get(f"{PATH}/{row['id']}"), await owner.get(f"{PATH}/{row['id']}")
-        assert row.items() <= read.json().items()
+        assert (read.json(), mine.json()) == ({**row, "account": account}, row)
         assert read.headers["ETag"] == mine.headers["ETag"]
+    assert [row["account"] for row in await list_rows(client)] == ["acme", "globex"]
     for unknown in (NOTHING, "nothing", row["last8"]):
         assert_problem(await client.get(f"{PATH}/{unknown}"), 404, "not_found")
