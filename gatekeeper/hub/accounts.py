@@ -21,6 +21,7 @@ __all__ = (
     "Revision",
     "add_account",
     "advance_revision",
+    "described",
     "lock_account",
     "read_revision",
     "read_revisions",
@@ -75,7 +76,7 @@ async def add_account(connection: AsyncConnection, name: str, now: datetime) -> 
 
     Args:
         connection: a connection in a writing transaction.
-        name: a full match of ACCOUNT_NAME.
+        name: a full match of ACCOUNT_NAME; or ALL_ACCOUNTS.
         now: the time of creation.
     """
     row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
@@ -151,6 +152,18 @@ async def read_revisions(connection: AsyncConnection, names: Collection[str]) ->
         rows = await connection.execute(columns.where(accounts.c.name.in_(ordered[start : start + MAX_NAMED])))
         found.update((name, Revision(number, mark)) for name, number, mark in rows)
     return found
+
+
+def described(account: str) -> str:
+    """Name an account in a sentence.
+
+    Args:
+        account: the account; or ALL_ACCOUNTS.
+
+    Returns:
+        Such as "the account acme", or "all accounts".
+    """
+    return "all accounts" if account == ALL_ACCOUNTS else f"the account {account}"
 
 
 def _revision_of(account: str) -> Select[tuple[int, str]]:

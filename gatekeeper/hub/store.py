@@ -32,7 +32,6 @@ MAX_DRAWS: Final = 10
 
 PAGE: Final = 1000  # Rows per query: half a megabyte of JSON.
 
-ROW_COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
 # The fields in the events of create and delete. The last 8 characters find the events of a key that is gone.
 _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 
@@ -86,17 +85,18 @@ class KeyStore:
         """Read a widget key.
 
         Args:
-            account: the account.
+            account: the account; or ALL_ACCOUNTS, for a key of any.
             key_id: the key's id.
 
         Returns:
-            The row.
+            The row, as the list has it.
 
         Raises:
             UnknownKey: the account does not have this key.
         """
+        mine = widget_keys.c.id == key_id if account == ALL_ACCOUNTS else _is(account, key_id)
         async with self._database.reading(account) as connection:
-            return await _find(connection, account, key_id)
+            return await _find(connection, key_id, mine, row_kind(account))
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
@@ -158,7 +158,7 @@ class KeyStore:
         """
         async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
-            row = await _find(connection, bearer.account, key_id)
+            row = await _find(connection, key_id, _is(bearer.account, key_id))
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             now = self._clock()
             disable = wanted.pop("disabled", row.disabled_at is not None)
@@ -186,7 +186,7 @@ class KeyStore:
         async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             # A report of use, which locks the row alone, comes before this or finds the key gone.
-            row = await _find(connection, bearer.account, key_id, lock=True)
+            row = await _find(connection, key_id, _is(bearer.account, key_id), lock=True)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
                 return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
@@ -217,7 +217,7 @@ class KeyStore:
             happened = await read_events(connection, account, key_id)
             if not happened:
                 # A key from before the events table exists without events.
-                await _find(connection, account, key_id)
+                await _find(connection, key_id, _is(account, key_id))
             return happened
 
     @asynccontextmanager
@@ -275,12 +275,19 @@ def _is(account: str, key_id: str) -> ColumnElement[bool]:
     return and_(widget_keys.c.account == account, widget_keys.c.id == key_id)
 
 
-async def _find(connection: AsyncConnection, account: str, key_id: str, *, lock: bool = False) -> KeyRow:
+async def _find(
+    connection: AsyncConnection,
+    key_id: str,
+    mine: ColumnElement[bool],
+    kind: type[KeyRow] = KeyRow,
+    *,
+    lock: bool = False,
+) -> KeyRow:
     if KEY_ID.fullmatch(key_id):
-        wanted = select(*ROW_COLUMNS).where(_is(account, key_id))
+        wanted = select(*row_columns(kind)).where(mine)
         found = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
         if found is not None:
-            return KeyRow(*found)
+            return kind(*found)
     raise UnknownKey(key_id)
 
 

@@ -94,6 +94,11 @@ class RunningHub:
         token = await self.hub.tokens.mint(account, name="tests", scope=scope)
         return await self.client_with({"Authorization": f"Bearer {token}"})
 
+    async def client_of_all(self) -> httpx.AsyncClient:
+        """Open a client with a token for all accounts."""
+        token = await self.hub.tokens.mint_for_all(name="tests")
+        return await self.client_with({"Authorization": f"Bearer {token}"})
+
     async def client_with(self, headers: dict[str, str]) -> httpx.AsyncClient:
         """Open a client that sends these headers. A crash becomes a 500, as over a socket."""
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
