@@ -12,22 +12,20 @@ The events of the accounts say which keys have changed, and the log of steps fro
 them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Insert,
-    Select,
     String,
     and_,
+    bindparam,
     delete,
     exists,
     func,
     insert,
-    literal,
     or_,
     select,
 )
@@ -48,6 +46,9 @@ _ACCOUNTS: Final = 100
 
 _ANY: Final = ""  # Stands for a mark that is not known, or need not be looked at.
 
+_FEW: Final = 100  # Accounts that a step compares one by one. With more, it compares all.
+_PRUNED_AFTER: Final = 100  # Steps, after which the oldest ones are deleted.
+
 # An account without a key has the revision 1, and makes no difference until it has one.
 _LISTED: Final = func.coalesce(listed_accounts.c.revision, 1)
 _DIFFERS: Final = and_(
@@ -55,7 +56,30 @@ _DIFFERS: Final = and_(
     or_(accounts.c.revision != _LISTED, listed_accounts.c.revision_mark != accounts.c.revision_mark),
 )
 _COMPARED: Final = accounts.outerjoin(listed_accounts, listed_accounts.c.account == accounts.c.name)
-_DIFFERENT: Final = select(accounts.c.name).select_from(_COMPARED).where(_DIFFERS).limit(1)
+# PostgreSQL would look up each account for the first difference, which takes three times as long as joining the tables.
+_COUNT: Final = select(func.count()).select_from(_COMPARED).where(_DIFFERS)
+
+_DIFFERENCES: Final = (
+    select(
+        bindparam("step", type_=BigInteger),
+        accounts.c.name,
+        bindparam("base", type_=String),
+        _LISTED,
+        listed_accounts.c.revision_mark,
+        accounts.c.revision,
+        accounts.c.revision_mark,
+    )
+    .select_from(_COMPARED)
+    .where(_DIFFERS)
+)
+_SOME: Final = _DIFFERENCES.where(accounts.c.name.in_(bindparam("named", expanding=True)))
+_NOTE, _NOTE_SOME = (
+    insert(list_steps).from_select(list(list_steps.c), found).execution_options(preserve_rowcount=True)
+    for found in (_DIFFERENCES, _SOME)
+)
+_NOTED: Final = select(list_steps.c.account, list_steps.c.to_revision, list_steps.c.to_mark).where(
+    list_steps.c.revision == bindparam("step")
+)
 
 
 class _Way(NamedTuple):
@@ -84,42 +108,52 @@ class AllAccounts:
         # Requests that come together share a step. It begins after all of them.
         self._steps = SharedReads(self._take)
 
-    async def step(self) -> None:
+    async def step(self, changed: Collection[str] = (ALL_ACCOUNTS,)) -> None:
         """Advance the revision of the list if an account has changed since the last step.
 
-        Every change that was committed before the call is in the list of this revision.
+        Afterwards, the list of this revision has every change of these accounts that was committed before the call.
+
+        Args:
+            changed: the accounts that may have changed; ALL_ACCOUNTS for any. What a step for a few costs does not depend on
+                the number of accounts.
 
         Raises:
             DatabaseDown: the database does not answer, or cannot note a change.
             HubOverloaded: others keep it busy.
         """
-        await self._steps.get(ALL_ACCOUNTS)
+        if changed:
+            await self._steps.get(frozenset(changed))
 
     async def close(self) -> None:
         """Wait for a step that is being taken."""
         await self._steps.close()
 
-    async def _take(self, _names: Collection[str]) -> dict[str, None]:
-        async with self._database.reading(ALL_ACCOUNTS) as connection:
-            differs = await connection.scalar(_DIFFERENT) is not None
-        if differs:
-            async with self._database.writing(ALL_ACCOUNTS) as connection:
-                await self._note(connection)
+    async def _take(self, asked: Collection[frozenset[str]]) -> dict[frozenset[str], None]:
+        named = frozenset().union(*asked)
+        if ALL_ACCOUNTS in named or len(named) > _FEW:
+            named = frozenset()
+            async with self._database.reading(ALL_ACCOUNTS) as connection:
+                if not await connection.scalar(_COUNT):
+                    return {}
+        async with self._database.writing(ALL_ACCOUNTS) as connection:
+            await self._note(connection, named)
         return {}
 
-    async def _note(self, connection: AsyncConnection) -> None:
+    async def _note(self, connection: AsyncConnection, named: Collection[str]) -> None:
+        """Note the differences of these accounts, or of all if none is named."""
         if connection.dialect.name == "postgresql":
             # A step that is lost in a crash makes an ETag unknown, and a client gets the whole list.
             await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         base = await lock_account(connection, ALL_ACCOUNTS)
-        following = base.number + 1
+        step = base.number + 1
+        values = {"step": step, "base": base.mark} | ({"named": list(named)} if named else {})
         # In one statement, as PostgreSQL lets each one see all that was committed before it.
-        note = insert(list_steps).from_select(list(list_steps.c), _differences(base))
-        noted = await connection.execute(note.execution_options(preserve_rowcount=True))
+        noted = await connection.execute(_NOTE_SOME if named else _NOTE, values)
         if not noted.rowcount:
             return  # Another worker was faster.
-        await connection.execute(_put(connection.dialect.name, following))
-        await connection.execute(delete(list_steps).where(list_steps.c.revision <= following - self._max_revisions))
+        await connection.execute(_put(connection.dialect.name), {"step": step})
+        if step % _PRUNED_AFTER == 0:
+            await connection.execute(delete(list_steps).where(list_steps.c.revision <= step - self._max_revisions))
         await advance_revision(connection, ALL_ACCOUNTS, base)
 
 
@@ -157,30 +191,12 @@ async def read_changed_anywhere(
     return changed if all(reached[account].number == way.end for account, way in ways.items()) else None
 
 
-def _differences(base: Revision) -> Select[Any]:
-    """The rows of the step after this revision of the list."""
-    columns: Sequence[ColumnElement[Any]] = (
-        literal(base.number + 1, BigInteger),
-        accounts.c.name,
-        literal(base.mark, String),
-        _LISTED,
-        listed_accounts.c.revision_mark,
-        accounts.c.revision,
-        accounts.c.revision_mark,
-    )
-    return select(*columns).select_from(_COMPARED).where(_DIFFERS)
-
-
-def _put(dialect: str, revision: int) -> Insert:
-    """The statement that lists accounts as the step to this revision found them."""
+def _put(dialect: str) -> Insert:
+    """The statement that lists accounts as a step has found them."""
     insert = sqlite.insert(listed_accounts) if dialect == "sqlite" else postgresql.insert(listed_accounts)
-    found = select(list_steps.c.account, list_steps.c.to_revision, list_steps.c.to_mark).where(
-        list_steps.c.revision == revision
-    )
     new = {name: insert.excluded[name] for name in ("revision", "revision_mark")}
-    return insert.from_select(list(listed_accounts.c), found).on_conflict_do_update(
-        index_elements=listed_accounts.primary_key, set_=new
-    )
+    listing = insert.from_select(list(listed_accounts.c), _NOTED)
+    return listing.on_conflict_do_update(index_elements=listed_accounts.primary_key, set_=new)
 
 
 async def _read_ways(connection: AsyncConnection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way] | None:

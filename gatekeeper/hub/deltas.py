@@ -104,12 +104,15 @@ class DeltaReader:
         async with self._database.reading() as connection:
             return await read_revisions(connection, accounts)
 
-    async def read(self, account: str, bases: Collection[Revision] = ()) -> ListState:
+    async def read(
+        self, account: str, bases: Collection[Revision] = (), changed: Collection[str] = (ALL_ACCOUNTS,)
+    ) -> ListState:
         """Read the revision of a list, and what has changed since.
 
         Args:
             account: the account; ALL_ACCOUNTS for the list of all.
             bases: the revisions of lists that a client has; it takes a delta from any of them.
+            changed: for the list of all accounts, those that may have changed since it was read; ALL_ACCOUNTS for any.
 
         Returns:
             The state of the list. Its revision and its delta are from one state of the database.
@@ -118,7 +121,7 @@ class DeltaReader:
             DatabaseDown: the database does not answer, or cannot be written where the list of all accounts has changed.
         """
         if account == ALL_ACCOUNTS:
-            await self._all_accounts.step()
+            await self._all_accounts.step(changed)
         async with self._database.reading(account) as connection:
             present = await read_revision(connection, account)
             near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)

@@ -54,14 +54,13 @@ class Reads(NamedTuple):
         revisions: reads the revisions of accounts, from a database that sees all changes at once; a standby does not. It
             leaves out accounts of which it knows none.
         tokens: reads which of these ids are those of valid tokens.
-        state: reads the state of an account's list, with the way to it from these bases.
-
-    All of them take ALL_ACCOUNTS for an account.
+        state: reads the state of an account's list, with the way to it from these bases. For the list of all accounts, it
+            is told which of them may have changed since the last read; ALL_ACCOUNTS for any.
     """
 
     revisions: Callable[[Collection[str]], Awaitable[dict[str, Revision]]]
     tokens: Callable[[Collection[str]], Awaitable[set[str]]]
-    state: Callable[[str, Collection[Revision]], Awaitable[ListState]]
+    state: Callable[[str, Collection[Revision], Collection[str]], Awaitable[ListState]]
 
 
 class Waiters:
@@ -167,7 +166,7 @@ class Waiters:
         for name in (account, ALL_ACCOUNTS):
             room = self._rooms.get(name)
             if room:
-                room.has_changed = True
+                room.changed.add(account)
                 self._look_in(name, room)
 
     async def look_at_all(self) -> None:
@@ -257,12 +256,14 @@ class Waiters:
     ) -> bool:
         """Answer the requests for which it is time, and return whether there was a change to tell of."""
         read: dict[frozenset[Revision], ListState] = {}
-        has_changed, room.has_changed = room.has_changed, False
+        changed, room.changed = room.changed, set()
         # The tags of thousands that ask for different things take too long to read at each look.
-        kinds = {frozenset(asked.bases) for asked in groups} if has_changed and len(groups) <= _DELTAS else ()
+        kinds = {frozenset(asked.bases) for asked in groups} if changed and len(groups) <= _DELTAS else ()
         if len(kinds) == 1:
+            # Other changes may have been told before the new ones came, and the end of a wait does not rely on being told.
+            hint = (ALL_ACCOUNTS,) if room.new or over else changed
             # All hold the same list: one read tells its revision, and what has changed.
-            read = {each: await self._reads.state(account, each) for each in kinds}
+            read = {each: await self._reads.state(account, each, hint) for each in kinds}
         revision = next(iter(read.values())).revision if read else await self._revision(account)
         former, room.known = room.known, revision
         if revision is None:
@@ -280,7 +281,7 @@ class Waiters:
             states = {asked: ListState(revision, None) for asked in held}
             for each, asking in told.items():
                 if each not in read:
-                    read[each] = await self._reads.state(account, each) if each else ListState(revision, None)
+                    read[each] = await self._reads.state(account, each, ()) if each else ListState(revision, None)
                 states.update(dict.fromkeys(asking, read[each]))
             valid = await self._reads.tokens({waiter.token_id for waiter in answered})
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}

@@ -50,6 +50,7 @@ class World:
         latency: how long a read takes, in seconds.
         log: the time and name of each read.
         asked_for: the accounts whose revisions have been read.
+        hints: the accounts that may have changed, for each read of a state.
         is_down: whether the reads fail.
         waiters: what is tested.
     """
@@ -60,6 +61,7 @@ class World:
         self.latency = 0.0
         self.log: list[tuple[float, str]] = []
         self.asked_for: list[str] = []
+        self.hints: list[set[str]] = []
         self.is_down = False
         self.during: Callable[[], None] = lambda: None
         self.waiters = Waiters(Reads(self._revisions, self._tokens, self._state), self, bound=bound)
@@ -127,7 +129,8 @@ class World:
         await self._read("tokens")
         return self.valid & set(ids)
 
-    async def _state(self, account: str, bases: Collection[Revision]) -> ListState:
+    async def _state(self, account: str, bases: Collection[Revision], changed: Collection[str]) -> ListState:
+        self.hints.append(set(changed))
         await self._read("state")
         present = self.revisions[account]
         base = max(bases)
