@@ -76,6 +76,9 @@ async def test_a_database_from_before_migrations_keeps_its_tokens_and_keys(befor
         assert [listed["name"] for listed in await list_rows(client)] == ["shop", "second"]
         assert (await client.delete(f"{PATH}/{row['id']}")).status_code == 204
         assert [token.scope for token in await running.hub.tokens.list()] == ["admin"]
+        assert await list_rows(await running.client_of_all()) == [
+            {**listed, "account": "acme"} for listed in await list_rows(client)
+        ]
     assert differences(before_migrations) == []
 
 
