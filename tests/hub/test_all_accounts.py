@@ -252,6 +252,20 @@ async def test_a_list_from_before_a_pruned_step_has_no_delta(hub: RunningHub, ac
     assert await rows_of(hub, list_steps) == 4
 
 
+async def test_a_list_from_before_a_missing_step_has_no_delta(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient, gate: Gate
+) -> None:
+    old = Gate(gate.client)
+    await old.ask()
+    for client in (acme, globex, acme):
+        await create(client)
+        await gate.ask()
+    async with hub.database.writing() as connection:
+        await connection.execute(delete(list_steps).where(list_steps.c.account == "globex"))
+    assert await old.ask() == httpx.codes.OK
+    assert len(old.rows) == 3
+
+
 async def test_too_many_changes_have_no_delta(hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient) -> None:
     """A step may have any number of them."""
     await hub.client_of_all()
