@@ -11,7 +11,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, event, func, select, update
+from sqlalchemy import Engine, delete, event, func, insert, select, update
 
 from gatekeeper.errors import DatabaseDown
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account, read_revision
@@ -275,6 +275,20 @@ async def test_too_many_changes_have_no_delta(hub: RunningHub, acme: httpx.Async
     assert (await deltas.read(ALL_ACCOUNTS, [base])).delta is not None
     await create(globex)
     assert (await deltas.read(ALL_ACCOUNTS, [base])).delta is None
+
+
+async def test_events_may_be_stored_in_any_order(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient, gate: Gate
+) -> None:
+    """PostgreSQL reads those of several accounts in the order of their places."""
+    rows, theirs = [await create(acme) for _ in range(3)], await create(globex)
+    async with hub.database.writing() as connection:
+        mine = events.c.key_id == rows[0]["id"]
+        stored = (await connection.execute(select(events).where(mine))).mappings().one()
+        await connection.execute(delete(events).where(mine))
+        await connection.execute(insert(events).values(dict(stored)))
+    assert await gate.ask() == httpx.codes.IM_USED
+    assert gate.rows == [*of("acme", *rows), *of("globex", theirs)]
 
 
 LOSSES = (delete(events), update(events).values(revision=None, base_mark=None))
