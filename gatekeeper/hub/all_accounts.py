@@ -1,4 +1,4 @@
-"""AllAccounts: the revision of the list of all accounts, and what has changed since one.
+"""AllAccounts: the revision of the list of all accounts.
 
 The list has a revision of its own. Those who change keys do not advance it, as they would have to wait for each other. Those
 who read the list do: before each read they take a step. It compares the revision of every account with the one at the last
@@ -109,7 +109,7 @@ class AllAccounts:
         self._steps = SharedReads(self._take)
 
     async def step(self, changed: Collection[str] = (ALL_ACCOUNTS,)) -> None:
-        """Advance the revision of the list if an account has changed since the last step.
+        """Advance the revision of the list if an account has changed.
 
         Afterwards, the list of this revision has every change of these accounts that was committed before the call.
 
@@ -132,6 +132,7 @@ class AllAccounts:
         named = frozenset().union(*asked)
         if ALL_ACCOUNTS in named or len(named) > _FEW:
             named = frozenset()
+            # Most comparisons find nothing, and writers do not wait for them. A named account has changed most likely.
             async with self._database.reading(ALL_ACCOUNTS) as connection:
                 if not await connection.scalar(_COUNT):
                     return {}
@@ -140,7 +141,7 @@ class AllAccounts:
         return {}
 
     async def _note(self, connection: AsyncConnection, named: Collection[str]) -> None:
-        """Note the differences of these accounts, or of all if none is named."""
+        """Note what differs in these accounts, or in all if none is named."""
         if connection.dialect.name == "postgresql":
             # A step that is lost in a crash makes an ETag unknown, and a client gets the whole list.
             await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
@@ -160,12 +161,12 @@ class AllAccounts:
 async def read_changed_anywhere(
     connection: AsyncConnection, base: Revision, present: Revision, *, at_most: int
 ) -> dict[str, AccountRemovedRow | None] | None:
-    """Read which keys of all accounts have changed since a revision of their list.
+    """Read which keys of all accounts have changed since a revision.
 
     Args:
         connection: a connection in a transaction whose reads all see one state of the database.
-        base: the revision.
-        present: the revision of the list in this state.
+        base: the revision of their list.
+        present: its revision in this state.
         at_most: the most changes.
 
     Returns:
@@ -182,9 +183,7 @@ async def read_changed_anywhere(
     changed: dict[str, AccountRemovedRow | None] = {}
     for account, revision, base_mark, key_id, last8 in await _read_events(connection, reached):
         former = reached[account]
-        if revision > former.number and former.mark not in {_ANY, base_mark}:
-            return None
-        if revision > former.number + 1:
+        if revision > former.number + 1 or (revision > former.number and former.mark not in {_ANY, base_mark}):
             return None
         reached[account] = Revision(revision, _ANY)
         changed[key_id] = None if last8 is None else AccountRemovedRow(key_id, last8, removed=True, account=account)
@@ -200,7 +199,7 @@ def _put(dialect: str) -> Insert:
 
 
 async def _read_ways(connection: AsyncConnection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way] | None:
-    """Read where the changes of each account since a revision begin and end, if they are not too many."""
+    """Read where the changes of each account begin and end, if they are not too many."""
     # Found by the index first, so that a base of another history costs no read of the log.
     is_known = exists().where(list_steps.c.revision == base.number + 1, list_steps.c.base_mark == base.mark)
     begin = (list_steps.c.from_revision, func.coalesce(list_steps.c.from_mark, _ANY))

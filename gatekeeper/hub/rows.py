@@ -124,7 +124,7 @@ class AccountRemovedRow(RemovedRow, frozen=True):
 
 
 class KeyList(msgspec.Struct, frozen=True):
-    """All rows of an account or of all accounts, from one state of the database.
+    """All rows of a list, from one state of the database.
 
     Attributes:
         etag: a weak ETag, with its quotes.

@@ -67,7 +67,7 @@ class KeyStore:
 
     @asynccontextmanager
     async def list(self, account: str) -> AsyncIterator[KeyList]:
-        """Open the list of an account's widget keys, or of those of all accounts.
+        """Open the list of an account's widget keys.
 
         Args:
             account: the account; ALL_ACCOUNTS for all.

@@ -158,7 +158,9 @@ class Waiters:
         await self._begun.wait()
 
     def look(self, account: str) -> None:
-        """Look at an account soon, if a request waits for its change, or for that of any account.
+        """Look at an account soon, if a request waits for its change.
+
+        So does one that waits for the change of any account.
 
         Args:
             account: an account that may have changed; any name may be given.
