@@ -13,7 +13,7 @@ from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, read_revision, read_
 from gatekeeper.hub.all_accounts import AllAccounts, read_changed_anywhere
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import read_changed
-from gatekeeper.hub.rows import RemovedRow, row_kind
+from gatekeeper.hub.rows import AccountKeyRow, KeyRow, RemovedRow, row_kind
 from gatekeeper.hub.store import row_columns
 from gatekeeper.hub.tables import widget_keys
 
@@ -33,7 +33,10 @@ MAX_BASES: Final = 10
 _PAGE: Final = 1000
 
 # By id alone: ids are unique, and with the account SQLite might walk through the whole account.
-_BY_ID: Final = widget_keys.c.id.in_(bindparam("ids", expanding=True))
+_BY_ID: Final = {
+    kind: select(*row_columns(kind), widget_keys.c.sequence).where(widget_keys.c.id.in_(bindparam("ids", expanding=True)))
+    for kind in (KeyRow, AccountKeyRow)
+}
 
 _GZIP_LEVEL: Final = 1
 _LARGE: Final = 64 * 1024  # Bytes; compressing fewer takes less time than a thread.
@@ -83,7 +86,7 @@ class DeltaReader:
         self._all_accounts = AllAccounts(database, max_revisions=max_revisions)
 
     async def close(self) -> None:
-        """Wait for a write that runs."""
+        """Wait for a read that runs."""
         await self._all_accounts.close()
 
     async def revisions(self, accounts: Collection[str]) -> dict[str, Revision]:
@@ -162,11 +165,10 @@ class DeltaReader:
     async def _find(self, connection: AsyncConnection, account: str, key_ids: Sequence[str]) -> list[bytes] | None:
         """Read the rows of the keys that exist, in the order of the list; None if they are too large."""
         kind = row_kind(account)
-        wanted = select(*row_columns(kind), widget_keys.c.sequence).where(_BY_ID)
         found: list[tuple[int, bytes]] = []
         size = 0
         for start in range(0, len(key_ids), _PAGE):
-            for row in await connection.execute(wanted, {"ids": key_ids[start : start + _PAGE]}):
+            for row in await connection.execute(_BY_ID[kind], {"ids": key_ids[start : start + _PAGE]}):
                 found.append((row.sequence, msgspec.json.encode(kind(*row[:-1]))))
                 size += len(found[-1][1])
                 if size > self._max_size:

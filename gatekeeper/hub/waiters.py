@@ -9,6 +9,9 @@ are very many, those who do not hold the list of the last look may have to wait 
 is not looked at for as long as the sweep took. So an import of many keys costs each client a few answers a second, and the
 process half its time at most.
 
+The list of all accounts has a room like that of an account. Each change is a reason to look at it, and names the account, so
+that the look reads no other. New requests and those whose time is over get a look at all accounts.
+
 A request waits in its own task, for the disconnect of its client. The sweep wakes it through a timeout without a time. That
 takes a few hundred bytes, where a task for each of the two would take thousands.
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from itertools import count, permutations
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from .support import (
     applied,
     collected_statements,
     create,
+    eventually,
     fill,
     list_rows,
     running_hub,
@@ -317,6 +319,22 @@ async def test_a_restored_database_has_no_delta_from_before(hub: RunningHub, acm
     assert gate.names() == ["acme/shop", "acme/shop"]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_an_account_of_another_history_has_no_delta(
+    hub: RunningHub, acme: httpx.AsyncClient, gate: Gate, *, goes_on: bool
+) -> None:
+    """Its revision has the same number, after an operator has put the rows of an account back, for example."""
+    await create(acme)
+    await gate.ask()
+    async with hub.database.writing() as connection:
+        await connection.execute(update(accounts).where(accounts.c.name == "acme").values(revision_mark=MARK))
+    if goes_on:
+        await create(acme)
+    assert await gate.ask() == httpx.codes.OK
+    await create(acme)
+    assert await gate.ask() == httpx.codes.IM_USED
+
+
 # Steps
 
 
@@ -466,6 +484,32 @@ async def test_a_step_whose_answer_is_lost_loses_nothing(hub: RunningHub, acme: 
     await AllAccounts(hub.database, max_revisions=MAX_REVISIONS).step()
     assert await gate.ask() == httpx.codes.IM_USED
     assert gate.rows == of("acme", row)
+
+
+async def test_a_hub_that_stops_waits_for_a_step_whose_client_has_left(new_database: NewDatabase) -> None:
+    database = new_database()
+    async with running_hub(database) as other:
+        gate = await gate_of(other)
+        row = await create(await other.client("acme"))
+        before = asyncio.all_tasks()
+        async with AsyncExitStack() as stopping:
+            hub = await stopping.enter_async_context(running_hub(database))
+            client = await hub.client_with(dict(gate.client.headers))
+            async with other.database.writing() as held:
+                await lock_account(held, ALL_ACCOUNTS)
+                with collected_statements() as statements:
+                    asking = asyncio.create_task(client.get(PATH))
+                    await eventually(
+                        lambda: any(each.startswith("BEGIN IMMEDIATE") or "FOR UPDATE" in each for each in statements)
+                    )
+                asking.cancel()
+                await asyncio.wait([asking])
+                left = asyncio.all_tasks() - before
+                assert left
+        assert not asyncio.all_tasks() & left
+        assert await rows_of(other, list_steps) == 1
+        assert await gate.ask() == httpx.codes.IM_USED
+        assert gate.rows == of("acme", row)
 
 
 async def test_a_step_for_some_accounts_leaves_the_others_for_later(
