@@ -191,7 +191,7 @@ def create(
 def list_tokens(
     context: typer.Context,
     *,
-    account: Annotated[str | None, typer.Option(help="List only the tokens of this account.")] = None,
+    account: Annotated[str | None, typer.Option(help="List only the tokens of this account; '*' for those of all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,

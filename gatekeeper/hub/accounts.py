@@ -155,15 +155,15 @@ async def read_revisions(connection: AsyncConnection, names: Collection[str]) ->
 
 
 def described(account: str) -> str:
-    """Name an account in a sentence.
+    """Say whose requests are meant, in a sentence of the log.
 
     Args:
         account: the account; or ALL_ACCOUNTS.
 
     Returns:
-        Such as "the account acme", or "all accounts".
+        Such as "the account acme", or "the tokens for all accounts".
     """
-    return "all accounts" if account == ALL_ACCOUNTS else f"the account {account}"
+    return "the tokens for all accounts" if account == ALL_ACCOUNTS else f"the account {account}"
 
 
 def _revision_of(account: str) -> Select[tuple[int, str]]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Final
 
-from sqlalchemy import bindparam, case, or_, update
+from sqlalchemy import BindParameter, String, bindparam, case, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS
@@ -22,7 +22,7 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _KNOWN: Final = widget_keys.c.last_used_at
 _REPORTED: Final = bindparam("used_at", type_=UtcDateTime)
-_ACCOUNT: Final = bindparam("used_account")
+_ACCOUNT: Final[BindParameter[str]] = bindparam("used_account", type_=String)
 _ADD_USE: Final = (
     update(widget_keys)
     # Databases look for the id, which is unique, also where the account is any.

@@ -120,9 +120,9 @@ async def test_a_wait_that_is_too_long_is_an_overload_and_leaves_the_queue() -> 
     assert impatient.held == 0
 
 
-async def test_an_overload_of_all_accounts_says_so() -> None:
+async def test_an_overload_of_tokens_for_all_accounts_says_so() -> None:
     impatient = turns(1, patience=0.01)
-    with pytest.raises(HubOverloaded, match="a request of all accounts has waited"):
+    with pytest.raises(HubOverloaded, match="a request of the tokens for all accounts has waited"):
         async with impatient.taking("acme"), impatient.taking(ALL_ACCOUNTS):
             pytest.fail("it has a turn")
 
