@@ -641,6 +641,16 @@ async def test_a_change_of_any_account_ends_the_wait(
     assert gate.names() == ["acme/0", "globex/1", "acme/2", "initech/3"]
 
 
+async def test_a_list_that_is_old_already_is_answered_at_once(hub: RunningHub, acme: httpx.AsyncClient, gate: Gate) -> None:
+    row = await create(acme)
+    before = await revision_of(hub)
+    revisions = await DeltaReader(hub.database).revisions(["acme"])
+    assert (list(revisions), await revision_of(hub)) == (["acme"], before)
+    answer = await asyncio.wait_for(wait_for_change(gate.client, gate.etag, **{"A-IM": "rows"}), PATIENCE)
+    assert (gate.take(answer), gate.rows) == (226, of("acme", row))
+    assert answer.headers["Preference-Applied"] == "wait=50"
+
+
 @pytest.mark.slow
 async def test_without_a_change_a_304_comes_after_the_wait(acme: httpx.AsyncClient, gate: Gate) -> None:
     await create(acme)
