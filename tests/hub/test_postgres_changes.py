@@ -286,6 +286,7 @@ async def test_one_transaction_is_one_notification(cluster: PostgresCluster) -> 
             await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed", "disabled": True})
             await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed"})  # no change
             await acme.get(PATH)
+            await (await hub.client_of_all()).get(PATH)  # what it notes has been told
             assert [each.payload async for each in connection.notifies(timeout=0.2)] == ["acme"]
 
 
