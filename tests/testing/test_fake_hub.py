@@ -118,6 +118,27 @@ async def test_a_known_list_is_not_sent_again() -> None:
                 assert listing is not None
 
 
+async def test_a_live_hub_lists_and_removes_keys_of_all_accounts() -> None:
+    ours, theirs = row("shop", "shop.acme.com", account="acme"), row("blog", "blog.acme.com", account="globex")
+    with FakeHub(ours, theirs, live=True) as hub:
+        async with AsyncHubClient(hub.url, hub.all_accounts_token) as client:
+            async with client.widget_keys.fetch() as listing:
+                assert listing is not None
+                tag = listing.validator
+        hub.lists(ours)
+        question = {"if-none-match": tag or "", "a-im": "rows"}
+        answer = httpx.get(f"{hub.url}{PATH}", headers=question, trust_env=False)
+        removal = {"id": "blog", "last8": theirs["last8"], "account": "globex", "removed": True}
+        assert (answer.status_code, answer.json()) == (226, [removal])
+        async with Gatekeeper(HubSource(hub.url, hub.all_accounts_token)) as gate:
+            assert gate.decide(client_key("shop", account="acme"), "https://shop.acme.com").allowed
+            assert gate.decide(client_key("blog", account="globex"), "https://blog.acme.com").reason is Reason.KEY_UNKNOWN
+            hub.lists(theirs)
+            await gate.refresh()
+            assert gate.decide(client_key("blog", account="globex"), "https://blog.acme.com").allowed
+            assert gate.decide(client_key("shop", account="acme"), "https://shop.acme.com").reason is Reason.KEY_UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
