@@ -28,7 +28,7 @@ from gatekeeper import (
 )
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
-from tests.support.rows import TOKEN, as_json, bad_row, client_key, row
+from tests.support.rows import ORIGIN, TOKEN, as_json, bad_row, client_key, row
 from tests.support.updates import read
 
 
@@ -163,6 +163,18 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
     is_over.set()
     await anyio.to_thread.run_sync(unblocking.join)
     assert seconds < 30
+
+
+@pytest.mark.anyio
+@pytest.mark.asyncio
+async def test_the_rows_of_a_file_may_name_their_accounts(file: Path) -> None:
+    """Where the file has an account, those of its rows are ignored."""
+    file.write_bytes(as_json(row(1, account="acme"), row(2, account="globex"), row(3), row(4, account={"id": 1})))
+    decided = {}
+    for account in (None, "acme"):
+        async with Gatekeeper(FileSource(file, account=account)) as gate:
+            decided[account] = [gate.decide(client_key(number), ORIGIN).allowed for number in (1, 2, 3, 4)]
+    assert decided == {None: [True, False, True, True], "acme": [True, True, True, True]}
 
 
 def test_a_file_has_no_account_unless_one_is_given(file: Path) -> None:
