@@ -101,7 +101,7 @@ class HubSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open a pool of connections; with an `http` of one's own, another one once it waits."""
+        """Open a pool of connections. With an `http` of one's own, waits have another one."""
         async with AsyncExitStack() as opened:
             client = await opened.enter_async_context(self._connected())
             waiting = client if self._default_http is not None else None
