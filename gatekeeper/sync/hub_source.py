@@ -185,10 +185,11 @@ class HubSource:
                 token = self._token()
                 if made is None or made[0] != token:
                     try:
-                        made = token, self._client(token, http=http)
+                        its_client = self._client(token, http=http)
                     except ConfigError as error:
                         raise SourceError(f"the hub's token cannot be used: {error}") from error
                     self._check_account(token)
+                    made = token, its_client
                 self._last_token = token
                 return made[1]
 
