@@ -1,4 +1,4 @@
-"""Gatekeeper: the public face of a gate. Decider, Memos and ListSync do the work."""
+"""Gatekeeper: the public face of a gate. Decider, Memo and ListSync do the work."""
 
 import random
 import time
@@ -16,7 +16,8 @@ from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.enforcement import Enforcement, enforce_problems
 from gatekeeper.gate.granting import Granting, grant_problems, grants_of
-from gatekeeper.gate.memo import Memos, Remembered
+from gatekeeper.gate.lease import Leases
+from gatekeeper.gate.memo import Memo, Remembered
 from gatekeeper.gate.new_keys import NewKeys
 from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of
@@ -67,7 +68,7 @@ class Gatekeeper:
 
     Attributes:
         https_only, clock: as given.
-        memos: the decisions since keys last changed.
+        memo: the decisions that were made last.
 
     Raises:
         ConfigError: with one sentence for each wrong argument.
@@ -121,15 +122,15 @@ class Gatekeeper:
         self.clock = clock
         wakers = Wakers(sleep)
         self._enforcement = enforcement = Enforcement(wakers.wake, enforce=enforce, clock=clock, wall_clock=wall_clock)
-        self.memos = memos = Memos()
+        self.memo, leases = Memo(), Leases()
         self._index = KeyIndex(account=account or source.account, https_only=https_only)
         self._sync = sync = ListSync(
             source,
             self._index,
             sync_options,
-            on_change=wakers.woken_after(memos.forget),
-            on_deadline=wakers.woken_after(memos.renew),
-            take_used_keys=memos.take_used_keys,
+            on_change=wakers.woken_after(leases.end),
+            on_deadline=wakers.woken_after(leases.renew),
+            take_used_keys=partial(self.memo.take_used_keys, leases.used),
             take_refused=enforcement.take_refused,
         )
         self._decider = decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
@@ -138,7 +139,7 @@ class Gatekeeper:
         )
         grants = grants_of(source, grant_secrets, self._index.account, grant_lifetime)
         self._granting = Granting(grants, decider, self._index, clock=clock, wall_clock=wall_clock)
-        self._requests = requests = RememberingDecider(decider, self._granting, memos, clock)
+        self._requests = requests = RememberingDecider(decider, self._granting, self.memo, leases, clock)
         self._streams: PerLoop[OpenStreams] | None = None
         if close_streams_on_revoke and not sync.is_static:
             new_streams = partial(
@@ -210,7 +211,7 @@ class Gatekeeper:
             The decision. Nothing is raised, whatever the arguments are.
         """
         identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
-        return self.memos.use(self._requests.decide(identity))
+        return self.memo.use(self._requests.decide(identity))
 
     async def check(
         self,
@@ -251,8 +252,8 @@ class Gatekeeper:
         Returns:
             The decision. If it allows the page, it has a grant.
         """
-        decide = partial(self._decider.decide, client_key, page)
-        return self._granting.give(await self._check(client_key, lambda: Remembered(decide())))
+        decide, lease = partial(self._decider.decide, client_key, page), self._requests.leases.ended
+        return self._granting.give(await self._check(client_key, lambda: Remembered(decide(), lease)))
 
     @property
     def grant_lifetime(self) -> float | None:
@@ -289,7 +290,7 @@ class Gatekeeper:
     @property
     def decisions(self) -> Counter[Reason]:
         """Requests by the reason of their decision, since the start."""
-        return self.memos.reasons
+        return self.memo.reasons
 
     @property
     def refusals(self) -> tuple[RefusedPage, ...]:
@@ -371,7 +372,7 @@ class Gatekeeper:
         is_unknown = remembered.decision.reason is Reason.KEY_UNKNOWN
         if is_unknown and await self._new_keys.may_have_come(key, decide, refresher):
             remembered = decide()
-        return self.memos.use(remembered)
+        return self.memo.use(remembered)
 
     async def _watch_streams(self) -> None:
         if self._streams is None:
@@ -385,7 +386,8 @@ class Gatekeeper:
                 self._streams.forget()
 
     def _after_fork(self) -> None:
-        for part in (self._index, self.memos, self._enforcement, self._sync):  # the sync sets the deadline of the new memo
+        leases, sync = self._requests.leases, self._sync
+        for part in (self._index, self.memo, leases, self._enforcement, sync):  # the sync renews the lease
             part.after_fork()
 
 

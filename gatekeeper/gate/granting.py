@@ -7,6 +7,7 @@ import msgspec
 from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.grants import LONGEST_LIFE, DerivedSecrets, Grants
+from gatekeeper.gate.lease import Lease
 from gatekeeper.gate.memo import Remembered
 from gatekeeper.gate.page import RequestIdentity, read_page
 from gatekeeper.index.key_index import KeyIndex
@@ -43,11 +44,12 @@ class Granting:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def decide(self, identity: RequestIdentity) -> Remembered:
+    def decide(self, identity: RequestIdentity, lease: Lease) -> Remembered:
         """Decide on a request that sends a grant.
 
         Args:
             identity: what it sends.
+            lease: the current one of the list.
 
         Returns:
             The decision, with a new grant if the old one is past half its life, and how long it holds.
@@ -57,17 +59,17 @@ class Granting:
         grants, now = self.grants, self._wall_clock()
         grant = grants.read(text, now) if grants is not None and isinstance(text, bytes) else None
         if grants is None or grant is None:
-            return Remembered(self._decider.decide_grant(None, key, page, ended=False))
+            return Remembered(self._decider.decide_grant(None, key, page, ended=False), lease)
         decision = self._decider.decide_grant(grant, key, page, ended=grants.has_ended(grant, now))
         if not decision.allowed:
-            return Remembered(decision)
+            return Remembered(decision, lease)
         renewed = grants.renewed(grant, now)
         until = grant.ends_at
         if renewed is not None:
             decision = msgspec.structs.replace(decision, grant=renewed)
         elif now < (half := grants.half_life(grant)):
             until = half
-        return Remembered(decision, self._clock() + until - now)
+        return Remembered(decision, lease, self._clock() + until - now)
 
     def decide_again(self, identity: RequestIdentity) -> Decision:
         """Decide again on a stream that a grant has opened.

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.granting import Granting
-from gatekeeper.gate.memo import Memos, Remembered, may_be_remembered
+from gatekeeper.gate.lease import Leases
+from gatekeeper.gate.memo import Memo, Remembered, may_be_remembered
 from gatekeeper.gate.page import RequestIdentity, read_page
 
 __all__ = ("RememberingDecider",)
@@ -19,14 +20,19 @@ class RememberingDecider:
     Args:
         decider: decides by keys and pages.
         granting: decides by grants.
-        memos: where decisions are remembered.
+        memo: where decisions are remembered.
+        leases: those of the list.
         clock: gives the seconds by which they are.
+
+    Attributes:
+        leases: as given.
     """
 
-    def __init__(self, decider: Decider, granting: Granting, memos: Memos, clock: Callable[[], float]) -> None:
+    def __init__(self, decider: Decider, granting: Granting, memo: Memo, leases: Leases, clock: Callable[[], float]) -> None:
         self._decider = decider
         self._granting = granting
-        self._memos = memos
+        self._memo = memo
+        self.leases = leases
         self._clock = clock
 
     def decide(self, identity: RequestIdentity) -> Remembered:
@@ -35,18 +41,21 @@ class RememberingDecider:
         Args:
             identity: what it sends.
         """
-        memo, now = self._memos.current, self._clock()
-        is_remembered = now < memo.deadline and may_be_remembered(identity)
-        if is_remembered and (remembered := memo.find(identity, now)) is not None:
-            return remembered
-        remembered = self._granting.decide(identity) if _has_grant(identity) else Remembered(self.decide_again(identity))
+        may_be_kept = may_be_remembered(identity)
+        if may_be_kept and (found := self._memo.find(identity, self._clock())) is not None:
+            return found
+        lease = self.leases.current
+        if _has_grant(identity):
+            remembered = self._granting.decide(identity, lease)
+        else:
+            remembered = Remembered(self.decide_again(identity), lease)
         # Remember only decisions about known keys: unknown ones could fill the memo.
-        if is_remembered and remembered.decision.key is not None:
-            memo.remember(identity, remembered)
+        if may_be_kept and remembered.decision.key is not None and remembered.holds(self._clock()):
+            self._memo.remember(identity, remembered)
         return remembered
 
     def decide_again(self, identity: RequestIdentity) -> Decision:
-        """Decide without the memo, which another event loop may be dropping.
+        """Decide without the memo.
 
         Args:
             identity: what the request sent; its grant may have ended since.

@@ -14,6 +14,7 @@ from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.testing import FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
+from tests.support.remembered import leases_of
 from tests.support.rows import ORIGIN, TOKEN, client_key, row
 
 pytestmark = [pytest.mark.anyio, pytest.mark.asyncio]
@@ -161,9 +162,9 @@ async def test_requests_with_a_grant_count_as_uses_of_its_key() -> None:
     grant = await granted(gate)
     for _ in range(3):
         assert (await gate.check(None, None, grant=grant)).allowed
-    assert gate.memos.take_used_keys() == {"key-1": 4}
+    assert gate.memo.take_used_keys(leases_of(gate).used) == {"key-1": 4}
     assert gate.decisions[Reason.ALLOWED] == 4
-    assert len(gate.memos.current.allowed) == 1
+    assert len(gate.memo.allowed) == 1
 
 
 async def test_a_flood_of_wrong_grants_is_not_remembered() -> None:
@@ -172,7 +173,7 @@ async def test_a_flood_of_wrong_grants_is_not_remembered() -> None:
     for number in range(5_000):
         assert gate.decide(None, None, grant=f"{number}.{grant}").reason is Reason.GRANT_INVALID
         assert gate.decide(None, f"https://{number}.test", grant=grant).reason is Reason.GRANT_FOREIGN
-    assert not gate.memos.current
+    assert not gate.memo
 
 
 @pytest.mark.parametrize(
