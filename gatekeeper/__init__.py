@@ -34,11 +34,12 @@ from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.file_source import FileSource
 from gatekeeper.sync.gate_reporter import ReportsGate
+from gatekeeper.sync.hub_source import HubSource
 from gatekeeper.sync.sources import (
     Basis,
+    CoversAllAccounts,
     Delta,
     FullList,
-    HubSource,
     ReportsRefused,
     ReportsUsage,
     Source,
@@ -63,6 +64,7 @@ __all__ = (
     "ClientClosed",
     "ConfigError",
     "CorsPolicy",
+    "CoversAllAccounts",
     "CreatedWidgetKey",
     "Decision",
     "DecisionMissing",

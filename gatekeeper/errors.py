@@ -89,7 +89,7 @@ EntryReason = Literal[
     "too_many",
 ]
 
-RowReason = Literal["not_an_object", "id", "suffix", "allowlist", "agent", "digest", "too_long", "other"]
+RowReason = Literal["not_an_object", "id", "suffix", "allowlist", "agent", "digest", "account", "too_long", "other"]
 
 
 class GatekeeperError(Exception):

@@ -8,12 +8,13 @@ listing.py the list that sources stream.
 
 from msgspec import UNSET
 
-from gatekeeper.client.address import account_of, require_hub
+from gatekeeper.client.address import account_of, covers_all_accounts, require_hub
 from gatekeeper.client.async_hub_client import AsyncHubClient, MakeHttp, http_maker
 from gatekeeper.client.hub_client import HubClient
 from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestion, TokenScope
 from gatekeeper.client.records import CreatedWidgetKey, FieldChange, KeyEvent, KeyUsage, VersionedWidgetKey, WidgetKeyList
 from gatekeeper.client.retries import if_nothing_was_sent
+from gatekeeper.client.tls import TlsContext
 
 __all__ = (
     "MAX_LIST",
@@ -28,10 +29,12 @@ __all__ = (
     "ListQuestion",
     "Listing",
     "MakeHttp",
+    "TlsContext",
     "TokenScope",
     "VersionedWidgetKey",
     "WidgetKeyList",
     "account_of",
+    "covers_all_accounts",
     "http_maker",
     "if_nothing_was_sent",
     "require_hub",

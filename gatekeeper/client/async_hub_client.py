@@ -1,9 +1,8 @@
 """AsyncHubClient: HubClient for programs with an event loop."""
 
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +16,7 @@ from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestio
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
 from gatekeeper.client.retries import Retries
 from gatekeeper.client.sending import AsyncSender
+from gatekeeper.client.tls import TlsContext
 from gatekeeper.keys.refused_page import RefusedPage
 
 __all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
@@ -24,20 +24,15 @@ __all__ = ("AsyncHubClient", "AsyncWidgetKeys", "MakeHttp", "http_maker")
 MakeHttp = Callable[[], httpx.AsyncClient]
 
 
-def http_maker(timeout: float) -> MakeHttp:
-    """Make a factory of httpx clients with shared CA certificates.
-
-    Loading the certificates blocks the event loop for 20 ms.
+def http_maker(timeout: float, tls: TlsContext | None = None) -> MakeHttp:
+    """Make a factory of httpx clients with one TLS context.
 
     Args:
         timeout: seconds for connecting, and for each wait for bytes.
+        tls: the context; None for one of this factory.
     """
-
-    @cache
-    def context() -> ssl.SSLContext:
-        return httpx.create_ssl_context(trust_env=False)
-
-    return lambda: httpx.AsyncClient(timeout=timeout, trust_env=False, verify=context())
+    shared = TlsContext() if tls is None else tls
+    return lambda: httpx.AsyncClient(timeout=timeout, trust_env=False, verify=shared.get())
 
 
 class AsyncHubClient:

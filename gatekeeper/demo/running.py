@@ -13,7 +13,7 @@ from gatekeeper.demo.site import customer_site
 from gatekeeper.demo.widget import AGENT_ID, widget_service
 from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.hub import create_hub
-from gatekeeper.sync.sources import HubSource
+from gatekeeper.sync.hub_source import HubSource
 from gatekeeper.web.cors import CorsPolicy
 
 __all__ = ("Demo", "running_demo")

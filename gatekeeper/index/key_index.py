@@ -1,11 +1,11 @@
-"""KeyIndex: every widget key of the account, in memory.
+"""KeyIndex: every widget key of an account, or of all, in memory.
 
 Keys are found by the last 8 characters of the client key. They are kept packed, and unpacked when a page asks for one. A
 walk over all of them takes steps of about a millisecond.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, count
+from itertools import chain, combinations, count
 from threading import Lock
 from typing import Literal
 
@@ -40,10 +40,11 @@ class _Compiled(FIFOCache[bytes, IndexedKey | None]):
 
 
 class KeyIndex:
-    """Every widget key of the account.
+    """Every widget key of an account, or of all accounts.
 
     Args:
-        account: the account that client keys must name; None accepts any.
+        account: the account that client keys must name, whatever the rows say; None accepts any. Then a row that has an
+            account is found only by client keys that may be of that account.
         https_only: whether pages over http are refused, except on loopback names.
         max_compiled: the number of keys that are kept unpacked and compiled.
 
@@ -80,8 +81,9 @@ class KeyIndex:
             client_key: the key that a page sent.
 
         Returns:
-            The row with the digest of the key; otherwise the only row with its last 8 characters and no digest. "ambiguous"
-            if several rows qualify, or if more than 16 rows have these last 8 characters.
+            Of the rows with its last 8 characters, and of an account that it may be of: the row with the digest of the key;
+            otherwise the only row without a digest. "ambiguous" if several rows qualify, or if more than 16 rows have these
+            last 8 characters.
         """
         if self.account is not None and not client_key.may_be_of(self.account):
             return "unknown"
@@ -89,7 +91,9 @@ class KeyIndex:
         packed = self._bucket(last8).get(last8)
         if packed is not None:
             key = self._get_compiled(packed)
-            digest = key.widget_key.key_sha256
+            digest, account = key.widget_key.key_sha256, key.widget_key.account
+            if account is not None and self.account is None and not client_key.may_be_of(account):
+                return "unknown"
             return key if digest is None or digest == client_key.sha256() else "unknown"
         return self._resolve_collision(self._suffix_collisions.get(last8, {}), client_key)
 
@@ -106,7 +110,7 @@ class KeyIndex:
     def ambiguous(self) -> tuple[str, ...]:
         """Return the last 8 characters of the client keys that are ambiguous."""
         # Copied, as everywhere that readers iterate: another thread may add or remove keys meanwhile.
-        return tuple(last8 for last8, keys in self._suffix_collisions.copy().items() if _are_ambiguous(keys))
+        return tuple(last8 for last8, keys in self._suffix_collisions.copy().items() if self._are_ambiguous(keys))
 
     def enabled_origins(self) -> EnabledOrigins:
         """Return the origins of all enabled keys.
@@ -236,12 +240,21 @@ class KeyIndex:
         if len(keys) > MAX_SUFFIX_COLLISIONS:
             return "ambiguous"
         candidates = [self._get_compiled(packed) for packed in keys.copy().values()]
+        if self.account is None:
+            candidates = [key for key in candidates if _may_be_of(client_key, key.widget_key.account)]
         digest = client_key.sha256() if candidates else None
         proven = [key for key in candidates if key.widget_key.key_sha256 == digest]
         possible = proven or [key for key in candidates if key.widget_key.key_sha256 is None]
         if not possible:
             return "unknown"
         return possible[0] if len(possible) == 1 else "ambiguous"
+
+    def _are_ambiguous(self, keys: dict[str, bytes]) -> bool:
+        if len(keys) > MAX_SUFFIX_COLLISIONS:
+            return True
+        rows = [unpack(each) for each in keys.copy().values()]
+        is_known = self.account is not None
+        return any(_may_share_a_key(one, other, same_account=is_known) for one, other in combinations(rows, 2))
 
     def _bucket(self, last8: str) -> dict[str, bytes]:
         return self._buckets[hash(last8) % BUCKETS]
@@ -263,8 +276,15 @@ class KeyIndex:
         return IndexedKey(key, Allowlist.parse(key.domain_allowlist, https_only=self._https_only))
 
 
-def _are_ambiguous(keys: dict[str, bytes]) -> bool:
-    if len(keys) > MAX_SUFFIX_COLLISIONS:
+def _may_be_of(client_key: ClientKey, account: str | None) -> bool:
+    return account is None or client_key.may_be_of(account)
+
+
+def _may_share_a_key(first: WidgetKey, second: WidgetKey, *, same_account: bool) -> bool:
+    """Whether one client key with their last 8 characters may be that of both rows."""
+    if first.key_sha256 != second.key_sha256:
+        return False
+    if same_account or first.account is None or second.account is None:
         return True
-    digests = [unpack(each).key_sha256 for each in keys.copy().values()]
-    return len(set(digests)) < len(digests)
+    one, other = f"{first.account}_", f"{second.account}_"
+    return one.startswith(other) or other.startswith(one)

@@ -31,6 +31,7 @@ __all__ = (
     "steps_of",
     "unpack",
     "unpack_row",
+    "widened",
     "winning_row",
     "with_revocation",
     "with_slot",
@@ -122,6 +123,16 @@ def unpack(packed: bytes) -> WidgetKey:
 def unpack_row(row: bytes | memoryview) -> WidgetKey:
     """Decode a row."""
     return WidgetKey(*_decode(row))
+
+
+def widened(packed: bytes) -> bytes:
+    """Append the fields that an earlier version did not have.
+
+    Args:
+        packed: a key whose row has only the first fields of a WidgetKey.
+    """
+    row = msgspec.msgpack.decode(memoryview(packed)[SLOT:])
+    return packed[:SLOT] + _encode([*row, *[None] * (len(WidgetKey.__struct_fields__) - len(row))])
 
 
 class Change(NamedTuple):

@@ -3,7 +3,7 @@
 import re
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import msgspec
 
@@ -15,14 +15,18 @@ from gatekeeper.quoting import quoted
 
 __all__ = ("RowReader", "as_widget_key")
 
+MAX_ACCOUNT = 63  # characters; the hub's documentation gives the pattern of accounts
+ACCOUNT_NAME = rf"[a-z0-9][a-z0-9_-]{{0,{MAX_ACCOUNT - 1}}}"
+
 DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
-MAX_NAMES = 12  # of a row's fields, in a message; the rows of the reference hub have 11
+MAX_NAMES = 12  # of a row's fields, in a message; the rows of the reference hub have at most 12
 MAX_NAME = 40  # characters
 
 _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' and '-'"
 _EXPECTED_TEXT = {
     "key_sha256": f"Expected {DIGEST_LENGTH} hexadecimal digits in lower case",
     "id": "Expected at least 1 character",
+    "account": f"Expected the name of an account, up to {MAX_ACCOUNT} characters of a-z, 0-9, '_' and '-'",
 }
 _EXPECTED_UNICODE = "Expected Unicode text, got a lone surrogate in a field that decisions need"
 
@@ -32,6 +36,8 @@ class RowReader:
 
     Args:
         suffix_field: the name of the field with the last 8 characters of a key. The hub's documentation does not give it.
+        needs_account: whether each row must name its account, as in a list of the keys of all accounts. Otherwise an account
+            that is no text is ignored.
 
     Attributes:
         suffix_field: as given.
@@ -40,20 +46,20 @@ class RowReader:
         ConfigError: if the name is empty or belongs to another field.
     """
 
-    def __init__(self, suffix_field: str = "last8") -> None:
+    def __init__(self, suffix_field: str = "last8", *, needs_account: bool = False) -> None:
         self._names = tuple(suffix_field if field == "last8" else field for field in WidgetKey.__struct_fields__)
         if not suffix_field or len(set(self._names)) < len(self._names):
             taken = ", ".join(repr(name) for name in self._names if name != suffix_field)
             raise ConfigError([f"suffix_field is {suffix_field!r}: expected a name, and none of {taken}"])
         self.suffix_field = suffix_field
-        self._deciding = tuple(suffix_field if field == "last8" else field for field in _DECIDING)
-        row_type = msgspec.defstruct("Row", _fields(Any, _DECIDING), rename={"last8": suffix_field}, kw_only=True)
-        tidy_row_type = msgspec.defstruct(
-            "TidyRow", _fields(str | None, _TIDY), rename={"last8": suffix_field}, kw_only=True, gc=False
-        )
-        self._decoder = msgspec.json.Decoder(row_type)
-        self._row_type = row_type
-        self._list_decoder = msgspec.json.Decoder(types.GenericAlias(list, tidy_row_type))
+        self._account_field = ("account",) if needs_account else ()
+        deciding, tidy = (_DECIDING | _ACCOUNT, _TIDY | _TIDY_ACCOUNT) if needs_account else (_DECIDING, _TIDY)
+        self._deciding = tuple(suffix_field if field == "last8" else field for field in deciding)
+        self._row_type = msgspec.defstruct("Row", _fields(Any, deciding), rename={"last8": suffix_field}, kw_only=True)
+        self._decoder = msgspec.json.Decoder(self._row_type)
+        self._list_decoder = _list_decoder(suffix_field, tidy)
+        # Other hubs may have an account of any type in each row. Their lists are read as fast.
+        self._odd_list_decoder = None if needs_account else _list_decoder(suffix_field, tidy | {"account": Any})
         self._raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
     def read(self, index: int, raw: msgspec.Raw | bytes) -> WidgetKey:
@@ -119,9 +125,12 @@ class RowReader:
         Returns:
             Rows with the attributes of a WidgetKey, in its order; None if some row is not well formed.
         """
-        try:
-            rows: list[Any] = self._list_decoder.decode(array)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        rows = _decoded(self._list_decoder, array)
+        if rows is None and self._odd_list_decoder is not None:
+            rows = _decoded(self._odd_list_decoder, array)
+            for row in rows or ():
+                row.account = _text(row.account)
+        if rows is None or (self._account_field and not _have_accounts(rows)):
             return None
         suffixes = "".join([row.last8 for row in rows])
         digests = "".join([row.key_sha256 for row in rows if row.key_sha256])
@@ -172,7 +181,7 @@ class RowReader:
         return all(is_encodable(row.get(name)) for name in self._deciding)
 
     def _reason(self, fields: tuple[str, ...], error: str) -> RowReason:
-        missing = [field for field in (self.suffix_field, "id") if field not in fields]
+        missing = [field for field in (self.suffix_field, "id", *self._account_field) if field not in fields]
         field = missing[0] if missing else _split_error(error)[1]
         return _REASONS.get("last8" if field == self.suffix_field else field, "other")
 
@@ -185,9 +194,11 @@ class RowReader:
                 f"{f'only the fields {named}{more}' if fields else 'no fields'}; "
                 "if another field has them, pass its name as suffix_field="
             )
+        if self._account_field and "id" in fields and "account" not in fields:
+            return f"{_EXPECTED_TEXT['account']} in 'account', as in each row of a list of all accounts; got no such field"
         expected, field = _split_error(error)
         value = row.get(field)
-        if isinstance(value, str) and field in {self.suffix_field, "key_sha256", "id"}:
+        if isinstance(value, str) and field in {self.suffix_field, "key_sha256", "id", "account"}:
             # Never show the value itself: a secret may be in the wrong field.
             return f"{_EXPECTED_TEXT.get(field, _EXPECTED_SUFFIX)} in {field!r}, got text of {len(value)} characters"
         return f"{expected} in {field!r}" if field else error
@@ -201,28 +212,59 @@ _DECIDING = {
     "agent_id": str | None,
     "key_sha256": Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{DIGEST_LENGTH}}}\Z")] | None,
 }
+# That of a list of all accounts, besides.
+_ACCOUNT = {"account": Annotated[str, msgspec.Meta(pattern=rf"^{ACCOUNT_NAME}\Z")]}
 # The same without the patterns of suffixes and digests: matching a pattern in each row would double the time of a list.
 _TIDY = _DECIDING | {
     "last8": Annotated[str, msgspec.Meta(min_length=SUFFIX_LENGTH, max_length=SUFFIX_LENGTH)],
     "key_sha256": Annotated[str, msgspec.Meta(min_length=DIGEST_LENGTH, max_length=DIGEST_LENGTH)] | None,
 }
+_TIDY_ACCOUNT = {"account": Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ACCOUNT)]}
+_ACCOUNTS = re.compile(r"[a-z0-9_-]*")
+_FIRST_OF_ACCOUNTS = re.compile(r"[a-z0-9]*")
 _SUFFIXES = re.compile(r"[A-Za-z0-9_-]*")
 _DIGESTS = re.compile(r"[0-9a-f]*")
-_REQUIRED = ("id", "last8")
 _REASONS: dict[str, RowReason] = {
     "id": "id",
     "last8": "suffix",
     "domain_allowlist": "allowlist",
     "agent_id": "agent",
     "key_sha256": "digest",
+    "account": "account",
 }
 
 
 def _fields(informative: Any, deciding: Mapping[str, Any]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
     """Define the fields of a row, in the order of WidgetKey."""
     # A disabled_at of any type disables the key.
-    types = {**dict.fromkeys(WidgetKey.__struct_fields__, informative), "disabled_at": Any, **deciding}
-    return [(field, types[field]) if field in _REQUIRED else (field, types[field], None) for field in types]
+    kinds = {**dict.fromkeys(WidgetKey.__struct_fields__, informative), "disabled_at": Any, **deciding}
+    return [(field, kind) if _is_required(kind) else (field, kind, None) for field, kind in kinds.items()]
+
+
+def _is_required(kind: Any) -> bool:
+    """Whether a field with this type must be there. All others may be null."""
+    return get_origin(kind) is Annotated
+
+
+def _list_decoder(suffix_field: str, deciding: Mapping[str, Any]) -> msgspec.json.Decoder[Any]:
+    fields, rename = _fields(str | None, deciding), {"last8": suffix_field}
+    row_type = msgspec.defstruct("TidyRow", fields, rename=rename, kw_only=True, gc=False)
+    return msgspec.json.Decoder(types.GenericAlias(list, row_type))
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], array: bytes) -> list[Any] | None:
+    try:
+        rows: list[Any] = decoder.decode(array)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return rows
+
+
+def _have_accounts(rows: list[Any]) -> bool:
+    """Whether all rows have names of accounts. None is empty or too long."""
+    accounts = [row.account for row in rows]
+    firsts = "".join([account[0] for account in accounts])
+    return bool(_ACCOUNTS.fullmatch("".join(accounts)) and _FIRST_OF_ACCOUNTS.fullmatch(firsts))
 
 
 def as_widget_key(row: Any) -> WidgetKey:
@@ -238,6 +280,7 @@ def as_widget_key(row: Any) -> WidgetKey:
         _text(row.updated_at),
         _text(row.last_used_at),
         row.key_sha256,
+        _text(row.account),
     )
 
 

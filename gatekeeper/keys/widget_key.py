@@ -19,6 +19,7 @@ class WidgetKey(msgspec.Struct, frozen=True):
         disabled_at: the time of the revocation. Any value but None means that the key is revoked.
         created_at, updated_at, last_used_at: ISO 8601 times, as the hub sends them.
         key_sha256: the hexadecimal SHA-256 of the whole client key, if the hub sends it.
+        account: the account of the key, if the hub sends it. It counts only where the gate knows no account itself.
     """
 
     id: str
@@ -31,6 +32,7 @@ class WidgetKey(msgspec.Struct, frozen=True):
     updated_at: str | None = None
     last_used_at: str | None = None
     key_sha256: str | None = None
+    account: str | None = None
 
     @property
     def disabled(self) -> bool:

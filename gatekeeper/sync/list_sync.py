@@ -22,6 +22,7 @@ from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.freshness import Freshness
 from gatekeeper.sync.gate_reporter import FIRST, INTERVAL, GateReporter, ReportsGate
 from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.hub_source import HubSource
 from gatekeeper.sync.live import LiveWait
 from gatekeeper.sync.loading import MAX_ROWS, ListLoader
 from gatekeeper.sync.log import RefreshLog
@@ -32,7 +33,7 @@ from gatekeeper.sync.reports import Report, Reporter
 from gatekeeper.sync.schedule import Schedule
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.snapshot_keeper import SnapshotKeeper
-from gatekeeper.sync.sources import HubSource, NeverChanges, ReportsRefused, ReportsUsage, Source
+from gatekeeper.sync.sources import NeverChanges, ReportsRefused, ReportsUsage, Source, covers_all_accounts
 from gatekeeper.sync.status import Status
 from gatekeeper.sync.updating import ListUpdater
 from gatekeeper.sync.usage import usage_report
@@ -179,7 +180,7 @@ class ListSync:
     def new_refresher(self) -> Refresher:
         """Make a refresher for one event loop."""
         options, clock = self._options, self._options.clock
-        rows = RowReader(self._source.suffix_field)
+        rows = RowReader(self._source.suffix_field, needs_account=covers_all_accounts(self._source))
         loader = ListLoader(self._applier.index, rows, self._whole_lists, clock, max_rows=options.max_rows)
         updater = ListUpdater(
             loader, self._applier, self._shared, self.freshness, self._whole_lists, self.log, options.fetch_timeout, clock

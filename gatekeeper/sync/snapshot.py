@@ -22,6 +22,7 @@ import msgspec
 
 from gatekeeper.errors import SnapshotError
 from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.index.packed import widened
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
 from gatekeeper.sync.threads import in_thread
@@ -41,6 +42,7 @@ CHUNK = 1024 * 1024  # bytes that are read or written at once, in a thread
 PATIENCE = 5.0  # seconds
 LOCK_INTERVAL = 0.02  # seconds between two attempts at the lock, which is held for a few milliseconds
 FIELDS = WidgetKey.__struct_fields__
+FIRST_FIELDS = FIELDS[: FIELDS.index("key_sha256") + 1]  # the fields of the first version with this format
 LEFT_BEHIND = 600.0  # seconds after which the temporary file of a killed process is removed
 
 
@@ -58,7 +60,8 @@ class Saved(NamedTuple):
 
     Attributes:
         age: seconds since it was asked for.
-        validator: the source's name for it; None if the keys on disk may differ from that list.
+        validator: the source's name for it; None if the keys on disk may differ from that list, such as those that an
+            earlier version has written, with fewer fields.
     """
 
     age: float
@@ -125,12 +128,12 @@ class Snapshot:
             if max_age and age >= max_age:
                 raise SnapshotError(f"{self._named} is {age:.0f} s old, more than the {max_age:.0f} s that a list may be")
             try:
-                await self._restore(file, index)
+                await self._restore(file, index, is_narrow=header.fields != FIELDS)
             except BaseException:
                 index.clear()
                 raise
         self.saved_at = header.asked_at
-        return Saved(age, header.validator)
+        return Saved(age, header.validator if header.fields == FIELDS else None)
 
     async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
         """Write the list to disk, in place of an older one.
@@ -187,18 +190,19 @@ class Snapshot:
             header = msgspec.msgpack.decode(_frame(file), type=_Header)
         except msgspec.MsgspecError as error:
             raise self._set_aside(f"is of another format ({error})") from error
-        if header.fields != FIELDS:
-            # Rows are packed by position, and decoded at requests.
+        # Rows are packed by position, and decoded at requests. Later versions append fields.
+        if header.fields != FIELDS[: len(header.fields)] or len(header.fields) < len(FIRST_FIELDS):
             fields = quoted(", ".join(header.fields))
             raise self._set_aside(f"has rows with the fields {fields}: expected {', '.join(FIELDS)}")
         if (header.account, header.fingerprint) != (self._account, self._fingerprint()):
             raise self._set_aside("is of another account, hub or credential")
         return header
 
-    async def _restore(self, file: BinaryIO, index: KeyIndex) -> None:
+    async def _restore(self, file: BinaryIO, index: KeyIndex, *, is_narrow: bool) -> None:
         decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
         while frame := _frame(file):
-            index.restore(decode(frame))
+            keys = decode(frame)
+            index.restore([(last8, widened(packed)) for last8, packed in keys] if is_narrow else keys)
             await anyio.lowlevel.checkpoint()
 
     async def _write(self, new: Path, index: KeyIndex, asked_at: float, validator: str | None) -> None:

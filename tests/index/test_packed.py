@@ -112,6 +112,7 @@ def test_a_missing_allowlist_is_packed_like_an_empty_one() -> None:
         updated_at: None = None
         last_used_at: None = None
         key_sha256: None = None
+        account: None = None
 
     assert unpack_row(pack(Row())) == WidgetKey("a", None, "abcdefgh", ())
 

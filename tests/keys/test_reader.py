@@ -39,6 +39,7 @@ def test_a_full_row_is_read_field_by_field() -> None:
         "updated_at": "2026-11-02T00:00:00Z",
         "last_used_at": "2026-11-03T00:00:00Z",
         "key_sha256": DIGEST,
+        "account": "acme",
     }
     key = read_one(row)
     assert msgspec.structs.asdict(key) == row | {"domain_allowlist": ("acme.com", " *.ACME.com ")}
@@ -359,7 +360,7 @@ def test_the_wording_for_a_suffix_field_that_is_taken() -> None:
     assert refused.value.problems == (
         (
             "suffix_field is 'id': expected a name, and none of 'name', 'domain_allowlist', 'agent_id', "
-            "'disabled_at', 'created_at', 'updated_at', 'last_used_at', 'key_sha256'"
+            "'disabled_at', 'created_at', 'updated_at', 'last_used_at', 'key_sha256', 'account'"
         ),
     )
 
