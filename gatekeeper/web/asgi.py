@@ -396,4 +396,5 @@ class GatekeeperMiddleware:
             await send.leave(None)
 
     def _ancestors(self, decision: Decision) -> Header:
-        return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))
+        key, account = decision.key, decision.account
+        return frame_ancestors(None if key is None else self._gate.allowlist(key, account=account))

@@ -5,12 +5,8 @@ from typing import Any
 import pytest
 
 from gatekeeper import ConfigError, Decision, FileSource, Gatekeeper, HubSource, Reason, StaticSource
-from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import CONFLICT
-from gatekeeper.gate.granting import Granting
-from gatekeeper.gate.grants import Grants
 from gatekeeper.gate.page import BEHIND_FRAME, NOT_FRAMED, Page, read_page
-from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.testing import FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
@@ -263,16 +259,11 @@ async def test_a_grant_without_a_page_counts_for_its_own_list_only() -> None:
 
 async def test_a_key_that_another_thread_removes_meanwhile_gets_no_grant() -> None:
     """The document was served with the grant None, and its frame could do nothing."""
-    clocks, gate = Clocks(), gate_of()
-    empty = KeyIndex()
-    granting = Granting(
-        Grants(lambda _: [SECRET.encode()], None, 900.0),
-        Decider(empty, lambda: "fresh", "pk_live_"),
-        empty,
-        clock=clocks.clock,
-        wall_clock=clocks.wall_clock,
-    )
-    decision = granting.give(gate.decide(KEY, ORIGIN))
+    gate = gate_of()
+    allowed = gate.decide(KEY, ORIGIN)
+    (keys,) = gate._lists.all
+    keys.index.clear()
+    decision = gate._deciding.granting.give(allowed, keys)
     assert (decision.reason, decision.key, decision.grant) == (Reason.KEY_UNKNOWN, None, None)
 
 

@@ -77,7 +77,7 @@ async def test_a_decision_that_races_with_a_change_is_not_remembered() -> None:
     source = MemorySource(row(1))
     async with Gatekeeper(source) as gate:
         lease = leases_of(gate).current
-        decided = gate._requests.decide((client_key(1).encode(), ORIGIN.encode()))
+        decided = gate._deciding.requests.decide((client_key(1).encode(), ORIGIN.encode()))
         assert (decided.lease, remembered_by(gate)) == (lease, [decided])
         source.rows = [row(1, disabled_at="now")]
         await gate.refresh()

@@ -15,4 +15,4 @@ def remembered_by(gate: Gatekeeper) -> list[Remembered]:
 
 def leases_of(gate: Gatekeeper) -> Leases:
     """The leases of the list of a gate of one source."""
-    return gate._requests.leases
+    return gate._lists.all[0].leases

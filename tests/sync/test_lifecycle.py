@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Source, StaticSource, Unchanged
 from gatekeeper.gate.memo import Remembered
 from gatekeeper.gate.page import RequestIdentity
-from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
+from gatekeeper.sync.lifecycle import RESTART_DELAY, PerLoop
 from gatekeeper.sync.sources import Updates
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.forked import forked
@@ -739,8 +739,7 @@ class Died(BaseException):
 def gate_and_source(restart_delay: float = RESTART_DELAY) -> tuple[Gatekeeper, MemorySource]:
     source, fake = MemorySource(row(1)), FakeClock()
     gate = Gatekeeper(source, clock=fake, sleep=fake.sleep, unknown_key_wait=15)
-    assert isinstance(gate._lifecycle, Lifecycle)
-    gate._lifecycle = Lifecycle(gate._sync, gate._watch_streams, start_timeout=5, restart_delay=restart_delay)
+    gate._lifecycle.restart_delay = restart_delay
     return gate, source
 
 
