@@ -5,7 +5,7 @@ import re
 __all__ = ("SHOWN", "masked", "quoted")
 
 SHOWN = 200  # characters; a page of HTML is longer
-_SECRETS = re.compile(r"([ps]k_live_)[A-Za-z0-9_-]+")
+_SECRETS = re.compile(r"([ps]k_live_|sk_all_)[A-Za-z0-9_-]+")
 
 
 def quoted(text: str, limit: int = SHOWN) -> str:
@@ -28,7 +28,8 @@ def quoted(text: str, limit: int = SHOWN) -> str:
 def masked(text: str) -> str:
     """Mask tokens and client keys.
 
-    Only those that begin with `sk_live_` or `pk_live_` are found. Keys with another `key_prefix` of a gate are not masked.
+    Only those that begin with `sk_live_`, `sk_all_` or `pk_live_` are found. Keys with another `key_prefix` of a gate are
+    not masked.
 
     Args:
         text: any text.
@@ -36,6 +37,7 @@ def masked(text: str) -> str:
     Returns:
         The text with "…" after the prefix of each secret. It is equal to the argument if that has none.
     """
-    if "k_live_" not in text:  # a list may have many bad rows, and the search for secrets would take most of their time
+    # A list may have many bad rows, and the search for secrets would take most of their time.
+    if "k_live_" not in text and "sk_all_" not in text:
         return text
     return _SECRETS.sub(r"\1…", text)

@@ -8,6 +8,8 @@ from gatekeeper.quoting import SHOWN, masked, quoted
 from tests.support.client_keys import KEY
 from tests.support.rows import TOKEN
 
+ALL_ACCOUNTS = "sk_all_5Ea9f0c2b7d1"
+
 
 @pytest.mark.parametrize(
     ("text", "shown"),
@@ -33,7 +35,7 @@ def test_long_text_is_cut() -> None:
     assert quoted("xyz", 2) == "'xy…'"
 
 
-@pytest.mark.parametrize("secret", [TOKEN, KEY])
+@pytest.mark.parametrize("secret", [TOKEN, KEY, ALL_ACCOUNTS])
 def test_secrets_are_masked_before_the_text_is_cut(secret: str) -> None:
     for before in range(SHOWN - len(secret), SHOWN):
         assert secret[8:] not in quoted("x" * before + secret)
@@ -46,6 +48,8 @@ def test_secrets_are_masked_before_the_text_is_cut(secret: str) -> None:
         (f"Bearer {TOKEN}", "Bearer sk_live_…"),
         (f"<script data-client-key='{KEY}' async>", "<script data-client-key='pk_live_…' async>"),
         (f"{KEY} {TOKEN}", "pk_live_… sk_live_…"),
+        (f"{ALL_ACCOUNTS} sk_all_{'x' * 300}", "sk_all_… sk_all_…"),
+        ("sk_all_<random>", "sk_all_<random>"),
         ("sk_live_<account>_<random>", "sk_live_<account>_<random>"),
         ("pk_test_acme_1", "pk_test_acme_1"),
     ],

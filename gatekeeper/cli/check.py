@@ -32,7 +32,7 @@ from gatekeeper.errors import (
 )
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.gatekeeper import Gatekeeper
-from gatekeeper.keys.client_key import SUFFIX_LENGTH, mask
+from gatekeeper.keys.client_key import SUFFIX_LENGTH, mask, share_keys
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
 from gatekeeper.keys.widget_key import WidgetKey
@@ -104,15 +104,17 @@ def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *,
     # Users paste the URL of a page. A browser would send its origin.
     origin = _origin_at(page)
     sent = page if origin is None else str(origin)
-    row = None if whole_key(key) else find_one(rows, key)
+    row = None if whole_key(key) else find_one(rows, key, account=account)
     if row is not None:
-        # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as no digest.
-        digest, account, key = row.key_sha256, None, f"pk_live_any_{row.last8}"
+        # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest and its account count
+        # as none. Rows with another digest, or of an account that shares no keys with its own, cannot be meant.
+        digests = {True: None, False: _OTHER_DIGEST}
         rows = [
-            msgspec.structs.replace(each, key_sha256=None if each.key_sha256 == digest else _OTHER_DIGEST)
+            msgspec.structs.replace(each, account=None, key_sha256=digests[_share_keys(each, row, account)])
             for each in rows
             if each.last8 == row.last8
         ]
+        account, key = None, f"pk_live_any_{row.last8}"
     gate = Gatekeeper.from_rows(rows, https_only=https_only, account=account)
     decision = gate.decide(key, sent)
     hint = None
@@ -124,8 +126,16 @@ def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *,
             hint = "it is not the id of a key, nor its last 8 characters, either"
     elif decision.reason is Reason.ORIGIN_MALFORMED and (named := _origin_at(f"https://{page}")) is not None:
         hint = f"name the page with its scheme, such as {named}"
-    candidates = [each.id for each in find(rows, key)] if decision.reason is Reason.KEY_AMBIGUOUS else ()
-    return explain_decision(decision, gate, candidates=tuple(candidates), hint=hint)
+    candidates = [each.id for each in find(rows, key, account=account)] if decision.reason is Reason.KEY_AMBIGUOUS else ()
+    explanation = explain_decision(decision, gate, candidates=tuple(candidates), hint=hint)
+    return explanation if row is None else msgspec.structs.replace(explanation, account=row.account)
+
+
+def _share_keys(one: WidgetKey, other: WidgetKey, account: str | None) -> bool:
+    """Whether one client key may be that of both rows, which end alike."""
+    if one.key_sha256 != other.key_sha256:
+        return False
+    return account is not None or share_keys(one.account, other.account)
 
 
 def _origin_at(address: str) -> Origin | None:

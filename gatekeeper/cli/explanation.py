@@ -27,6 +27,7 @@ class Explanation(msgspec.Struct, frozen=True):
         key_id: the id of the key's row; None if no row was found.
         last8: the last 8 characters of the key; None if none were given.
         name: the key's name.
+        account: the account that the key's row names, if it names one.
         disabled_at: the time of the key's revocation.
         agent_id: the agent that the key is pinned to.
         origin: the page's origin; None if it is malformed or missing.
@@ -45,6 +46,7 @@ class Explanation(msgspec.Struct, frozen=True):
     key_id: str | None = None
     last8: str | None = None
     name: str | None = None
+    account: str | None = None
     disabled_at: object = None
     agent_id: str | None = None
     origin: str | None = None
@@ -68,6 +70,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
     def _key_lines(self) -> Iterator[str]:
         yield f"  key      {mask(self.last8 or '')} {legible(repr(self.name))}, id {legible(self.key_id or '')}"
+        if self.account is not None:
+            yield f"           of the account {legible(self.account)}"
         since = legible(as_moment(str(self.disabled_at)))
         yield f"           {'enabled' if self.disabled_at is None else f'disabled since {since}'}"
         if self.agent_id is not None:
@@ -111,6 +115,7 @@ def explain_decision(
         key_id=None if key is None else key.id,
         last8=decision.last8,
         name=None if key is None else key.name,
+        account=None if key is None else key.account,
         disabled_at=None if key is None else key.disabled_at,
         agent_id=decision.agent_id,
         origin=decision.origin,

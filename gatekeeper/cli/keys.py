@@ -78,11 +78,11 @@ def list_keys(
     if as_json:
         print_json(found)
     elif found:
-        print_columns(key_table(found, wide=wide), foldable=LEAST, fold=not wide)
+        print_columns(key_table(found, wide=wide, accounts=client.account is None), foldable=LEAST, fold=not wide)
     if chosen != KeyFilter():
         console(stderr=True).print(f"{len(found)} of {several(len(rows), 'key')} matched")
     elif not rows:
-        console(stderr=True).print("the account has no keys")
+        console(stderr=True).print("no account has a key" if client.account is None else "the account has no keys")
 
 
 @keys.command()
@@ -225,7 +225,7 @@ def delete(client: HubClient, *, key: Key, yes: Yes = False, as_json: Json = Fal
 @with_client
 def events(client: HubClient, *, key: Key, as_json: Json = False) -> None:
     """Show the events of a key, even after its deletion."""
-    row = find_one(fetch_keys(client), key)
+    row = find_one(fetch_keys(client), key, account=client.account)
     # The list has no deleted key. A hub may know it by its last 8 characters, and every hub by its id.
     whole = whole_key(key)
     named = row.id if row is not None else key.removeprefix(mask("")) if whole is None else whole.last8
@@ -275,6 +275,8 @@ def _print_changed(row: WidgetKey, *, as_json: bool) -> None:
 def _describe(row: WidgetKey) -> Iterator[str]:
     yield f"[bold]{mask(row.last8)}[/] {legible(row.name or '')}"
     yield f"  id         {legible(row.id)}"
+    if row.account is not None:
+        yield f"  account    {legible(row.account)}"
     yield f"  state      {_state(row)}"
     if row.agent_id is not None:
         yield f"  agent      {legible(row.agent_id)}"

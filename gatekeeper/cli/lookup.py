@@ -14,7 +14,7 @@ __all__ = ("fetch_keys", "find", "find_one", "require_key", "require_one", "whol
 
 
 def fetch_keys(client: HubClient) -> list[WidgetKey]:
-    """List the keys of the account, and warn of malformed rows."""
+    """List the keys of the account, or of all, and warn of malformed rows."""
     rows = client.widget_keys.list()
     for problem in rows.rejected:
         warn(f"left out: {with_options(problem)}")
@@ -29,12 +29,14 @@ def whole_key(named: str) -> ClientKey | None:
         return None
 
 
-def find(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
+def find(rows: Iterable[WidgetKey], named: str, *, account: str | None) -> list[WidgetKey]:
     """Find the row with this id, otherwise those with this end.
 
     Args:
-        rows: the rows of the account.
+        rows: the rows of the account, or of all accounts.
         named: an id, the last 8 characters of a key, or a whole key.
+        account: the account of the rows, whatever they say; None if it is not known. Then a row that names its account is
+            found only by a whole key that may be of that account.
 
     Returns:
         The rows; several only if their keys have the same last 8 characters.
@@ -46,14 +48,15 @@ def find(rows: Iterable[WidgetKey], named: str) -> list[WidgetKey]:
     for row in rows:
         if row.id == named:
             return [row]
-        if row.last8 == last8 and (digests is None or row.key_sha256 in digests):
+        is_theirs = key is None or account is not None or row.account is None or key.may_be_of(row.account)
+        if row.last8 == last8 and is_theirs and (digests is None or row.key_sha256 in digests):
             by_last8.append(row)
     return by_last8
 
 
-def find_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey | None:
+def find_one(rows: Iterable[WidgetKey], named: str, *, account: str | None) -> WidgetKey | None:
     """Find a row as `find` does, or exit if there are several."""
-    found = find(rows, named)
+    found = find(rows, named, account=account)
     if len(found) > 1:
         ids = ", ".join(plain(row.id) for row in found)
         stop(USAGE, f"{len(found)} keys end in {found[0].last8}; name one by its id: {ids}")
@@ -61,13 +64,14 @@ def find_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey | None:
 
 
 def require_key(client: HubClient, named: str) -> WidgetKey:
-    """Find one key of the account as `find` does, or exit."""
-    return require_one(fetch_keys(client), named)
+    """Find one key of the client's account as `find` does, or exit."""
+    return require_one(fetch_keys(client), named, account=client.account)
 
 
-def require_one(rows: Iterable[WidgetKey], named: str) -> WidgetKey:
+def require_one(rows: Iterable[WidgetKey], named: str, *, account: str | None) -> WidgetKey:
     """Find one row as `find` does, or exit."""
-    found = find_one(rows, named)
+    found = find_one(rows, named, account=account)
     if found is None:
-        stop(REFUSED, f"the account has no key with the id or the last 8 characters {quoted(named)}")
+        where = "no account has a" if account is None else "the account has no"
+        stop(REFUSED, f"{where} key with the id or the last 8 characters {quoted(named)}")
     return found

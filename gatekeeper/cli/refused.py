@@ -90,7 +90,7 @@ def show_refused(
 ) -> None:
     """Show the pages that gates refuse, and how to allow each."""
     rows = fetch_keys(client)
-    only = None if key is None else require_one(rows, key)
+    only = None if key is None else require_one(rows, key, account=client.account)
     options, secret = given_options(context)
     try:
         pages = client.widget_keys.refused(None if only is None else only.id)
@@ -136,8 +136,9 @@ def advise(pages: Sequence[RefusedPage], rows: Sequence[WidgetKey], options: Seq
             advised.append(AdvisedPage(**reported, detail="The list of keys has no such key any more."))
             continue
         if row.id not in gates:
-            # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest counts as none.
-            gates[row.id] = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None)])
+            # A gate sees a whole key. Any key with this end stands for the one of the row, so its digest and its account
+            # count as none.
+            gates[row.id] = Gatekeeper.from_rows([msgspec.structs.replace(row, key_sha256=None, account=None)])
         matched, add, detail = _advice(page, _decide(page, row, gates[row.id]))
         # Not the entry of the report: a gate's token must not choose what an administrator runs.
         named = row.last8 if ends[row.last8] == 1 and not row.last8.startswith("-") else row.id

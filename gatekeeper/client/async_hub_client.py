@@ -10,6 +10,7 @@ import anyio
 import httpx
 from msgspec import UNSET, UnsetType
 
+from gatekeeper.client.address import account_of
 from gatekeeper.client.calls import Calls, KeyEvents, RefusedPages
 from gatekeeper.client.gates import AsyncGates, GateCalls
 from gatekeeper.client.listing import MAX_LIST, ListAnswer, Listing, ListQuestion, TokenScope, fetch
@@ -41,6 +42,7 @@ class AsyncHubClient:
     Args, Raises: as for `HubClient`; `http` is an `httpx.AsyncClient`, and `sleep` is awaited.
 
     Attributes:
+        account: as for `HubClient`.
         http: the httpx client that sends the requests.
         widget_keys: the methods: list, fetch, ask, get, create, update, delete, events, refused, report_usage and
             report_refused.
@@ -62,6 +64,7 @@ class AsyncHubClient:
     ) -> None:
         retries = Retries(max_attempts, retry_within)
         calls = Calls(base_url, token, account, suffix_field, other_problems=retries.problems)
+        self.account = account or account_of(token)
         self._owns_http = http is None
         self.http = httpx.AsyncClient(timeout=timeout, trust_env=False) if http is None else http
         sender = AsyncSender(self.http, partial(retries.awaiting, sleep=sleep))

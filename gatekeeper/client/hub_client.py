@@ -9,6 +9,7 @@ from typing import Self
 import httpx
 from msgspec import UNSET, UnsetType
 
+from gatekeeper.client.address import account_of
 from gatekeeper.client.calls import Calls, KeyEvents, RefusedPages
 from gatekeeper.client.gates import GateCalls, Gates
 from gatekeeper.client.records import CreatedWidgetKey, KeyUsage, VersionedWidgetKey, WidgetKeyList
@@ -24,7 +25,8 @@ class HubClient:
 
     Args:
         base_url: the hub's address, such as "https://hub.example"; "/api" or "/api/v1" may be part of it.
-        token: a bearer token, `sk_live_<account>_…`. `list`, `get` and the reports need the scope gate, the others admin.
+        token: a bearer token, `sk_live_<account>_…`. `list`, `get` and the reports need the scope gate, the others admin. A
+            token `sk_all_…` is for those three, with the keys of all accounts.
         account: the account, if the token does not carry one; sent as X-Account-ID.
         timeout: seconds for connecting, and for each wait for bytes.
         suffix_field: the field of a row that holds the last 8 characters of its key.
@@ -34,6 +36,7 @@ class HubClient:
         sleep: a function that waits for seconds between two attempts.
 
     Attributes:
+        account: the account of the keys; None if the token is for all accounts.
         widget_keys: the methods: list, get, create, update, delete, events, refused, report_usage, report_refused.
         gates: the methods on gates that run: list, report.
 
@@ -56,6 +59,7 @@ class HubClient:
     ) -> None:
         retries = Retries(max_attempts, retry_within)
         calls = Calls(base_url, token, account, suffix_field, other_problems=retries.problems)
+        self.account = account or account_of(token)
         self._owns_http = http is None
         self._http = httpx.Client(timeout=timeout, trust_env=False) if http is None else http
         sender = Sender(self._http, partial(retries.blocking, sleep=sleep))

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 import msgspec
 
-from gatekeeper.client.address import TOKEN_PREFIX
+from gatekeeper.client.address import ALL_ACCOUNTS_PREFIX, TOKEN_PREFIX, covers_all_accounts
 from gatekeeper.errors import (
     ClientClosed,
     HubAuthenticationError,
@@ -103,7 +103,11 @@ class Refusals:
             return HubProtocolError(problem, status=status)
         kind, advice = _KINDS.get(status, (HubServerError, "") if response.is_server_error else (HubProtocolError, ""))
         if _MISSING_ACCOUNT in said:
-            advice = ": the token carries no account that the hub knows; pass account="
+            advice = (
+                ": the hub knows no token for all accounts (sk_all_…); use a source for each account"
+                if covers_all_accounts(self._token)
+                else ": the token carries no account that the hub knows; pass account="
+            )
         return kind(where + advice + said, status=status, errors=errors, retry_after=retry_after)
 
     def unexpected(self, response: httpx.Response, expected: str, found: object) -> HubProtocolError:
@@ -128,7 +132,8 @@ class Refusals:
 
     def _masked(self, text: str) -> str:
         """Mask the token. A hub, or a proxy before it, may repeat what it was sent."""
-        return re.sub(_spellings(self._token), f"{TOKEN_PREFIX}…", text, flags=re.IGNORECASE)
+        prefix = ALL_ACCOUNTS_PREFIX if covers_all_accounts(self._token) else TOKEN_PREFIX
+        return re.sub(_spellings(self._token), f"{prefix}…", text, flags=re.IGNORECASE)
 
     def _said(self, response: httpx.Response) -> tuple[str, tuple[dict[str, str], ...]]:
         """The message and errors of a refusal, from JSON or plain text."""

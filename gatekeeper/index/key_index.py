@@ -13,7 +13,7 @@ from cachetools import FIFOCache
 
 from gatekeeper.index.enabled_origins import EnabledOrigins, IndexedKey
 from gatekeeper.index.packed import id_of, last8_of, row_of, slot_of, steps_of, unpack, with_slot
-from gatekeeper.keys.client_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey, share_keys
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 
@@ -253,8 +253,10 @@ class KeyIndex:
         if len(keys) > MAX_SUFFIX_COLLISIONS:
             return True
         rows = [unpack(each) for each in keys.copy().values()]
-        is_known = self.account is not None
-        return any(_may_share_a_key(one, other, same_account=is_known) for one, other in combinations(rows, 2))
+        return any(
+            one.key_sha256 == other.key_sha256 and (self.account is not None or share_keys(one.account, other.account))
+            for one, other in combinations(rows, 2)
+        )
 
     def _bucket(self, last8: str) -> dict[str, bytes]:
         return self._buckets[hash(last8) % BUCKETS]
@@ -278,13 +280,3 @@ class KeyIndex:
 
 def _may_be_of(client_key: ClientKey, account: str | None) -> bool:
     return account is None or client_key.may_be_of(account)
-
-
-def _may_share_a_key(first: WidgetKey, second: WidgetKey, *, same_account: bool) -> bool:
-    """Whether one client key with their last 8 characters may be that of both rows."""
-    if first.key_sha256 != second.key_sha256:
-        return False
-    if same_account or first.account is None or second.account is None:
-        return True
-    one, other = f"{first.account}_", f"{second.account}_"
-    return one.startswith(other) or other.startswith(one)

@@ -11,7 +11,7 @@ import msgspec
 
 from gatekeeper.errors import InvalidClientKey
 
-__all__ = ("SUFFIX_LENGTH", "ClientKey", "mask")
+__all__ = ("SUFFIX_LENGTH", "ClientKey", "mask", "share_keys")
 
 MAX_CLIENT_KEY_LENGTH = 128
 SUFFIX_LENGTH = 8
@@ -79,6 +79,19 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The fields for rich's tracebacks. msgspec would show the whole key."""
         return [("last8", mask(self.last8))]
+
+
+def share_keys(account: str | None, other: str | None) -> bool:
+    """Whether one client key may be of both accounts, such as acme and acme_shop.
+
+    Args:
+        account: an account; None if it is not known.
+        other: another one.
+    """
+    if account is None or other is None:
+        return True
+    one, two = f"{account}_", f"{other}_"
+    return one.startswith(two) or two.startswith(one)
 
 
 def mask(last8: str) -> str:

@@ -3,7 +3,8 @@
 import re
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, get_origin
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple, get_origin
 
 import msgspec
 
@@ -26,7 +27,7 @@ _EXPECTED_SUFFIX = f"Expected {SUFFIX_LENGTH} characters of a-z, A-Z, 0-9, '_' a
 _EXPECTED_TEXT = {
     "key_sha256": f"Expected {DIGEST_LENGTH} hexadecimal digits in lower case",
     "id": "Expected at least 1 character",
-    "account": f"Expected the name of an account, up to {MAX_ACCOUNT} characters of a-z, 0-9, '_' and '-'",
+    "account": f"Expected an account, {MAX_ACCOUNT} characters at most of a-z, 0-9, '_' and '-',",
 }
 _EXPECTED_UNICODE = "Expected Unicode text, got a lone surrogate in a field that decisions need"
 
@@ -53,14 +54,9 @@ class RowReader:
             raise ConfigError([f"suffix_field is {suffix_field!r}: expected a name, and none of {taken}"])
         self.suffix_field = suffix_field
         self._account_field = ("account",) if needs_account else ()
-        deciding, tidy = (_DECIDING | _ACCOUNT, _TIDY | _TIDY_ACCOUNT) if needs_account else (_DECIDING, _TIDY)
+        deciding = _DECIDING | _ACCOUNT if needs_account else _DECIDING
         self._deciding = tuple(suffix_field if field == "last8" else field for field in deciding)
-        self._row_type = msgspec.defstruct("Row", _fields(Any, deciding), rename={"last8": suffix_field}, kw_only=True)
-        self._decoder = msgspec.json.Decoder(self._row_type)
-        self._list_decoder = _list_decoder(suffix_field, tidy)
-        # Other hubs may have an account of any type in each row. Their lists are read as fast.
-        self._odd_list_decoder = None if needs_account else _list_decoder(suffix_field, tidy | {"account": Any})
-        self._raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+        self._decoders = _decoders(suffix_field, needs_account)
 
     def read(self, index: int, raw: msgspec.Raw | bytes) -> WidgetKey:
         """Decode one row of a list.
@@ -76,7 +72,7 @@ class RowReader:
             InvalidRow: with the row's index, the field and the problem.
         """
         try:
-            return as_widget_key(self._decoder.decode(raw))
+            return as_widget_key(self._decoders.row.decode(raw))
         except msgspec.ValidationError as error:
             raise self.invalid(index, decode_leniently(bytes(raw)), error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -109,7 +105,7 @@ class RowReader:
             if not self._can_decide(known):
                 raise msgspec.ValidationError(_EXPECTED_UNICODE)
             legible = {name: replace_surrogates(value) for name, value in known.items()}
-            key = as_widget_key(msgspec.convert(legible, self._row_type))
+            key = as_widget_key(msgspec.convert(legible, self._decoders.row_type))
         except (msgspec.ValidationError, TypeError) as error:
             raise self.invalid(index, fields, error) from error
         return row if isinstance(row, WidgetKey) and row == key else key
@@ -125,9 +121,9 @@ class RowReader:
         Returns:
             Rows with the attributes of a WidgetKey, in its order; None if some row is not well formed.
         """
-        rows = _decoded(self._list_decoder, array)
-        if rows is None and self._odd_list_decoder is not None:
-            rows = _decoded(self._odd_list_decoder, array)
+        rows = _decoded(self._decoders.tidy, array)
+        if rows is None and self._decoders.odd is not None:
+            rows = _decoded(self._decoders.odd, array)
             for row in rows or ():
                 row.account = _text(row.account)
         if rows is None or (self._account_field and not _have_accounts(rows)):
@@ -146,7 +142,7 @@ class RowReader:
             The bytes of each element; None if this is not valid JSON.
         """
         try:
-            return self._raw_decoder.decode(array)
+            return self._decoders.elements.decode(array)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -195,7 +191,7 @@ class RowReader:
                 "if another field has them, pass its name as suffix_field="
             )
         if self._account_field and "id" in fields and "account" not in fields:
-            return f"{_EXPECTED_TEXT['account']} in 'account', as in each row of a list of all accounts; got no such field"
+            return f"{_EXPECTED_TEXT['account']} in 'account', as in each row of all accounts; got no such field"
         expected, field = _split_error(error)
         value = row.get(field)
         if isinstance(value, str) and field in {self.suffix_field, "key_sha256", "id", "account"}:
@@ -244,6 +240,37 @@ def _fields(informative: Any, deciding: Mapping[str, Any]) -> list[tuple[str, An
 def _is_required(kind: Any) -> bool:
     """Whether a field with this type must be there. All others may be null."""
     return get_origin(kind) is Annotated
+
+
+class _Decoders(NamedTuple):
+    """The decoders of one kind of list.
+
+    Attributes:
+        row_type: the type of a row.
+        row: decodes one row.
+        tidy: decodes an array of well-formed rows.
+        odd: decodes one whose accounts may have any type, as other hubs have them; None if rows need an account.
+        elements: splits an array.
+    """
+
+    row_type: type
+    row: msgspec.json.Decoder[Any]
+    tidy: msgspec.json.Decoder[Any]
+    odd: msgspec.json.Decoder[Any] | None
+    elements: msgspec.json.Decoder[list[msgspec.Raw]]
+
+
+@lru_cache(maxsize=16)  # they take 12 KB and 0.2 ms, and a gate may have hundreds of sources
+def _decoders(suffix_field: str, needs_account: bool) -> _Decoders:  # noqa: FBT001 - for the cache
+    deciding, tidy = (_DECIDING | _ACCOUNT, _TIDY | _TIDY_ACCOUNT) if needs_account else (_DECIDING, _TIDY)
+    row_type = msgspec.defstruct("Row", _fields(Any, deciding), rename={"last8": suffix_field}, kw_only=True)
+    return _Decoders(
+        row_type,
+        msgspec.json.Decoder(row_type),
+        _list_decoder(suffix_field, tidy),
+        None if needs_account else _list_decoder(suffix_field, tidy | {"account": Any}),
+        msgspec.json.Decoder(list[msgspec.Raw]),
+    )
 
 
 def _list_decoder(suffix_field: str, deciding: Mapping[str, Any]) -> msgspec.json.Decoder[Any]:

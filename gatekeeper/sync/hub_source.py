@@ -14,7 +14,6 @@ from gatekeeper.client import (
     TlsContext,
     TokenScope,
     account_of,
-    covers_all_accounts,
     http_maker,
     require_hub,
 )
@@ -22,6 +21,7 @@ from gatekeeper.errors import ConfigError, SourceError
 from gatekeeper.keys.gate_report import GateReport
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
+from gatekeeper.quoting import quoted
 from gatekeeper.sync.sources import Basis, Delta, FullList, Unchanged, Updates
 
 __all__ = ("HubSource",)
@@ -43,7 +43,6 @@ class HubSource:
 
     Attributes:
         account: the account of the keys; None if the token is for all accounts.
-        covers_all_accounts: whether the token is for all accounts. Then each row of the list must have an `account`.
         token_scope: the scope of the token, from the hub's last answer to a fetch; None if the answer did not say it.
 
     Raises:
@@ -64,17 +63,21 @@ class HubSource:
         self._token = token if callable(token) else lambda: token
         self._last_token = self._token()
         self.account = account or account_of(self._last_token)
-        self.covers_all_accounts = covers_all_accounts(self._last_token)
         self.suffix_field = suffix_field
         self.token_scope: TokenScope | None = None
         require_hub(base_url, self._last_token, account)
         RowReader(suffix_field)
         self._base_url = base_url
         self._max_list = max_list
-        self._default_http = partial(http_maker, timeout)
-        self._shares_tls = http is None
-        self._make_http = http or self._default_http()
+        self._default_http = partial(http_maker, timeout) if http is None else None
+        self._make_http = http or http_maker(timeout)
+        self._given_account = account
         self._client = partial(AsyncHubClient, base_url, account=account, suffix_field=suffix_field)
+
+    @property
+    def covers_all_accounts(self) -> bool:
+        """Whether the token is for all accounts. Then each row must have an `account`."""
+        return self.account is None
 
     @property
     def fingerprint(self) -> str:
@@ -93,21 +96,21 @@ class HubSource:
         Args:
             tls: the context, which several sources share.
         """
-        if self._shares_tls:
+        if self._default_http is not None:
             self._make_http = self._default_http(tls)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open a pool of connections, and another one once it waits."""
+        """Open a pool of connections; with an `http` of one's own, another one once it waits."""
         async with AsyncExitStack() as opened:
             client = await opened.enter_async_context(self._connected())
-            waiting: Callable[[], AsyncHubClient] | None = None
+            waiting = client if self._default_http is not None else None
 
             @asynccontextmanager
             async def updates(basis: Basis) -> AsyncIterator[FullList | Unchanged | Delta]:
                 nonlocal waiting
                 if basis.wait is not None and waiting is None:
-                    # A wait that is cut off takes its connection along, and a pool may have only one.
+                    # A wait that is cut off takes its connection along, and a pool of one's own may have only one.
                     waiting = await opened.enter_async_context(self._connected())
                 make_client = client if basis.wait is None or waiting is None else waiting
                 question = ListQuestion(basis.validator, takes_changes=True, wait=basis.wait, max_list=self._max_list)
@@ -161,6 +164,13 @@ class HubSource:
         async with self._connected() as client:
             await client().gates.report(gate)
 
+    def _check_account(self, token: str) -> None:
+        """Refuse a token that lists the keys of other accounts."""
+        account = self._given_account or account_of(token)
+        if account != self.account:
+            problem = f"the hub's token is now for {_named(account)}: expected one for {_named(self.account)}, as at first"
+            raise SourceError(f"{problem}; another account needs a source of its own")
+
     def _note_token_scope(self, scope: TokenScope | None) -> None:
         self.token_scope = scope
 
@@ -178,7 +188,12 @@ class HubSource:
                         made = token, self._client(token, http=http)
                     except ConfigError as error:
                         raise SourceError(f"the hub's token cannot be used: {error}") from error
+                    self._check_account(token)
                 self._last_token = token
                 return made[1]
 
             yield client
+
+
+def _named(account: str | None) -> str:
+    return "all accounts" if account is None else f"the account {quoted(account)}"

@@ -22,7 +22,7 @@ from anyio.from_thread import start_blocking_portal
 from gatekeeper.errors import ConfigError
 from gatekeeper.testing.hub_list import HubList, wait_of
 from gatekeeper.testing.listening import listening
-from gatekeeper.testing.rows import TOKEN
+from gatekeeper.testing.rows import ALL_ACCOUNTS_TOKEN, TOKEN
 
 __all__ = ("GARBAGE", "HANG_UP", "PATH", "FakeHub", "Hold", "HubAnswer", "HubRequest", "json_answer")
 
@@ -137,6 +137,7 @@ class FakeHub:
 
     Attributes:
         token: a token for HubSource. It names the account of `client_key`.
+        all_accounts_token: a token for a HubSource of all accounts. Its rows name theirs: `row("shop", account="acme")`.
         url: of the hub, once it is entered.
         requests: as received, in order.
         clock: gives the moments of requests, and the end of waits, in seconds.
@@ -144,6 +145,7 @@ class FakeHub:
     """
 
     token = TOKEN
+    all_accounts_token = ALL_ACCOUNTS_TOKEN
 
     def __init__(
         self,

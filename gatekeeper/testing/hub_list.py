@@ -62,6 +62,7 @@ class HubList:
         self._etag: str | None = None
         self._body = b""
         self._by_key: dict[RowKey, list[bytes]] = {}
+        self._accounts: dict[RowKey, Any] = {}  # that rows name, also removed ones
         self._log: list[set[RowKey]] = []  # the changes that each list made
         self._numbers: dict[str, int] = {}  # of the last list of each entity tag, how many lists there were
         self.restore(rows)
@@ -79,6 +80,7 @@ class HubList:
             if self._is_live:
                 if etag is None and self._etag is not None and body == self._body:
                     return
+                self._accounts |= {key: row["account"] for row in listed if (key := _key_of(row)) and "account" in row}
                 etag = self._log_changes(_by_key(listed), etag)
             self.rows, self._body, self._etag = listed, body, etag
             for waiter in self.waiters.copy():
@@ -91,6 +93,7 @@ class HubList:
             self._mark = secrets.token_hex(2)
             self._log.clear()
             self._numbers.clear()
+            self._accounts.clear()
             self._etag = None
             self.publish(rows)
 
@@ -147,8 +150,12 @@ class HubList:
         changed: set[RowKey] = set().union(*self._log[self._numbers[_opaque(base)] :])
         rows = [row for key, rows in self._by_key.items() if key in changed for row in rows]
         removed = [key for key in changed if key not in self._by_key and not key.odd]
-        rows += [_encoded({"id": key.id, "last8": key.last8, "removed": True}) for key in sorted(removed)]
+        rows += [_encoded(self._removal(key)) for key in sorted(removed)]
         return b"[%b]" % b", ".join(rows)
+
+    def _removal(self, key: RowKey) -> dict[str, Any]:
+        account = {"account": self._accounts[key]} if key in self._accounts else {}
+        return {"id": key.id, "last8": key.last8, **account, "removed": True}
 
 
 def wait_of(headers: Mapping[str, str]) -> int | None:
@@ -166,11 +173,14 @@ def _by_key(rows: Iterable[Any]) -> dict[RowKey, list[bytes]]:
     found: dict[RowKey, list[bytes]] = {}
     for row in rows:
         encoded = _encoded(row)
-        key = RowKey(row.get("id"), row.get("last8")) if isinstance(row, Mapping) else RowKey(None, None)
-        if not (isinstance(key.id, str) and isinstance(key.last8, str)):
-            key = RowKey(None, None, encoded)
-        found.setdefault(key, []).append(encoded)
+        found.setdefault(_key_of(row) or RowKey(None, None, encoded), []).append(encoded)
     return found
+
+
+def _key_of(row: Any) -> RowKey | None:
+    """What names a row as removed, if anything does."""
+    key = RowKey(row.get("id"), row.get("last8")) if isinstance(row, Mapping) else RowKey(None, None)
+    return key if isinstance(key.id, str) and isinstance(key.last8, str) else None
 
 
 def _encoded(value: Any) -> bytes:

@@ -141,6 +141,52 @@ def test_check_by_id_decides_like_a_gate_among_equal_ends(tmp_path: Path, digest
     assert (done.json["reason"], done.code) == (reason, 0 if reason == "allowed" else 1)
 
 
+ACCOUNTS = [
+    {**ROWS[0], "id": "wk_a", "account": "acme"},
+    {**ROWS[0], "id": "wk_g", "account": "globex", "domain_allowlist": []},
+]
+
+
+@pytest.fixture
+def all_accounts(tmp_path: Path) -> Path:
+    """A file of all accounts, in which the keys of two end alike."""
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(ACCOUNTS))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "reason", "account"),
+    [
+        ("pk_live_acme_0000abcd1234", "allowed", "acme"),
+        ("pk_live_globex_0000abcd1234", "allowlist_empty", "globex"),
+        ("pk_live_initech_0000abcd1234", "key_unknown", None),
+        ("wk_a", "allowed", "acme"),
+        ("wk_g", "allowlist_empty", "globex"),
+    ],
+)
+def test_check_tells_accounts_apart(all_accounts: Path, key: str, reason: str, account: str | None) -> None:
+    done = invoke("check", key, "https://a.acme.com", "--file", str(all_accounts), "--json")
+    assert (done.json["reason"], done.json["account"]) == (reason, account)
+    shown = invoke("check", key, "https://a.acme.com", "--file", str(all_accounts)).out
+    assert (f"of the account {account}" in shown) is (account is not None)
+
+
+def test_check_of_one_account_ignores_the_accounts_of_rows(all_accounts: Path) -> None:
+    """Other hubs may mean something else by the field."""
+    for key in ("pk_live_acme_0000abcd1234", "wk_a", "wk_g"):
+        done = invoke("check", key, "https://a.acme.com", "--file", str(all_accounts), "--account", "acme", "--json")
+        assert (done.json["reason"], done.json["candidates"]) == ("key_ambiguous", ["wk_a", "wk_g"])
+
+
+def test_check_names_only_the_rows_that_a_key_may_be_of(tmp_path: Path) -> None:
+    rows = [*ACCOUNTS, {**ROWS[0], "id": "wk_s", "account": "acme_shop"}]
+    (tmp_path / "all.json").write_text(json.dumps(rows))
+    for key, candidates in [("pk_live_acme_shop_0abcd1234", ["wk_a", "wk_s"]), ("wk_s", ["wk_a", "wk_s"])]:
+        done = invoke("check", key, "https://a.acme.com", "--file", str(tmp_path / "all.json"), "--json")
+        assert (done.json["reason"], done.json["candidates"]) == ("key_ambiguous", candidates)
+
+
 @pytest.mark.parametrize("key", ["nothing1", "…nothing1"])
 def test_check_of_unknown_last_8_characters_is_an_unknown_key(rows: Path, key: str) -> None:
     done = invoke("check", key, "https://acme.com", "--file", str(rows))
@@ -166,6 +212,7 @@ FIELDS = {
     "key_id": None,
     "last8": None,
     "name": None,
+    "account": None,
     "disabled_at": None,
     "agent_id": None,
     "origin": "https://acme.com",

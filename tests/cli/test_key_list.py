@@ -17,7 +17,7 @@ from gatekeeper.cli.key_table import LEAST, key_table
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.testing import FakeHub
-from tests.support.rows import TOKEN, row
+from tests.support.rows import TOKEN, client_key, row
 
 from .support import Keys
 
@@ -165,3 +165,34 @@ def test_allows_of_what_is_no_page_is_wrong_usage(fake: FakeHub, at_fake: Keys, 
     assert done.code == 2
     assert "--allows is" in done.err
     assert fake.requests == []
+
+
+# A token for all accounts
+
+
+def test_the_list_of_all_accounts_says_whose_each_key_is(fake: FakeHub) -> None:
+    fake.lists(row(1, account="acme"), row(1, id="key-9", account="globex", domain_allowlist=[]))
+    keys = Keys({"GATEKEEPER_HUB": fake.url, "GATEKEEPER_TOKEN": fake.all_accounts_token})
+    title, *lines = keys("list").out.splitlines()
+    assert (title.split()[-1], [line.split()[-1] for line in lines]) == ("ACCOUNT", ["acme", "globex"])
+    assert [each["account"] for each in keys("list", "--json").json] == ["acme", "globex"]
+    assert "x-account-id" not in fake.requests[0].headers
+
+
+def test_a_whole_key_is_found_among_all_accounts(fake: FakeHub) -> None:
+    fake.lists(row(1, account="acme"), row(1, id="key-9", account="globex"))
+    keys = Keys({"GATEKEEPER_HUB": fake.url, "GATEKEEPER_TOKEN": fake.all_accounts_token})
+    shown = keys("show", client_key(1, "globex"))
+    assert ("  id         key-9\n  account    globex\n" in shown.out, shown.code) == (True, 0)
+    assert "2 keys end in 00000001; name one by its id: key-1, key-9" in keys("show", "00000001").err
+    unknown = keys("show", client_key(1, "initech"))
+    assert (unknown.code, "no account has a key with" in unknown.err) == (1, True)
+    fake.lists()
+    assert keys("list").err == "no account has a key\n"
+
+
+def test_the_list_of_one_account_says_nothing_of_accounts(fake: FakeHub, at_fake: Keys) -> None:
+    """Other hubs may mean something else by the field, and each key is the account's."""
+    fake.lists(row(1, account="acct_17"))
+    assert "ACCOUNT" not in at_fake("list", "--wide").out
+    assert at_fake("show", client_key(1)).code == 0

@@ -87,6 +87,13 @@ def test_a_key_with_a_digest_is_decided_like_any_other() -> None:
     assert advice(refused(), key).matched == "*.acme.com"
 
 
+def test_a_key_of_any_account_is_decided_like_any_other() -> None:
+    """Other hubs may mean something else by the field."""
+    for account in ("acme", "acct_17", "Acme Inc."):
+        key = msgspec.structs.replace(KEY, domain_allowlist=("*.acme.com",), account=account)
+        assert advice(refused(), key).matched == "*.acme.com"
+
+
 def test_a_page_over_http_may_be_refused_by_https_only() -> None:
     """A gate with https_only names no entry for it. One that is allowed on other gates is not shown as allowed."""
     page = refused("http://acme.com", entry=None)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gatekeeper import AsyncHubClient, ClientClosed, ConfigError, HubClient
-from gatekeeper.client import account_of
+from gatekeeper.client import account_of, covers_all_accounts
 from gatekeeper.testing import FakeHub, HubAnswer
 from tests.client.support import METHODS, Connect
 from tests.support.callers import Caller, method_of
@@ -90,10 +90,36 @@ def test_a_token_in_the_place_of_another_option_is_not_shown(connect: Connect) -
         ("pk_live_acme_abc", None),
         ("SK_LIVE_acme_abc", None),
         ("xsk_live_acme_abc", None),
+        ("sk_all_abc", None),
+        ("sk_all_acme_abc", None),
     ],
 )
 def test_the_account_of_a_token_ends_at_the_last_underscore(token: str, account: str | None) -> None:
     assert account_of(token) == account
+
+
+@pytest.mark.parametrize(
+    ("tokens", "is_for_all"),
+    [
+        (("sk_all_abc", "sk_all_acme_abc", "sk_all_-"), True),
+        (("sk_all_", "sk_all", "sk_live_all_abc", "SK_ALL_abc", "xsk_all_abc", ""), False),
+    ],
+)
+def test_a_token_for_all_accounts_has_its_own_prefix(tokens: tuple[str, ...], is_for_all: object) -> None:
+    assert [covers_all_accounts(token) for token in tokens] == [is_for_all] * len(tokens)
+
+
+def test_a_token_for_all_accounts_needs_no_account_and_takes_none(connect: Connect) -> None:
+    connect("https://hub.example", "sk_all_abc")
+    with pytest.raises(ConfigError, match=r"account is 'acme', and the token is for all accounts"):
+        connect("https://hub.example", "sk_all_abc", account="acme")
+
+
+def test_a_client_knows_whose_keys_it_lists() -> None:
+    cases = [(TOKEN, None, "acme"), ("bearer", "globex", "globex"), ("sk_all_abc", None, None)]
+    for token, given, account in cases:
+        assert HubClient("https://hub.example", token, account=given).account == account
+        assert AsyncHubClient("https://hub.example", token, account=given).account == account
 
 
 # Closing

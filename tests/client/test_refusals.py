@@ -377,6 +377,14 @@ def test_no_error_holds_the_token_even_if_the_hub_repeats_it(call: Caller, hub: 
     assert TOKEN not in str(caught.value.errors)
 
 
+def test_a_token_for_all_accounts_is_masked_as_one() -> None:
+    token = "sk_all_5Ea9f0c2b7d1"
+    with FakeHub() as hub, HubClient(hub.url, token, max_attempts=1) as client:
+        hub.always(json_answer({"detail": f"no such token: {token.replace('_', '%5F')}"}, 401))
+        with pytest.raises(HubError, match=r"no such token: sk_all_…"):
+            client.widget_keys.list()
+
+
 def escaped(form: str) -> str:
     """The token as JSON, a script, a URL or HTML may write it."""
     return "".join(form.format(ord(character)) for character in TOKEN)

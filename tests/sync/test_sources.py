@@ -3,8 +3,6 @@
 import hashlib
 import os
 import re
-import socket
-import ssl
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -18,24 +16,20 @@ import pytest
 
 from gatekeeper import (
     Basis,
-    ClientClosed,
     ConfigError,
     FileSource,
-    FullList,
     Gatekeeper,
     HubSource,
-    HubTransportError,
     Reason,
     Source,
     SourceError,
     StaticSource,
-    Updates,
     WidgetKey,
 )
-from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
-from tests.support.rows import TOKEN, as_json, bad_row, client_key, row
+from tests.support.rows import ORIGIN, TOKEN, as_json, bad_row, client_key, row
+from tests.support.updates import read
 
 
 @pytest.fixture
@@ -45,75 +39,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def read(updates: Updates, validator: str | None) -> tuple[bytes, str | None] | None:
-    """Fetch a whole list and its validator."""
-    async with updates(Basis(validator)) as update:
-        return (await update.listing.read(), update.listing.validator) if isinstance(update, FullList) else None
-
-
-# HubSource
-
-
-@pytest.mark.anyio
-@pytest.mark.asyncio
-async def test_a_hub_is_asked_for_its_list(hub: FakeHub) -> None:
-    hub.lists(row(1), etag='"1"')
-    async with HubSource(hub.url, TOKEN).connect() as fetch:
-        assert await read(fetch, None) == (as_json(row(1)), '"1"')
-        assert await read(fetch, '"1"') is None
-        hub.lists(row(2), etag='"2"')
-        assert await read(fetch, '"1"') == (as_json(row(2)), '"2"')
-    first = hub.requests[0]
-    assert (first.method, first.target, first.headers["authorization"]) == ("GET", PATH, f"Bearer {TOKEN}")
-    assert [request.headers.get("if-none-match") for request in hub.requests] == [None, '"1"', '"1"']
-
-
-@pytest.mark.anyio
-@pytest.mark.asyncio
-async def test_a_hub_that_fails_is_a_source_error(hub: FakeHub) -> None:
-    source = HubSource(hub.url, TOKEN)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    nowhere = HubSource(f"http://127.0.0.1:{port}", TOKEN)
-    async with source.connect(), nowhere.connect() as fetch:
-        with pytest.raises(HubTransportError):
-            await read(fetch, None)
-
-
-@pytest.mark.anyio
-@pytest.mark.asyncio
-async def test_a_hub_source_times_out_waiting_for_bytes(hub: FakeHub) -> None:
-    async with HubSource(hub.url, TOKEN, timeout=0.05).connect() as fetch:
-        with hub.held(), pytest.raises(HubTransportError, match="ReadTimeout"):
-            await read(fetch, None)
-
-
-@pytest.mark.anyio
-@pytest.mark.asyncio
-async def test_each_connection_of_a_hub_source_has_its_own_pool(hub: FakeHub) -> None:
-    source = HubSource(hub.url, TOKEN)
-    async with source.connect() as kept:
-        async with source.connect() as closed:
-            assert await read(closed, None) is not None
-        assert await read(kept, None) is not None
-        with pytest.raises(ClientClosed):
-            await read(closed, None)
-
-
-@pytest.mark.anyio
-@pytest.mark.asyncio
-async def test_a_hub_source_sends_its_account(hub: FakeHub) -> None:
-    async with HubSource(hub.url, "another-bearer", account="globex").connect() as fetch:
-        await read(fetch, None)
-    assert hub.requests[0].headers["x-account-id"] == "globex"
-
-
-@pytest.mark.parametrize(
-    ("token", "given", "account"),
-    [(TOKEN, None, "acme"), (TOKEN, "acme", "acme"), ("another-bearer", "globex", "globex"), (TOKEN, "globex", "globex")],
-)
-def test_a_hub_source_takes_its_account_from_its_token(token: str, given: str | None, account: str) -> None:
-    assert HubSource("https://hub.example", token, account=given).account == account
+# Each source
 
 
 def test_every_source_has_a_suffix_field(file: Path) -> None:
@@ -123,45 +49,6 @@ def test_every_source_has_a_suffix_field(file: Path) -> None:
     ]
     assert [source.suffix_field for source in sources] == ["tail", "tail"]
     assert [source.suffix_field for source in (HubSource("https://hub.example", TOKEN), FileSource(file))] == ["last8"] * 2
-
-
-def test_all_wrong_options_of_a_hub_source_are_named_together() -> None:
-    with pytest.raises(ConfigError) as caught:
-        HubSource("hub.example", "a token", account="")
-    assert [problem.split()[0] for problem in caught.value.problems] == ["base_url", "token", "account"]
-
-
-def test_a_suffix_field_that_is_another_field_is_refused() -> None:
-    with pytest.raises(ConfigError, match="suffix_field"):
-        HubSource("https://hub.example", TOKEN, suffix_field="name")
-
-
-def test_a_hub_source_does_not_show_its_token() -> None:
-    source = HubSource("https://hub.example", TOKEN)
-    assert TOKEN not in repr(source)
-    assert TOKEN not in str(source)
-
-
-@pytest.mark.anyio
-@pytest.mark.asyncio
-async def test_certificate_authorities_are_read_once(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    contexts: list[object] = []
-    load = ssl.SSLContext.load_verify_locations
-
-    def noted(context: ssl.SSLContext, *args: Any, **options: Any) -> None:
-        contexts.append(context)
-        load(context, *args, **options)
-
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", noted)
-    source = HubSource(hub.url, TOKEN)
-    hub.always(HubAnswer(204))
-    for _ in range(3):
-        await source.report_usage({})
-    hub.lists(row(1))
-    async with source.connect() as fetch:
-        assert await read(fetch, None) is not None
-    assert len(contexts) == 1
-    assert len(hub.requests) == 4
 
 
 # FileSource
@@ -276,6 +163,18 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
     is_over.set()
     await anyio.to_thread.run_sync(unblocking.join)
     assert seconds < 30
+
+
+@pytest.mark.anyio
+@pytest.mark.asyncio
+async def test_the_rows_of_a_file_may_name_their_accounts(file: Path) -> None:
+    """Where the file has an account, those of its rows are ignored."""
+    file.write_bytes(as_json(row(1, account="acme"), row(2, account="globex"), row(3), row(4, account={"id": 1})))
+    decided = {}
+    for account in (None, "acme"):
+        async with Gatekeeper(FileSource(file, account=account)) as gate:
+            decided[account] = [gate.decide(client_key(number), ORIGIN).allowed for number in (1, 2, 3, 4)]
+    assert decided == {None: [True, False, True, True], "acme": [True, True, True, True]}
 
 
 def test_a_file_has_no_account_unless_one_is_given(file: Path) -> None:

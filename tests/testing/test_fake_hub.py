@@ -118,6 +118,32 @@ async def test_a_known_list_is_not_sent_again() -> None:
                 assert listing is not None
 
 
+def test_a_live_hub_names_the_accounts_of_removed_keys() -> None:
+    ours, theirs = row("shop", account="acme"), row("blog", account="globex")
+    with FakeHub(ours, theirs, live=True) as hub:
+        tag = httpx.get(f"{hub.url}{PATH}", trust_env=False).headers["etag"]
+        hub.lists(ours)
+        headers = {"if-none-match": tag, "a-im": "rows"}
+        answer = httpx.get(f"{hub.url}{PATH}", headers=headers, trust_env=False)
+        removal = {"id": "blog", "last8": theirs["last8"], "account": "globex", "removed": True}
+        assert (answer.status_code, answer.json()) == (226, [removal])
+
+
+async def test_a_gate_reads_the_rows_of_all_accounts() -> None:
+    ours, theirs = row("shop", "shop.acme.com", account="acme"), row("shop-2", "shop.acme.com", account="globex")
+    with FakeHub(ours, live=True) as hub:
+        async with Gatekeeper(HubSource(hub.url, hub.all_accounts_token)) as gate:
+            for rows, reasons in [
+                ([ours], (Reason.ALLOWED, Reason.KEY_UNKNOWN)),
+                ([theirs], (Reason.KEY_UNKNOWN, Reason.ALLOWED)),
+                ([ours, theirs], (Reason.ALLOWED, Reason.ALLOWED)),
+            ]:
+                hub.lists(*rows)
+                await gate.refresh()
+                keys = [client_key("shop", account="acme"), client_key("shop-2", account="globex")]
+                assert tuple(gate.decide(key, PAGE).reason for key in keys) == reasons
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [

@@ -42,3 +42,12 @@ def test_a_row_takes_other_fields() -> None:
 def test_a_row_may_be_broken() -> None:
     with pytest.raises(ConfigError, match="last8"):
         Gatekeeper.from_rows([row("shop", last8="short")])
+
+
+def test_a_row_of_another_account_names_it_and_has_its_client_key() -> None:
+    gate = Gatekeeper.from_rows([row("shop", "shop.acme.com", account="acme"), row("blog", "b.test")])
+    assert gate.decide(client_key("shop", account="acme"), "https://shop.acme.com").allowed
+    assert gate.decide(client_key("shop"), "https://shop.acme.com").reason is Reason.KEY_UNKNOWN
+    assert gate.decide(client_key("blog"), "https://b.test").allowed
+    assert row("shop", account="acme")["account"] == "acme"
+    assert "account" not in row("blog")
