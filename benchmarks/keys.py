@@ -17,9 +17,9 @@ TOKEN = "sk_live_acme_benchmark"  # noqa: S105 - valid only for the hub of the b
 GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads neighbouring numbers over all ids
 
 
-def client_key(number: int) -> str:
+def client_key(number: int, account: str = ACCOUNT) -> str:
     """The client key of a row, as long as a real one."""
-    return f"pk_live_{ACCOUNT}_4fJq8ZtR2mXw9LbN6cVh1KsD{last8(number)}"
+    return f"pk_live_{account}_4fJq8ZtR2mXw9LbN6cVh1KsD{last8(number)}"
 
 
 def last8(number: int) -> str:

@@ -41,7 +41,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "a key in the query": (("if query:", "if False:"),),
     "frames": (("if frames is not None:", "if False:"), ("if identity is None or frames is None:", "if True:")),
     "the deadline of a remembered decision": (
-        ("if remembered is not None and self._clock() < memo.deadline:", "if remembered is not None:"),
+        ("if remembered is not None and self._clock() < remembered.lease.ends_at:", "if remembered is not None:"),
     ),
     "counting requests": (("remembered.uses += 1", "pass"),),
     "the decision in the request's state": (

@@ -3,8 +3,6 @@
 python -m benchmarks.live [--only revocation,quiet] [--database sqlite,postgres] [--json FILE] [--quick]
 """
 
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -12,9 +10,8 @@ from benchmarks import script
 from benchmarks.live import delta, fairness, imported, outages, quiet, revocation, waiting
 from benchmarks.live.database import Kind
 from benchmarks.live.parameters import Parameters
+from benchmarks.live.scenarios import measured, shown
 from benchmarks.script import Figures
-
-ROUNDED: Final = 1000.0  # from here on, figures have no decimals
 
 SCENARIOS: Final[dict[str, Callable[[Parameters, Kind], Figures]]] = {
     "revocation": revocation.measure,
@@ -29,25 +26,12 @@ SCENARIOS: Final[dict[str, Callable[[Parameters, Kind], Figures]]] = {
 
 def measure(parameters: Parameters) -> Figures:
     """The figures of each scenario, by database."""
-    figures: Figures = {}
-    for name in parameters.only:
-        for kind in parameters.database:
-            begun = time.monotonic()
-            figures.setdefault(name, {})[kind] = SCENARIOS[name](parameters, kind)
-            print(f"{name} on {kind} took {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    return figures
+    return measured({name: SCENARIOS[name] for name in parameters.only}, parameters, parameters.database)
 
 
 def tables(figures: Figures) -> Iterator[script.Table]:
     """A table for each scenario."""
-    for scenario, by_kind in figures.items():
-        names = dict.fromkeys(name for each in by_kind.values() for name in each)
-        rows = [(name, *(_said(each.get(name)) for each in by_kind.values())) for name in names]
-        yield script.table(scenario, ("", *by_kind), rows)
-
-
-def _said(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if abs(value) >= ROUNDED else f"{value:.4g}"
+    return shown(figures)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from benchmarks import keys, script
-from benchmarks.live.companions import companion, obey
+from benchmarks.live.companions import companion
+from benchmarks.obeying import obey
 from benchmarks.script import Figures
 from gatekeeper import Basis, Delta, FullList, Gatekeeper, Listing, Unchanged, Updates
 
@@ -29,7 +30,7 @@ def measure_applying(count: int, deltas: int) -> Figures:
         count: the keys in it.
         deltas: the number of deltas.
     """
-    with companion("applying") as gate:
+    with companion("live.applying") as gate:
         return gate.say(measure={"count": count, "deltas": deltas})
 
 

@@ -1,17 +1,17 @@
 """Helpers in processes of their own, which obey one JSON command a line."""
 
-import asyncio
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from benchmarks import script
 from benchmarks.script import Figures
 
-__all__ = ("Companion", "companion", "obey")
+__all__ = ("Companion", "companion")
 
 
 class Companion:
@@ -38,29 +38,18 @@ class Companion:
 
 
 @contextmanager
-def companion(module: str) -> Iterator[Companion]:
+def companion(module: str, processor: int | None = None) -> Iterator[Companion]:
     """Run a helper until the end of the block.
 
     Args:
-        module: its module in this package.
+        module: its module in `benchmarks`.
+        processor: the processor to which it is pinned; None for any.
     """
-    command = [sys.executable, "-m", f"benchmarks.live.{module}"]
+    command = [sys.executable, "-m", f"benchmarks.{module}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=script.ROOT) as process:
         try:
+            if processor is not None:
+                os.sched_setaffinity(process.pid, {processor})
             yield Companion(process)
         finally:
             process.kill()
-
-
-async def obey(answer: Callable[[Figures], Awaitable[Figures]]) -> None:
-    """Answer the commands on the standard input until it is closed.
-
-    Args:
-        answer: turns a command into its answer.
-    """
-    reader = asyncio.StreamReader(limit=1 << 24)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    while line := await reader.readline():
-        said = json.dumps(await answer(json.loads(line)))
-        print(said, flush=True)

@@ -3,10 +3,10 @@
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -30,6 +30,7 @@ WORKERS: Final[dict[Kind, int]] = {"sqlite": 1, "postgres": 2}  # a SQLite file 
 DESCRIBED: Final = ("id", "account", "name", "last8", "domain_allowlist", "agent_id")
 KEPT: Final = ("disabled_at", "created_at", "updated_at", "key_sha256", "keyed_hash", "use_count")
 KEYS: Final = ("widget_keys", (*DESCRIBED, *KEPT))
+ACCOUNTS: Final = ("accounts", ("name", "revision", "revision_mark", "created_at"))
 EVENTS: Final = ("events", ("key_id", "id", "account", "action", "token_name", "at", "changes", "revision", "base_mark"))
 CHOSEN: Final = ("last8", "name", "domain_allowlist", "agent_id")  # what an event says of a new key
 
@@ -43,8 +44,8 @@ class Account(NamedTuple):
         name: its name.
         first: the number of its first key.
         size: the number of its keys.
-        admin: the token of its owner.
-        gate: the token of its gates.
+        admin: the token of its owner; empty if none was minted.
+        gate: the token of its gates; empty if none was minted.
     """
 
     name: str
@@ -56,6 +57,18 @@ class Account(NamedTuple):
     def row(self, place: int) -> dict[str, Any]:
         """The row of a key of the account."""
         return keys.row(self.first + place)
+
+    def client_key(self, place: int) -> str:
+        """A key of the account, as its pages send it."""
+        return keys.client_key(self.first + place, self.name)
+
+    def origin(self, place: int) -> str:
+        """A page on which that key is allowed."""
+        return keys.origin(self.first + place)
+
+    def enabled(self) -> list[int]:
+        """The places of the keys that are not disabled."""
+        return [place for place in range(self.size) if self.row(place)["disabled_at"] is None]
 
 
 class Database(NamedTuple):
@@ -73,18 +86,39 @@ class Database(NamedTuple):
 
     def fill(self, **counts: int) -> list[Account]:
         """Add accounts, each with a number of keys, and with the event of each create."""
-        tokens = anyio.run(_mint, self.location, tuple(counts))
-        made = [Account(name, first, counts[name], *tokens[name]) for name, first in zip(counts, count(0, APART))]
-        for account in made:
-            self._add(KEYS, _key_rows(account))
-            self._add(EVENTS, _event_rows(account))
-            present = account.size + 1
-            where = f"revision = {present}, revision_mark = '{_mark(present)}' WHERE name = '{account.name}'"
-            self._do(f"UPDATE accounts SET {where}")  # noqa: S608 - constants
+        return self._fill(counts, APART, tuple(counts))
+
+    def fill_evenly(self, count: int, size: int, *, minted: int | None = None) -> list[Account]:
+        """Add "shop0", "shop1" and so on, with the same number of keys.
+
+        Args:
+            count: the number of accounts.
+            size: the keys of each.
+            minted: how many of them, the first ones, have tokens; all of them by default.
+        """
+        names = [f"shop{number}" for number in range(count)]
+        return self._fill(dict.fromkeys(names, size), size, names[:minted])
+
+    def mint_for_all(self) -> str:
+        """A token of gates that reads the keys of all accounts."""
+        return anyio.run(_mint_for_all, self.location)
+
+    def _fill(self, counts: Mapping[str, int], apart: int, minted: Sequence[str]) -> list[Account]:
+        tokens = anyio.run(_mint, self.location, tuple(minted))
+        made = [
+            Account(name, first, counts[name], *tokens.get(name, ("", ""))) for name, first in zip(counts, count(0, apart))
+        ]
+        self._add(ACCOUNTS, ((each.name, 1, _mark(1), CREATED) for each in made if each.name not in tokens))
+        self._add(KEYS, chain.from_iterable(map(_key_rows, made)))
+        self._add(EVENTS, chain.from_iterable(map(_event_rows, made)))
+        for size in {each.size for each in made}:
+            named = ", ".join(f"'{each.name}'" for each in made if each.size == size)
+            present = f"revision = {size + 1}, revision_mark = '{_mark(size + 1)}'"
+            self._do(f"UPDATE accounts SET {present} WHERE name IN ({named})")  # noqa: S608 - constants
         self._do("ANALYZE")
         return made
 
-    def _add(self, into: tuple[str, tuple[str, ...]], rows: Iterator[Row]) -> None:
+    def _add(self, into: tuple[str, tuple[str, ...]], rows: Iterable[Row]) -> None:
         table, columns = into
         named = f"{table} ({', '.join(columns)})"
         if self.cluster is None:
@@ -128,10 +162,17 @@ async def _mint(location: str, accounts: tuple[str, ...]) -> dict[str, tuple[str
         return {name: (await mint(name, name="owner"), await mint(name, name="gate", scope="gate")) for name in accounts}
 
 
+async def _mint_for_all(location: str) -> str:
+    app = create_hub(location, pepper=PEPPER)
+    async with app.router.lifespan_context(app):
+        token: str = await app.state.hub.tokens.mint(None, name="gates", scope="gate")
+        return token
+
+
 def _key_rows(account: Account) -> Iterator[Row]:
     keyed_hash = Mint(PEPPER, random_text).keyed_hash
     for place in range(account.size):
-        row, client_key = account.row(place), keys.client_key(account.first + place)
+        row, client_key = account.row(place), account.client_key(place)
         entries, disabled_at = json.dumps(row["domain_allowlist"]), CREATED if row["disabled_at"] else None
         digest, kept_hash = sha256(client_key.encode()).hexdigest(), keyed_hash(client_key)
         described = (row["id"], account.name, row["name"], row["last8"], entries, row["agent_id"])

@@ -33,7 +33,7 @@ async def _change(parameters: Parameters, hub: Hub, accounts: list[Account]) -> 
     acme, globex, initech = accounts
     ids = [acme.row(place)["id"] for place in range(min(REPORTED_KEYS, acme.size))]
     figures: Figures = {}
-    with companion("readers") as load:
+    with companion("live.readers") as load:
         used = hub.processor_time
         load.say(
             start={

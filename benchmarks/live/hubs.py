@@ -33,10 +33,12 @@ class Hub:
 
     Args:
         database: where its keys are.
+        processor: the processor to which it is pinned; None for any.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, processor: int | None = None) -> None:
         self._database = database
+        self._processor = processor
         self._process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it ends with the hub
         self.port = free_port()
@@ -74,6 +76,8 @@ class Hub:
             stderr=self._log,
             start_new_session=True,
         )
+        if self._processor is not None:
+            os.sched_setaffinity(self._process.pid, {self._processor})
         wait_until_ready(self._process, self._is_ready, lambda: self.log)
 
     @property
@@ -207,9 +211,9 @@ class Owner:
 
 
 @contextmanager
-def running_hub(database: Database) -> Iterator[Hub]:
-    """Run a hub over a database."""
-    hub = Hub(database)
+def running_hub(database: Database, processor: int | None = None) -> Iterator[Hub]:
+    """Run a hub over a database, on any processor or on the one that is given."""
+    hub = Hub(database, processor)
     hub.start()
     try:
         yield hub

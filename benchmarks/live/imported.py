@@ -32,7 +32,7 @@ def measure(parameters: Parameters, kind: Kind) -> Figures:
 
 
 async def _import(parameters: Parameters, hub: Hub, acme: Account, globex: Account, count: int) -> Figures:
-    with companion("waiters") as waiters:
+    with companion("live.waiters") as waiters:
         async with Owner(hub.port, acme) as owner, Owner(hub.port, globex) as other:
             await open_waiters(hub, owner, waiters, count)
             begun, used = time.monotonic(), hub.processor_time

@@ -12,8 +12,8 @@ from collections import Counter
 from http import HTTPStatus
 
 from benchmarks import script
-from benchmarks.live.companions import obey
 from benchmarks.live.hubs import PATH
+from benchmarks.obeying import obey
 from benchmarks.script import Figures
 from benchmarks.wire import Stream
 

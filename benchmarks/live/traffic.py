@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from http import HTTPStatus
 
 from benchmarks import script, wire
-from benchmarks.live.companions import companion, obey
+from benchmarks.live.companions import companion
 from benchmarks.live.gates import request
+from benchmarks.obeying import obey
 from benchmarks.script import Figures
 
 __all__ = ("traffic",)
@@ -33,7 +34,7 @@ def traffic(port: int, numbers: list[int], rate: float) -> Iterator[Figures]:
         A dictionary, which has the figures after the block.
     """
     figures: Figures = {}
-    with companion("traffic") as sender:
+    with companion("live.traffic") as sender:
         sender.say(start={"port": port, "numbers": numbers, "rate": rate})
         yield figures
         figures |= sender.say(stop=True)

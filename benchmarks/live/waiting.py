@@ -24,7 +24,7 @@ def measure(parameters: Parameters, kind: Kind) -> Figures:
     with database(kind) as kept:
         (account,) = kept.fill(acme=parameters.keys)
         for count in parameters.waiters:
-            with running_hub(kept._replace(workers=1)) as hub, companion("waiters") as waiters:
+            with running_hub(kept._replace(workers=1)) as hub, companion("live.waiters") as waiters:
                 figures |= asyncio.run(_tell(parameters, hub, Owner(hub.port, account), waiters, count))
     return figures
 

@@ -64,6 +64,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         via: what named the page: "origin", "referer" or "grant"; None if nothing did.
         grant: the grant for the frame's own requests: of a frame's document, and where the grant of a request is past half
             its life. The `repr` does not show it.
+        account: the account whose list decided; where the list knows none, that of the key's row.
     """
 
     reason: Reason
@@ -76,6 +77,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     retry_after: int | None = None
     via: Literal["origin", "referer", "grant"] | None = None
     grant: str | None = None
+    account: str | None = None
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())

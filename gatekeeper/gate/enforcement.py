@@ -61,9 +61,13 @@ class Enforcement:
             logger.warning("gatekeeper: the gate %s", text)
             self._on_change()
 
-    def take_refused(self) -> list[RefusedPage]:
-        """The refused pages with their requests since the last call."""
-        return self.refusals.take_new()
+    def take_refused(self, *accounts: str | None) -> list[RefusedPage]:
+        """The refused pages with their requests since the last call.
+
+        Args:
+            accounts: those of their keys; by default all.
+        """
+        return self.refusals.take_new(*accounts)
 
     def admits(self, decision: Decision, *, from_own_frame: bool) -> bool:
         """Whether a request may go on. A refused one is recorded.

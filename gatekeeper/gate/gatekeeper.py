@@ -1,39 +1,36 @@
-"""Gatekeeper: the public face of a gate. Decider, Memos and ListSync do the work."""
+"""Gatekeeper: the public face of a gate. Decider, Memo and ListSync do the work."""
 
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
-
 from gatekeeper.errors import ConfigError
-from gatekeeper.gate.decider import Decider
+from gatekeeper.gate.checking import Checker
+from gatekeeper.gate.deciding import Deciding
 from gatekeeper.gate.decisions import Conflict, Decision, Reason
 from gatekeeper.gate.enforcement import Enforcement, enforce_problems
-from gatekeeper.gate.granting import Granting, grant_problems, grants_of
-from gatekeeper.gate.memo import Memos, Remembered
-from gatekeeper.gate.new_keys import NewKeys
-from gatekeeper.gate.open_streams import OpenStream, OpenStreams
+from gatekeeper.gate.granting import grant_problems, grants_of
+from gatekeeper.gate.memo import Memo
+from gatekeeper.gate.open_streams import OpenStream
 from gatekeeper.gate.page import Page, RequestIdentity, as_bytes, identity_of
-from gatekeeper.gate.remembering import RememberingDecider
+from gatekeeper.gate.resolving import prefix_problems
+from gatekeeper.gate.source_list import ListParts, SourceList
+from gatekeeper.gate.source_lists import OriginsOfLists, SourceLists, given_sources, problems_of, source_problems
 from gatekeeper.index.enabled_origins import EnabledOrigins
-from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.refused_page import RefusedPage
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.sync.clock import Clock, Sleep, boot_clock, boot_sleep
-from gatekeeper.sync.lifecycle import Lifecycle, NoLifecycle, PerLoop, watch_forks
-from gatekeeper.sync.list_sync import ListSync, SyncOptions, negative
-from gatekeeper.sync.refresher import Refresher
+from gatekeeper.sync.lifecycle import Lifecycle, watch_forks
+from gatekeeper.sync.list_sync import SyncOptions, negative
 from gatekeeper.sync.sources import Source
 from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
-from gatekeeper.sync.waking import Wakers
 
 __all__ = ("Gatekeeper",)
 
@@ -44,11 +41,13 @@ class Gatekeeper:
     guard() starts it with an app. Without it, use it as an async context manager, or leave it to its first request.
 
     Args:
-        source: where the list of widget keys comes from.
+        source: where the list of widget keys comes from; or a list of sources, one for each account. To a list, also
+            of one or none, sources can be added later.
         refresh_interval: seconds between two fetches of the list, ± 20 %.
-        snapshot_path: a file that keeps the list for the next start; several processes may share it. None keeps nothing.
+        snapshot_path: a file that keeps the list for the next start; several processes may share it. With a list of sources,
+            a directory, with a file for each account. None keeps nothing.
         https_only: allow no page over http, except on loopback names.
-        account: the account that client keys have to name; by default the source's.
+        account: the account that client keys have to name; by default the source's. Not with a list of sources.
         key_prefix: the beginning of every client key.
         unknown_key_wait: seconds that a request with an unknown key waits for a fresher list; 0 for not at all.
         start_timeout: seconds from the start in which requests wait for the first list.
@@ -57,7 +56,8 @@ class Gatekeeper:
         fetch_timeout: seconds that one fetch of the list may take in all.
         close_streams_on_revoke: close WebSockets and streaming responses whose key or page is not allowed any more.
         usage_interval: seconds between two reports to the hub on used keys and refused pages, ± 20 %; 0 for no reports.
-        grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token of the source.
+        grant_secrets: the secrets of grants for frames, the newest first; by default derived from the token
+            of the source. A list of sources has none.
         grant_lifetime: seconds for which a grant counts, at most 12 hours.
         enforce: turn refused requests away. False lets every request through, and only counts and reports.
         clock: gives seconds that never run backwards.
@@ -67,7 +67,7 @@ class Gatekeeper:
 
     Attributes:
         https_only, clock: as given.
-        memos: the decisions since keys last changed.
+        memo: the decisions that were made last.
 
     Raises:
         ConfigError: with one sentence for each wrong argument.
@@ -75,7 +75,7 @@ class Gatekeeper:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Sequence[Source],
         *,
         refresh_interval: float = 10.0,
         snapshot_path: str | Path | None = None,
@@ -109,54 +109,36 @@ class Gatekeeper:
             sleep=sleep,
             jitter=jitter,
         )
+        sources, are_several = given_sources(source)
         if problems := (
-            *_problems(source, key_prefix),
+            *source_problems(sources, account, snapshot_path, are_several=are_several),
+            *prefix_problems(key_prefix),
             *sync_options.problems(),
             *negative(unknown_key_wait=unknown_key_wait, start_timeout=start_timeout),
             *grant_problems(grant_secrets, grant_lifetime),
             *enforce_problems(enforce),
         ):
             raise ConfigError(problems)
-        self.https_only = https_only
-        self.clock = clock
-        wakers = Wakers(sleep)
-        self._enforcement = enforcement = Enforcement(wakers.wake, enforce=enforce, clock=clock, wall_clock=wall_clock)
-        self.memos = memos = Memos()
-        self._index = KeyIndex(account=account or source.account, https_only=https_only)
-        self._sync = sync = ListSync(
-            source,
-            self._index,
-            sync_options,
-            on_change=wakers.woken_after(memos.forget),
-            on_deadline=wakers.woken_after(memos.renew),
-            take_used_keys=memos.take_used_keys,
-            take_refused=enforcement.take_refused,
+        self.https_only, self.clock, self.memo = https_only, clock, Memo()
+        self._lists = lists = SourceLists(are_several=are_several)
+        self._enforcement = Enforcement(lists.wake, enforce=enforce, clock=clock, wall_clock=wall_clock)
+        grants = grants_of(None if are_several else sources[0], grant_secrets, grant_lifetime)
+        self._deciding = Deciding(lists, key_prefix, grants, self.memo, clock=clock, wall_clock=wall_clock)
+        self._parts = ListParts(
+            options=sync_options,
+            https_only=https_only,
+            unknown_key_wait=unknown_key_wait,
+            closes_streams=close_streams_on_revoke,
+            are_several=are_several,
+            memo=self.memo,
+            enforcement=self._enforcement,
+            decide_again=self._deciding.requests.decide_again,
         )
-        self._decider = decider = Decider(self._index, lambda: sync.freshness.state, key_prefix)
-        self._new_keys = NewKeys(
-            unknown_key_wait, decider.may_become_known, is_live=lambda: sync.is_live, wakers=wakers, clock=clock
-        )
-        grants = grants_of(source, grant_secrets, self._index.account, grant_lifetime)
-        self._granting = Granting(grants, decider, self._index, clock=clock, wall_clock=wall_clock)
-        self._requests = requests = RememberingDecider(decider, self._granting, memos, clock)
-        self._streams: PerLoop[OpenStreams] | None = None
-        if close_streams_on_revoke and not sync.is_static:
-            new_streams = partial(
-                OpenStreams,
-                requests.decide_again,
-                enforces=lambda: enforcement.enforce,
-                generation=lambda: sync.generation,
-                deadline=lambda: sync.deadline,
-                wakers=wakers,
-                counters=sync.log.counters,
-                clock=clock,
-            )
-            self._streams = PerLoop("gatekeeper: the open streams of this event loop", new_streams)
-        self._lifecycle: Lifecycle | NoLifecycle = NoLifecycle()
-        if not sync.is_static:
-            companion = None if self._streams is None else self._watch_streams
-            self._lifecycle = Lifecycle(sync, companion, start_timeout=start_timeout)
-        watch_forks(wakers.after_fork)  # before the sync wakes what it knows of
+        for each in sources:
+            lists.add(SourceList(each, account or each.account, self._parts))
+        runs = None if lists.never_change else lambda: lists.tasks
+        self._lifecycle = Lifecycle(runs, start_timeout=start_timeout)
+        self._checker = Checker(lists, self._deciding, self.memo, self._lifecycle, clock)
         watch_forks(self._after_fork)
 
     @classmethod
@@ -189,6 +171,43 @@ class Gatekeeper:
         source = StaticSource(rows, account=account)
         return cls(source, https_only=https_only, key_prefix=key_prefix, grant_secrets=grant_secrets, enforce=enforce)
 
+    async def add_source(self, source: Source) -> None:
+        """Add the source of one more account, to a gate of several.
+
+        If the gate runs in this event loop, its list is fetched, and awaited as by `start`. Otherwise its first request
+        does that.
+
+        Args:
+            source: the source.
+
+        Raises:
+            ConfigError: it has no account, or one that the gate has already, or the gate was made for one source alone.
+        """
+        self._lists.require_several()
+        if problems := tuple(problems_of(source, among=self.accounts)):
+            raise ConfigError(problems)
+        self._lists.add(added := SourceList(source, source.account, self._parts))
+        await self._lifecycle.add(added.tasks)
+
+    async def remove_source(self, account: str) -> None:
+        """Remove the source of an account.
+
+        Its keys are unknown at once. Its streams are closed, its refreshers end, and its last reports are sent: in this
+        event loop before this returns, in others as soon as they run.
+
+        Args:
+            account: its account.
+
+        Raises:
+            ConfigError: the gate has no such account, or was made for one source alone.
+        """
+        await self._lifecycle.remove(self._lists.remove(account).tasks)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts of the sources, as far as they are known."""
+        return self._lists.accounts
+
     def decide(
         self,
         client_key: str | bytes | Conflict | None,
@@ -210,7 +229,7 @@ class Gatekeeper:
             The decision. Nothing is raised, whatever the arguments are.
         """
         identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
-        return self.memos.use(self._requests.decide(identity))
+        return self.memo.use(self._deciding.requests.decide(identity))
 
     async def check(
         self,
@@ -239,7 +258,7 @@ class Gatekeeper:
 
     async def check_request(self, identity: RequestIdentity) -> Decision:
         """Decide as `check` does on a request whose values are put together."""
-        return await self._check(identity[0], partial(self._requests.decide, identity))
+        return await self._checker.check_request(identity)
 
     async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:
         """Decide as `check` does on a page that holds a frame.
@@ -251,21 +270,22 @@ class Gatekeeper:
         Returns:
             The decision. If it allows the page, it has a grant.
         """
-        decide = partial(self._decider.decide, client_key, page)
-        return self._granting.give(await self._check(client_key, lambda: Remembered(decide())))
+        decision = await self._checker.check_key(client_key, partial(self._deciding.decider.decide, client_key, page))
+        return self._deciding.granting.give(decision, self._lists.deciding(decision.account))
 
     @property
     def grant_lifetime(self) -> float | None:
         """Seconds for which a grant counts; None without a secret."""
-        return None if self._granting.grants is None else self._granting.grants.lifetime
+        return None if self._deciding.granting.grants is None else self._deciding.granting.grants.lifetime
 
     async def start(self) -> None:
         """Start the gate, and wait for the first list.
 
-        It waits for `start_timeout` at most. The gate then runs until `stop` was called as often in this event loop. Under
-        trio only `async with gate` starts a gate.
+        It waits for `start_timeout` at most. Of several lists, it waits for all of them. Once one has come, it waits for the
+        others as long as one comes in each second. The gate then runs until `stop` was called as often in this event loop.
+        Under trio only `async with gate` starts a gate.
         """
-        await self._lifecycle.start(wait=not self._sync.freshness.has_list)
+        await self._lifecycle.start()
 
     async def stop(self) -> None:
         """Stop the gate in this event loop, once for each `start`.
@@ -274,22 +294,26 @@ class Gatekeeper:
         """
         await self._lifecycle.stop()
 
-    async def refresh(self, *, trust: bool = False) -> RefreshReport:
+    async def refresh(self, *, trust: bool = False, account: str | None = None) -> RefreshReport:
         """Fetch the list once more, beginning after this call.
 
         Args:
             trust: take the list as it is, though its rows may be older than those held: after the hub was restored.
+            account: the account whose list is fetched; by default all of them.
 
         Returns:
-            The outcome.
+            The outcome; of several lists the worst one: failed, then changed, then unchanged.
+
+        Raises:
+            ConfigError: the gate has no such account.
         """
-        refresher = await self._started()
-        return RefreshReport("unchanged") if refresher is None else await refresher.refresh(trust=trust)
+        lists = self._lists.all if account is None else (self._lists.of(account),)
+        return await self._lifecycle.refresh([each.tasks for each in lists], trust=trust)
 
     @property
     def decisions(self) -> Counter[Reason]:
         """Requests by the reason of their decision, since the start."""
-        return self.memos.reasons
+        return self.memo.reasons
 
     @property
     def refusals(self) -> tuple[RefusedPage, ...]:
@@ -319,7 +343,7 @@ class Gatekeeper:
     @property
     def closes_streams(self) -> bool:
         """Whether streams are closed when keys change."""
-        return self._streams is not None
+        return self._parts.closes_streams and not self._lists.never_change
 
     async def watch(self, stream: OpenStream) -> None:
         """Close a stream once its request is no longer allowed.
@@ -327,23 +351,36 @@ class Gatekeeper:
         Args:
             stream: a stream that has just been opened in this event loop.
         """
-        if self._streams is not None and await self._started() is not None:
-            await self._streams.here().add(stream)
+        if self.closes_streams:
+            await self._checker.watch(stream, enforce=self.enforce)
 
     @property
     def status(self) -> Status:
-        """The freshness of the list, and counts of events."""
-        enforcement = self._enforcement
-        return msgspec.structs.replace(self._sync.status, enforce=enforcement.enforce, observed=enforcement.observed)
+        """The freshness of the list, or of all together; counts of events."""
+        return self._lists.status(self._enforcement)
 
-    def allowlist(self, key: WidgetKey) -> Allowlist | None:
-        """The compiled allowlist of a key; None if the key is gone."""
-        known = self._index.get(key.last8, key.id)
+    @property
+    def statuses(self) -> dict[str, Status]:
+        """The status of each list that has an account, by account."""
+        return self._lists.statuses(self._enforcement)
+
+    def allowlist(self, key: WidgetKey, *, account: str | None = None) -> Allowlist | None:
+        """The compiled allowlist of a key.
+
+        Args:
+            key: the key.
+            account: that of the decision, in a gate of several.
+
+        Returns:
+            The allowlist; None if the key is gone.
+        """
+        keys = self._lists.deciding(account)
+        known = None if keys is None else keys.index.get(key.last8, key.id)
         return None if known is None else known.allowlist
 
-    def enabled_origins(self) -> EnabledOrigins:
+    def enabled_origins(self) -> EnabledOrigins | OriginsOfLists:
         """The origins that any enabled key allows, kept up to date."""
-        return self._index.enabled_origins()
+        return self._lists.enabled_origins()
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - it is called with the app
@@ -358,39 +395,6 @@ class Gatekeeper:
     async def __aexit__(self, *_: object) -> None:
         await self._lifecycle.leave()
 
-    async def _started(self) -> Refresher | None:
-        """The refresher of this event loop, started if it does not run."""
-        return await self._lifecycle.started(wait=not self._sync.freshness.has_list)
-
-    async def _check(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
-        """Decide after the waits that help, and count the request."""
-        refresher = await self._started()
-        if refresher is not None and self._sync.is_overdue:
-            await refresher.schedule.catch_up(self._new_keys.wait)
-        remembered = decide()
-        is_unknown = remembered.decision.reason is Reason.KEY_UNKNOWN
-        if is_unknown and await self._new_keys.may_have_come(key, decide, refresher):
-            remembered = decide()
-        return self.memos.use(remembered)
-
-    async def _watch_streams(self) -> None:
-        if self._streams is None:
-            return
-        streams = self._streams.here()
-        try:
-            await streams.watch()
-        finally:
-            # Open streams wait for the next refresher; otherwise nothing of the gate stays in the event loop.
-            if not streams:
-                self._streams.forget()
-
     def _after_fork(self) -> None:
-        for part in (self._index, self.memos, self._enforcement, self._sync):  # the sync sets the deadline of the new memo
+        for part in (self.memo, self._enforcement, self._lifecycle, self._lists):
             part.after_fork()
-
-
-def _problems(source: object, key_prefix: object) -> Iterator[str]:
-    if not callable(getattr(source, "connect", None)):
-        yield f"source is {source!r}: expected a HubSource, a FileSource, a StaticSource or a Source of your own"
-    if not isinstance(key_prefix, str) or not key_prefix.isascii():
-        yield f"key_prefix is {key_prefix!r}: expected ASCII text such as 'pk_live_'"

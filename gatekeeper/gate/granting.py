@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from gatekeeper.gate.decider import Decider
-from gatekeeper.gate.decisions import Decision, Reason
-from gatekeeper.gate.grants import LONGEST_LIFE, DerivedSecrets, Grants
+from gatekeeper.gate.decisions import Conflict, Decision, Reason
+from gatekeeper.gate.grants import LONGEST_LIFE, DerivedSecrets, Grant, Grants
 from gatekeeper.gate.memo import Remembered
 from gatekeeper.gate.page import RequestIdentity, read_page
-from gatekeeper.index.key_index import KeyIndex
+from gatekeeper.gate.resolving import NO_LEASE, Candidate, KeyList, KeyLists
 from gatekeeper.sync.sources import HoldsToken, Source
 
 __all__ = ("Granting", "grant_problems", "grants_of")
@@ -23,7 +23,7 @@ class Granting:
     Args:
         grants: reads and issues them; None if there is no secret to sign them with, so that every grant is invalid.
         decider: decides about their keys and pages.
-        index: the keys.
+        lists: the keys.
         clock: gives the seconds by which decisions are remembered.
         wall_clock: gives seconds since 1970, by which grants end.
     """
@@ -32,14 +32,14 @@ class Granting:
         self,
         grants: Grants | None,
         decider: Decider,
-        index: KeyIndex,
+        lists: KeyLists,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self.grants = grants
         self._decider = decider
-        self._index = index
+        self._lists = lists
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -55,19 +55,20 @@ class Granting:
         key, origin, _, text = identity
         page = None if origin is None else read_page(origin, None)
         grants, now = self.grants, self._wall_clock()
-        grant = grants.read(text, now) if grants is not None and isinstance(text, bytes) else None
+        grant, by = self._read(text, now)
         if grants is None or grant is None:
-            return Remembered(self._decider.decide_grant(None, key, page, ended=False))
-        decision = self._decider.decide_grant(grant, key, page, ended=grants.has_ended(grant, now))
+            return Remembered(self._decider.decide_grant(None, None, key, page, ended=False), NO_LEASE)
+        lease = NO_LEASE if by is None else by.lease
+        decision = self._decider.decide_grant(grant, by, key, page, ended=grants.has_ended(grant, now))
         if not decision.allowed:
-            return Remembered(decision)
+            return Remembered(decision, lease)
         renewed = grants.renewed(grant, now)
         until = grant.ends_at
         if renewed is not None:
             decision = msgspec.structs.replace(decision, grant=renewed)
         elif now < (half := grants.half_life(grant)):
             until = half
-        return Remembered(decision, self._clock() + until - now)
+        return Remembered(decision, lease, self._clock() + until - now)
 
     def decide_again(self, identity: RequestIdentity) -> Decision:
         """Decide again on a stream that a grant has opened.
@@ -79,13 +80,30 @@ class Granting:
         """
         key, _, _, text = identity
         grant = self.grants.reread(text) if self.grants is not None and isinstance(text, bytes) else None
-        return self._decider.decide_grant(grant, key, None, ended=False)
+        by = None if grant is None else self._lists.of_grant(grant.account)
+        return self._decider.decide_grant(grant, by, key, None, ended=False)
 
-    def give(self, decision: Decision) -> Decision:
+    def lists_of(self, identity: RequestIdentity) -> Sequence[KeyList]:
+        """The lists that decide about a grant. There may be none.
+
+        Args:
+            identity: what a request sends, a grant among it.
+        """
+        _, by = self._read(identity[-1], self._wall_clock())
+        return () if by is None else (by.keys,)
+
+    def _read(self, text: bytes | Conflict | None, now: float) -> tuple[Grant | None, Candidate | None]:
+        """Read a grant, and find its list. Of one source alone, those of another account are no grants."""
+        grant = self.grants.read(text, now) if self.grants is not None and isinstance(text, bytes) else None
+        by = None if grant is None else self._lists.of_grant(grant.account)
+        return (grant, by) if by is not None or self._lists.are_several else (None, None)
+
+    def give(self, decision: Decision, by: KeyList | None) -> Decision:
         """Add a grant to a decision, if it allows its page.
 
         Args:
             decision: a decision on a page that holds a frame.
+            by: the list that has its key.
 
         Returns:
             The decision. It has a grant if it allows the page and there is a secret.
@@ -93,19 +111,19 @@ class Granting:
         key = decision.key
         if self.grants is None or key is None or not decision.allowed:
             return decision
-        known = self._index.get(key.last8, key.id)
-        if known is None:  # another thread has removed it since
+        known = None if by is None else by.index.get(key.last8, key.id)
+        if known is None or by is None:  # another thread has removed it since
             return msgspec.structs.replace(decision, reason=Reason.KEY_UNKNOWN, key=None)
-        return msgspec.structs.replace(decision, grant=self.grants.issue(known, decision.origin, self._wall_clock()))
+        grant = self.grants.issue(known, decision.origin, self._wall_clock(), account=by.index.account)
+        return msgspec.structs.replace(decision, grant=grant)
 
 
-def grants_of(source: Source, secrets: Sequence[str] | None, account: str | None, lifetime: float) -> Grants | None:
+def grants_of(source: Source | None, secrets: Sequence[str] | None, lifetime: float) -> Grants | None:
     """Make what signs the grants of a gate.
 
     Args:
-        source: where its keys come from.
+        source: where its keys come from; None for several sources, which share no token.
         secrets: the secrets, the newest first; None to derive them from the source's token.
-        account: its account.
         lifetime: seconds for which a grant counts.
 
     Returns:
@@ -113,9 +131,9 @@ def grants_of(source: Source, secrets: Sequence[str] | None, account: str | None
     """
     if secrets is not None:
         given = [secret.encode() for secret in secrets]
-        return Grants(lambda _: given, account, lifetime)
-    if isinstance(source, HoldsToken):
-        return Grants(DerivedSecrets(source.last_token, lifetime), account, lifetime)
+        return Grants(lambda _: given, lifetime)
+    if source is not None and isinstance(source, HoldsToken):
+        return Grants(DerivedSecrets(source.last_token, lifetime), lifetime)
     return None
 
 

@@ -29,7 +29,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         key_id: the id of the widget key.
         last8: the last 8 characters of the client key.
-        account: the account of the gate that issued it.
+        account: the account of the list that has the key.
         page: the origin of the page that holds the frame; None if it is not known.
         allowlist: a digest of the key's allowlist, where the page is not known.
         issued_at: when the frame's document was served, in seconds since 1970. A renewed grant keeps it.
@@ -50,32 +50,31 @@ class Grants:
 
     Args:
         secrets: gives the secrets for a moment, in seconds since 1970. The first one signs, and all of them are accepted.
-        account: the account of the gate; grants of another account are unknown.
         lifetime: seconds for which a grant counts.
 
     Attributes:
         lifetime: as given.
     """
 
-    def __init__(self, secrets: Callable[[float], Sequence[bytes]], account: str | None, lifetime: float) -> None:
+    def __init__(self, secrets: Callable[[float], Sequence[bytes]], lifetime: float) -> None:
         self.lifetime = lifetime
         self._secrets = secrets
-        self._account = account
 
-    def issue(self, key: IndexedKey, page: str | None, now: float) -> str:
+    def issue(self, key: IndexedKey, page: str | None, now: float, *, account: str | None) -> str:
         """Make a grant for a frame.
 
         Args:
             key: the key that the frame may use.
             page: the origin of the page that holds the frame; None if it is not known.
             now: seconds since 1970.
+            account: the account of the list that has the key.
 
         Returns:
             The grant, in characters that headers and URLs may contain.
         """
         allowlist = _digest(key.allowlist) if page is None else None
         row = key.widget_key
-        return self._sign(Grant(row.id, row.last8, self._account, page, allowlist, now, now + self.lifetime), now)
+        return self._sign(Grant(row.id, row.last8, account, page, allowlist, now, now + self.lifetime), now)
 
     def read(self, text: bytes, now: float) -> Grant | None:
         """Read a grant that a request sent.
@@ -85,7 +84,7 @@ class Grants:
             now: seconds since 1970.
 
         Returns:
-            The grant, which may have ended; None if it is not signed with one of the secrets, or is another account's.
+            The grant, which may have ended, or be another account's; None if it is not signed with one of the secrets.
         """
         if len(text) > MAX_GRANT_LENGTH:
             return None
@@ -94,10 +93,9 @@ class Grants:
             # Decoding skips foreign characters and spare bits. A grant with many spellings could fill a memo.
             if base64_encode(base64_decode(signature)) != signature:
                 return None
-            grant = _decoded(self._signer(now).unsign(text))
+            return _decoded(self._signer(now).unsign(text))
         except (BadData, msgspec.DecodeError):  # the latter: signed by a version with other fields
             return None
-        return grant if grant.account == self._account else None
 
     def has_ended(self, grant: Grant, now: float) -> bool:
         """Whether the time of a grant is over.

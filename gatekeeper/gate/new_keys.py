@@ -7,7 +7,7 @@ unknown keys may cause few.
 
 from collections.abc import Callable
 
-from gatekeeper.gate.decisions import Conflict, Reason
+from gatekeeper.gate.decisions import Reason
 from gatekeeper.gate.memo import Remembered
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.refresher import Refresher
@@ -20,11 +20,10 @@ MOST = 100  # requests that wait such a moment at a time, so that a flood of unk
 
 
 class NewKeys:
-    """Waits for the lists that have unknown keys.
+    """Waits for lists of one source that have unknown keys.
 
     Args:
-        wait: seconds that a request waits, at most; 0 for not at all.
-        may_become_known: tells whether a fresher list can have a key.
+        wait: seconds that a request waits at most; 0 for not at all.
         is_live: tells whether the hub tells of each change.
         wakers: wake it when keys may have changed.
         clock: gives seconds.
@@ -33,36 +32,24 @@ class NewKeys:
         wait: as given.
     """
 
-    def __init__(
-        self,
-        wait: float,
-        may_become_known: Callable[[bytes | Conflict | None], bool],
-        *,
-        is_live: Callable[[], bool],
-        wakers: Wakers,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, wait: float, *, is_live: Callable[[], bool], wakers: Wakers, clock: Clock) -> None:
         self.wait = wait
-        self._may_become_known = may_become_known
         self._is_live = is_live
         self._wakers = wakers
         self._clock = clock
         self._waiting = 0
 
-    async def may_have_come(
-        self, key: bytes | Conflict | None, decide: Callable[[], Remembered], refresher: Refresher | None
-    ) -> bool:
+    async def may_have_come(self, decide: Callable[[], Remembered], refresher: Refresher | None) -> bool:
         """Wait for a list that has a key.
 
         Args:
-            key: a key that was found to be unknown.
-            decide: decides on its request by the keys as they are now.
+            decide: decides on a request with an unknown key, by the keys as they are now.
             refresher: that of this event loop.
 
         Returns:
             Whether it is worth deciding again.
         """
-        if refresher is None or not self.wait or not self._may_become_known(key):
+        if refresher is None or not self.wait:
             return False
         began_at = self._clock()
         # The first answer that a hub holds may be the one that brings the key.

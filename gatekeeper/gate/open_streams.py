@@ -5,7 +5,6 @@ and when the deadline of its decision has passed. It is closed unless it is stil
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,11 +15,13 @@ from anyio.abc import TaskGroup
 from gatekeeper.gate.decisions import Decision, Reason
 from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.waking import Waker, Wakers
 
 __all__ = ("OpenStream", "OpenStreams")
 
 LAPSED = 5.0  # seconds between two sweeps while the deadline lies in the past
+CLOSING = 1.0  # seconds for the last messages of streams whose list is removed
 SLICE = 64  # streams decided before yielding to the event loop: about 1 ms of work
 
 _UNDECIDED = (Reason.NOT_READY, Reason.EXPIRED)
@@ -57,7 +58,7 @@ class OpenStreams:
         generation: tells how often keys have changed.
         deadline: tells the moment up to which a decision holds.
         wakers: wake it when what `enforces`, `generation` or `deadline` tells may have changed.
-        counters: where closings are counted.
+        log: where closings are counted and logged.
         clock: gives seconds.
     """
 
@@ -69,7 +70,7 @@ class OpenStreams:
         generation: Callable[[], int],
         deadline: Callable[[], float],
         wakers: Wakers,
-        counters: Counter[str],
+        log: RefreshLog,
         clock: Clock,
     ) -> None:
         self._decide = decide
@@ -77,7 +78,7 @@ class OpenStreams:
         self._generation = generation
         self._deadline = deadline
         self._wakers = wakers
-        self._counters = counters
+        self._log = log
         self._clock = clock
         self._decided_until = deadline()
         self._open: set[OpenStream] = set()
@@ -103,6 +104,13 @@ class OpenStreams:
         decision = self._decide(stream.identity)
         if _closes(decision):
             await self._close(stream, decision)
+
+    async def close_refused(self) -> None:
+        """Close streams that are refused now, within a second."""
+        with anyio.move_on_after(CLOSING):
+            async with anyio.create_task_group() as closing:
+                if self._enforces():
+                    await self._sweep(closing)
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""
@@ -152,12 +160,13 @@ class OpenStreams:
                 closing.start_soon(self._close, stream, decision)
         self._swept = generation
         if closed:
-            logger.info("gatekeeper: closed %d open streams, because their keys or pages are not allowed any more", closed)
+            text = "gatekeeper: closed %d open streams, because their keys or pages are not allowed any more"
+            self._log.logger.info(text, closed)
 
     async def _close(self, stream: OpenStream, refusal: Decision) -> None:
         try:
             if stream.refusal is None and not stream.is_over:
-                self._counters["streams_closed"] += 1
+                self._log.counters["streams_closed"] += 1
                 await stream.close(refusal)
         except Exception as error:  # noqa: BLE001 - whatever a server says about a client that has just gone
             logger.debug("gatekeeper: a stream could not be closed, for it was over: %s", type(error).__name__)

@@ -20,6 +20,8 @@ PERIOD: Final = 3600.0  # seconds
 
 logger = logging.getLogger("gatekeeper")
 
+_Key = tuple[str | None, str]  # its account and its id
+
 
 class RefusalLog:
     """Logs pages that are refused for the first time.
@@ -30,9 +32,9 @@ class RefusalLog:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lines: TTLCache[str, int] = TTLCache(KEYS, PERIOD, timer=clock)
+        self._lines: TTLCache[_Key, int] = TTLCache(KEYS, PERIOD, timer=clock)
         # When the next lines of a key come that has none left. A flood finds this 1.3 µs faster than TTLCache.
-        self._next_at: dict[str, float] = {}
+        self._next_at: dict[_Key, float] = {}
         self._lock = Lock()
 
     def first(self, decision: Decision, *, enforce: bool) -> None:
@@ -43,7 +45,10 @@ class RefusalLog:
             enforce: whether the request is refused; otherwise it is let through.
         """
         key = decision.key
-        if key is None or self._clock() < self._next_at.get(key.id, -inf) or (left := self._take(key.id)) is None:
+        if key is None:
+            return
+        whose = decision.account, key.id
+        if self._clock() < self._next_at.get(whose, -inf) or (left := self._take(whose)) is None:
             return
         advice = "" if decision.add is None else f"; to allow it, add {decision.add!r} to the key's allowed domains"
         more = "" if left else f"; further pages of this key are not logged for {PERIOD / 3600:.0f} h"
@@ -57,19 +62,19 @@ class RefusalLog:
             more,
         )
 
-    def _take(self, key_id: str) -> int | None:
+    def _take(self, whose: _Key) -> int | None:
         """Take one line of a key; the lines that are left, or None."""
         # Requests never wait for each other here. If another thread holds the lock, there is no line.
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            used = self._lines.get(key_id, 0)
+            used = self._lines.get(whose, 0)
             if used >= LINES or (not used and len(self._lines) >= KEYS):
                 return None
-            self._lines[key_id] = used + 1
+            self._lines[whose] = used + 1
             if used + 1 == LINES:
                 now = self._clock()
-                self._next_at = {each: at for each, at in self._next_at.items() if now < at} | {key_id: now + PERIOD}
+                self._next_at = {each: at for each, at in self._next_at.items() if now < at} | {whose: now + PERIOD}
             return LINES - used - 1
         finally:
             self._lock.release()

@@ -23,6 +23,7 @@ __all__ = ("MOST_PAGES", "Refusals")
 MOST_PAGES = 500  # 0.3 MB with common origins and 0.7 MB with the longest ones (tracemalloc)
 
 _Name = tuple[str | None, Reason]  # the origin of a page, and why it is refused
+_Key = tuple[str | None, str]  # the account and the id of a key: two accounts may have keys with one id
 
 
 class Refusals:
@@ -34,11 +35,11 @@ class Refusals:
 
     def __init__(self, most: int = MOST_PAGES) -> None:
         self._most = most
-        self._keys: dict[str, _Summary] = {}
+        self._keys: dict[_Key, _Summary] = {}
         self._size = 0
         self._floor = 0  # the largest estimate of a page that was dropped with its key
         self._ticks = count()
-        self._order: list[tuple[int, int, str]] = []  # a heap of the keys, once each of them has one page
+        self._order: list[tuple[int, int, _Key]] = []  # a heap of the keys, once each of them has one page
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -56,8 +57,8 @@ class Refusals:
         """
         if decision.key is None:
             return False
-        name = decision.origin, decision.reason
-        key = self._keys.get(decision.key.id)
+        name, whose = (decision.origin, decision.reason), (decision.account, decision.key.id)
+        key = self._keys.get(whose)
         page = None if key is None else key.pages.get(name)
         if page is not None:
             page.note(decision.add, now)
@@ -66,7 +67,7 @@ class Refusals:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            self._add(decision.key.id, name).note(decision.add, now)
+            self._add(whose, name).note(decision.add, now)
         finally:
             self._lock.release()
         return True
@@ -74,34 +75,39 @@ class Refusals:
     def pages(self) -> tuple[RefusedPage, ...]:
         """The pages with all of their requests, the most frequent first."""
         with self._lock:
-            pages = [page.whole(key_id, *name) for key_id, name, page in self._all()]
+            pages = [page.whole(key_id, *name) for (_, key_id), name, page in self._all()]
         return tuple(sorted(pages, key=lambda page: (-page.count, page.key_id, page.origin or "", page.reason)))
 
-    def take_new(self) -> list[RefusedPage]:
-        """The pages with their requests since this was last called."""
+    def take_new(self, *accounts: str | None) -> list[RefusedPage]:
+        """The pages with their requests since they were last taken.
+
+        Args:
+            accounts: those of their keys; by default all.
+        """
         with self._lock:
-            taken = [page.take_new(key_id, *name) for key_id, name, page in self._all()]
+            pages = [each for each in self._all() if not accounts or each[0][0] in accounts]
+            taken = [page.take_new(key_id, *name) for (_, key_id), name, page in pages]
         return [page for page in taken if page is not None]
 
-    def _all(self) -> Iterator[tuple[str, _Name, "_Page"]]:
-        for key_id, key in self._keys.items():
+    def _all(self) -> Iterator[tuple[_Key, _Name, "_Page"]]:
+        for whose, key in self._keys.items():
             for name, page in key.pages.items():
-                yield key_id, name, page
+                yield whose, name, page
 
-    def _add(self, key_id: str, name: _Name) -> "_Page":
+    def _add(self, whose: _Key, name: _Name) -> "_Page":
         if self._size >= self._most:
-            self._drop_one(key_id)
-        key = self._keys.get(key_id)
+            self._drop_one(whose)
+        key = self._keys.get(whose)
         if key is None:
-            key = self._keys[key_id] = _Summary(self._floor, self._ticks)
+            key = self._keys[whose] = _Summary(self._floor, self._ticks)
             if self._order:
-                heappush(self._order, (self._floor, next(self._ticks), key_id))
+                heappush(self._order, (self._floor, next(self._ticks), whose))
         self._size += 1
         return key.add(name)
 
-    def _drop_one(self, key_id: str) -> None:
+    def _drop_one(self, whose: _Key) -> None:
         """Make room for one more page of a key."""
-        own = self._keys.get(key_id)
+        own = self._keys.get(whose)
         share = self._most // (len(self._keys) + (own is None))
         if own is not None and len(own.pages) >= share:
             own.drop_rarest()
@@ -114,23 +120,23 @@ class Refusals:
                 del self._keys[dropped]
         self._size -= 1
 
-    def _largest_key(self) -> str:
+    def _largest_key(self) -> _Key:
         """The key with the most pages; of several, the one with the rarest page."""
         # This takes 0.2 ms with 500 keys, but it is rare: each key soon has its share.
-        return max(self._keys, key=lambda key_id: (len(self._keys[key_id].pages), -self._keys[key_id].rarest()))
+        return max(self._keys, key=lambda whose: (len(self._keys[whose].pages), -self._keys[whose].rarest()))
 
-    def _rarest_key(self) -> str:
+    def _rarest_key(self) -> _Key:
         """Take the key whose page is the rarest out of the order."""
         if not self._order:
-            self._order = [(key.rarest(), next(self._ticks), key_id) for key_id, key in self._keys.items()]
+            self._order = [(key.rarest(), next(self._ticks), whose) for whose, key in self._keys.items()]
             heapify(self._order)
         while True:
-            known, tick, key_id = self._order[0]
-            estimate = self._keys[key_id].rarest()
+            known, tick, whose = self._order[0]
+            estimate = self._keys[whose].rarest()
             if estimate == known:
                 heappop(self._order)
-                return key_id
-            heapreplace(self._order, (estimate, tick, key_id))
+                return whose
+            heapreplace(self._order, (estimate, tick, whose))
 
 
 class _Summary:

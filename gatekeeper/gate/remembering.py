@@ -5,28 +5,28 @@ from collections.abc import Callable
 from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.granting import Granting
-from gatekeeper.gate.memo import Memos, Remembered, may_be_remembered
+from gatekeeper.gate.memo import Memo, Remembered, may_be_remembered
 from gatekeeper.gate.page import RequestIdentity, read_page
 
-__all__ = ("RememberingDecider",)
+__all__ = ("RememberingDecider", "has_grant")
 
 GRANT_PARTS = 4  # of the identity of a request that sends a grant
 
 
 class RememberingDecider:
-    """Decides on what a request sends, by the memo or the index.
+    """Decides on what a request sends, by the memo or the lists.
 
     Args:
         decider: decides by keys and pages.
         granting: decides by grants.
-        memos: where decisions are remembered.
+        memo: where decisions are remembered.
         clock: gives the seconds by which they are.
     """
 
-    def __init__(self, decider: Decider, granting: Granting, memos: Memos, clock: Callable[[], float]) -> None:
+    def __init__(self, decider: Decider, granting: Granting, memo: Memo, clock: Callable[[], float]) -> None:
         self._decider = decider
         self._granting = granting
-        self._memos = memos
+        self._memo = memo
         self._clock = clock
 
     def decide(self, identity: RequestIdentity) -> Remembered:
@@ -35,27 +35,28 @@ class RememberingDecider:
         Args:
             identity: what it sends.
         """
-        memo, now = self._memos.current, self._clock()
-        is_remembered = now < memo.deadline and may_be_remembered(identity)
-        if is_remembered and (remembered := memo.find(identity, now)) is not None:
-            return remembered
-        remembered = self._granting.decide(identity) if _has_grant(identity) else Remembered(self.decide_again(identity))
+        may_be_kept = may_be_remembered(identity)
+        if may_be_kept and (found := self._memo.find(identity, self._clock())) is not None:
+            return found
+        remembered = self._granting.decide(identity) if has_grant(identity) else self._decide_key(identity)
         # Remember only decisions about known keys: unknown ones could fill the memo.
-        if is_remembered and remembered.decision.key is not None:
-            memo.remember(identity, remembered)
+        if may_be_kept and remembered.decision.key is not None and remembered.holds(self._clock()):
+            self._memo.remember(identity, remembered)
         return remembered
 
     def decide_again(self, identity: RequestIdentity) -> Decision:
-        """Decide without the memo, which another event loop may be dropping.
+        """Decide without the memo.
 
         Args:
             identity: what the request sent; its grant may have ended since.
         """
-        if _has_grant(identity):
-            return self._granting.decide_again(identity)
+        return self._granting.decide_again(identity) if has_grant(identity) else self._decide_key(identity).decision
+
+    def _decide_key(self, identity: RequestIdentity) -> Remembered:
         key, origin, *referer = identity
         return self._decider.decide(key, read_page(origin, *(referer or (None,))))
 
 
-def _has_grant(identity: RequestIdentity) -> bool:
+def has_grant(identity: RequestIdentity) -> bool:
+    """Whether a request sends a grant."""
     return len(identity) == GRANT_PARTS

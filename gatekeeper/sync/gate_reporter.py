@@ -12,6 +12,7 @@ import anyio
 
 from gatekeeper.errors import HubError, SourceError
 from gatekeeper.keys.gate_report import GateReport
+from gatekeeper.sync.account_log import Logger
 from gatekeeper.sync.reports import NO_SUCH_ENDPOINT
 from gatekeeper.sync.status import Status
 from gatekeeper.version import __version__
@@ -52,6 +53,7 @@ class GateReporter:
         timeout: seconds that a report may take.
         counters: counts of reports.
         host: gives the name of the machine.
+        log_to: where it is logged.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class GateReporter:
         timeout: float,
         counters: Counter[str],
         host: Callable[[], str] = socket.gethostname,
+        log_to: Logger = logger,
     ) -> None:
         self._source = source
         self._look = look
         self._timeout = timeout
         self._counters = counters
         self._host = host
+        self._log = log_to
         self._is_over = False
         self.forget()
 
@@ -79,14 +83,14 @@ class GateReporter:
             with anyio.fail_after(self._timeout, reason=f"it has taken {self._timeout:g} s"):
                 await self._source.report_gate(self._describe())
             self._counters["gate_reported"] += 1
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a source of the user's own raises anything; it is logged
             if isinstance(error, HubError) and error.status in NO_SUCH_ENDPOINT:
                 self._is_over = True
-                logger.info("gatekeeper: the hub takes no reports on gates; this one sends no more")
+                self._log.info("gatekeeper: the hub takes no reports on gates; this one sends no more")
                 return
             self._counters["gate_failed"] += 1
             bug = None if isinstance(error, SourceError | TimeoutError) else error
-            logger.debug("gatekeeper: a report on this gate has failed: %s", error, exc_info=bug)
+            self._log.debug("gatekeeper: a report on this gate has failed: %s", error, exc_info=bug)
 
     async def flush(self) -> None:
         """Send no last report: the hub notices that there are no more."""

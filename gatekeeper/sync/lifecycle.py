@@ -1,199 +1,227 @@
-"""Lifecycle: starts, restarts and ends the background tasks of each event loop."""
+"""Lifecycle: starts and ends the background tasks of each event loop."""
 
 import asyncio
-import contextvars
 import os
 import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator
-from functools import partial
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from threading import Lock
 
 import anyio
 from anyio.lowlevel import RunVar
 
-from gatekeeper.sync.list_sync import ListSync
 from gatekeeper.sync.refresher import Refresher
+from gatekeeper.sync.running import ListTasks, RunningLists, RunningOnAsyncio, RunningOnTrio
+from gatekeeper.sync.status import RefreshReport
 
-__all__ = ("Lifecycle", "NoLifecycle", "PerLoop", "watch_forks")
+__all__ = ("Lifecycle", "watch_forks")
 
-Companion = Callable[[], Coroutine[Any, Any, None]]
-Thing = TypeVar("Thing")
+_OUTCOMES = ("unchanged", "changed", "failed")  # the worst one last
 
 RESTART_DELAY = 0.5  # seconds
-FLUSH_TIMEOUT = 0.5  # seconds for the last report when a gate stops
+FLUSH_TIMEOUT = 0.5  # seconds for the last reports when a gate stops
+SETTLED = 1.0  # seconds without one more first list after which a start waits no longer for the others
 
 
 class Lifecycle:
-    """Runs a refresher in each event loop that asks for one.
+    """Runs the refreshers of lists, in each event loop.
 
     Args:
-        sync: makes the refreshers.
-        companion: runs beside each of them, for as long; None for nothing.
-        start_timeout: seconds from the start in which requests wait for the first list.
+        lists: gives the lists; the same object until they change. None if there never are any, so that nothing runs.
+        start_timeout: seconds from the start in which requests wait for a first list.
         restart_delay: seconds until a refresher that has crashed is restarted.
+
+    Attributes:
+        lists: as given; without any it gives none.
+        start_timeout, restart_delay: as given.
     """
 
     def __init__(
-        self,
-        sync: ListSync,
-        companion: Companion | None,
-        *,
-        start_timeout: float,
-        restart_delay: float = RESTART_DELAY,
+        self, lists: Callable[[], Sequence[ListTasks]] | None, *, start_timeout: float, restart_delay: float = RESTART_DELAY
     ) -> None:
-        self._sync = sync
-        self._companion = companion
-        self._start_timeout = start_timeout
-        self._restart_delay = restart_delay
-        self._latest: Callable[[], _InTask | None] = _none
-        self._here: RunVar[_Running | None] = RunVar("gatekeeper: the refresher of this event loop", None)
+        self.lists: Callable[[], Sequence[ListTasks]] = lists or tuple
+        self._never_runs = lists is None
+        self.start_timeout = start_timeout
+        self.restart_delay = restart_delay
+        self._latest: Callable[[], RunningOnAsyncio | None] = _none
+        self._here: RunVar[RunningLists | None] = RunVar("gatekeeper: the refreshers of this event loop", None)
+        self._all: weakref.WeakSet[RunningLists] = weakref.WeakSet()
+        self._lock = Lock()
 
-    async def started(self, *, wait: bool) -> Refresher | None:
-        """The refresher of this event loop, started if need be.
-
-        Args:
-            wait: whether to wait for its first list, within `start_timeout`.
+    async def running(self) -> RunningLists | None:
+        """What runs in this event loop, begun if need be.
 
         Returns:
-            The refresher; None under trio, unless the gate was entered there.
+            The lists that run here; None under trio, unless the gate was entered there, and where nothing is to run.
         """
-        refresher = self._running_here() or await self._start()
-        if refresher is not None and wait:
-            await refresher.schedule.first_list(self._start_timeout)
-        return refresher
+        lists = self.lists()
+        here = self._running_here()
+        if here is None and lists:
+            here = await self._open(in_background=True)
+        if here is not None and here.begun is not lists:
+            here.begin(lists)
+        return here
 
-    async def start(self, *, wait: bool) -> None:
-        """Start a refresher that runs until `stop` is called as often.
-
-        Under trio it does nothing.
+    async def started(self, tasks: ListTasks) -> Refresher | None:
+        """The refresher of a list, after a wait for its first list.
 
         Args:
-            wait: as for `started`.
+            tasks: the list.
+
+        Returns:
+            The refresher; None if it does not run here.
         """
-        running = self._here.get() or await self._begin(in_background=True)
-        if not isinstance(running, _InTask):
+        running = await self.running()
+        refresher = None if running is None else await running.refresher(tasks)
+        if refresher is not None and not tasks.sync.freshness.has_list:
+            await refresher.schedule.first_list(self.start_timeout)
+        return refresher
+
+    async def start(self) -> None:
+        """Start refreshers that run until `stop` is called as often.
+
+        It waits for the first lists, within `start_timeout`. Once one of them has come, it waits for the others as long as
+        one comes in each second. Under trio it does nothing.
+        """
+        here = await self.running()
+        if not isinstance(here, RunningOnAsyncio):
             return
-        running.starts += 1
+        here.starts += 1
         try:
-            await self.started(wait=wait)
+            await self._first_lists(here, [each for each in here.begun if not each.sync.freshness.has_list])
         except BaseException:
             await self.stop()
             raise
 
+    async def refresh(self, lists: Sequence[ListTasks], *, trust: bool) -> RefreshReport:
+        """Fetch lists once more, all at once.
+
+        Args:
+            lists: the lists.
+            trust: whether they are taken as they are.
+
+        Returns:
+            The worst outcome: failed, then changed, then unchanged.
+        """
+        reports: list[RefreshReport] = []
+
+        async def refresh(tasks: ListTasks) -> None:
+            refresher = await self.started(tasks)
+            if refresher is not None:
+                reports.append(await refresher.refresh(trust=trust))
+
+        async with anyio.create_task_group() as group:
+            for each in lists:
+                group.start_soon(refresh, each)
+        return max(reports, key=lambda report: _OUTCOMES.index(report.outcome), default=RefreshReport("unchanged"))
+
     async def stop(self) -> None:
-        """Undo one start. The last one ends the refresher, unless something else uses it."""
-        running = self._here.get()
-        if running is not None:
-            running.starts = max(running.starts - 1, 0)
-            await self._end_unused(running)
+        """Undo one start. The last one ends the refreshers, unless something else uses them."""
+        here = self._here.get()
+        if here is not None:
+            here.starts = max(here.starts - 1, 0)
+            await self._end_unused(here)
 
     async def enter(self) -> None:
-        """Start a refresher in this event loop, and wait for its list."""
-        running = self._here.get() or await self._begin(in_background=False)
-        if running is None:
+        """Start refreshers in this event loop; wait as `start` does."""
+        if self._never_runs:
+            return
+        here = await self.running() or await self._open(in_background=False)
+        if here is None:
             raise RuntimeError("no event loop runs here")
-        running.users += 1
+        here.users += 1
         try:
-            await running.refresher.schedule.first_list(self._start_timeout)
+            here.begin(self.lists())
+            await self._first_lists(here, here.begun)
         except BaseException:
             await self.leave()
             raise
 
     async def leave(self) -> None:
-        """End this event loop's refresher, unless something else uses it."""
-        running = self._here.get()
-        if running is not None:
-            running.users -= 1
-            await self._end_unused(running)
+        """End this event loop's refreshers, unless something else uses them."""
+        here = self._here.get()
+        if here is not None:
+            here.users -= 1
+            await self._end_unused(here)
 
-    async def _end_unused(self, running: "_Running") -> None:
-        if running.users > 0 or running.starts > 0:
+    async def add(self, tasks: ListTasks) -> None:
+        """Start a new list, if the others run in this event loop."""
+        here = self._here.get()
+        if here is not None:
+            here.begin(self.lists())
+            await self._first_lists(here, [tasks])
+
+    async def remove(self, tasks: ListTasks) -> None:
+        """End the refreshers of a removed list; send its last reports.
+
+        In this event loop they have ended when it returns. In others they end as soon as those run.
+        """
+        tasks.is_removed = True
+        here = self._here.get()
+        with self._lock:
+            others = [each for each in self._all if each is not here]
+        for other in others:
+            try:
+                other.end_later(tasks)
+            except RuntimeError:  # it was closed without an end of its tasks
+                self._all.discard(other)
+        if here is not None:
+            await here.end(tasks)
+        await _flush([tasks])
+
+    def after_fork(self) -> None:
+        """Forget the event loops of the parent, which run in it alone."""
+        self._latest = _none
+        self._all = weakref.WeakSet()
+        self._lock = Lock()
+
+    async def _end_unused(self, here: RunningLists) -> None:
+        if here.users > 0 or here.starts > 0:
             return
-        # The next one to enter starts another refresher.
+        # The next one to enter starts other refreshers.
         self._here.set(None)
-        await running.stop()
-        with anyio.move_on_after(FLUSH_TIMEOUT, shield=True):
-            await self._sync.reporting.flush()
+        if self._latest() is here:
+            self._latest = _none
+        await _flush(await here.stop())
 
-    def _running_here(self) -> Refresher | None:
-        """The refresher of this event loop, if it was started last."""
-        running = self._latest()
-        if running is None:
-            return None
+    async def _first_lists(self, here: RunningLists, lists: Sequence[ListTasks]) -> None:
+        """Wait for the first lists: for all of them, or until they come no longer."""
+        with anyio.move_on_after(self.start_timeout) as patience:
+            async with anyio.create_task_group() as group:
+
+                async def wait_for(tasks: ListTasks) -> None:
+                    refresher = await here.refresher(tasks)
+                    if refresher is not None:
+                        await refresher.schedule.first_list(self.start_timeout)
+                    if tasks.sync.freshness.has_list:
+                        patience.deadline = min(patience.deadline, anyio.current_time() + SETTLED)
+
+                for tasks in lists:
+                    group.start_soon(wait_for, tasks)
+
+    def _running_here(self) -> RunningLists | None:
+        """What runs in this event loop."""
+        latest = self._latest()
         # Reading a variable of the event loop takes 2 µs.
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return None
-        return running.refresher if running.is_of(loop) else None
+            return self._here.get()
+        return latest if latest is not None and latest.loop is loop else self._here.get()
 
-    async def _start(self) -> Refresher | None:
-        running = self._here.get()
-        if running is None:
-            running = await self._begin(in_background=True)
-        if running is None:
-            return None
-        await running.revive()
-        return running.refresher
-
-    async def _begin(self, *, in_background: bool) -> "_Running | None":
+    async def _open(self, *, in_background: bool) -> RunningLists | None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             if in_background:
                 return None
-            running: _Running = await _InTaskGroup.begin(self._sync, self._companion)
+            here: RunningLists = await RunningOnTrio.begun_here()
         else:
-            running = in_task = _InTask(self._sync, self._companion, loop, self._restart_delay)
-            self._latest = weakref.ref(in_task)
-        self._here.set(running)
-        return running
-
-
-class NoLifecycle:
-    """The lifecycle of a list that never changes: nothing runs."""
-
-    async def started(self, *, wait: bool) -> Refresher | None:  # noqa: ARG002 - there is nothing to wait for
-        """See Lifecycle; there is no refresher."""
-        return None
-
-    async def start(self, *, wait: bool) -> None:
-        """See Lifecycle."""
-
-    async def stop(self) -> None:
-        """See Lifecycle."""
-
-    async def enter(self) -> None:
-        """See Lifecycle."""
-
-    async def leave(self) -> None:
-        """See Lifecycle."""
-
-
-class PerLoop(Generic[Thing]):
-    """One object for each event loop, made on first use.
-
-    Args:
-        name: a name for it.
-        make: makes one.
-    """
-
-    def __init__(self, name: str, make: Callable[[], Thing]) -> None:
-        self._make = make
-        self._here: RunVar[Thing | None] = RunVar(name, None)
-
-    def here(self) -> Thing:
-        """The object of this event loop."""
-        thing = self._here.get()
-        if thing is None:
-            thing = self._make()
-            self._here.set(thing)
-        return thing
-
-    def forget(self) -> None:
-        """Drop the object of this event loop; the next use makes another."""
-        self._here.set(None)
+            here = on_asyncio = RunningOnAsyncio(loop, self.restart_delay)
+            self._latest = weakref.ref(on_asyncio)
+        self._here.set(here)
+        with self._lock:
+            self._all.add(here)
+        return here
 
 
 def watch_forks(in_child: Callable[[], None]) -> None:
@@ -207,123 +235,13 @@ def watch_forks(in_child: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=lambda: (call := method()) and call())
 
 
+async def _flush(lists: Sequence[ListTasks]) -> None:
+    """Send the last reports of lists, all at once."""
+    with anyio.move_on_after(FLUSH_TIMEOUT, shield=True):
+        async with anyio.create_task_group() as group:
+            for tasks in lists:
+                group.start_soon(tasks.sync.reporting.flush)
+
+
 def _none() -> None:
     return None
-
-
-class _Running(ABC):
-    """A refresher that runs in this event loop, and its users."""
-
-    def __init__(self, sync: ListSync, companion: Companion | None) -> None:
-        self.refresher = sync.new_refresher()
-        self.users = 0
-        self.starts = 0
-        self._sync = sync
-        self._companion = companion
-
-    def _companions(self) -> Iterator[Companion]:
-        schedule, reporting = self.refresher.schedule, self._sync.reporting
-        yield schedule.keep_beating
-        if reporting:
-            yield partial(reporting.run, schedule.first_fetch)
-        if self._companion is not None:
-            yield self._companion
-
-    @abstractmethod
-    async def revive(self) -> None:
-        """Restart it, if it has crashed and can be restarted."""
-
-    @abstractmethod
-    async def stop(self) -> None:
-        """End it, and wait until it has ended."""
-
-
-class _InTask(_Running):
-    """Runs in a task of asyncio, and restarts after a crash."""
-
-    def __init__(
-        self, sync: ListSync, companion: Companion | None, loop: asyncio.AbstractEventLoop, restart_delay: float
-    ) -> None:
-        super().__init__(sync, companion)
-        self._loop = loop
-        self._restart_delay = restart_delay
-        self._is_stopping = False
-        self._restart: asyncio.TimerHandle | None = None
-        self._begin()
-
-    def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether it runs in this event loop."""
-        return self._loop is loop and not self.refresher.schedule.has_ended
-
-    async def revive(self) -> None:
-        crashed = self._task
-        if self.refresher.schedule.has_ended:
-            await asyncio.wait([crashed])
-        if crashed is self._task and crashed.done() and not self._is_stopping:
-            if self._restart is not None:
-                self._restart.cancel()
-            self._begin_again(crashed)
-
-    async def stop(self) -> None:
-        self._is_stopping = True
-        if self._restart is not None:
-            self._restart.cancel()
-        self._task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([self._task])
-            for companion in self._beside:
-                companion.cancel()
-            await asyncio.wait(self._beside)
-
-    def _begin(self) -> None:
-        # In contexts of their own, because they outlive the request that happened to come first.
-        self._task = self._loop.create_task(self.refresher.run(), context=contextvars.Context())
-        self._task.add_done_callback(self._begin_later)
-        self._beside = [self._loop.create_task(each(), context=contextvars.Context()) for each in self._companions()]
-        for companion in self._beside:
-            companion.add_done_callback(self._end_with_companion)
-
-    def _begin_later(self, task: "asyncio.Task[None]") -> None:
-        for companion in self._beside:
-            companion.cancel()
-        if self._is_stopping or task is not self._task:
-            return
-        # Not immediately: an event loop that is about to be closed cancels its tasks, and does not wait for new ones.
-        self._restart = self._loop.call_later(self._restart_delay, self._begin_again, task)
-
-    def _end_with_companion(self, companion: "asyncio.Task[None]") -> None:
-        if companion in self._beside:
-            self._task.cancel()  # neither runs without the other
-        if not companion.cancelled():
-            companion.exception()
-
-    def _begin_again(self, task: "asyncio.Task[None]") -> None:
-        self._restart = None
-        self._sync.log.crash(None if task.cancelled() else task.exception())
-        self.refresher = self._sync.new_refresher()
-        self._begin()
-
-
-class _InTaskGroup(_Running):
-    """Runs under trio, where the task that starts another ends it."""
-
-    def __init__(self, sync: ListSync, companion: Companion | None, group: anyio.abc.TaskGroup) -> None:
-        super().__init__(sync, companion)
-        self._group = group
-        group.start_soon(self.refresher.run)
-        for each in self._companions():
-            group.start_soon(each)
-
-    @classmethod
-    async def begin(cls, sync: ListSync, companion: Companion | None) -> "_InTaskGroup":
-        """Begin it."""
-        group = anyio.create_task_group()
-        await group.__aenter__()
-        return cls(sync, companion, group)
-
-    async def revive(self) -> None:
-        """Do nothing: the task group has raised the crash already."""
-
-    async def stop(self) -> None:
-        self._group.cancel_scope.cancel()
-        await self._group.__aexit__(None, None, None)

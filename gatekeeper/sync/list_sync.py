@@ -16,6 +16,7 @@ from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.list_diff import load
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.refused_page import RefusedPage
+from gatekeeper.sync.account_log import Logger
 from gatekeeper.sync.applying import Applier, RemovalGuard, SharedList
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, WholeLists
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_clock, boot_sleep
@@ -85,6 +86,7 @@ class ListSync:
         on_deadline: called with the moment up to which decisions may be remembered, whenever it moves.
         take_used_keys: gives the allowed requests by key id since it was last called.
         take_refused: gives the pages that were refused since it was last called.
+        log_to: where it is logged.
 
     Attributes:
         freshness: the age of the list.
@@ -103,12 +105,13 @@ class ListSync:
         on_deadline: Callable[[float], None],
         take_used_keys: Callable[[], Counter[str]],
         take_refused: Callable[[], Sequence[RefusedPage]],
+        log_to: Logger = logger,
     ) -> None:
         clock, wall_clock = options.clock, options.wall_clock
         self.is_static = isinstance(source, NeverChanges)
         soft_stale, hard_stale = (math.inf, 0.0) if self.is_static else (options.soft_stale, options.hard_stale)
         self.freshness = Freshness(soft_stale=soft_stale, hard_stale=hard_stale, clock=clock)
-        self.log = RefreshLog(logger, wall_clock)
+        self.log = RefreshLog(log_to, wall_clock)
         self._source = source
         self._options = options
         self._shared = SharedList()
@@ -120,12 +123,12 @@ class ListSync:
         self.reporting = Reporting(clock, options.sleep)
         if options.usage_interval:
             if isinstance(source, ReportsUsage):
-                self._add_reporter(usage_report(source, take_used_keys, wall_clock))
+                self._add_reporter(usage_report(source, take_used_keys, wall_clock), log_to)
             if isinstance(source, ReportsRefused):
-                self._add_reporter(refused_report(source, take_refused))
+                self._add_reporter(refused_report(source, take_refused), log_to)
             if isinstance(source, ReportsGate):
                 timeout, counters = options.usage_timeout, self.log.counters
-                reporter = GateReporter(source, lambda: self.status, timeout=timeout, counters=counters)
+                reporter = GateReporter(source, lambda: self.status, timeout=timeout, counters=counters, log_to=log_to)
                 self.reporting.add(reporter, Turns(INTERVAL, clock, options.jitter, first=FIRST))
         if isinstance(source, NeverChanges):
             load(index, source.rows)
@@ -205,9 +208,10 @@ class ListSync:
         self._heartbeat.stop()
         self.reporting.after_fork()
 
-    def _add_reporter(self, report: Report[Any, Any]) -> None:
+    def _add_reporter(self, report: Report[Any, Any], log_to: Logger) -> None:
         options = self._options
-        reporter = Reporter(report, timeout=options.usage_timeout, clock=options.clock, counters=self.log.counters)
+        timeout, counters = options.usage_timeout, self.log.counters
+        reporter = Reporter(report, timeout=timeout, clock=options.clock, counters=counters, log_to=log_to)
         self.reporting.add(reporter, Turns(options.usage_interval, options.clock, options.jitter))
 
     @property

@@ -15,6 +15,7 @@ from gatekeeper.index.change_set import ChangeSet
 from gatekeeper.index.precedence import seconds
 from gatekeeper.keys.client_key import mask
 from gatekeeper.quoting import quoted
+from gatekeeper.sync.account_log import Logger
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.loading import Loaded
 from gatekeeper.sync.status import RefreshReport, State
@@ -34,18 +35,19 @@ class RefreshLog:
         wall_clock: seconds since 1970.
 
     Attributes:
+        logger: as given.
         counters: how often each event has happened, by name.
         last_error, ambiguous, rejected, rejected_rows, revocation_lag: as in `Status`.
     """
 
-    def __init__(self, logger: logging.Logger, wall_clock: Clock) -> None:
+    def __init__(self, logger: Logger, wall_clock: Clock) -> None:
         self.counters: Counter[str] = Counter()
         self.last_error: str | None = None
         self.ambiguous: Sequence[str] = ()
         self.rejected: tuple[str, ...] = ()
         self.rejected_rows = 0
         self.revocation_lag: float | None = None
-        self._logger = logger
+        self.logger = logger
         self._wall_clock = wall_clock
         self._logged_state: State = "never_loaded"
         self._logged_error: str | None = None
@@ -60,7 +62,7 @@ class RefreshLog:
         if self._logged_error != report.error:
             level = logging.WARNING if bug is None else logging.ERROR
             effect = "the list of widget keys stays as it is" if has_list else NO_LIST
-            self._logger.log(level, "gatekeeper: %s: %s", effect, report.error, exc_info=bug)
+            self.logger.log(level, "gatekeeper: %s: %s", effect, report.error, exc_info=bug)
         self._logged_error = report.error
 
     def success(self, report: RefreshReport) -> None:
@@ -71,7 +73,7 @@ class RefreshLog:
         if self._logged_error is not None and self._successes >= SETTLED_AFTER:
             self._logged_error = None
             # A warning, because uvicorn's default logging shows nothing below it.
-            self._logger.warning("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
+            self.logger.warning("gatekeeper: the list of widget keys comes again, %d times in a row", self._successes)
 
     def state(self, state: State, age: float | None, keys: int) -> None:
         """Record the state of the list, and log a change."""
@@ -84,19 +86,19 @@ class RefreshLog:
             again = "" if before == "never_loaded" else " again"
             level = logging.WARNING if again or self._logged_error else logging.INFO
             self._logged_error = None
-            self._logger.log(level, "gatekeeper: the list of widget keys is fresh%s: %d keys", again, keys)
+            self.logger.log(level, "gatekeeper: the list of widget keys is fresh%s: %d keys", again, keys)
         elif state == "degraded":
             text = "gatekeeper: the list of widget keys is degraded: it is %.0f s old, and still decides%s"
-            self._logger.warning(text, seconds, why)
+            self.logger.warning(text, seconds, why)
         elif state == "expired":
             text = "gatekeeper: the list of widget keys is expired: it is %.0f s old, and lets no key in%s"
-            self._logger.error(text, seconds, why)
+            self.logger.error(text, seconds, why)
 
     def token_scope(self, scope: TokenScope | None) -> None:
         """Record the scope of the hub's token, and log admin once."""
         if scope == "admin" and not self._has_logged_admin:
             self._has_logged_admin = True
-            self._logger.warning(
+            self.logger.warning(
                 "gatekeeper: the hub's token has the scope admin, so it can create, change and delete keys. "
                 "A gate needs only the scope gate: gatekeeper hub token create --scope gate"
             )
@@ -104,21 +106,21 @@ class RefreshLog:
     def live(self, *, is_live: bool) -> None:
         """Log whether the hub tells of each change at once."""
         if is_live:
-            self._logger.info("gatekeeper: the list of widget keys is live: the hub tells of each change at once")
+            self.logger.info("gatekeeper: the list of widget keys is live: the hub tells of each change at once")
         else:
-            self._logger.warning("gatekeeper: the list of widget keys is polled again: the hub holds no answers")
+            self.logger.warning("gatekeeper: the list of widget keys is polled again: the hub holds no answers")
 
     def restored(self, state: State, age: float, keys: int, ambiguous: Sequence[str]) -> None:
         """Record that the list comes from the snapshot on disk."""
         self._logged_state = state
         self.ambiguous = ambiguous
-        self._logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", keys, age)
+        self.logger.info("gatekeeper: %d widget keys come from the snapshot, %.0f s old", keys, age)
 
     def removals_held(self, missing: int, total: int, *, is_first: bool) -> None:
         """Record that removals are held; log the first of several lists."""
         self.counters["removals_held"] += 1
         if is_first:
-            self._logger.error(
+            self.logger.error(
                 "gatekeeper: the list lacks %d of %d widget keys; they stay until two more lists lack as many, or for 60 s",
                 missing,
                 total,
@@ -138,13 +140,13 @@ class RefreshLog:
         self.counters["rows_overruled"] += changes.overruled_count
         for problem in self.rejected:
             if problem not in before:
-                self._logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
+                self.logger.warning("gatekeeper: set aside, its key stays as it was: %s", problem)
         for row_id in sorted(changes.duplicate_ids)[:MAX_DUPLICATES]:
             text = "gatekeeper: the list has id %s more than once; a disabled row stands, else the first"
-            self._logger.warning(text, quoted(row_id))
+            self.logger.warning(text, quoted(row_id))
         for last8 in set(ambiguous).difference(self.ambiguous):
             text = "gatekeeper: several widget keys end with %s and are refused, for they look alike"
-            self._logger.error(text, mask(last8))
+            self.logger.error(text, mask(last8))
         self.ambiguous = ambiguous
         lags = [self._wall_clock() - since for since in map(seconds, changes.revoked_at) if since is not None]
         if lags:
@@ -154,12 +156,12 @@ class RefreshLog:
         """Record that a refresher has crashed and is restarted."""
         self.counters["refresher_restarts"] += 1
         text = "gatekeeper: the refresher of the list of widget keys died and is brought back"
-        self._logger.error(text, exc_info=error)
+        self.logger.error(text, exc_info=error)
 
     def snapshot_failed(self, error: Exception) -> None:
         """Record that the snapshot could not be read or written."""
         self.counters["snapshot_failed"] += 1
         if isinstance(error, SnapshotError):
-            self._logger.warning("gatekeeper: %s", error)
+            self.logger.warning("gatekeeper: %s", error)
         else:
-            self._logger.error("gatekeeper: the snapshot failed in a way that is a bug", exc_info=error)
+            self.logger.error("gatekeeper: the snapshot failed in a way that is a bug", exc_info=error)

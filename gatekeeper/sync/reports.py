@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 
 from gatekeeper.errors import HubError, SourceError
+from gatekeeper.sync.account_log import Logger
 from gatekeeper.sync.clock import Clock
 
 __all__ = ("NO_SUCH_ENDPOINT", "Report", "Reporter")
@@ -73,13 +74,17 @@ class Reporter(Generic[Name, Item]):
         timeout: seconds that one may take.
         clock: seconds; see `boot_clock`.
         counters: counts of batches.
+        log_to: where it is logged.
     """
 
-    def __init__(self, report: Report[Name, Item], *, timeout: float, clock: Clock, counters: Counter[str]) -> None:
+    def __init__(
+        self, report: Report[Name, Item], *, timeout: float, clock: Clock, counters: Counter[str], log_to: Logger = logger
+    ) -> None:
         self._report = report
         self._timeout = timeout
         self._clock = clock
         self._counters = counters
+        self._log = log_to
         self._kept: dict[Name, Item] = {}
         self._lock = Lock()  # of what is kept
         self._paused_until = clock()
@@ -97,15 +102,15 @@ class Reporter(Generic[Name, Item]):
         try:
             with anyio.fail_after(self._timeout, reason=f"it has taken {self._timeout:g} s"):
                 await self._send(unreported)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a source of the user's own raises anything; it is logged
             self._counters[f"{report.name}_failed"] += 1
             if isinstance(error, HubError) and error.status in NO_SUCH_ENDPOINT:
                 self._paused_until = self._clock() + PAUSE
                 unreported.clear()
-                logger.info("gatekeeper: the hub takes no reports on %s; it is asked again after 1 h", report.on)
+                self._log.info("gatekeeper: the hub takes no reports on %s; it is asked again after 1 h", report.on)
             else:
                 bug = None if isinstance(error, SourceError | TimeoutError) else error
-                logger.debug("gatekeeper: a report on %s has failed: %s", report.on, error, exc_info=bug)
+                self._log.debug("gatekeeper: a report on %s has failed: %s", report.on, error, exc_info=bug)
         finally:
             # Rather count twice than lose a count: an owner may delete a key that looks unused.
             with self._lock:
@@ -150,7 +155,7 @@ class Reporter(Generic[Name, Item]):
         level = logging.DEBUG if self._has_warned else logging.WARNING
         self._has_warned = True
         text = "gatekeeper: the hub has rejected %d of the reports on %s, which are dropped: %s"
-        logger.log(level, text, len(batch), self._report.on, error)
+        self._log.log(level, text, len(batch), self._report.on, error)
 
     def _add(self, items: dict[Name, Item], more: Mapping[Name, Item]) -> None:
         for name, new in more.items():

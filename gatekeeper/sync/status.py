@@ -1,14 +1,22 @@
 """State, Status, RefreshReport: what a refresher tells about the list."""
 
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Literal
 
 import msgspec
 
 from gatekeeper.client import TokenScope
 
-__all__ = ("RefreshReport", "State", "Status")
+__all__ = ("RefreshReport", "State", "Status", "combined")
 
 State = Literal["never_loaded", "fresh", "degraded", "expired"]
+
+_BADNESS: dict[State, int] = {"fresh": 0, "degraded": 1, "expired": 2, "never_loaded": 3}
+_MAX_AMBIGUOUS = 100  # of all accounts together: a status is read by people, and travels in their tools
+_MAX_REJECTED = 10  # as for one list
 
 
 class RefreshReport(msgspec.Struct, frozen=True):
@@ -40,6 +48,8 @@ class RefreshReport(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """How fresh the gate's list is. A report: it has a field for everything that operators ask.
 
+    Of a gate of several accounts, `combined` says what each field means.
+
     Attributes:
         state: never_loaded, fresh, degraded or expired.
         age: seconds since the last accepted list was asked for; None before the first.
@@ -61,6 +71,7 @@ class Status(msgspec.Struct, frozen=True):
         token_scope: the scope of the hub's token, "gate" or "admin", from the last answer; None if it did not say it.
         enforce: whether the gate turns refused requests away; otherwise it only observes.
         observed: how many requests it has let through that it would have refused.
+        account: the account of the list; None where the list has none.
     """
 
     state: State
@@ -82,3 +93,56 @@ class Status(msgspec.Struct, frozen=True):
     token_scope: TokenScope | None = None
     enforce: bool = True
     observed: int = 0
+    account: str | None = None
+
+
+def combined(statuses: Mapping[str, Status]) -> Status:
+    """Put the statuses of several accounts together.
+
+    Args:
+        statuses: the status of each account's list, by the name of the account.
+
+    Returns:
+        The status of all of them. `account` names the worst account: one that was never loaded, else an expired one, a
+        degraded one, a fresh one; of several alike, the oldest. `state`, `age`, `last_error`, `from_snapshot`, `etag`,
+        `enforce` and `observed` are its own. `keys`, `generation`, `held`, `rejected_rows` and `counters` are sums.
+        `revocation_lag` and `event_loop_lag` are the longest ones, and `token_scope` is "admin" if that of any account is.
+        `is_refreshing` and `is_live` are true only if they are for every account. `ambiguous` (100 at most) and `rejected`
+        (10 at most) name the account of each. Without any account it is fresh, has no age and no key, and nothing runs.
+    """
+    if not statuses:
+        return Status("fresh", None, 0, 0, None, None, (), (), {})
+    worst = max(sorted(statuses), key=lambda account: _badness(statuses[account]))
+    each = statuses.values()
+    counters: Counter[str] = Counter()
+    for status in each:
+        counters.update(status.counters)
+    return msgspec.structs.replace(
+        statuses[worst],
+        account=worst,
+        keys=sum(status.keys for status in each),
+        generation=sum(status.generation for status in each),
+        held=sum(status.held for status in each),
+        rejected_rows=sum(status.rejected_rows for status in each),
+        counters=dict(counters),
+        revocation_lag=max((status.revocation_lag for status in each if status.revocation_lag is not None), default=None),
+        event_loop_lag=max(status.event_loop_lag for status in each),
+        token_scope=_widest({status.token_scope for status in each}),
+        is_refreshing=all(status.is_refreshing for status in each),
+        is_live=all(status.is_live for status in each),
+        ambiguous=_joined(statuses, lambda status: status.ambiguous, _MAX_AMBIGUOUS),
+        rejected=_joined(statuses, lambda status: status.rejected, _MAX_REJECTED),
+    )
+
+
+def _badness(status: Status) -> tuple[int, float]:
+    return _BADNESS[status.state], math.inf if status.age is None else status.age
+
+
+def _widest(scopes: set[TokenScope | None]) -> TokenScope | None:
+    return "admin" if "admin" in scopes else "gate" if "gate" in scopes else None
+
+
+def _joined(statuses: Mapping[str, Status], texts: Callable[[Status], tuple[str, ...]], most: int) -> tuple[str, ...]:
+    named = (f"{account}: {text}" for account, status in statuses.items() for text in texts(status))
+    return tuple(islice(named, most))

@@ -92,7 +92,7 @@ class GatekeeperMiddleware:
             raise ConfigError(found)
         self.app = app
         self._gate = gatekeeper
-        self._memos = gatekeeper.memos
+        self._allowed = gatekeeper.memo.allowed
         self._clock = gatekeeper.clock
         self._key_header = key_header.lower().encode("ascii")
         self._key_query = key_query.encode("ascii")
@@ -137,7 +137,6 @@ class GatekeeperMiddleware:
             key = value_in_query(query, self._key_query, key)
         identity: Any = None
         gained = self._gained
-        memo = self._memos.current
         frames = self._frames
         if frames is not None:
             if frames.answers(scope):
@@ -149,15 +148,15 @@ class GatekeeperMiddleware:
         if identity is None or frames is None:
             identity = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
             try:
-                remembered = memo.allowed[identity]
+                remembered = self._allowed[identity]
             except KeyError:
                 remembered = None
         else:
             gained = frames.cors.allowed
-            remembered = memo.find_allowed(identity, self._clock())
+            remembered = self._gate.memo.find_allowed(identity, self._clock())
             if remembered is None or remembered.decision.grant is not None:
                 send = send_renewed(send, scope)
-        if remembered is not None and self._clock() < memo.deadline:
+        if remembered is not None and self._clock() < remembered.lease.ends_at:
             remembered.uses += 1
             decision = remembered.decision
         else:
@@ -397,4 +396,5 @@ class GatekeeperMiddleware:
             await send.leave(None)
 
     def _ancestors(self, decision: Decision) -> Header:
-        return frame_ancestors(None if decision.key is None else self._gate.allowlist(decision.key))
+        key, account = decision.key, decision.account
+        return frame_ancestors(None if key is None else self._gate.allowlist(key, account=account))

@@ -10,6 +10,7 @@ import pytest
 from gatekeeper import Reason
 from gatekeeper.testing.fake_hub import PATH, FakeHub, HubAnswer, json_answer
 from tests.support.guarded import gaps, guarded
+from tests.support.remembered import remembered_by
 from tests.support.rows import TOKEN, as_json, row
 
 pytestmark = pytest.mark.anyio
@@ -192,12 +193,12 @@ async def test_equal_bytes_under_another_etag_are_the_same_list(hub: FakeHub) ->
     hub.lists(row(1), etag='"1"')
     async with guarded(hub) as it:
         assert it.allows(1)
-        memo = it.gate.memos.current
+        (remembered,) = remembered_by(it.gate)
         for number in range(2, 6):
             hub.lists(row(1), etag=f'"{number}"')
             assert (await it.refresh()).outcome == "unchanged"
         assert it.status.generation == 1
-        assert it.gate.memos.current is memo
+        assert remembered_by(it.gate) == [remembered]
         assert it.status.etag == '"5"'
 
 

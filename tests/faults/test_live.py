@@ -535,7 +535,7 @@ async def test_no_change_is_missed_whatever_the_hub_does_in_between(seed: int) -
                 if dice.random() < 0.5:
                     await anyio.sleep(dice.random() * 0.05)
                 elif (await gate.refresh()).outcome != "failed" and not gate.status.held:
-                    assert by_name(gate._index) == by_name(keys_of(hub.rows))
+                    assert by_name(gate._lists.all[0].index) == by_name(keys_of(hub.rows))
             hub.ignores = set()
             while (await gate.refresh()).outcome == "failed" or gate.status.held:
                 pass

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.guarded import gate_of, guarded
+from tests.support.remembered import leases_of, remembered_by
 from tests.support.rows import ORIGIN, as_json, client_key, row
 
 pytestmark = pytest.mark.anyio
@@ -53,14 +54,14 @@ async def test_a_list_in_time_keeps_remembered_decisions(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         app = app_of(it.gate)
         await get(app)
-        memo = it.gate.memos.current
+        (allowed,) = it.gate.memo.allowed.values()
         for _ in range(10):
             await it.time.advance(14)
             asked = len(hub.requests)
             assert await get(app) == 200
             assert len(hub.requests) == asked
-        assert it.gate.memos.current is memo
-        assert next(iter(memo.allowed.values())).uses == 11
+        assert remembered_by(it.gate) == [allowed]
+        assert allowed.uses == 11
 
 
 async def test_a_long_pause_that_the_hub_asked_for_is_kept(hub: FakeHub) -> None:
@@ -80,7 +81,7 @@ async def test_only_one_request_waits_for_a_silent_hub(hub: FakeHub) -> None:
         hub.always(HubAnswer(200, as_json(row(1)), hold=(hold := hub.hold())))
         it.time.now += 3600
         assert await get(app) == 200
-        assert it.gate.memos.current.deadline == it.time.now + 15
+        assert leases_of(it.gate).current.ends_at == it.time.now + 15
         await hub.asked(2)
         for _ in range(10):
             assert await get(app) == 200
@@ -92,12 +93,12 @@ async def test_only_one_request_waits_for_a_silent_hub(hub: FakeHub) -> None:
 async def test_decide_never_waits_and_caches_nothing_past_the_deadline(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         assert it.reason() is Reason.ALLOWED
-        assert len(it.gate.memos.current) == 1
+        assert len(remembered_by(it.gate)) == 1
         revoke(hub)
         it.time.now += 3600
         assert it.reason() is Reason.ALLOWED  # by the last list, which was not refreshed
         assert it.reason(1, "https://foreign.test") is Reason.ORIGIN_NOT_ALLOWED
-        assert len(it.gate.memos.current) == 1
+        assert remembered_by(it.gate) == []
         await it.refresh()
         assert it.reason() is Reason.KEY_DISABLED
 
@@ -168,12 +169,12 @@ def test_a_refresher_of_any_event_loop_counts(hub: FakeHub) -> None:
     try:
         assert ready.wait(15)
         assert gate.decide(client_key(1), ORIGIN).allowed
-        assert len(gate.memos.current) == 1
+        assert len(remembered_by(gate)) == 1
     finally:
         done.set()
         thread.join()
     assert gate.decide(client_key(1), ORIGIN).allowed
-    assert len(gate.memos.current) == 0
+    assert len(remembered_by(gate)) == 0
 
 
 def test_without_a_refresher_a_started_gate_remembers_nothing(hub: FakeHub) -> None:
@@ -181,7 +182,7 @@ def test_without_a_refresher_a_started_gate_remembers_nothing(hub: FakeHub) -> N
     gate = gate_of(hub)
     asyncio.run(gate.start())
     assert gate.decide(client_key(1), ORIGIN).allowed
-    assert len(gate.memos.current) == 0
+    assert len(remembered_by(gate)) == 0
 
 
 async def test_decisions_about_static_rows_are_remembered_for_ever() -> None:
@@ -191,7 +192,7 @@ async def test_decisions_about_static_rows_are_remembered_for_ever() -> None:
     assert await get(app) == 200
     fake.now += 1e12
     assert gate.decide(client_key(1), ORIGIN).allowed
-    assert [each.uses for each in gate.memos.current.allowed.values()] == [2]
+    assert [each.uses for each in gate.memo.allowed.values()] == [2]
 
 
 @pytest.mark.parametrize("ask", [get])

@@ -205,7 +205,7 @@ def test_any_input_is_decided(key: Any, origin: Any, referer: Any) -> None:
     assert isinstance(first.reason, Reason)
     assert first.problem_json()
     assert DECIDED.decide(key, origin, referer=referer) == first
-    assert len(DECIDED.memos.current) <= MOST_ALLOWED + MOST_REFUSED
+    assert len(DECIDED.memo) <= MOST_ALLOWED + MOST_REFUSED
 
 
 @settings(max_examples=200, deadline=None)

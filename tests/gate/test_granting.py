@@ -5,15 +5,12 @@ from typing import Any
 import pytest
 
 from gatekeeper import ConfigError, Decision, FileSource, Gatekeeper, HubSource, Reason, StaticSource
-from gatekeeper.gate.decider import Decider
 from gatekeeper.gate.decisions import CONFLICT
-from gatekeeper.gate.granting import Granting
-from gatekeeper.gate.grants import Grants
 from gatekeeper.gate.page import BEHIND_FRAME, NOT_FRAMED, Page, read_page
-from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.testing import FakeHub
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
+from tests.support.remembered import leases_of
 from tests.support.rows import ORIGIN, TOKEN, client_key, row
 
 pytestmark = [pytest.mark.anyio, pytest.mark.asyncio]
@@ -161,9 +158,9 @@ async def test_requests_with_a_grant_count_as_uses_of_its_key() -> None:
     grant = await granted(gate)
     for _ in range(3):
         assert (await gate.check(None, None, grant=grant)).allowed
-    assert gate.memos.take_used_keys() == {"key-1": 4}
+    assert gate.memo.take_used_keys(leases_of(gate).used) == {"key-1": 4}
     assert gate.decisions[Reason.ALLOWED] == 4
-    assert len(gate.memos.current.allowed) == 1
+    assert len(gate.memo.allowed) == 1
 
 
 async def test_a_flood_of_wrong_grants_is_not_remembered() -> None:
@@ -172,7 +169,7 @@ async def test_a_flood_of_wrong_grants_is_not_remembered() -> None:
     for number in range(5_000):
         assert gate.decide(None, None, grant=f"{number}.{grant}").reason is Reason.GRANT_INVALID
         assert gate.decide(None, f"https://{number}.test", grant=grant).reason is Reason.GRANT_FOREIGN
-    assert not gate.memos.current
+    assert not gate.memo
 
 
 @pytest.mark.parametrize(
@@ -262,16 +259,11 @@ async def test_a_grant_without_a_page_counts_for_its_own_list_only() -> None:
 
 async def test_a_key_that_another_thread_removes_meanwhile_gets_no_grant() -> None:
     """The document was served with the grant None, and its frame could do nothing."""
-    clocks, gate = Clocks(), gate_of()
-    empty = KeyIndex()
-    granting = Granting(
-        Grants(lambda _: [SECRET.encode()], None, 900.0),
-        Decider(empty, lambda: "fresh", "pk_live_"),
-        empty,
-        clock=clocks.clock,
-        wall_clock=clocks.wall_clock,
-    )
-    decision = granting.give(gate.decide(KEY, ORIGIN))
+    gate = gate_of()
+    allowed = gate.decide(KEY, ORIGIN)
+    (keys,) = gate._lists.all
+    keys.index.clear()
+    decision = gate._deciding.granting.give(allowed, keys)
     assert (decision.reason, decision.key, decision.grant) == (Reason.KEY_UNKNOWN, None, None)
 
 

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from gatekeeper import Decision, Gatekeeper, Reason, WidgetKey
 from gatekeeper.gate.decisions import CONFLICT
 from gatekeeper.gate.grants import MAX_GRANT_LENGTH
-from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, Tally, may_be_remembered
+from gatekeeper.gate.lease import Lease, Leases, UsedKeys
+from gatekeeper.gate.memo import MOST_ALLOWED, MOST_REFUSED, ROOM, Memo, Remembered, may_be_remembered
 from gatekeeper.matching.origins import MAX_ORIGIN_LENGTH
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.guarded import gate_of
 from tests.support.loops import threads_switching_often
+from tests.support.remembered import leases_of, remembered_by
 from tests.support.rows import ORIGIN, client_key, row
 
 # The memo
@@ -30,7 +32,7 @@ def test_a_decision_about_a_known_key_is_remembered() -> None:
         assert gate.decide(client_key(1), origin) is gate.decide(client_key(1).encode(), origin.encode())
     referred = gate.decide(client_key(1), None, referer="https://acme.com/")
     assert gate.decide(client_key(1), None, referer="https://acme.com/") is referred
-    assert (len(gate.memos.current), len(gate.memos.current.allowed), len(gate.memos.current.refused)) == (5, 2, 3)
+    assert (len(gate.memo), len(gate.memo.allowed), len(gate.memo.refused)) == (5, 2, 3)
 
 
 def test_a_referer_is_never_taken_for_an_origin() -> None:
@@ -45,14 +47,14 @@ def test_a_referer_is_never_taken_for_an_origin() -> None:
 def test_decisions_without_a_row_are_not_remembered(key: Any) -> None:
     gate = Gatekeeper.from_rows([row(1)], account="acme")
     assert not gate.decide(key, ORIGIN).allowed
-    assert not gate.memos.current
+    assert not gate.memo
 
 
 def test_a_flood_of_unknown_keys_is_not_remembered() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     for number in range(2, 5000):
         assert gate.decide(client_key(number), ORIGIN).reason is Reason.KEY_UNKNOWN
-    assert not gate.memos.current
+    assert not gate.memo
 
 
 @pytest.mark.parametrize(("host", "most"), [("acme.com", MOST_ALLOWED), ("evil.com", MOST_REFUSED)])
@@ -60,8 +62,8 @@ def test_the_memo_is_bounded(host: str, most: int) -> None:
     gate = Gatekeeper.from_rows([row(1, domain_allowlist=["*.acme.com"])])
     for number in range(most + 1000):
         gate.decide(client_key(1), f"https://p{number}.{host}")
-        assert len(gate.memos.current) <= most
-    assert len(gate.memos.current) > most - ROOM
+        assert len(gate.memo) <= most
+    assert len(gate.memo) > most - ROOM
 
 
 def test_a_flood_of_foreign_pages_evicts_no_allowed_page() -> None:
@@ -76,14 +78,14 @@ def test_no_long_origin_or_referer_is_remembered() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     gate.decide(client_key(1), "https://" + "a." * 150 + "acme.com")
     assert gate.decide(client_key(1), None, referer="https://acme.com/" + "a" * 300).allowed
-    assert not gate.memos.current
+    assert not gate.memo
 
 
 def test_two_origins_are_not_remembered() -> None:
     gate = Gatekeeper.from_rows([row(1)])
     gate.decide(client_key(1), CONFLICT)
     gate.decide(client_key(1), None, referer=CONFLICT)
-    assert not gate.memos.current
+    assert not gate.memo
 
 
 def test_concurrent_threads_do_not_fail_each_other() -> None:
@@ -116,10 +118,10 @@ async def test_a_gate_without_a_refresher_remembers_nothing(hub: FakeHub) -> Non
     gate = gate_of(hub)
     async with gate:
         assert gate.decide(client_key(1), ORIGIN).allowed
-        assert len(gate.memos.current) == 1
-    assert not gate.memos.current
+        assert len(remembered_by(gate)) == 1
+    assert not remembered_by(gate)
     assert gate.decide(client_key(1), ORIGIN).allowed
-    assert not gate.memos.current
+    assert not remembered_by(gate)
 
 
 @pytest.mark.anyio
@@ -209,7 +211,7 @@ def test_every_request_is_counted_once_through_evictions(steps: list[Any]) -> No
         gate = Gatekeeper.from_rows([row(1), row(2, disabled_at="now"), row(3, domain_allowlist=[])])
         for step in steps:
             if step == "forget":
-                gate.memos.forget()
+                leases_of(gate).end()
             elif step == "tell":
                 assert gate.decisions == told
             else:
@@ -218,46 +220,72 @@ def test_every_request_is_counted_once_through_evictions(steps: list[Any]) -> No
     assert gate.decisions == told
 
 
-def remembered(reason: Reason, number: int = 1) -> Remembered:
-    return Remembered(
-        Decision(reason, WidgetKey(f"key-{number}", "shop", f"{number:08d}", ("acme.com",)), matched="acme.com")
-    )
+def remembered(reason: Reason, number: int = 1, lease: Lease | None = None) -> Remembered:
+    key = WidgetKey(f"key-{number}", "shop", f"{number:08d}", ("acme.com",))
+    return Remembered(Decision(reason, key, matched="acme.com"), lease or Lease(UsedKeys(), math.inf))
 
 
 def test_only_allowed_requests_use_a_key_and_each_use_is_taken_once() -> None:
-    tally = Tally()
+    memo, lease = Memo(), Leases().current
     for number, reason in enumerate(Reason):
-        once = remembered(reason, number)
-        once.uses = 1 + number
-        tally.add(once)
-        tally.add(once)
-    assert tally.reasons == Counter({reason: 1 + number for number, reason in enumerate(Reason)})
+        once = remembered(reason, number, lease)
+        for _ in range(1 + number):
+            memo.use(once)
+    assert memo.reasons == Counter({reason: 1 + number for number, reason in enumerate(Reason)})
     allowed = list(Reason).index(Reason.ALLOWED)
-    assert tally.take_keys() == Counter({f"key-{allowed}": 1 + allowed})
-    assert tally.take_keys() == Counter()
-    assert tally.reasons[Reason.ALLOWED] == 1 + allowed
+    assert memo.take_used_keys(lease.used) == Counter({f"key-{allowed}": 1 + allowed})
+    assert memo.take_used_keys(lease.used) == Counter()
+    assert memo.reasons[Reason.ALLOWED] == 1 + allowed
 
 
 def test_the_oldest_decision_is_evicted_and_its_uses_are_counted() -> None:
-    tally = Tally()
-    memo = Memo(tally, math.inf, most_allowed=2, room=1)
-    kept = [remembered(Reason.ALLOWED, number) for number in range(3)]
+    memo, lease = Memo(most_allowed=2, room=1), Leases().current
+    kept = [remembered(Reason.ALLOWED, number, lease) for number in range(3)]
     for number, one in enumerate(kept):
         one.uses = 5
         memo.remember((b"key", str(number).encode()), one)
     assert list(memo.allowed.values()) == kept[1:]
     assert all(one.is_kept for one in kept)
-    assert tally.keys == Counter({"key-0": 5})
+    assert lease.used.counts == Counter({"key-0": 5})
     memo.flush_uses()
-    assert tally.keys == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
+    assert lease.used.counts == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
+
+
+def test_the_uses_of_the_keys_of_two_lists_are_taken_apart() -> None:
+    memo, leases = Memo(), (Leases(), Leases())
+    for number, each in enumerate(leases, 1):
+        for _ in range(number):
+            memo.use(remembered(Reason.ALLOWED, lease=each.current))
+    assert [memo.take_used_keys(each.used) for each in leases] == [{"key-1": 1}, {"key-1": 2}]
+
+
+def test_a_new_decision_replaces_the_one_that_held_before_whatever_it_says() -> None:
+    memo, leases = Memo(most_allowed=2, room=1), Leases()
+    leases.renew(math.inf)
+    for reason in (Reason.ALLOWED, Reason.KEY_DISABLED, Reason.ALLOWED):
+        memo.remember((b"key", b"origin"), new := remembered(reason, lease=leases.current))
+        new.uses = 1
+        assert memo.find((b"key", b"origin"), 0.0) is new
+        assert len(memo) == 1
+        leases.end()
+        assert memo.find((b"key", b"origin"), 0.0) is None
+    assert memo.reasons == {Reason.ALLOWED: 2, Reason.KEY_DISABLED: 1}
+
+
+def test_decisions_that_are_made_again_evict_no_others() -> None:
+    memo, lease = Memo(most_allowed=2, room=1), Lease(UsedKeys(), math.inf)
+    for name in (b"a", b"b", b"a", b"a", b"b"):
+        memo.remember((b"key", name), remembered(Reason.ALLOWED, lease=lease))
+        memo.remember((b"key", b"b"), remembered(Reason.ALLOWED, lease=lease))
+    assert sorted(memo.allowed) == [(b"key", b"a"), (b"key", b"b")]
 
 
 def test_under_lock_contention_a_decision_is_made_and_counted() -> None:
     gate = Gatekeeper.from_rows([row(1)])
-    with gate.memos.current._lock:
+    with gate.memo._lock:
         assert gate.decide(client_key(1), ORIGIN).allowed
         assert gate.decide(client_key(1), ORIGIN).allowed
-    assert not gate.memos.current
+    assert not gate.memo
     assert gate.decisions == Counter({Reason.ALLOWED: 2})
 
 

@@ -171,8 +171,8 @@ async def test_a_change_wakes_without_the_end_of_the_fetch_that_brought_it() -> 
         stream = Stream(1)
         await gate.watch(stream)
         await anyio.wait_all_tasks_blocked()
-        applier = gate._sync._applier
-        gate._index.clear()
+        applier = gate._lists.all[0].sync._applier
+        gate._lists.all[0].index.clear()
         applier.shared.generation += 1
         applier.on_change()
         await anyio.wait_all_tasks_blocked()

@@ -115,7 +115,7 @@ async def guarded(
     draw = jitter if callable(jitter) else lambda: jitter
     it = Guarded(live, fake, **{"jitter": draw, "start_timeout": 0.0, **options})
     async with it.gate:
-        await fake.asleep(2 if it.gate._sync.reporting else 1)
+        await fake.asleep(2 if it.gate._lists.all[0].sync.reporting else 1)
         yield it
 
 

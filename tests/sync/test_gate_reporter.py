@@ -147,7 +147,8 @@ def test_a_forked_child_is_another_gate() -> None:
     gate = Gatekeeper(source)
 
     async def report() -> str:
-        (reports,) = [reports for reports, _ in gate._sync.reporting._all if isinstance(reports, GateReporter)]
+        reporting = gate._lists.all[0].sync.reporting
+        (reports,) = [reports for reports, _ in reporting._all if isinstance(reports, GateReporter)]
         await reports.report()
         return source.told[-1].id
 
@@ -163,7 +164,9 @@ def test_a_forked_child_is_another_gate() -> None:
 async def test_the_reference_hub_lists_a_gate_as_polled_and_then_as_live(tmp_path: Path) -> None:
     with served_hub(tmp_path) as real, HubClient(real.url, real.token) as client:
         async with Gatekeeper(HubSource(real.url, real.gate_token, timeout=60)) as gate:
-            (reports,) = [reports for reports, _ in gate._sync.reporting._all if isinstance(reports, GateReporter)]
+            (reports,) = [
+                reports for reports, _ in gate._lists.all[0].sync.reporting._all if isinstance(reports, GateReporter)
+            ]
             await reports.report()
             (polled,) = client.gates.list()
             client.widget_keys.create("shop")  # which ends the gate's first wait

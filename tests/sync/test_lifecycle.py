@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -22,15 +21,17 @@ import pytest
 from starlette.applications import Starlette
 
 from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Source, StaticSource, Unchanged
-from gatekeeper.gate.memo import Memo, Remembered, Tally
+from gatekeeper.gate.memo import Remembered
 from gatekeeper.gate.page import RequestIdentity
-from gatekeeper.sync.lifecycle import RESTART_DELAY, Lifecycle, PerLoop
+from gatekeeper.sync.lifecycle import RESTART_DELAY
+from gatekeeper.sync.per_loop import PerLoop
 from gatekeeper.sync.sources import Updates
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.forked import forked
 from tests.support.guarded import gate_of
 from tests.support.loops import asyncio_only, leaving_nothing_behind, threads_switching_often
 from tests.support.memory_source import MemorySource
+from tests.support.remembered import leases_of, remembered_by
 from tests.support.rows import ORIGIN, as_json, bad_row, client_key, row
 
 # Starting at the first request
@@ -305,7 +306,7 @@ async def test_a_lifespan_runs_the_gate(hub: FakeHub) -> None:
         assert gate.decide(client_key(1), ORIGIN).allowed
         hub.lists(row(1), row(2))
         assert (await gate.check(client_key(2), ORIGIN)).allowed
-    assert not gate.memos.current
+    assert not remembered_by(gate)
 
 
 @pytest.mark.anyio
@@ -331,7 +332,7 @@ async def test_a_gate_runs_from_its_start_to_its_stop(hub: FakeHub) -> None:
         await fake.advance(10)
         assert gate.decide(client_key(1), ORIGIN).reason is Reason.KEY_DISABLED
         await gate.stop()
-    assert not gate.memos.current
+    assert not remembered_by(gate)
     assert not gate.status.is_refreshing
 
 
@@ -455,7 +456,7 @@ def test_consecutive_event_loops_each_refresh(hub: FakeHub) -> None:
     assert asyncio.run(check_once(gate)).allowed
     hub.lists(row(1), row(2))
     assert asyncio.run(check_once(gate, 2)).allowed
-    assert not gate.memos.current
+    assert not remembered_by(gate)
 
     async def enter() -> Decision:
         async with gate:
@@ -506,7 +507,7 @@ def test_two_event_loops_in_two_threads_share_the_list(hub: FakeHub) -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert decisions == [[True, True, True]] * 2
-    assert not gate.memos.current
+    assert not remembered_by(gate)
 
 
 def test_a_gate_is_kept_fresh_as_long_as_one_of_its_loops_runs(hub: FakeHub) -> None:
@@ -517,7 +518,7 @@ def test_a_gate_is_kept_fresh_as_long_as_one_of_its_loops_runs(hub: FakeHub) -> 
         await check_once(gate)
         await anyio.to_thread.run_sync(lambda: asyncio.run(check_once(gate)))
         await check_once(gate)
-        remembered.append(len(gate.memos.current))
+        remembered.append(len(remembered_by(gate)))
 
     asyncio.run(stay())
     assert remembered == [1]
@@ -628,26 +629,26 @@ def test_a_forked_child_forgets_decisions_and_refreshes() -> None:
     gate = Gatekeeper(source)
 
     def in_child() -> None:
-        assert not gate.memos.current, "it remembers what its parent decided"
+        assert not remembered_by(gate), "it remembers what its parent decided"
         assert gate.decide(client_key(1), ORIGIN).allowed
-        assert not gate.memos.current, "it remembers without a refresher"
+        assert not remembered_by(gate), "it remembers without a refresher"
         fetched = len(source.validators)
         source.rows = [row(1, disabled_at="now")]
-        gate.memos.forget()
+        leases_of(gate).end()
 
         async def use() -> None:
             await gate.refresh()
             assert len(source.validators) > fetched
             assert (await check_once(gate)).reason is Reason.KEY_DISABLED
-            assert len(gate.memos.current) == 1
+            assert len(remembered_by(gate)) == 1
 
         asyncio.run(use())
 
     async def fork_while_running() -> str:
         assert (await check_once(gate)).allowed
-        assert len(gate.memos.current) == 1
+        assert len(remembered_by(gate)) == 1
         said = forked(in_child)
-        assert len(gate.memos.current) == 1
+        assert len(remembered_by(gate)) == 1
         assert (await check_once(gate)).allowed
         return said
 
@@ -658,12 +659,14 @@ def test_a_forked_child_forgets_decisions_and_refreshes() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_forked_while_a_thread_decides_can_decide() -> None:
     gate = Gatekeeper(MemorySource(row(1)))
-    is_deciding, may_go_on = threading.Event(), threading.Event()
+    parent, is_deciding, may_go_on = os.getpid(), threading.Event(), threading.Event()
 
     class Slow(dict[RequestIdentity, Remembered]):
         def __setitem__(self, *entry: Any) -> None:
-            is_deciding.set()
-            may_go_on.wait(5)
+            if os.getpid() == parent:
+                is_deciding.set()
+                may_go_on.wait(5)
+            super().__setitem__(*entry)
 
     def in_child() -> None:
         signal.alarm(10)
@@ -671,14 +674,14 @@ def test_a_child_forked_while_a_thread_decides_can_decide() -> None:
         async def use() -> None:
             await gate.refresh()
             assert (await check_once(gate)).allowed
-            assert len(gate.memos.current) == 1
+            assert len(remembered_by(gate)) == 1
 
         asyncio.run(use())
 
     async def fork_while_deciding() -> str:
         await check_once(gate)
-        gate.memos.current = Memo(Tally(), math.inf)
-        gate.memos.current.allowed = Slow()
+        leases_of(gate).end()
+        gate.memo.allowed = Slow()
         thread = threading.Thread(target=gate.decide, args=(client_key(1), ORIGIN))
         thread.start()
         is_deciding.wait(5)
@@ -700,7 +703,7 @@ def test_a_child_forked_while_a_thread_holds_locks_can_count(source: Source) -> 
     holds_locks, may_go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with gate._enforcement.refusals._lock, gate.memos.current._lock:
+        with gate._enforcement.refusals._lock, gate.memo._lock:
             holds_locks.set()
             may_go_on.wait(20)
 
@@ -708,7 +711,7 @@ def test_a_child_forked_while_a_thread_holds_locks_can_count(source: Source) -> 
         signal.alarm(10)
         assert (gate.refusals, gate.decisions.total()) == ((), 0)
         assert asyncio.run(check_once(gate)).allowed
-        assert len(gate.memos.current) == int(isinstance(source, StaticSource)), "no refresher runs any more"
+        assert len(remembered_by(gate)) == int(isinstance(source, StaticSource)), "no refresher runs any more"
         assert gate.decisions == {Reason.ALLOWED: 1}
 
     thread = threading.Thread(target=hold)
@@ -737,8 +740,7 @@ class Died(BaseException):
 def gate_and_source(restart_delay: float = RESTART_DELAY) -> tuple[Gatekeeper, MemorySource]:
     source, fake = MemorySource(row(1)), FakeClock()
     gate = Gatekeeper(source, clock=fake, sleep=fake.sleep, unknown_key_wait=15)
-    assert isinstance(gate._lifecycle, Lifecycle)
-    gate._lifecycle = Lifecycle(gate._sync, gate._watch_streams, start_timeout=5, restart_delay=restart_delay)
+    gate._lifecycle.restart_delay = restart_delay
     return gate, source
 
 
@@ -803,7 +805,7 @@ async def test_a_crashed_refresher_does_not_restart_after_leaving() -> None:
         fetched = len(source.validators)
         await asyncio.sleep(0.01)
     assert len(source.validators) == fetched
-    assert not gate.memos.current
+    assert not remembered_by(gate)
 
 
 ENDINGS = {
@@ -822,6 +824,7 @@ def test_an_event_loop_ends_silently_in_any_state_of_the_gate(ending: str) -> No
 import asyncio, logging
 from gatekeeper import Gatekeeper
 from tests.support.memory_source import MemorySource
+from tests.support.remembered import leases_of, remembered_by
 from tests.support.rows import ORIGIN, client_key, row
 
 logging.getLogger("gatekeeper").addHandler(logging.NullHandler())
@@ -834,7 +837,7 @@ async def main():
 
 for _ in range(3):
     asyncio.run(main())
-    assert not gate.memos.current
+    assert not remembered_by(gate)
 """
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", program], capture_output=True, text=True, check=False, timeout=60

@@ -28,6 +28,7 @@ from tests.support.guarded import Guarded, guarded, hub_source
 from tests.support.memory_source import MemorySource
 from tests.support.real_hub import served_hub
 from tests.support.refreshing import running
+from tests.support.remembered import leases_of
 from tests.support.rows import ORIGIN, TOKEN, as_json, client_key, row
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -143,7 +144,7 @@ async def test_no_count_is_lost_when_decisions_are_evicted(hub: Taker) -> None:
         await it.refresh()
         assert it.reason(1) is Reason.KEY_DISABLED
         use(it, 2, times=7)
-        it.gate.memos.forget()
+        leases_of(it.gate).end()
         use(it, 2)
         await it.time.advance(30)
         assert hub.counts == [{"key-1": MOST_ALLOWED + 500, "key-2": 13}]

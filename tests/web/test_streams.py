@@ -3,7 +3,7 @@
 import gc
 import logging
 import math
-from collections import Counter
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -26,6 +26,7 @@ from gatekeeper import Gatekeeper, GatekeeperMiddleware, Reason
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.open_streams import SLICE, OpenStreams
 from gatekeeper.gate.page import read_page
+from gatekeeper.sync.log import RefreshLog
 from gatekeeper.sync.waking import Wakers
 from gatekeeper.web.streams import MAX_CLOSE_REASON, ResponseStream, Stream, WebSocketStream, closing_message
 from tests.support.memory_source import MemorySource
@@ -87,7 +88,9 @@ class Naps:
 def open_streams(decide: Callable[[Any], Decision], **options: Any) -> OpenStreams:
     """Make what watches the open streams of an event loop."""
     never = {"generation": lambda: 1, "deadline": lambda: math.inf, "clock": lambda: 0.0, "wakers": Wakers(anyio.sleep)}
-    return OpenStreams(decide, **{"enforces": lambda: True, "counters": Counter(), **never, **options})
+    return OpenStreams(
+        decide, **{"enforces": lambda: True, "log": RefreshLog(logging.getLogger(), time.time), **never, **options}
+    )
 
 
 class Exchange:
@@ -607,7 +610,9 @@ async def test_an_expired_list_closes_no_stream_until_a_fresh_one_does() -> None
     now = 0.0
     async with running(WIDGET, hard_stale=100, clock=lambda: now) as service:
         streams = [await service.opens(kind) for kind in ("http", "websocket")]
-        service.gate._sync._shared.generation += 1  # keys have changed, and the list expires before the next check
+        service.gate._lists.all[
+            0
+        ].sync._shared.generation += 1  # keys have changed, and the list expires before the next check
         now = 1000.0
         for _ in range(3):
             await service.naps.look()
@@ -756,8 +761,8 @@ async def test_a_failure_to_close_one_stream_does_not_keep_others_open(caplog: p
 
 
 def _open(service: Service) -> list[Any]:
-    assert service.gate._streams is not None
-    return list(service.gate._streams.here()._open)
+    assert service.gate._lists.all[0].streams is not None
+    return list(service.gate._lists.all[0].streams.here()._open)
 
 
 async def _ends(stream: Exchange) -> None:
@@ -783,8 +788,8 @@ async def test_a_stopped_gate_leaves_nothing_in_the_event_loop() -> None:
         stream = await service.opens()
         await service.revokes(row(1, disabled_at="now"))
         assert stream.ended
-    assert service.gate._streams is not None
-    assert service.gate._streams._here.get() is None
+    assert service.gate._lists.all[0].streams is not None
+    assert service.gate._lists.all[0].streams._here.get() is None
 
 
 @pytest.mark.slow

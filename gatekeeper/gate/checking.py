@@ -1,0 +1,151 @@
+"""Checker: decides on requests, after the waits that help."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import cast
+
+import anyio
+
+from gatekeeper.gate.deciding import Deciding
+from gatekeeper.gate.decisions import Conflict, Decision, Reason
+from gatekeeper.gate.memo import Memo, Remembered
+from gatekeeper.gate.open_streams import OpenStream
+from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.gate.remembering import has_grant
+from gatekeeper.gate.source_list import SourceList
+from gatekeeper.gate.source_lists import SourceLists
+from gatekeeper.sync.clock import Clock
+from gatekeeper.sync.lifecycle import Lifecycle
+from gatekeeper.sync.refresher import Refresher
+
+__all__ = ("Checker",)
+
+Running = Sequence[tuple[SourceList, Refresher | None]]
+
+
+class Checker:
+    """Decides on requests, and waits where that helps.
+
+    A request waits for the lists alone that may have its key: for the first one of each, where its refresher is overdue,
+    and with an unknown key. If another list decides meanwhile, it does not wait any longer.
+
+    Args:
+        lists: the lists of the gate.
+        deciding: decides.
+        memo: counts the decisions.
+        lifecycle: runs the refreshers.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        lists: SourceLists,
+        deciding: Deciding,
+        memo: Memo,
+        lifecycle: Lifecycle,
+        clock: Clock,
+    ) -> None:
+        self._lists = lists
+        self._deciding = deciding
+        self._memo = memo
+        self._lifecycle = lifecycle
+        self._clock = clock
+
+    async def check_request(self, identity: RequestIdentity) -> Decision:
+        """Decide on a request.
+
+        Args:
+            identity: what it sends.
+        """
+        return await self._check(self._lists_of(identity), identity[0], partial(self._deciding.requests.decide, identity))
+
+    async def check_key(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
+        """Decide on a client key.
+
+        Args:
+            key: the key.
+            decide: decides by the lists as they are.
+        """
+        return await self._check(self._lists_of((key, None)), key, decide)
+
+    async def watch(self, stream: OpenStream, *, enforce: bool) -> None:
+        """Close a stream once its request is no longer allowed.
+
+        Args:
+            stream: a stream that has just been opened in this event loop.
+            enforce: whether refused streams are closed now.
+        """
+        decision = self._deciding.requests.decide_again(stream.identity)
+        by = self._lists.deciding(decision.account) or next(iter(self._lists_of(stream.identity)), None)
+        if by is None:  # its source was removed meanwhile
+            if enforce:
+                await stream.close(decision)
+        elif by.streams is not None and await self._lifecycle.started(by.tasks) is not None:
+            await by.streams.here().add(stream)
+
+    async def _check(
+        self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]
+    ) -> Decision:
+        here = await self._lifecycle.running()
+        running: Running = ()
+        if here is not None:
+            running = [(each, await here.refresher(each.tasks)) for each in lists]
+            await self._catch_up(running)
+        remembered = decide()
+        if remembered.decision.reason is Reason.NOT_READY and await self._first_lists(running, decide):
+            remembered = decide()
+        if remembered.decision.reason is Reason.KEY_UNKNOWN and await self._new_keys(key, running, decide):
+            remembered = decide()
+        return self._memo.use(remembered)
+
+    async def _catch_up(self, running: Running) -> None:
+        """Wait for lists that are overdue, because the process was frozen."""
+        began_at = self._clock()
+        for each, refresher in running:
+            if refresher is not None and each.sync.is_overdue:
+                await refresher.schedule.catch_up(max(0.0, each.new_keys.wait - (self._clock() - began_at)))
+
+    async def _first_lists(self, running: Running, decide: Callable[[], Remembered]) -> bool:
+        """Wait for first lists; whether it is worth deciding again."""
+        timeout = self._lifecycle.start_timeout
+
+        async def first_list(refresher: Refresher) -> bool:
+            await refresher.schedule.first_list(timeout)
+            return True
+
+        late = [refresher for each, refresher in running if refresher is not None and not each.sync.freshness.has_list]
+        waits = [partial(first_list, refresher) for refresher in late]
+        return await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
+
+    async def _new_keys(self, key: bytes | Conflict | None, running: Running, decide: Callable[[], Remembered]) -> bool:
+        """Wait for lists that have an unknown key; whether it is worth deciding again."""
+        to_come = self._deciding.keys.lists_to_come(key)
+        waits = [partial(each.new_keys.may_have_come, decide, refresher) for each, refresher in running if each in to_come]
+        return await _any_of(waits, lambda: decide().decision.reason is not Reason.KEY_UNKNOWN)
+
+    def _lists_of(self, identity: RequestIdentity) -> Sequence[SourceList]:
+        """The lists that decide on a request."""
+        if not self._lists.are_several:
+            return self._lists.all
+        granting, keys = self._deciding.granting, self._deciding.keys
+        found = granting.lists_of(identity) if has_grant(identity) else keys.lists_of(identity[0])
+        return cast("Sequence[SourceList]", found)  # they are those of `lists`
+
+
+async def _any_of(waits: Sequence[Callable[[], Awaitable[bool]]], is_enough: Callable[[], bool]) -> bool:
+    """Wait at once for all of these, or until it is enough; whether any of them helps."""
+    if len(waits) <= 1:
+        return bool(waits) and await waits[0]()
+    helped = False
+    async with anyio.create_task_group() as group:
+
+        async def wait_for(wait: Callable[[], Awaitable[bool]]) -> None:
+            nonlocal helped
+            if await wait():
+                helped = True
+                if is_enough():
+                    group.cancel_scope.cancel()
+
+        for wait in waits:
+            group.start_soon(wait_for, wait)
+    return helped
