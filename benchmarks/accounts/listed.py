@@ -43,6 +43,11 @@ class _Listed(NamedTuple):
     keys: list[tuple[Account, int]]
     changed: Iterator[tuple[Account, int]]
 
+    @property
+    def repeated(self) -> list[tuple[Account, int]]:
+        """The keys with which requests are repeated."""
+        return self.keys[: min(REPEATED, len(self.keys) // 2)]
+
 
 def measure(parameters: Parameters, kind: Kind) -> Figures:
     """Load the list, decide by it, and change it."""
@@ -75,7 +80,7 @@ def _decide(parameters: Parameters, lists: dict[str, _Listed], processor: int) -
         figures = {name: _load(parameters, gates[name], listed) for name, listed in lists.items()}
         taken: dict[str, list[float]] = {name: [] for name in lists}
         for name in script.interleaved(lists, parameters.rounds):
-            pairs = _pairs(lists[name].keys[:REPEATED])
+            pairs = _pairs(lists[name].repeated)
             taken[name] += gates[name].say(requests={"pairs": pairs, "count": parameters.requests})["taken"]
         for name, listed in lists.items():
             figures[name]["an allowed request (µs)"] = statistics.median(taken[name])
@@ -89,7 +94,8 @@ def _load(parameters: Parameters, gates: Companion, listed: _Listed) -> Figures:
     started = gates.say(start={"sources": sources, "together": False, "interval": parameters.interval, "warm": True})
     if started["keys"] != count:
         raise SystemExit(f"the gate has {started['keys']} keys: expected {count}")
-    sights = gates.say(sights={"pairs": _pairs(listed.keys[REPEATED:][: parameters.sights])})
+    seen_first = listed.keys[len(listed.repeated) :][: parameters.sights]
+    sights = gates.say(sights={"pairs": _pairs(seen_first)})
     return {
         "the list is there after (s)": started["seconds"],
         "bytes a key": started["grown"] / count,
