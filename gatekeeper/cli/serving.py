@@ -135,8 +135,8 @@ def collect_garbage_seldom() -> None:
     """Walk seldom through the objects that live for long.
 
     A request that waits keeps 18 KB of objects, through all of which each full collection walks. That took two fifths of the
-    processor time of telling 1,000 of a change, and more than half with 5,000. What has been imported is left out, because it
-    stays. The event loop stops during each collection, so those of young objects are kept short.
+    processor time of telling 1,000 of a change, and more than half with 5,000. What has been imported is left out: it stays.
+    The event loop stops during each collection, so those of young objects are kept short.
     """
     gc.set_threshold(NEW_OBJECTS, COLLECTIONS)
     gc.freeze()
