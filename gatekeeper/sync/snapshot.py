@@ -24,6 +24,7 @@ from gatekeeper.errors import SnapshotError
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
+from gatekeeper.sync.suffixes import load_suffixes_for
 from gatekeeper.sync.threads import in_thread
 
 if sys.platform != "win32":  # has no such lock: two processes may replace the file in any order
@@ -198,6 +199,7 @@ class Snapshot:
     async def _restore(self, file: BinaryIO, index: KeyIndex) -> None:
         decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
         while frame := _frame(file):
+            await load_suffixes_for(frame)
             index.restore(decode(frame))
             await anyio.lowlevel.checkpoint()
 
