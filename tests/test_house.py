@@ -35,7 +35,7 @@ ONLY_FROM: dict[str, set[str]] = {
     "keys": {"errors", "matching", "quoting"},
     "index": {"errors", "matching", "keys"},
     "client": {"errors", "matching", "keys", "quoting"},
-    "sync": {"errors", "keys", "index", "client", "quoting", "version"},
+    "sync": {"errors", "matching", "keys", "index", "client", "quoting", "version"},
     "gate": {"errors", "matching", "keys", "index", "sync"},
     "web": {"errors", "matching", "keys", "gate"},
     "testing": {"errors", "matching", "keys", "gate"},

@@ -10,7 +10,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ("MAX_HEAD", "BoundedHttp", "ReadTurns")
+__all__ = ("MAX_HEAD", "BoundedHttp", "Lanes", "ReadTurns")
 
 # Bytes of a request's head while it arrives, as in nginx (large_client_header_buffers, 4 of 8 KB). That bounds the number of
 # header lines, too. httptools, which uvicorn prefers, has no bound.
@@ -18,20 +18,25 @@ MAX_HEAD = 32 * 1024
 _PIECE = 16 * 1024  # bytes; the head is measured after each
 TIMEOUT = 30.0  # seconds; a body has at most 1 MB. uvicorn has a timeout only between two requests.
 TURN = 10  # connections that are read in a turn of the event loop, which takes 1 or 2 ms
+PATIENT_TURN, PATIENT_PERIOD = 4, 0.002  # connections whose requests wait anyway, in so many seconds: they take 1 ms
+_PATIENT = b"\nprefer: wait="  # RFC 7240 section 4.3, as gates write it
 
 
 class ReadTurns:
     """Bounds the connections that are read in each turn.
 
     A thousand clients that are told of a change ask again at once. If all of them were read in one turn, those that are not
-    told yet would wait for their requests. No time is lost if there is nothing else to do.
+    told yet would wait for their requests.
 
     Args:
         size: the most connections that are read in a turn.
+        period: the seconds from one turn to the next; None for a turn of the event loop, so that no time is lost if there
+            is nothing else to do.
     """
 
-    def __init__(self, size: int = TURN) -> None:
+    def __init__(self, size: int = TURN, period: float | None = None) -> None:
         self._size = size
+        self._period = period
         self._left = size
         self._queue: deque[BoundedHttp] = deque()
         self._has_begun = False
@@ -47,7 +52,7 @@ class ReadTurns:
         """
         if not self._has_begun:
             self._has_begun = True
-            connection.loop.call_soon(self._end, connection.loop)
+            self._follow(connection.loop)
         if self._left and not self._queue:
             self._left -= 1
             return True
@@ -58,10 +63,40 @@ class ReadTurns:
         self._left = self._size
         self._has_begun = bool(self._queue)
         if self._has_begun:
-            loop.call_soon(self._end, loop)
+            self._follow(loop)
         while self._queue and self._left:
             self._left -= 1
             self._queue.popleft().read_held()
+
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._period is None:
+            loop.call_soon(self._end, loop)
+        else:
+            loop.call_later(self._period, self._end, loop)
+
+
+class Lanes:
+    """The turns of a server's connections.
+
+    A request that waits for a change may as well wait to be read, so that thousands of them delay no other request. Which
+    ones these are is guessed from their first bytes: a wrong guess costs a little time.
+
+    Args:
+        usual: the turns of requests that want an answer at once; None for the usual ones.
+        patient: the turns of those that wait for a change.
+    """
+
+    def __init__(self, usual: ReadTurns | None = None, patient: ReadTurns | None = None) -> None:
+        self._usual = usual or ReadTurns()
+        self._patient = patient or ReadTurns(PATIENT_TURN, PATIENT_PERIOD)
+
+    def choose(self, data: bytes) -> ReadTurns:
+        """Choose the turns of a request.
+
+        Args:
+            data: its first bytes.
+        """
+        return self._patient if _PATIENT in data[:_PIECE].lower() else self._usual
 
 
 class BoundedHttp(H11Protocol):
@@ -73,7 +108,7 @@ class BoundedHttp(H11Protocol):
 
     Args:
         config, server_state, app_state: as for H11Protocol.
-        turns: the turns that it shares with other connections; None for none.
+        lanes: the turns that it shares with other connections; None for none.
         timeout: seconds.
     """
 
@@ -84,11 +119,11 @@ class BoundedHttp(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        turns: ReadTurns | None = None,
+        lanes: Lanes | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._turns = turns or ReadTurns()
+        self._lanes = lanes or Lanes()
         self._held = b""
         self._timeout = timeout
         self._request_deadline: asyncio.TimerHandle | None = None
@@ -109,7 +144,7 @@ class BoundedHttp(H11Protocol):
         """Take bytes, now or in a later turn."""
         if self._held:
             self._held += data
-        elif self._turns.take(self):
+        elif self._lanes.choose(data).take(self):
             self._read(data)
         else:
             self._held = data

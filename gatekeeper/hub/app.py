@@ -1,5 +1,6 @@
 """Hub: the Starlette app of the hub, assembled from its parts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from gatekeeper.hub.store import KeyStore, UnknownKey
 from gatekeeper.hub.tokens import TokenStore
 from gatekeeper.hub.usage_writer import UsageWriter
 from gatekeeper.hub.waiters import MAX_WAITING, Reads, Waiters
+from gatekeeper.matching.suffixes import load_public_suffixes
 
 __all__ = ("Hub", "build_app", "create_hub", "migrate")
 
@@ -153,6 +155,8 @@ def build_app(
             closing.push_async_callback(tokens.close)
             closing.push_async_callback(deltas.close)
             await database.open(mint.check_value())
+            # The first entry with a wildcard needs them, and must not stop the event loop until they are there.
+            await asyncio.to_thread(load_public_suffixes)
             await closing.enter_async_context(waiters.open())
             closing.enter_context(on_stop_signal(waiters.stop))
             yield

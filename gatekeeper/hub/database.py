@@ -209,7 +209,7 @@ class Database:
 
     def changes(self) -> Changes:
         """Make what tells of changes by other processes, without connecting."""
-        return self._location.changes(self.writing)
+        return self._location.changes()
 
     async def check(self, *, write: bool) -> None:
         """Check that the database works.

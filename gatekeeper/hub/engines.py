@@ -1,19 +1,18 @@
 """Engines: the connection pools of a database."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple, Protocol, TypedDict
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.turns import Turns
 
 __all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "DatabaseLocation", "Engines", "Pool")
 
-# For each of three pools; the reports have one more. Six workers fit into PostgreSQL's default of 100.
+# For each of three pools; the reports have one more, and waiting for changes two. Five workers fit into PostgreSQL's 100.
 CONNECTIONS: Final = 5
 
 # Seconds. Clients have a timeout too (gatekeeper's own: 10 s), so it is no use to let them wait longer.
@@ -98,10 +97,6 @@ class DatabaseLocation(Protocol):
         """Make the engines, without connecting."""
         ...
 
-    def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> Changes:
-        """Make what tells of changes by other processes, without connecting.
-
-        Args:
-            writing: opens a transaction that can write; it raises DatabaseDown if the database does not answer.
-        """
+    def changes(self) -> Changes:
+        """Make what tells of changes by other processes, without connecting."""
         ...

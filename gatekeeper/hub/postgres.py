@@ -1,14 +1,12 @@
 """PostgresServer: a database that several workers and machines can share."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection as Transaction
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
@@ -126,16 +124,15 @@ class PostgresServer:
             reporter=self._pool(Turns(1, "to write a report", patience=PATIENCE), **writing),
         )
 
-    def changes(self, writing: Callable[[], AbstractAsyncContextManager[Transaction]]) -> "PostgresChanges":
-        """Make what tells of changes by other workers, without connecting.
-
-        Args:
-            writing: opens a transaction that can write; it raises DatabaseDown if the server does not answer.
-        """
+    def changes(self) -> "PostgresChanges":
+        """Make what tells of changes by other workers, without connecting."""
         from gatekeeper.hub.postgres_changes import PostgresChanges  # noqa: PLC0415 - an extra of its own
 
-        _, arguments = self._listen_url.get_dialect()().create_connect_args(self._listen_url)
-        return PostgresChanges(partial(self._connect, **arguments, autocommit=True), writing)
+        def connecting(url: URL) -> Callable[[], Awaitable["AsyncConnection"]]:
+            _, arguments = url.get_dialect()().create_connect_args(url)
+            return partial(self._connect, **arguments, autocommit=True, prepare_threshold=None)
+
+        return PostgresChanges(connecting(self._listen_url), connecting(self._url))
 
     def _pool(self, turns: Turns, **options: Any) -> Pool:
         engine = create_async_engine(

@@ -55,6 +55,8 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
             overdue.cancel()
             overdue = loop.call_later(self.deadline, _shut_down, self)
 
+        # psycopg would wake ten times a second to see whether it was interrupted, which a coroutine learns by itself.
+        options.setdefault("interval", self.deadline)
         try:
             # A pipeline of 10,000 statements is one call, of which each answer is a sign of life.
             return await super().wait(_listen(gen, wait_on), *args, **options)

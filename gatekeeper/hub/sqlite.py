@@ -2,13 +2,13 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
@@ -90,12 +90,8 @@ class SqliteFile:
         event.listen(engine.sync_engine, "begin", begin)
         return Pool(engine, Turns(size, purpose, patience=self._patience))
 
-    def changes(self, writing: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> SqliteChanges:  # noqa: ARG002
-        """Make what tells of changes by other processes, without connecting.
-
-        Args:
-            writing: is not used.
-        """
+    def changes(self) -> SqliteChanges:
+        """Make what tells of changes by other processes, without connecting."""
         return SqliteChanges(self._path)
 
     @contextmanager

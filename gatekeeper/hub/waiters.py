@@ -5,9 +5,12 @@ waiting requests has one task that looks at it: the task reads the revision and 
 and those whose time is over. A change, a new request and the end of a wait all just ask for a look, and share it.
 
 All requests that a change concerns are answered in one sweep, from one delta for each list that their clients hold. If these
-are very many, those who do not hold the list of the last look may have to wait for another sweep. After a sweep, the account
-is not looked at for as long as the sweep took. So an import of many keys costs each client a few answers a second, and the
-process half its time at most.
+are very many, those who do not hold the list of the last look may have to wait for another sweep.
+
+Clients that are told of a change ask again at once, and all these requests take longer than the sweep. So after a sweep the
+account is not looked at until the process has been idle for as long as it was busy since the sweep began, or for a quarter
+of a second. Others may keep it busy for longer, so the pause takes at most a millisecond for each request that was answered.
+An import of many keys then costs each client a few answers a second at most, and leaves the process half of its time.
 
 The list of all accounts has a room like that of an account. Each change is a reason to look at it, and names the account, so
 that the look reads no other. New requests and those whose time is over get a look at all accounts.
@@ -19,6 +22,7 @@ takes a few hundred bytes, where a task for each of the two would take thousands
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -43,6 +47,8 @@ MAX_WAITING: Final = 10_000  # requests of a process, of up to 25 KB each
 _SHARE: Final = 0.75  # of them, for one account
 
 PAUSE: Final = 0.005  # Seconds between two sweeps, at least.
+_IDLE: Final = 0.25  # Seconds without work after which there is no need for a longer pause.
+_LONGEST_PAUSE: Final = 0.001  # Seconds for each answer; one takes a third of that, together with the client's next request.
 RETRY_PAUSE: Final = 1.0  # Seconds until a read that has failed is repeated.
 _DELTAS: Final = 20  # read in a sweep; the clients of an account rarely hold more lists
 _TICK: Final = 0.1  # Seconds; waits that end in the same tick share a read of the revision.
@@ -74,13 +80,23 @@ class Waiters:
         changes: tells of changes by other processes.
         bound: the most requests that wait at a time. One account may have three quarters of them.
         pause: the shortest time between two sweeps, in seconds.
+        used: a function that returns the processor time that the thread of the event loop has used, in seconds.
     """
 
-    def __init__(self, reads: Reads, changes: Changes, *, bound: int = MAX_WAITING, pause: float = PAUSE) -> None:
+    def __init__(
+        self,
+        reads: Reads,
+        changes: Changes,
+        *,
+        bound: int = MAX_WAITING,
+        pause: float = PAUSE,
+        used: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._reads = reads
         self._changes = changes
         self._bound = bound
         self._pause = pause
+        self._used = used
         self._revisions = SharedReads(reads.revisions)
         self._rooms: dict[str, WaitingRoom] = {}
         self._count = 0
@@ -236,30 +252,30 @@ class Waiters:
                 if self._stopping.is_set():
                     room.end_all()
                 room.is_due = False
-                begun, pause = loop.time(), 0.0
+                begun, used = loop.time(), self._used()
                 # Those who come during the reads may know of a later change than the reads.
                 new, over, groups = tuple(room.new), tuple(room.over), tuple(room.groups)
                 try:
-                    if await self._sweep(account, room, over, groups):
-                        pause = max(loop.time() - begun, self._pause)
+                    told = await self._sweep(account, room, over, groups)
                     for waiter in new:
                         room.new.pop(waiter, None)
+                    if told:
+                        await self._rest(begun, used, told)
                 except (DatabaseDown, HubOverloaded) as failure:
                     # The others go on waiting, which is easier on the database than if all asked again.
                     await room.tell((waiter, failure) for waiter in (*new, *over))
-                    room.is_due, pause = True, RETRY_PAUSE
+                    room.is_due = True
+                    await self._sleep(RETRY_PAUSE)
                 except Exception as error:  # noqa: BLE001 - the tasks of the requests raise it
                     await room.tell((waiter, error) for waiter in _members(room, groups))
-                if pause:
-                    await self._rest(pause)
         finally:
             room.attending = None
             self._forget(account, room)
 
     async def _sweep(
         self, account: str, room: WaitingRoom, over: Collection[Waiter], groups: Collection[ListRequest]
-    ) -> bool:
-        """Answer the requests for which it is time, and return whether there was a change to tell of."""
+    ) -> int:
+        """Answer the requests for which it is time, and return their number if there was a change to tell of."""
         read: dict[frozenset[Revision], ListState] = {}
         changed, room.changed = room.changed, set()
         # The tags of thousands that ask for different things take too long to read at each look.
@@ -273,7 +289,7 @@ class Waiters:
         former, room.known = room.known, revision
         if revision is None:
             await room.tell((waiter, None) for waiter in _members(room, groups))
-            return False
+            return 0
         unheld = [asked for asked in groups if not asked.names(revision.etag)]
         wanted = _by_bases(unheld, former)
         # The rest has another sweep, so that those who name many other lists delay no one else.
@@ -292,9 +308,29 @@ class Waiters:
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}
             refusal = unknown_token()
             await room.tell((waiter, outcomes[waiter.asked] if waiter.token_id in valid else refusal) for waiter in answered)
-        return bool(unheld)
+        return len(answered) if unheld else 0
 
-    async def _rest(self, seconds: float) -> None:
+    async def _rest(self, begun: float, used: float, told: int) -> None:
+        """Wait after a sweep.
+
+        Args:
+            begun: when it began.
+            used: the processor time that had been used then.
+            told: how many requests it has answered.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        earliest = now + max(now - begun, self._pause)
+        latest = max(earliest, now + told * _LONGEST_PAUSE)
+        while not self._stopping.is_set():
+            busy = self._used() - used
+            left = min(max(begun + busy + min(busy, _IDLE), earliest), latest) - loop.time()
+            if left <= 0:
+                return
+            # The look at the time takes some, too.
+            await self._sleep(max(left, self._pause))
+
+    async def _sleep(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

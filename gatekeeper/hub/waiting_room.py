@@ -14,7 +14,8 @@ from gatekeeper.hub.tokens import TokenScope
 
 __all__ = ("Outcome", "Waited", "Waiter", "WaitingRoom")
 
-_CHUNK: Final = 100  # Requests that are answered at once, in some 10 ms; then others have their turn.
+# Requests that are answered at once, in some 1 ms; then others have their turn. A change by another account takes 30 turns.
+_CHUNK: Final = 10
 
 
 class Waited(NamedTuple):

@@ -2,6 +2,7 @@
 
 The only importer of tldextract, which here reads its bundled copy of the Public Suffix List, without network or disk cache.
 tldextract is imported when the first wildcard is compiled, because its import takes longer than the rest of the package.
+What runs in an event loop has it loaded in a thread before that.
 """
 
 from functools import cache
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tldextract import TLDExtract
 
-__all__ = ("is_public_suffix", "is_shared_host")
+__all__ = ("has_public_suffixes", "is_public_suffix", "is_shared_host", "load_public_suffixes")
 
 # Hosts that give subdomains to their customers. None is a rule of the Public Suffix List that tldextract 5.4 bundles, or
 # the parent of one: each was looked up. Rules that the list has gained since do no harm here.
@@ -85,6 +86,16 @@ def _ancestors_of_suffixes() -> frozenset[str]:
         while host := host.partition(".")[2]:
             ancestors.add(host)
     return frozenset(ancestors)
+
+
+def has_public_suffixes() -> bool:
+    """Whether the list is loaded."""
+    return _wildcard_bases.cache_info().currsize > 0
+
+
+def load_public_suffixes() -> None:
+    """Load the list, unless it is loaded. This takes 0.1 to 0.3 s."""
+    _wildcard_bases()
 
 
 def is_public_suffix(host: str) -> bool:

@@ -8,6 +8,7 @@
   date goes on with the time, it is believed after 10 minutes.
 - Changes are read whole, and apply to the list that they name only. Where one of their rows cannot be read, or is older than
   the row held, what can be is applied, and the whole list is asked for next.
+- For the first entry with a wildcard, the public suffixes are loaded in a thread, so that no request has to wait for them.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ from gatekeeper.quoting import quoted
 from gatekeeper.sync.cadence import UNCONDITIONAL_AFTER, WholeLists
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.sources import Basis, Delta, FullList, Unchanged, Updates
+from gatekeeper.sync.suffixes import load_suffixes_for
 
 __all__ = ("KnownSlice", "ListBasis", "ListLoader", "Loaded", "OnAnswer")
 
@@ -203,6 +205,7 @@ class ListLoader:
 
     async def _add_changes(self, reader: ListReader, diff: DeltaDiff, changed_ids: set[str]) -> None:
         for piece in reader:
+            await load_suffixes_for(piece.raw)
             began = self._clock()
             rows, _ = reader.read(piece)
             diff.add_rows(rows)
@@ -222,6 +225,7 @@ class ListLoader:
     ) -> None:
         before = diff.count
         for piece in reader:
+            await load_suffixes_for(piece.raw)
             began = self._clock()
             its_digest = piece.digest()
             digest.update(its_digest)

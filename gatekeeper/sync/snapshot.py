@@ -25,6 +25,7 @@ from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.packed import widened
 from gatekeeper.keys.widget_key import WidgetKey
 from gatekeeper.quoting import quoted
+from gatekeeper.sync.suffixes import load_suffixes_for
 from gatekeeper.sync.threads import in_thread
 
 if sys.platform != "win32":  # has no such lock: two processes may replace the file in any order
@@ -201,6 +202,7 @@ class Snapshot:
     async def _restore(self, file: BinaryIO, index: KeyIndex, *, is_narrow: bool) -> None:
         decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
         while frame := _frame(file):
+            await load_suffixes_for(frame)
             keys = decode(frame)
             index.restore([(last8, widened(packed)) for last8, packed in keys] if is_narrow else keys)
             await anyio.lowlevel.checkpoint()

@@ -14,8 +14,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, ReadTurns
+from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, Lanes, ReadTurns
 from tests.integration.conftest import Server
+from tests.support.loops import run_skipping
 
 pytestmark = pytest.mark.process
 
@@ -102,12 +103,12 @@ class Served:
 def serving(
     timeout: float,
     loop: MovableLoop | None = None,
-    turns: ReadTurns | None = None,
+    lanes: Lanes | None = None,
     protocol: type[BoundedHttp] = BoundedHttp,
 ) -> Iterator[Served]:
     """Serve the app, with no other timeout."""
     app = App()
-    http: Any = partial(protocol, timeout=timeout, turns=turns)
+    http: Any = partial(protocol, timeout=timeout, lanes=lanes)
     bounds: dict[str, Any] = {"h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": 3600}
     server = Server(uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, **bounds))
     run = server.run if loop is None else partial(loop.serve, server)
@@ -286,8 +287,36 @@ def test_each_turn_reads_few_connections_and_none_overtakes_another() -> None:
     assert [turn for turn, _ in turns_by_name] == [0, 0, 0, 1, 1, 1, 2, 2, 8, 8]
 
 
+def test_a_thousand_requests_that_wait_delay_no_other() -> None:
+    async def read() -> list[tuple[int, int]]:
+        turn, reads, lanes = [0], list[tuple[int, int]](), Lanes(ReadTurns(3), ReadTurns(1))
+        for name in range(1000):
+            Reader(name, reads, turn).come(lanes.choose(GET[:-2] + b"pReFer: wait=60\r\n\r\n"))
+        for name in range(1000, 1005):
+            Reader(name, reads, turn).come(lanes.choose(GET))
+        for turn[0] in range(1, 12):
+            await asyncio.sleep(0)
+        return reads
+
+    turns_by_name = asyncio.run(read())
+    assert [turn for turn, name in turns_by_name if name >= 1000] == [0, 0, 0, 1, 1]
+    assert [name for turn, name in turns_by_name if name < 1000 and turn <= 10] == list(range(11))
+
+
+def test_requests_that_wait_are_read_with_pauses() -> None:
+    async def read() -> list[tuple[int, int]]:
+        turn, reads, turns = [0], list[tuple[int, int]](), ReadTurns(2, period=1.0)
+        for name in range(5):
+            Reader(name, reads, turn).come(turns)
+        for turn[0] in range(1, 5):
+            await asyncio.sleep(0.5001)
+        return reads
+
+    assert run_skipping(read()) == [(0, 0), (0, 1), (2, 2), (2, 3), (4, 4)]
+
+
 def test_connections_that_are_held_lose_no_byte() -> None:
-    with serving(PATIENCE, turns=ReadTurns(1)) as served, ExitStack() as stack:
+    with serving(PATIENCE, lanes=Lanes(ReadTurns(1))) as served, ExitStack() as stack:
         connections = [stack.enter_context(served.connect()) for _ in range(30)]
         for _ in range(3):
             for part in (POST[:20], POST[20:], b"01234", b"56789"):
@@ -297,7 +326,7 @@ def test_connections_that_are_held_lose_no_byte() -> None:
 
 
 def test_a_connection_that_is_reset_while_it_is_held_leaves_the_others() -> None:
-    with serving(PATIENCE, turns=ReadTurns(1)) as served, ExitStack() as stack:
+    with serving(PATIENCE, lanes=Lanes(ReadTurns(1))) as served, ExitStack() as stack:
         connections = [stack.enter_context(served.connect()) for _ in range(30)]
         for connection in connections:
             connection.sendall(GET)

@@ -15,16 +15,20 @@ def restored() -> Iterator[None]:
     """Leave the settings of this process as they were."""
     thresholds, files = gc.get_threshold(), resource.getrlimit(resource.RLIMIT_NOFILE)
     yield
+    gc.unfreeze()
     gc.set_threshold(*thresholds)
     resource.setrlimit(resource.RLIMIT_NOFILE, files)
 
 
 @pytest.mark.usefixtures("restored")
-def test_garbage_is_collected_seldom() -> None:
-    gc.set_threshold(700)
+def test_old_garbage_is_collected_seldom_and_without_the_imports() -> None:
+    gc.set_threshold(700, 10)
     collect_garbage_seldom()
-    assert gc.get_threshold()[0] > 10_000
+    new_objects, collections, _ = gc.get_threshold()
+    assert new_objects <= 10_000
+    assert new_objects * collections >= 500_000
     assert gc.isenabled()
+    assert len(gc.get_objects()) < gc.get_freeze_count()
 
 
 @pytest.mark.usefixtures("restored")

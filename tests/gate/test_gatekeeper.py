@@ -490,7 +490,8 @@ async def test_a_gate_follows_the_reference_hub(tmp_path: Path) -> None:
             )
             decision = await gate.check(created.public_key, ORIGIN)
             assert (decision.reason, decision.agent_id) == (Reason.ALLOWED, "agent-7")
-            forged = created.public_key[:-9] + "x" + created.public_key[-8:]
+            other = "y" if created.public_key[-9] == "x" else "x"
+            forged = created.public_key[:-9] + other + created.public_key[-8:]
             assert (await gate.check(forged, ORIGIN)).reason is Reason.KEY_UNKNOWN
             await anyio.to_thread.run_sync(lambda: client.widget_keys.update(created.id, disabled=True))
             await gate.refresh()

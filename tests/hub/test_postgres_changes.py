@@ -81,8 +81,10 @@ async def following(url: str, listen_url: str | None = None, *, times: Times = Q
     """Follow the changes of a database."""
     database, watch = Database(PostgresServer(url), retry_pause=0.0), Recorder()
     await database.open(Mint(PEPPER, random_text).check_value())
-    connect = partial(AsyncConnection.connect, listen_url or url, autocommit=True)
-    task = asyncio.create_task(PostgresChanges(connect, database.writing, times=times).follow(watch))
+    connect, connect_to_notify = (
+        partial(AsyncConnection.connect, each, autocommit=True) for each in (listen_url or url, url)
+    )
+    task = asyncio.create_task(PostgresChanges(connect, connect_to_notify, times=times).follow(watch))
     try:
         yield Following(watch, url)
         assert not task.done()
@@ -118,6 +120,22 @@ async def test_it_hears_of_changes_and_reads_nothing_meanwhile(cluster: Postgres
         assert worker.watch.reads >= 1  # what changed before it listened was not heard
         await until(worker.rests)
         assert set(worker.watch.looked) == {"acme"}  # a notification to itself names no account
+
+
+@pytest.mark.slow
+async def test_it_notifies_itself_over_one_connection_that_it_keeps(cluster: PostgresCluster) -> None:
+    sending = "SELECT pid, query_start FROM pg_stat_activity WHERE query LIKE 'NOTIFY%' AND datname = current_database()"
+    async with following(cluster.create_database()) as worker:
+        worker.watch.waiting.set()
+        seen = set[tuple[int, object]]()
+
+        async def has_sent_five() -> bool:
+            async with await psycopg.AsyncConnection.connect(worker.url) as connection:
+                seen.update(await (await connection.execute(sending)).fetchall())
+            return len(seen) >= 5
+
+        await until(has_sent_five)
+        assert len({pid for pid, _ in seen}) == 1
 
 
 @pytest.mark.slow
