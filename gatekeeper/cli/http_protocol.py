@@ -20,13 +20,14 @@ TIMEOUT = 30.0  # seconds; a body has at most 1 MB. uvicorn has a timeout only b
 TURN = 10  # connections that are read in a turn of the event loop, which takes 1 or 2 ms
 PATIENT_TURN, PATIENT_PERIOD = 4, 0.002  # connections whose requests wait anyway, in so many seconds: they take 1 ms
 _PATIENT = b"\nprefer: wait="  # RFC 7240 section 4.3, as gates write it
+_TOKEN = b"\nauthorization: bearer "
 
 
 class ReadTurns:
     """Bounds the connections that are read in each turn.
 
     A thousand clients that are told of a change ask again at once. If all of them were read in one turn, those that are not
-    told yet would wait for their requests.
+    told yet would wait for their requests. Accounts are read in rotation, so that those of one account delay no other's.
 
     Args:
         size: the most connections that are read in a turn.
@@ -38,14 +39,15 @@ class ReadTurns:
         self._size = size
         self._period = period
         self._left = size
-        self._queue: deque[BoundedHttp] = deque()
+        self._queues: dict[bytes, deque[BoundedHttp]] = {}  # in the order of their next turns
         self._has_begun = False
 
-    def take(self, connection: "BoundedHttp") -> bool:
+    def take(self, connection: "BoundedHttp", account: bytes = b"") -> bool:
         """Let a connection be read in this turn, or later.
 
         Args:
             connection: the connection.
+            account: whose it is.
 
         Returns:
             Whether it may be read now. Otherwise its method `read_held` is called when its turn comes.
@@ -53,20 +55,25 @@ class ReadTurns:
         if not self._has_begun:
             self._has_begun = True
             self._follow(connection.loop)
-        if self._left and not self._queue:
+        if self._left and not self._queues:
             self._left -= 1
             return True
-        self._queue.append(connection)
+        self._queues.setdefault(account, deque()).append(connection)
         return False
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         self._left = self._size
-        self._has_begun = bool(self._queue)
+        self._has_begun = bool(self._queues)
         if self._has_begun:
             self._follow(loop)
-        while self._queue and self._left:
+        while self._queues and self._left:
             self._left -= 1
-            self._queue.popleft().read_held()
+            account = next(iter(self._queues))
+            queue = self._queues.pop(account)
+            connection = queue.popleft()
+            if queue:
+                self._queues[account] = queue
+            connection.read_held()
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._period is None:
@@ -79,7 +86,7 @@ class Lanes:
     """The turns of a server's connections.
 
     A request that waits for a change may as well wait to be read, so that thousands of them delay no other request. Which
-    ones these are is guessed from their first bytes: a wrong guess costs a little time.
+    ones these are, and whose, is guessed from their first bytes: a wrong guess costs a little time.
 
     Args:
         usual: the turns of requests that want an answer at once; None for the usual ones.
@@ -90,13 +97,17 @@ class Lanes:
         self._usual = usual or ReadTurns()
         self._patient = patient or ReadTurns(PATIENT_TURN, PATIENT_PERIOD)
 
-    def choose(self, data: bytes) -> ReadTurns:
-        """Choose the turns of a request.
+    def take(self, connection: "BoundedHttp", data: bytes) -> bool:
+        """Let a connection be read in this turn, or later, as `ReadTurns.take` does.
 
         Args:
-            data: its first bytes.
+            connection: the connection.
+            data: the first bytes of its request.
         """
-        return self._patient if _PATIENT in data[:_PIECE].lower() else self._usual
+        head = data[:_PIECE].lower()
+        # A token names its account before the random part. A forged one is refused, in the turn of those it forges.
+        account = head.partition(_TOKEN)[2].partition(b"\r")[0].rpartition(b"_")[0]
+        return (self._patient if _PATIENT in head else self._usual).take(connection, account)
 
 
 class BoundedHttp(H11Protocol):
@@ -144,7 +155,7 @@ class BoundedHttp(H11Protocol):
         """Take bytes, now or in a later turn."""
         if self._held:
             self._held += data
-        elif self._lanes.choose(data).take(self):
+        elif self._lanes.take(self, data):
             self._read(data)
         else:
             self._held = data

@@ -264,6 +264,11 @@ class Reader:
         if turns.take(cast("BoundedHttp", self)):
             self.read_held()
 
+    def ask(self, lanes: Lanes, request: bytes) -> None:
+        """Have a request to read."""
+        if lanes.take(cast("BoundedHttp", self), request):
+            self.read_held()
+
     def read_held(self) -> None:
         """Record that it is read, and in which turn."""
         self._reads.append((self._turn[0], self._name))
@@ -291,9 +296,9 @@ def test_a_thousand_requests_that_wait_delay_no_other() -> None:
     async def read() -> list[tuple[int, int]]:
         turn, reads, lanes = [0], list[tuple[int, int]](), Lanes(ReadTurns(3), ReadTurns(1))
         for name in range(1000):
-            Reader(name, reads, turn).come(lanes.choose(GET[:-2] + b"pReFer: wait=60\r\n\r\n"))
+            Reader(name, reads, turn).ask(lanes, GET[:-2] + b"pReFer: wait=60\r\n\r\n")
         for name in range(1000, 1005):
-            Reader(name, reads, turn).come(lanes.choose(GET))
+            Reader(name, reads, turn).ask(lanes, GET)
         for turn[0] in range(1, 12):
             await asyncio.sleep(0)
         return reads
@@ -301,6 +306,23 @@ def test_a_thousand_requests_that_wait_delay_no_other() -> None:
     turns_by_name = asyncio.run(read())
     assert [turn for turn, name in turns_by_name if name >= 1000] == [0, 0, 0, 1, 1]
     assert [name for turn, name in turns_by_name if name < 1000 and turn <= 10] == list(range(11))
+
+
+TOKENS = ("acme", "acme", "acme", "acme", "acme", "acme_shop", "acme", "acme_shop", "globex", None)
+
+
+@pytest.mark.parametrize("further", [b"", b"Prefer: wait=60\r\n"], ids=["usual", "patient"])
+def test_the_requests_of_one_account_delay_no_other(further: bytes) -> None:
+    async def read() -> list[int]:
+        turn, reads, lanes = [0], list[tuple[int, int]](), Lanes(ReadTurns(1), ReadTurns(1))
+        for name, account in enumerate(TOKENS):
+            token = b"" if account is None else f"authorization: Bearer sk_live_{account}_{name:043}\r\n".encode()
+            Reader(name, reads, turn).ask(lanes, GET[:-2] + token + further + b"\r\n")
+        for turn[0] in range(1, 12):
+            await asyncio.sleep(0)
+        return [name for _, name in reads]
+
+    assert asyncio.run(read()) == [0, 1, 5, 8, 9, 2, 7, 3, 4, 6]
 
 
 def test_requests_that_wait_are_read_with_pauses() -> None:
