@@ -12,7 +12,8 @@ The events of the accounts say which keys have changed, and the log of steps fro
 them.
 """
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -159,7 +160,12 @@ class AllAccounts:
 
 
 async def read_changed_anywhere(
-    connection: AsyncConnection, base: Revision, present: Revision, *, at_most: int
+    connection: AsyncConnection,
+    base: Revision,
+    present: Revision,
+    *,
+    at_most: int,
+    defer: Callable[[float], Awaitable[None]],
 ) -> dict[str, AccountRemovedRow | None] | None:
     """Read which keys of all accounts have changed since a revision.
 
@@ -168,6 +174,7 @@ async def read_changed_anywhere(
         base: the revision of their list.
         present: its revision in this state.
         at_most: the most changes.
+        defer: lets others go first. It is given the seconds that a piece of the work has taken.
 
     Returns:
         The ids of the changed keys. A deleted key has its row for the delta, if its event names its last 8 characters;
@@ -181,7 +188,7 @@ async def read_changed_anywhere(
         return None
     reached = {account: way.begin for account, way in ways.items()}
     changed: dict[str, AccountRemovedRow | None] = {}
-    for account, revision, base_mark, key_id, last8 in await _read_events(connection, reached):
+    for account, revision, base_mark, key_id, last8 in await _read_events(connection, reached, defer):
         former = reached[account]
         if revision > former.number + 1 or (revision > former.number and former.mark not in {_ANY, base_mark}):
             return None
@@ -220,15 +227,20 @@ async def _read_ways(connection: AsyncConnection, base: Revision, present: Revis
     return ways if reached == present.number and max(changes, steps) <= at_most else None
 
 
-async def _read_events(connection: AsyncConnection, begins: Mapping[str, Revision]) -> list[tuple[Any, ...]]:
+async def _read_events(
+    connection: AsyncConnection, begins: Mapping[str, Revision], defer: Callable[[float], Awaitable[None]]
+) -> list[tuple[Any, ...]]:
     """Read the events of accounts after these revisions of them."""
     columns = select(events.c.account, events.c.revision, events.c.base_mark, events.c.key_id, DELETED_LAST8)
     ordered, found = tuple(begins.items()), list[tuple[Any, ...]]()
     for start in range(0, len(ordered), _ACCOUNTS):
+        begun = time.monotonic()
         later = (
             and_(events.c.account == account, events.c.revision > begin.number)
             for account, begin in ordered[start : start + _ACCOUNTS]
         )
         found += (tuple(row) for row in await connection.execute(columns.where(or_(*later))))
+        if start + _ACCOUNTS < len(ordered):
+            await defer(time.monotonic() - begun)
     # The databases sort slower, or read the whole index in its order.
     return sorted(found, key=itemgetter(0, 1))

@@ -191,21 +191,22 @@ class Database:
         """Open a transaction like `writing`, which lets all other writes go first."""
         return self._transaction("reporter", late=True)
 
-    async def defer(self, at_most: float) -> None:
-        """Wait while other requests read or write. A list is less urgent.
+    async def defer(self, at_most: float, *, held: int = 0) -> None:
+        """Wait while other requests read or write. A list is less urgent, and so is a long delta.
 
         Args:
             at_most: the longest wait, in seconds.
+            held: the turns to read or write that the caller holds itself.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + at_most
-        while self._is_busy and loop.time() < until:  # noqa: ASYNC110 - events would cost every transaction, not lists alone
+        while self._turns_held > held and loop.time() < until:  # noqa: ASYNC110 - events would cost every transaction, not lists alone
             await asyncio.sleep(DEFERRAL)
 
     @property
-    def _is_busy(self) -> bool:
+    def _turns_held(self) -> int:
         engines = self._engines
-        return engines is not None and engines.reader.turns.held + engines.writer.turns.held > 0
+        return 0 if engines is None else engines.reader.turns.held + engines.writer.turns.held
 
     def changes(self) -> Changes:
         """Make what tells of changes by other processes, without connecting."""

@@ -1,6 +1,7 @@
 """DeltaReader: what has changed in a list."""
 
 import gzip
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -156,7 +157,7 @@ class DeltaReader:
         self, connection: AsyncConnection, account: str, base: Revision, present: Revision
     ) -> Mapping[str, RemovedRow | None] | None:
         if account == ALL_ACCOUNTS:
-            return await read_changed_anywhere(connection, base, present, at_most=self._max_revisions)
+            return await read_changed_anywhere(connection, base, present, at_most=self._max_revisions, defer=self._defer)
         changed = await read_changed(connection, account, base, present)
         if changed is None:
             return None
@@ -168,12 +169,19 @@ class DeltaReader:
         found: list[tuple[int, bytes]] = []
         size = 0
         for start in range(0, len(key_ids), _PAGE):
+            begun = time.monotonic()
             for row in await connection.execute(_BY_ID[kind], {"ids": key_ids[start : start + _PAGE]}):
                 found.append((row.sequence, msgspec.json.encode(kind(*row[:-1]))))
                 size += len(found[-1][1])
                 if size > self._max_size:
                     return None
+            if start + _PAGE < len(key_ids):
+                await self._defer(time.monotonic() - begun)
         return [row for _, row in sorted(found)]
+
+    async def _defer(self, taken: float) -> None:
+        """Let others have the event loop for half the time that a piece of a delta has taken."""
+        await self._database.defer(taken / 2, held=1)
 
 
 async def _compress(body: bytes) -> bytes:

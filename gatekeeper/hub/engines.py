@@ -10,10 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.turns import Turns
 
-__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "DatabaseLocation", "Engines", "Pool")
+__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "READERS_EACH", "DatabaseLocation", "Engines", "Pool")
 
 # For each of three pools; the reports have one more, and waiting for changes two. Five workers fit into PostgreSQL's 100.
 CONNECTIONS: Final = 5
+
+# Of those that read, for each account: a delta of 10,000 rows holds one for half a second.
+READERS_EACH: Final = 2
 
 # Seconds. Clients have a timeout too (gatekeeper's own: 10 s), so it is no use to let them wait longer.
 PATIENCE: Final = 8.0

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, READERS_EACH, Engines, Pool
 from gatekeeper.hub.turns import Turns
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class PostgresServer:
         reading = {"isolation_level": "REPEATABLE READ", "execution_options": {"postgresql_readonly": True}}
         writing = {"isolation_level": "READ COMMITTED"}
         return Engines(
-            reader=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE), **reading),
+            reader=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE, each=READERS_EACH), **reading),
             streamer=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE), **reading),
             writer=self._pool(Turns(CONNECTIONS, "to write", patience=PATIENCE, each=WRITERS_EACH), **writing),
             reporter=self._pool(Turns(1, "to write a report", patience=PATIENCE), **writing),

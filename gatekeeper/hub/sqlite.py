@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, Engines, Pool
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, READERS_EACH, Engines, Pool
 from gatekeeper.hub.files import create_private
 from gatekeeper.hub.sqlite_changes import SqliteChanges
 from gatekeeper.hub.turns import Turns
@@ -78,17 +78,17 @@ class SqliteFile:
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
-        reader = self._pool(CONNECTIONS, "to read", _begin)
+        reader = self._pool(CONNECTIONS, "to read", _begin, each=READERS_EACH)
         streamer = self._pool(CONNECTIONS, "to read", _begin)
         writer = self._pool(1, "to write", _begin_immediate)
         event.listen(writer.engine.sync_engine, "connect", _prepare_writer)
         return Engines(reader, streamer, writer, reporter=writer)
 
-    def _pool(self, size: int, purpose: str, begin: Callable[[Connection], None]) -> Pool:
+    def _pool(self, size: int, purpose: str, begin: Callable[[Connection], None], *, each: int | None = None) -> Pool:
         url = self._url("sqlite+aiosqlite")
         engine = create_async_engine(url, connect_args=self._arguments, pool_size=size, **OPTIONS)
         event.listen(engine.sync_engine, "begin", begin)
-        return Pool(engine, Turns(size, purpose, patience=self._patience))
+        return Pool(engine, Turns(size, purpose, patience=self._patience, each=each))
 
     def changes(self) -> SqliteChanges:
         """Make what tells of changes by other processes, without connecting."""

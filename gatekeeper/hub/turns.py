@@ -25,7 +25,8 @@ class Turns:
         purpose: what a turn is for, as in "to write".
         patience: the longest wait for a turn, in seconds; None for any.
         each: how many turns one account can hold at once; None for all places. Where it is given, an account also holds no
-            more turns than there are free places, so that a few accounts cannot take all of them.
+            more turns than there are free places, so that a few accounts cannot take all of them. It does not bound what is
+            of no account, whose name is empty.
 
     Attributes:
         places: how many turns can be held at once.
@@ -117,4 +118,4 @@ class Turns:
                 return
 
     def _may_hold(self, account: str, free: int) -> bool:
-        return self._each is None or self._held[account] < min(self._each, free)
+        return self._each is None or not account or self._held[account] < min(self._each, free)

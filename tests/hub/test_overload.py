@@ -66,6 +66,18 @@ async def test_a_list_lets_other_requests_go_first(impatient: RunningHub) -> Non
         await asyncio.wait_for(deferred, 15)
     async with database.streaming():
         await asyncio.wait_for(database.defer(60), 15)
+    async with database.reading():
+        await asyncio.wait_for(database.defer(60, held=1), 15)  # a delta that is alone
+
+
+async def test_reads_of_one_account_leave_connections_to_others(impatient: RunningHub) -> None:
+    client, globex = await impatient.client("acme"), await impatient.client("globex")
+    async with AsyncExitStack() as readers:
+        for _ in range(2):
+            await readers.enter_async_context(impatient.database.reading("acme"))
+        assert_problem(await client.get(PATH), 503, "overloaded")
+        assert await list_rows(globex) == []
+    assert await list_rows(client) == []
 
 
 async def test_a_read_that_waits_too_long_is_an_overload(impatient: RunningHub) -> None:

@@ -96,6 +96,12 @@ async def test_an_account_holds_a_bounded_number_of_turns() -> None:
     assert crowd.turns.held == 0
 
 
+async def test_what_is_of_no_account_may_take_all_places() -> None:
+    bounded = turns(3, each=1)
+    async with bounded.taking(""), bounded.taking(""), bounded.taking(""):
+        assert bounded.held == 3
+
+
 async def test_a_few_accounts_cannot_take_all_places() -> None:
     crowd = Crowd(turns(12, each=12))
     await crowd.come(*(f"a{number:02}" for number in range(12)))
