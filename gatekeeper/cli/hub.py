@@ -232,8 +232,7 @@ def _minting(
         if account is not None:
             stop(USAGE, "--account and --all-accounts exclude each other: a token is for one account, or for all")
         if scope is Scope.ADMIN:
-            stop(USAGE, "a token for all accounts has the scope gate: leave --scope out, or mint one of scope admin for an "
-                 "--account")  # fmt: skip
+            stop(USAGE, "a token for all accounts has the scope gate: leave --scope out, or name one --account")
         return lambda hub: hub.tokens.mint_for_all(name=name)
     if account is None:
         stop(USAGE, "expected --account with the account whose keys the token is for; or --all-accounts")

@@ -9,8 +9,9 @@ are very many, those who do not hold the list of the last look may have to wait 
 
 Clients that are told of a change ask again at once, and all these requests take longer than the sweep. So after a sweep the
 account is not looked at until the process has been idle for as long as it was busy since the sweep began, or for a quarter
-of a second. A sweep that had to wait for a slow database is followed by a pause as long as itself, up to the same. Others may keep it busy for longer, so the pause takes at most a millisecond for each request that was answered.
-An import of many keys then costs each client a few answers a second at most, and leaves the process half of its time.
+of a second. A sweep that waited for a slow database is followed by a pause as long as itself, up to the same. Others may
+keep the process busy for longer, so the pause takes at most a millisecond for each request that was answered. An import of
+many keys then costs each client a few answers a second at most, and leaves the process half of its time.
 
 The list of all accounts has a room like that of an account. Each change is a reason to look at it, and names the account, so
 that the look reads no other. New requests and those whose time is over get a look at all accounts.
