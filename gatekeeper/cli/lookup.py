@@ -14,7 +14,7 @@ __all__ = ("fetch_keys", "find", "find_one", "require_key", "require_one", "whol
 
 
 def fetch_keys(client: HubClient) -> list[WidgetKey]:
-    """List the keys of the account, or of all, and warn of malformed rows."""
+    """List the keys of the token, and warn of malformed rows."""
     rows = client.widget_keys.list()
     for problem in rows.rejected:
         warn(f"left out: {with_options(problem)}")

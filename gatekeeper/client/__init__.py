@@ -3,7 +3,7 @@
 It may import quoting, errors, matching and keys. The two clients share everything except the sending (sending.py). A call
 (collection.py) is a request, the function that reads its answer, and whether it may be retried (retries.py). calls.py and
 gates.py make the calls. refusals.py turns every failure into an error of this package. records.py has the results, and
-listing.py the list that sources stream.
+listing.py the list that sources stream. tls.py has the TLS context that sources share.
 """
 
 from msgspec import UNSET

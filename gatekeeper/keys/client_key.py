@@ -82,7 +82,9 @@ class ClientKey(msgspec.Struct, frozen=True, gc=False):
 
 
 def share_keys(account: str | None, other: str | None) -> bool:
-    """Whether one client key may be of both accounts, such as acme and acme_shop.
+    """Whether one client key may be of both accounts.
+
+    pk_live_acme_shop_… may be of acme and of acme_shop.
 
     Args:
         account: an account; None if it is not known.

@@ -101,7 +101,7 @@ class HubSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Updates]:
-        """Open a pool of connections; with an `http` of one's own, another one once it waits."""
+        """Open a pool of connections. With an `http` of one's own, waits have another one."""
         async with AsyncExitStack() as opened:
             client = await opened.enter_async_context(self._connected())
             waiting = client if self._default_http is not None else None
@@ -185,10 +185,11 @@ class HubSource:
                 token = self._token()
                 if made is None or made[0] != token:
                     try:
-                        made = token, self._client(token, http=http)
+                        its_client = self._client(token, http=http)
                     except ConfigError as error:
                         raise SourceError(f"the hub's token cannot be used: {error}") from error
                     self._check_account(token)
+                    made = token, its_client
                 self._last_token = token
                 return made[1]
 

@@ -236,7 +236,7 @@ class ListLoader:
             self.work += self._clock() - began
             await anyio.lowlevel.checkpoint()
             if diff.count > self._max_rows:
-                raise InvalidList(f"the list has more than {self._max_rows} rows: expected those of one account")
+                raise InvalidList(f"the list has more than {self._max_rows} rows: expected fewer")
         if diff.count == before:
             await anyio.lowlevel.checkpoint()  # a chunk without a complete row yields no slice
 

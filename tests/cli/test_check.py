@@ -8,6 +8,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from gatekeeper.demo import Demo, running_demo
+from gatekeeper.testing import FakeHub
 
 from .support import KEY, ROWS, gatekeeper, invoke
 
@@ -170,6 +171,16 @@ def test_check_tells_accounts_apart(all_accounts: Path, key: str, reason: str, a
     assert (done.json["reason"], done.json["account"]) == (reason, account)
     shown = invoke("check", key, "https://a.acme.com", "--file", str(all_accounts)).out
     assert (f"of the account {account}" in shown) is (account is not None)
+
+
+def test_check_asks_a_hub_for_the_keys_of_all_accounts(fake: FakeHub) -> None:
+    fake.lists(*ACCOUNTS)
+    environment = {"GATEKEEPER_HUB": fake.url, "GATEKEEPER_TOKEN": fake.all_accounts_token}
+    done = invoke("check", "pk_live_globex_0000abcd1234", "https://a.acme.com", "--json", **environment)
+    assert (done.json["reason"], done.json["key_id"], done.json["account"]) == ("allowlist_empty", "wk_g", "globex")
+    refused = invoke("check", KEY, "https://a.acme.com", "--account", "acme", **environment)
+    assert refused.code == 2
+    assert "--account is 'acme', and the token is for all accounts (sk_all_…): pass one or the other" in refused.err
 
 
 def test_check_of_one_account_ignores_the_accounts_of_rows(all_accounts: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper import InvalidRow
+from gatekeeper import InvalidRow, WidgetKey
 from gatekeeper.keys.delta import DeltaReader, Removal
 from gatekeeper.keys.reader import RowReader
 from gatekeeper.keys.slices import read_list
-from tests.keys.rows import ROW, body
+from tests.keys import rows as usual
+from tests.keys.rows import body
 
+ROW: dict[str, Any] = {**usual.ROW}
 ACCOUNT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 NAMES = ["a", "0", "acme", "acme_shop", "acme-shop_", "a" * 63]
 NO_NAMES = ["", "_acme", "-acme", "Acme", "acme shop", "acme,globex", "acme\n", "äcme", "a" * 64, "\x00", "*"]
@@ -23,7 +26,7 @@ EXPECTED = "row 0 (id 'wk_1'): Expected an account, 63 characters at most of a-z
 TEXTS = st.sampled_from([*NAMES, *NO_NAMES]) | st.text(max_size=65)
 
 
-def read(reader: RowReader, *rows: object) -> list[Any]:
+def read(reader: RowReader, *rows: Mapping[str, Any]) -> list[Any]:
     """Read a list at once, and each of its rows alone; both must agree."""
     keys, rejected = read_list(reader, body(*rows))
     alone: list[Any] = []
@@ -112,7 +115,7 @@ def test_a_row_of_all_accounts_without_a_name_is_set_aside(account: object) -> N
         ({"last8": "UVwXyZ-_"}, "row 0: Object missing required field `id`"),
     ],
 )
-def test_the_wording_for_a_row_without_an_account(row: object, sentence: str) -> None:
+def test_the_wording_for_a_row_without_an_account(row: Mapping[str, Any], sentence: str) -> None:
     (rejected,) = read(all_accounts(), row)
     assert str(rejected) == sentence
 
@@ -148,7 +151,9 @@ def test_a_delta_of_all_accounts_has_rows_and_removals_with_accounts() -> None:
     removal = {"id": "wk_1", "last8": "UVwXyZ-_", "account": "acme", "removed": True}
     assert reader.tidy(body(removal)) is None
     assert reader.read(0, msgspec.json.encode(removal)) == Removal("wk_1", "UVwXyZ-_")
-    assert reader.read(0, msgspec.json.encode(ROW | {"account": "acme"})).account == "acme"
+    key = reader.read(0, msgspec.json.encode(ROW | {"account": "acme"}))
+    assert isinstance(key, WidgetKey)
+    assert key.account == "acme"
     with pytest.raises(InvalidRow) as refused:
         reader.read(0, msgspec.json.encode(ROW))
     assert refused.value.reason == "account"

@@ -340,10 +340,11 @@ async def test_a_new_token_must_be_for_the_same_account(hub: FakeHub, before: st
     async with source.connect() as updates:
         assert await read(updates, None) is not None
         token = after
-        with pytest.raises(SourceError) as refused:
-            await read(updates, None)
-        assert problem in str(refused.value)
-        assert after not in str(refused.value)
+        for _ in range(2):
+            with pytest.raises(SourceError) as refused:
+                await read(updates, None)
+            assert problem in str(refused.value)
+            assert after not in str(refused.value)
         token = f"{before}2"
         assert await read(updates, None) is not None
     assert [request.headers["authorization"] for request in hub.requests] == [f"Bearer {before}", f"Bearer {before}2"]

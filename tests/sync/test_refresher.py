@@ -773,7 +773,7 @@ async def test_a_list_with_too_many_rows_changes_nothing(hub: FakeHub) -> None:
         assert len(it.index) == 100
         hub.lists(*map(row, range(1, 102)))
         report = await it.refresh()
-        said = "answered 200 with no usable list: the list has more than 100 rows: expected those of one account"
+        said = "answered 200 with no usable list: the list has more than 100 rows: expected fewer"
         assert (report.outcome, report.error) == ("failed", f"the hub at {hub.url}{PATH} {said}")
         assert it.get("key-0")
 

@@ -169,7 +169,8 @@ async def test_a_file_that_blocks_is_cut_at_the_deadline(tmp_path: Path) -> None
 @pytest.mark.asyncio
 async def test_the_rows_of_a_file_may_name_their_accounts(file: Path) -> None:
     """Where the file has an account, those of its rows are ignored."""
-    file.write_bytes(as_json(row(1, account="acme"), row(2, account="globex"), row(3), row(4, account={"id": 1})))
+    rows = as_json(row(1, account="acme"), row(2, account="globex"), row(3), row(4, account={"id": 1}))
+    await anyio.Path(file).write_bytes(rows)
     decided = {}
     for account in (None, "acme"):
         async with Gatekeeper(FileSource(file, account=account)) as gate:
