@@ -15,9 +15,11 @@ from gatekeeper.gate.open_streams import OpenStreams
 from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.account_log import AccountLogger
-from gatekeeper.sync.lifecycle import PerLoop
+from gatekeeper.sync.clock import boot_sleep
 from gatekeeper.sync.list_sync import ListSync, SyncOptions, logger
+from gatekeeper.sync.per_loop import PerLoop
 from gatekeeper.sync.running import ListTasks
+from gatekeeper.sync.shared_sleep import SharedSleep
 from gatekeeper.sync.shared_tls import SharedTls
 from gatekeeper.sync.snapshot_file import snapshot_file
 from gatekeeper.sync.sources import Source
@@ -38,6 +40,7 @@ class ListParts:
         memo: where decisions are remembered.
         enforcement: records refused pages.
         decide_again: decides about an open stream.
+        sleep: sleeps for several lists.
         tls: shares a TLS context among them.
     """
 
@@ -50,6 +53,7 @@ class ListParts:
     enforcement: Enforcement
     decide_again: Callable[[RequestIdentity], Decision]
     tls: SharedTls = field(default_factory=SharedTls)
+    sleep: SharedSleep = field(default_factory=SharedSleep)
 
 
 class SourceList:
@@ -74,6 +78,8 @@ class SourceList:
         options = parts.options
         if parts.are_several:
             parts.tls.share_with(source)
+            if options.sleep is boot_sleep:
+                options = msgspec.structs.replace(options, sleep=parts.sleep)
             if options.snapshot_path is not None and account is not None:
                 options = msgspec.structs.replace(options, snapshot_path=snapshot_file(options.snapshot_path, account))
         self.index = KeyIndex(account=account, https_only=parts.https_only)
@@ -105,9 +111,10 @@ class SourceList:
                 clock=options.clock,
             )
             self.streams = PerLoop("gatekeeper: the open streams of this event loop", new_streams)
-        self.tasks = ListTasks(sync)
+        nap = parts.sleep if parts.are_several else boot_sleep
+        self.tasks = ListTasks(sync, nap=nap)
         if self.streams is not None:
-            self.tasks = ListTasks(sync, self._watch_streams, self._close_refused_streams)
+            self.tasks = ListTasks(sync, self._watch_streams, self._close_refused_streams, nap=nap)
 
     @property
     def account(self) -> str | None:

@@ -72,18 +72,26 @@ class NewRows:
     def repeated_hashes(self) -> Generator[None, None, set[int]]:
         """Find the hashes that several ids share."""
         repeated: set[int] = set()
+        seen = 0  # since the last step: few new rows take one
         for hashes in self._hashes:
             if len(set(hashes)) < len(hashes):
                 repeated.update(each for each, times in Counter(hashes).items() if times > 1)
-            yield
+            seen += len(hashes)
+            if seen >= STEP:
+                seen = 0
+                yield
         return repeated
 
     def hash_sets(self) -> Generator[None, None, list[set[int]]]:
         """Collect the hashes of all ids, by their remainder modulo 256."""
         sets: list[set[int]] = []
+        seen = 0  # since the last step
         for hashes in self._hashes:
             sets.append(set(hashes))
-            yield
+            seen += len(hashes)
+            if seen >= STEP:
+                seen = 0
+                yield
         return sets
 
     def add_to_index(self) -> Iterator[None]:

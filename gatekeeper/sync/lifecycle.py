@@ -5,7 +5,6 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -14,9 +13,7 @@ from gatekeeper.sync.refresher import Refresher
 from gatekeeper.sync.running import ListTasks, RunningLists, RunningOnAsyncio, RunningOnTrio
 from gatekeeper.sync.status import RefreshReport
 
-__all__ = ("Lifecycle", "PerLoop", "watch_forks")
-
-Thing = TypeVar("Thing")
+__all__ = ("Lifecycle", "watch_forks")
 
 _OUTCOMES = ("unchanged", "changed", "failed")  # the worst one last
 
@@ -225,31 +222,6 @@ class Lifecycle:
         with self._lock:
             self._all.add(here)
         return here
-
-
-class PerLoop(Generic[Thing]):
-    """One object for each event loop, made on first use.
-
-    Args:
-        name: a name for it.
-        make: makes one.
-    """
-
-    def __init__(self, name: str, make: Callable[[], Thing]) -> None:
-        self._make = make
-        self._here: RunVar[Thing | None] = RunVar(name, None)
-
-    def here(self) -> Thing:
-        """The object of this event loop."""
-        thing = self._here.get()
-        if thing is None:
-            thing = self._make()
-            self._here.set(thing)
-        return thing
-
-    def forget(self) -> None:
-        """Drop the object of this event loop; the next use makes another."""
-        self._here.set(None)
 
 
 def watch_forks(in_child: Callable[[], None]) -> None:

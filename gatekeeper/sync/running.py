@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from gatekeeper.sync.clock import Sleep, boot_sleep
 from gatekeeper.sync.list_sync import ListSync
 from gatekeeper.sync.refresher import Refresher
 
@@ -25,6 +26,7 @@ class ListTasks:
         sync: makes the refreshers.
         companion: runs beside each of them, for as long; None for nothing.
         farewell: awaited in each event loop before the list is removed there; None for nothing.
+        nap: sleeps in real time.
 
     Attributes:
         sync, companion, farewell: as given.
@@ -32,16 +34,22 @@ class ListTasks:
     """
 
     def __init__(
-        self, sync: ListSync, companion: Companion | None = None, farewell: Callable[[], Awaitable[None]] | None = None
+        self,
+        sync: ListSync,
+        companion: Companion | None = None,
+        farewell: Callable[[], Awaitable[None]] | None = None,
+        *,
+        nap: Sleep = boot_sleep,
     ) -> None:
         self.sync = sync
         self.companion = companion
         self.farewell = farewell
         self.is_removed = False
+        self._nap = nap
 
     def beside(self, refresher: Refresher) -> Iterator[Companion]:
         """What runs beside a refresher."""
-        yield refresher.schedule.keep_beating
+        yield partial(refresher.schedule.keep_beating, self._nap)
         if self.sync.reporting:
             yield partial(self.sync.reporting.run, refresher.schedule.first_fetch)
         if self.companion is not None:

@@ -23,7 +23,8 @@ from starlette.applications import Starlette
 from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Source, StaticSource, Unchanged
 from gatekeeper.gate.memo import Remembered
 from gatekeeper.gate.page import RequestIdentity
-from gatekeeper.sync.lifecycle import RESTART_DELAY, PerLoop
+from gatekeeper.sync.lifecycle import RESTART_DELAY
+from gatekeeper.sync.per_loop import PerLoop
 from gatekeeper.sync.sources import Updates
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.support.forked import forked
