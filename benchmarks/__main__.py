@@ -39,6 +39,14 @@ SHORT = {
         "--fair-keys=50000",
         "--fair-seconds=20",
     ),
+    "accounts": (
+        "--database=sqlite",
+        "--rounds=1",
+        "--idle=20",
+        "--trials=50",
+        "--listed-accounts=1000",
+        "--quiet=60",
+    ),
     "freshness": ("--trials=40", "--window=20", "--day=3600", "--soak=20"),
 }
 

@@ -7,7 +7,8 @@ from prometheus_client import REGISTRY
 
 REGISTRY.register(collector(gate))
 
-The values of every label are a closed set. Nothing from requests or rows ever becomes a label. The figures are those of one
+The values of every label are a closed set. Nothing from requests or rows ever becomes a label, and no account does. The
+figures of a gate of several accounts are totals, or those of the worst account, as in `Status`. All figures are those of one
 process, and prometheus_client's multiprocess mode ignores custom collectors, so scrape each worker process at its own port.
 """
 
@@ -50,6 +51,7 @@ class _Read(NamedTuple):
     """The state of a gate at one moment."""
 
     status: Status
+    lists: tuple[Status, ...]  # of each account, or the only one
     decisions: Counter[Reason]
     refused_pages: int
 
@@ -73,7 +75,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read each gate once, and yield its metrics."""
-        reads = {names: _Read(gate.status, gate.decisions, len(gate.refusals)) for names, gate in self._gates.items()}
+        reads = {names: _read(gate) for names, gate in self._gates.items()}
         for metric in _METRICS:
             labels = self._labels if metric.label is None else (*self._labels, metric.label)
             family = metric.family(metric.name, metric.text, labels=labels)
@@ -81,6 +83,13 @@ class _Collector(Collector):
                 for value_of_label, value in metric.read(read).items():
                     family.add_metric(names if value_of_label is None else (*names, value_of_label), value)
             yield family
+
+
+def _read(gate: Gatekeeper) -> _Read:
+    status = gate.status
+    has_no_account = status.age is None and status.state == "fresh"
+    lists = () if has_no_account else tuple(gate.statuses.values()) or (status,)
+    return _Read(status, lists, gate.decisions, len(gate.refusals))
 
 
 def _count(name: str) -> Callable[[_Read], _Values]:
@@ -147,6 +156,13 @@ _METRICS = (
     ),
     _Metric(
         GaugeMetricFamily,
+        "gatekeeper_accounts",
+        "state",
+        lambda read: {state: sum(each.state == state for each in read.lists) for state in get_args(State)},
+        "Accounts of the gate, by the state of their lists; a gate of one source has one.",
+    ),
+    _Metric(
+        GaugeMetricFamily,
         "gatekeeper_list_from_snapshot",
         None,
         lambda read: {None: float(read.status.from_snapshot)},
@@ -166,7 +182,7 @@ _METRICS = (
         GaugeMetricFamily,
         "gatekeeper_ambiguous_keys",
         None,
-        lambda read: {None: len(read.status.ambiguous)},
+        lambda read: {None: sum(len(each.ambiguous) for each in read.lists)},
         "Last 8 characters that several keys share; those keys are ambiguous and refused.",
     ),
     _Metric(

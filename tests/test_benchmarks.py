@@ -24,7 +24,8 @@ pytest.importorskip("uvloop", reason="uvloop is not installed: pip install -e '.
 
 from benchmarks import guard, hub, lines, script
 from benchmarks.__main__ import SHORT
-from benchmarks.live.parameters import SCENARIOS
+from benchmarks.accounts import parameters as accounts
+from benchmarks.live import parameters as live
 
 pytestmark = pytest.mark.process
 
@@ -38,6 +39,7 @@ TINY = {
     "scale": ("--keys=500", "--settle=0.1"),
     "floods": ("--requests=2000", "--seconds=0.2"),
     "live": (),
+    "accounts": (),
     "freshness": ("--trials=4", "--window=0.5", "--interval=0.5", "--keys=100", "--day=60", "--soak=1"),
 }
 PROGRAMS = {"load": ("wrk", "redis-server"), "freshness": ("wrk",)}
@@ -168,7 +170,7 @@ def test_every_worker_refuses_what_is_revoked_and_no_decision_is_wrong(results: 
 
 def test_live_gates_know_of_all_changes_and_every_scenario_has_figures(results: Path) -> None:
     figures = figures_of("live", results)
-    assert set(figures) == set(SCENARIOS)
+    assert set(figures) == set(live.SCENARIOS)
     assert all(set(by_database) == {"sqlite"} for by_database in figures.values())
     of = {scenario: by_database["sqlite"] for scenario, by_database in figures.items()}
     assert of["revocation"]["traffic: wrong decisions"] == 0
@@ -186,6 +188,15 @@ def test_live_gates_of_a_hub_of_two_processes_know_new_keys(tmp_path: Path) -> N
     run("benchmarks.live", "--quick", "--only=revocation", "--database=postgres", f"--json={file}")
     figures = json.loads(file.read_text(encoding="utf-8"))["figures"]["revocation"]["postgres"]
     assert figures["created: refused at the first request (%)"] == 0
+
+
+def test_many_accounts_have_their_lists_and_none_harms_the_others(results: Path) -> None:
+    figures = figures_of("accounts", results)
+    assert set(figures) == set(accounts.SCENARIOS)
+    of = {scenario: by_database["sqlite"] for scenario, by_database in figures.items()}
+    assert all(of["together"][f"{kind}: memory of the process (MB)"] > 0 for kind in ("one gate", "a gate each"))
+    assert all(of["hanging"][f"{kind}: others' revocations, p50 (ms)"] > 0 for kind in ("hub answers", "hub hangs"))
+    assert all(of["listed"][f"{kind}: an allowed request (µs)"] > 0 for kind in ("all accounts", "one account"))
 
 
 def test_the_charts_are_drawn_from_the_json(results: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gatekeeper.health import health
 from gatekeeper.testing import FakeHub, HubAnswer
 from tests.support.guarded import guarded, hub_source
 from tests.support.rows import TOKEN, row
+from tests.support.several import several
 
 pytestmark = [pytest.mark.anyio, pytest.mark.asyncio]
 
@@ -135,6 +136,91 @@ async def test_the_endpoint_counts_no_decision(hub: FakeHub) -> None:
     async with guarded(hub) as it:
         await health_of(it.gate)
         assert not it.gate.decisions
+
+
+# Several accounts
+
+
+async def test_fresh_lists_of_several_accounts_are_ready() -> None:
+    async with several("acme", "globex", rows=(row(1), row(2))) as it:
+        assert await health_of(it.gate) == (
+            200,
+            {
+                "status": "ready",
+                "state": "fresh",
+                "age": 0.0,
+                "keys": 4,
+                "detail": "the list of widget keys of each of 2 accounts is fresh",
+                "enforce": True,
+            },
+        )
+
+
+async def test_an_old_list_of_one_account_is_named_and_counted() -> None:
+    async with several("acme", "globex", "initech", rows=(row(1),), soft_stale=60) as it:
+        it.fail("globex")
+        await it.time.advance(75)
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["state"]) == (200, "degraded", "degraded")
+        assert (answer["account"], answer["age"], answer["keys"]) == ("globex", 75, 3)
+        assert answer["detail"] == (
+            "the list of widget keys of the account globex (1 of 3 not fresh) is old (75 s) but is still used; "
+            "the last fetch for the account globex failed: the hub answered 503"
+        )
+
+
+async def test_a_gate_serves_while_the_list_of_any_account_decides() -> None:
+    async with several("acme", "globex", "initech", rows=(row(1),), broken=("globex",), soft_stale=60, hard_stale=100) as it:
+        it.fail("acme")
+        await it.time.advance(150)
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["state"], answer["account"]) == (200, "degraded", "never_loaded", "globex")
+        assert answer["detail"].startswith(
+            "every request of an account is refused, because the list of widget keys of the account globex "
+            "(2 of 3 not fresh) has not been loaded yet"
+        )
+        it.fail("initech")
+        await it.time.advance(99)
+        assert (await health_of(it.gate))[0] == 200
+
+
+async def test_a_gate_of_which_every_account_refuses_is_not_ready() -> None:
+    async with several("acme", "globex", rows=(row(1),), broken=("globex",), hard_stale=100) as it:
+        it.fail("acme")
+        await it.time.advance(100)
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["state"], answer["account"]) == (503, "not_ready", "never_loaded", "globex")
+        assert answer["detail"].startswith(
+            "every request is refused, because the list of widget keys of the account globex (2"
+        )
+        it.gate.enforce = False
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"]) == (200, "degraded")
+        it.gate.enforce = True
+        it.sources["globex"].broken = None
+        await it.gate.refresh(account="globex")
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["account"]) == (200, "degraded", "acme")
+
+
+async def test_a_gate_that_has_no_account_yet_is_ready() -> None:
+    async with several() as it:
+        status, answer = await health_of(it.gate)
+        assert (status, answer["status"], answer["keys"]) == (200, "ready", 0)
+        assert answer["detail"] == "the gate has no accounts, so it knows no key"
+        assert "account" not in answer
+
+
+async def test_the_answer_stays_short_for_many_accounts() -> None:
+    names = tuple(f"a{number:03d}-{'x' * 58}" for number in range(200))
+    async with several(*names, broken=names) as it:
+        answer = await ask(health(it.gate))
+        assert answer.status_code == 503
+        assert len(answer.content) < 1000
+        assert "(200 of 200 not fresh)" in answer.json()["detail"]
+
+
+# In an app
 
 
 def exempt(gate: Gatekeeper) -> ASGIApp:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -26,9 +26,11 @@ from gatekeeper.web.streams import ResponseStream
 from tests.support.guarded import guarded
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, TOKEN, bad_row, client_key, row
+from tests.support.several import several
 
 README = (Path(__file__).parent.parent / "gatekeeper/sync/README.md").read_text(encoding="utf-8")
 CLOSED_SETS: dict[str, set[str]] = {
+    "gatekeeper_accounts": set(get_args(State)),
     "gatekeeper_decisions": {reason.value for reason in Reason},
     "gatekeeper_gate_reports": {"reported", "failed"},
     "gatekeeper_refused_reports": {"reported", "failed"},
@@ -56,6 +58,11 @@ def scrape(at: CollectorRegistry) -> Samples:
         for family in text_string_to_metric_families(generate_latest(at).decode())
         for sample in family.samples
     }
+
+
+def by_state(samples: Samples) -> dict[str, float]:
+    """The accounts by the states that any has."""
+    return {state: value for (name, state), value in samples.items() if name == "gatekeeper_accounts" and value}
 
 
 def changed(before: Samples, after: Samples) -> Samples:
@@ -258,6 +265,52 @@ def test_several_gates_of_one_process_have_a_label() -> None:
     assert len(re.findall("# TYPE gatekeeper_keys gauge", scraped)) == 1
 
 
+@pytest.mark.parametrize(("rows", "state"), [((), "never_loaded"), ((row(1),), "fresh")])
+def test_a_gate_of_one_source_counts_as_one_account(rows: tuple[Any, ...], state: str) -> None:
+    gate = Gatekeeper.from_rows(rows) if rows else Gatekeeper(MemorySource())
+    assert by_state(scrape(registry(gate))) == {state: 1}
+
+
+@pytest.mark.anyio
+@pytest.mark.asyncio
+async def test_accounts_are_counted_by_the_state_of_their_lists() -> None:
+    async with several("acme", "globex", "initech", rows=(row(1), row(2)), broken=("initech",), soft_stale=60) as it:
+        metrics = registry(it.gate)
+        it.fail("globex")
+        await it.time.advance(75)
+        seen = scrape(metrics)
+        assert by_state(seen) == {"fresh": 1, "degraded": 1, "never_loaded": 1}
+        assert seen["gatekeeper_state", "never_loaded"] == 1
+        assert seen["gatekeeper_keys", ""] == 4
+        it.sources["initech"].broken = None
+        await it.gate.refresh(account="initech")
+        seen = scrape(metrics)
+        assert by_state(seen) == {"fresh": 2, "degraded": 1}
+        assert (seen["gatekeeper_state", "degraded"], seen["gatekeeper_list_age_seconds", ""]) == (1, 75)
+        assert seen["gatekeeper_refreshes_total", "failed"] == sum(
+            status.counters.get("refresh_failed", 0) for status in it.gate.statuses.values()
+        )
+
+
+@pytest.mark.anyio
+@pytest.mark.asyncio
+async def test_the_number_of_accounts_changes_no_series_and_none_is_named() -> None:
+    names = tuple(f"customer-{number}" for number in range(50))
+    rows = (row(1), row(1, id="another"))
+    async with several("acme", rows=rows) as one, several(*names, rows=rows) as many:
+        few, much = (scrape(registry(it.gate)) for it in (one, many))
+        assert few.keys() == much.keys()
+        assert "customer" not in generate_latest(registry(many.gate)).decode()
+        assert (few["gatekeeper_ambiguous_keys", ""], much["gatekeeper_ambiguous_keys", ""]) == (1, 50)
+
+
+@pytest.mark.anyio
+@pytest.mark.asyncio
+async def test_a_gate_without_accounts_counts_none() -> None:
+    async with several() as it:
+        assert by_state(scrape(registry(it.gate))) == {}
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     key=st.one_of(st.text(max_size=30), st.binary(max_size=30), st.sampled_from([client_key(1), client_key(9)])),
@@ -354,5 +407,6 @@ def test_every_alert_of_the_readme_uses_existing_metrics_and_labels() -> None:
         "refresher_restarts_total",
         "event_loop_lag_seconds",
         'token_scope{scope="admin"}',
+        'accounts{state=~"never_loaded|degraded|expired"}',
     ):
         assert f"gatekeeper_{what}" in alerted

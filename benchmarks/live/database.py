@@ -165,7 +165,7 @@ async def _mint(location: str, accounts: tuple[str, ...]) -> dict[str, tuple[str
 async def _mint_for_all(location: str) -> str:
     app = create_hub(location, pepper=PEPPER)
     async with app.router.lifespan_context(app):
-        token: str = await app.state.hub.tokens.mint(None, name="gates", scope="gate")
+        token: str = await app.state.hub.tokens.mint_for_all(name="gates")
         return token
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatekeeper.cli.hub import DatabaseOption, HubOptions, PepperFileOption, problems, require_file
+from gatekeeper.cli.hub import DatabaseOption, HubOptions, PepperFileOption, problems, require_file, shown_account
 from gatekeeper.cli.output import USAGE, ask, console, legible, plain, print_columns, several, stop, warn
 from gatekeeper.cli.pepper import find_pepper, is_file
 from gatekeeper.keys.client_key import mask
@@ -84,7 +84,7 @@ def _tell(differences: "Differences") -> None:
         print_columns([("ID", "KEY", "ACCOUNT", "NAME"), *of_keys], foldable={3: LEAST_NAME}, stderr=True)
     if tokens:
         warn(f"{several(len(tokens), 'token')} revoked since the backup will be accepted again:")
-        of_tokens = [(plain(token.id), plain(token.account), plain(token.name)) for token in tokens]
+        of_tokens = [(plain(token.id), shown_account(token.account), plain(token.name)) for token in tokens]
         print_columns([("ID", "ACCOUNT", "NAME"), *of_tokens], foldable={2: LEAST_NAME}, stderr=True)
     if differences.lost_keys or differences.lost_tokens:
         lost = f"{several(differences.lost_keys, 'key')} and {several(differences.lost_tokens, 'token')}"

@@ -1,5 +1,6 @@
-"""gatekeeper demo: a hub, a guarded widget service and a customer's site."""
+"""gatekeeper demo: a hub, a guarded service, two customers' sites."""
 
+import json
 import signal as signals
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ def demo(
         bool, typer.Option("--self-test", help="Check everything that the demo shows, and exit.")
     ] = False,
 ) -> None:
-    """Run a hub, a guarded widget service and a customer's site locally."""
+    """Run a hub, a guarded widget service and two customers' sites locally."""
     try:
         from gatekeeper.demo import running_demo, self_test  # noqa: PLC0415 - an extra of its own
     except ImportError as error:
@@ -51,19 +52,21 @@ def demo(
 
 def _guide(running: "Demo") -> Iterator[str]:
     key_url = f"{running.hub_url}/api/v1/widget-keys/{running.key.id}"
+    allowed = running.key.domain_allowlist
     curl = f"curl -X PATCH {key_url} -H @{running.headers_file} -d"
     yield ""
     yield "  [bold]Open[/]"
     yield f"    {running.allowed_url}   a page that the key allows: the widget greets you"
     yield f"    {running.refused_url}   the same page on another host: the widget says why it is refused"
+    yield f"    {running.globex.url}   the page of another customer, with a key of another account in the same gate"
     yield "    The switch at the top of the page puts the widget into a frame; reload a refused frame once it is allowed."
     yield ""
-    yield f"  [bold]Change the key[/] {mask(running.key.last8)} at the hub, and watch the open pages follow within 3 s"
+    yield f"  [bold]Change the key[/] {mask(running.key.last8)} at the hub, and watch its open pages follow within 3 s"
     for what, body in (
         ("disable it", '{"disabled": true}'),
         ("enable it again", '{"disabled": false}'),
-        ("allow the other page too", '{"domain_allowlist": ["localhost:*", "127.0.0.1:*"]}'),
-        ("block it again", '{"domain_allowlist": ["localhost:*"]}'),
+        ("allow the second page too", json.dumps({"domain_allowlist": [*allowed, running.refused_url]})),
+        ("block it again", json.dumps({"domain_allowlist": allowed})),
     ):
         yield f"    [dim]# {what}[/]"
         yield f"    {escape(curl)} '{escape(body)}'"

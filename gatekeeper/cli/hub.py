@@ -42,9 +42,11 @@ from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 if TYPE_CHECKING:
     from gatekeeper.hub import Hub
 
-__all__ = ("DatabaseOption", "HubOptions", "PepperFileOption", "hub", "problems", "require_file")
+__all__ = ("DatabaseOption", "HubOptions", "PepperFileOption", "hub", "problems", "require_file", "shown_account")
 
 DEFAULT_DATABASE = "gatekeeper-hub.sqlite"
+
+_ALL = "all accounts"  # in place of a name, which has no space
 
 TITLES = ("ID", "ACCOUNT", "NAME", "SCOPE", "CREATED")
 LEAST = {4: 14, 2: 9, 1: 8}  # of created, name and account, so that a whole id fits 80 columns
@@ -150,27 +152,38 @@ def upgrade(context: typer.Context, *, database: DatabaseOption = None, pepper_f
 def create(
     context: typer.Context,
     *,
-    account: Annotated[str, typer.Option(help="The account whose keys it is for; created if new.", show_default=False)],
     name: Annotated[str, typer.Option(help="The token's name, which events show.", show_default=False)],
+    account: Annotated[str | None, typer.Option(help="The account whose keys it is for; created if new.")] = None,
+    all_accounts: Annotated[
+        bool, typer.Option("--all-accounts", help="Make it for the keys of all accounts, with the scope gate.")
+    ] = False,
     scope: Annotated[
-        Scope, typer.Option(help="What it may do. gate: list keys and report on them; admin: everything.")
-    ] = Scope.ADMIN,
+        Scope | None,
+        typer.Option(
+            help="What it may do. gate: list keys and report on them; admin: everything. Default: admin, or gate for all.",
+            show_default=False,
+        ),
+    ] = None,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,
 ) -> None:
     """Mint a token and print it. It cannot be shown again."""
     options = _options(context, database, pepper_file)
-    plaintext = _with_hub(options, lambda hub: hub.tokens.mint(account, name=name, scope=scope.value))
+    plaintext = _with_hub(options, _minting(account, name, scope, all_accounts=all_accounts))
 
     def lost() -> str:
-        *_, token_id = [row.id for row in _with_hub(options, lambda hub: hub.tokens.list(account)) if row.name == name]
+        owner = account or _ALL
+        rows = _with_hub(options, lambda hub: hub.tokens.list())
+        *_, token_id = [row.id for row in rows if (shown_account(row.account), row.name) == (owner, name)]
         return f"the token {token_id} was minted but not shown; revoke it: gatekeeper hub token revoke {token_id}"
 
     with shown_once(lost):
         print_text(plaintext)
     out = console(stderr=True)
     out.print("The token will not be shown again.")
-    if scope is Scope.ADMIN:
+    if all_accounts:
+        out.print("It can list the keys of all accounts and report on them. A gate of one account needs no such token.")
+    elif scope is not Scope.GATE:
         out.print("It can create, change and delete keys. For a gate, mint one with --scope gate.")
 
 
@@ -178,7 +191,7 @@ def create(
 def list_tokens(
     context: typer.Context,
     *,
-    account: Annotated[str | None, typer.Option(help="List only the tokens of this account.")] = None,
+    account: Annotated[str | None, typer.Option(help="List only the tokens of this account; '*' for those of all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     database: DatabaseOption = None,
     pepper_file: PepperFileOption = None,
@@ -189,7 +202,7 @@ def list_tokens(
     if as_json:
         print_json(rows)
         return
-    cells = [(row.id, plain(row.account), plain(row.name), row.scope, moment(row.created_at)) for row in rows]
+    cells = [(row.id, shown_account(row.account), plain(row.name), row.scope, moment(row.created_at)) for row in rows]
     print_columns([TITLES, *cells], foldable=LEAST)
 
 
@@ -208,7 +221,31 @@ def revoke(
     revoked = _with_hub(options, lambda hub: hub.tokens.revoke(token_id), create=False)
     if revoked is None:
         stop(REFUSED, f"there is no token with the id {token_id!r}; `gatekeeper hub token list` lists them")
-    console().print(f"the token {legible(revoked.name)} of {legible(revoked.account)} is revoked")
+    console().print(f"the token {legible(revoked.name)} of {legible(shown_account(revoked.account))} is revoked")
+
+
+def _minting(
+    account: str | None, name: str, scope: Scope | None, *, all_accounts: bool
+) -> "Callable[[Hub], Awaitable[str]]":
+    """What mints the token; or exit if the options contradict each other."""
+    if all_accounts:
+        if account is not None:
+            stop(USAGE, "--account and --all-accounts exclude each other: a token is for one account, or for all")
+        if scope is Scope.ADMIN:
+            stop(USAGE, "a token for all accounts has the scope gate: leave --scope out, or mint one of scope admin for an "
+                 "--account")  # fmt: skip
+        return lambda hub: hub.tokens.mint_for_all(name=name)
+    if account is None:
+        stop(USAGE, "expected --account with the account whose keys the token is for; or --all-accounts")
+    chosen = scope or Scope.ADMIN
+    return lambda hub: hub.tokens.mint(account, name=name, scope=chosen.value)
+
+
+def shown_account(account: str) -> str:
+    """Name the account of a token, such as "acme" or "all accounts"."""
+    from gatekeeper.hub.accounts import ALL_ACCOUNTS  # noqa: PLC0415 - an extra of its own
+
+    return _ALL if account == ALL_ACCOUNTS else plain(account)
 
 
 def _options(context: typer.Context, database: str | None, pepper_file: Path | None) -> HubOptions:

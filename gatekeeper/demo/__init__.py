@@ -1,8 +1,8 @@
-"""The demo: a hub, a guarded widget service and a customer's site.
+"""The demo: a hub, a guarded widget service, two customers' sites.
 
-It may import everything except cli. All parts run in one process and talk over real sockets (servers.py). The page of
-site.py loads assets/widget.js from widget.py, which is guarded by a gate. The gate reads its keys from a real hub.
-running.py starts the parts, and self_test.py checks what the README promises.
+It may import everything except cli. All parts run in one process and talk over real sockets (servers.py). The pages of
+site.py load assets/widget.js from widget.py, which is guarded by one gate. The gate reads the keys of both customers'
+accounts from a real hub. running.py starts the parts, and self_test.py checks what the README promises.
 """
 
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ if any(find_spec(needed) is None for needed in ("uvicorn", "websockets", "wsprot
     _missing = "the demo needs the extra `demo`: pip install 'widget-gatekeeper[demo]'"
     raise ImportError(_missing)
 
-from gatekeeper.demo.running import Demo, running_demo
+from gatekeeper.demo.running import Demo, OtherCustomer, running_demo
 from gatekeeper.demo.self_test import self_test
 
-__all__ = ("Demo", "running_demo", "self_test")
+__all__ = ("Demo", "OtherCustomer", "running_demo", "self_test")

@@ -80,6 +80,27 @@ class _Checks:
         response = await self.config(self.demo.allowed_url, "pk_live_acme_thisKeyDoesNotExistAtAll")
         _require(_reason(response) == "key_unknown", response.text)
 
+    async def other_customer(self) -> None:
+        """The page of a customer with another account works with its own key."""
+        globex = self.demo.globex
+        body = (await self.http.get(globex.url)).text
+        _require(f'data-client-key="{globex.key.public_key}"' in body, f"no script tag at {globex.url}")
+        response = await self.config(globex.url, globex.key.public_key)
+        _require(_reason(response) == "allowed", response.text)
+        _require(response.json()["agent_id"] == globex.key.agent_id, response.text)
+
+    async def crossed_keys(self) -> None:
+        """Neither customer's page can use the other's key."""
+        globex = self.demo.globex
+        for page, key in ((self.demo.allowed_url, globex.key.public_key), (globex.url, self.key)):
+            response = await self.config(page, key)
+            _require(_reason(response) == "origin_not_allowed", f"{response.text} for {page}")
+
+    async def unknown_account(self) -> None:
+        """A key of an account that the gate does not have is unknown."""
+        response = await self.config(self.demo.allowed_url, f"pk_live_initech_{self.key.rpartition('_')[2]}")
+        _require(_reason(response) == "key_unknown", response.text)
+
     async def open_preflight(self) -> None:
         """An open preflight answers every page, because it carries no key."""
         for origin in (self.demo.allowed_url, self.demo.refused_url):
@@ -149,9 +170,17 @@ class _Checks:
         await self.demo.hub.widget_keys.update(self.demo.key.id, disabled=False)
         await self.until("allowed", self.demo.allowed_url, self.key)
 
+    async def disabled_alone(self) -> None:
+        """Disabling a key of one account leaves the keys of the other alone."""
+        globex = self.demo.globex
+        await globex.hub.widget_keys.update(globex.key.id, disabled=True)
+        await self.until("key_disabled", globex.url, globex.key.public_key)
+        response = await self.config(self.demo.allowed_url, self.key)
+        _require(_reason(response) == "allowed", response.text)
+
     async def newly_allowed(self) -> None:
         """A page whose host was added to the allowlist works."""
-        entries = [*self.demo.key.domain_allowlist, "127.0.0.1:*"]
+        entries = [*self.demo.key.domain_allowlist, self.demo.refused_url]
         await self.demo.hub.widget_keys.update(self.demo.key.id, domain_allowlist=entries)
         await self.until("allowed", self.demo.refused_url, self.key)
 
@@ -199,6 +228,9 @@ async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
             checks.foreign_origin,
             checks.missing_key,
             checks.unknown_key,
+            checks.other_customer,
+            checks.crossed_keys,
+            checks.unknown_account,
             checks.open_preflight,
             checks.strict_preflight,
             checks.chat,
@@ -208,6 +240,7 @@ async def self_test(demo: Demo, say: Callable[[str], None]) -> bool:
             checks.frame_refused,
             checks.disabled,
             checks.enabled_again,
+            checks.disabled_alone,
             checks.newly_allowed,
             checks.new_key,
             checks.least_privilege,

@@ -1,4 +1,4 @@
-"""The customer's site, which embeds the widget with one tag."""
+"""The sites of two customers, which embed the widget with one tag."""
 
 from html import escape
 from importlib.resources import files
@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-__all__ = ("customer_site",)
+__all__ = ("acme_site", "globex_site")
 
 
-def customer_site(*, widget_url: str, client_key: str, allowed_url: str, refused_url: str) -> Starlette:
-    """Make a site with one page.
+def acme_site(*, widget_url: str, client_key: str, allowed_url: str, refused_url: str) -> Starlette:
+    """Make Acme's site: a page with the widget, or with its frame.
 
     Args:
         widget_url: the URL of the widget service.
@@ -20,7 +20,7 @@ def customer_site(*, widget_url: str, client_key: str, allowed_url: str, refused
         allowed_url: the page on a host that the key's allowlist has.
         refused_url: the same page on a host that the allowlist lacks.
     """
-    template = files("gatekeeper.demo").joinpath("assets/page.html").read_text(encoding="utf-8")
+    template = _asset("page.html")
     key = f'data-client-key="{escape(client_key)}"'
     tags = {
         "": f'<script src="{escape(widget_url)}/widget.js" {key} defer></script>',
@@ -41,3 +41,23 @@ def customer_site(*, widget_url: str, client_key: str, allowed_url: str, refused
         return HTMLResponse(pages["?mode=frame" if request.query_params.get("mode") == "frame" else ""])
 
     return Starlette(routes=[Route("/", home)])
+
+
+def globex_site(*, widget_url: str, client_key: str) -> Starlette:
+    """Make Globex's site: the same widget with another account's key.
+
+    Args:
+        widget_url: the URL of the widget service.
+        client_key: the key for the script tag.
+    """
+    tag = f'<script src="{escape(widget_url)}/widget.js" data-client-key="{escape(client_key)}" defer></script>'
+    page = _asset("globex.html").replace("{{tag}}", tag)
+
+    async def home(_request: Request) -> HTMLResponse:
+        return HTMLResponse(page)
+
+    return Starlette(routes=[Route("/", home)])
+
+
+def _asset(name: str) -> str:
+    return files("gatekeeper.demo").joinpath(f"assets/{name}").read_text(encoding="utf-8")

@@ -14,11 +14,13 @@ from gatekeeper.web.cors import CorsPolicy
 from gatekeeper.web.guard import guard
 from gatekeeper.web.state import decision_from
 
-__all__ = ("AGENT_ID", "widget_service")
+__all__ = ("widget_service",)
 
-AGENT_ID = "agent_robin"
-AGENT_NAME = "Robin"
-GREETING = "Hi! I know every tent and lamp in the shop. What are you looking for?"
+# The id of the agent that a key names, with its name and what it says first.
+AGENTS = {
+    "agent_robin": ("Robin", "Hi! I know every tent and lamp in the shop. What are you looking for?"),
+    "agent_kim": ("Kim", "Hello! Where would you like to go, and when?"),
+}
 
 
 def widget_service(gate: Gatekeeper, cors: CorsPolicy | None = None) -> Starlette:
@@ -54,7 +56,8 @@ async def _frame(request: Request) -> HTMLResponse:
 
 async def _config(request: Request) -> JSONResponse:
     agent_id = decision_from(request).agent_id
-    body = {"agent_id": agent_id, "agent_name": AGENT_NAME, "greeting": GREETING}
+    name, greeting = AGENTS.get(agent_id or "", (None, None))
+    body = {"agent_id": agent_id, "agent_name": name, "greeting": greeting}
     return JSONResponse(body, headers={"cache-control": "no-store"})
 
 

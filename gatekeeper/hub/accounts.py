@@ -15,17 +15,22 @@ from gatekeeper.hub.tables import accounts
 
 __all__ = (
     "ACCOUNT_NAME",
+    "ALL_ACCOUNTS",
     "CHANNEL",
     "MAX_NAMED",
     "Revision",
     "add_account",
     "advance_revision",
+    "described",
     "lock_account",
     "read_revision",
     "read_revisions",
 )
 
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+# What concerns all accounts together is kept under this name, which no account can have.
+ALL_ACCOUNTS: Final = "*"
 
 CHANNEL: Final = "gatekeeper_hub"  # of PostgreSQL's notifications, whose payload is the name of an account that has changed
 
@@ -71,7 +76,7 @@ async def add_account(connection: AsyncConnection, name: str, now: datetime) -> 
 
     Args:
         connection: a connection in a writing transaction.
-        name: a full match of ACCOUNT_NAME.
+        name: a full match of ACCOUNT_NAME; or ALL_ACCOUNTS.
         now: the time of creation.
     """
     row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
@@ -99,16 +104,17 @@ async def lock_account(connection: AsyncConnection, account: str) -> Revision:
 async def advance_revision(connection: AsyncConnection, account: str, base: Revision) -> None:
     """Give an account its next revision, in the transaction of the change.
 
-    PostgreSQL tells all that listen when the transaction is committed.
+    PostgreSQL tells all that listen when the transaction is committed. It tells nothing of ALL_ACCOUNTS, as the changes of
+    the accounts themselves have been told already.
 
     Args:
         connection: a connection in a transaction that has locked the account.
-        account: the account whose keys change.
+        account: the account whose keys change; or ALL_ACCOUNTS.
         base: its revision before the change.
     """
     following = {"revision": base.number + 1, "revision_mark": _new_mark()}
     advance = update(accounts).where(accounts.c.name == account).values(following)
-    if connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql" and account != ALL_ACCOUNTS:
         advance = advance.returning(func.pg_notify(CHANNEL, accounts.c.name))
     await connection.execute(advance)
 
@@ -146,6 +152,18 @@ async def read_revisions(connection: AsyncConnection, names: Collection[str]) ->
         rows = await connection.execute(columns.where(accounts.c.name.in_(ordered[start : start + MAX_NAMED])))
         found.update((name, Revision(number, mark)) for name, number, mark in rows)
     return found
+
+
+def described(account: str) -> str:
+    """Say whose requests are meant, in a sentence of the log.
+
+    Args:
+        account: the account; or ALL_ACCOUNTS.
+
+    Returns:
+        Such as "the account acme", or "the tokens for all accounts".
+    """
+    return "the tokens for all accounts" if account == ALL_ACCOUNTS else f"the account {account}"
 
 
 def _revision_of(account: str) -> Select[tuple[int, str]]:

@@ -151,6 +151,7 @@ def build_app(
             closing.push_async_callback(reports.refused.close)
             closing.push_async_callback(reports.gates.close)
             closing.push_async_callback(tokens.close)
+            closing.push_async_callback(deltas.close)
             await database.open(mint.check_value())
             await closing.enter_async_context(waiters.open())
             closing.enter_context(on_stop_signal(waiters.stop))

@@ -1,7 +1,7 @@
 """DeltaReader: what has changed in a list."""
 
 import gzip
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import anyio
@@ -9,16 +9,18 @@ import msgspec
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.hub.accounts import Revision, read_revision, read_revisions
+from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, read_revision, read_revisions
+from gatekeeper.hub.all_accounts import AllAccounts, read_changed_anywhere
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import read_changed
-from gatekeeper.hub.rows import KeyRow, RemovedRow
-from gatekeeper.hub.store import ROW_COLUMNS
+from gatekeeper.hub.rows import AccountKeyRow, KeyRow, RemovedRow, row_kind
+from gatekeeper.hub.store import row_columns
 from gatekeeper.hub.tables import widget_keys
 
 __all__ = ("Delta", "DeltaReader", "ListState")
 
-# Revisions between the base and the present. The log has at most two events of each.
+# Revisions between the base and the present. The log has at most two events of each. Of the list of all accounts, so many
+# steps are kept, and an answer spans so many changes of the accounts.
 MAX_REVISIONS: Final = 10_000
 
 # Bytes of rows. A delta is in memory as a whole until its client has read it; 10,000 usual rows have 4 MB, others 200.
@@ -31,7 +33,10 @@ MAX_BASES: Final = 10
 _PAGE: Final = 1000
 
 # By id alone: ids are unique, and with the account SQLite might walk through the whole account.
-_BY_ID: Final = select(*ROW_COLUMNS, widget_keys.c.sequence).where(widget_keys.c.id.in_(bindparam("ids", expanding=True)))
+_BY_ID: Final = {
+    kind: select(*row_columns(kind), widget_keys.c.sequence).where(widget_keys.c.id.in_(bindparam("ids", expanding=True)))
+    for kind in (KeyRow, AccountKeyRow)
+}
 
 _GZIP_LEVEL: Final = 1
 _LARGE: Final = 64 * 1024  # Bytes; compressing fewer takes less time than a thread.
@@ -43,7 +48,7 @@ class Delta(NamedTuple):
     Attributes:
         base: the revision of the list to which it applies.
         revision: the revision of the list that results.
-        body: a JSON array of RemovedRow, and after them KeyRow in the order of the list.
+        body: a JSON array of RemovedRow, and after them KeyRow in the order of the list. Of all accounts, both have theirs.
         gzipped: the same, compressed.
     """
 
@@ -78,36 +83,48 @@ class DeltaReader:
         self._database = database
         self._max_revisions = max_revisions
         self._max_size = max_size
+        self._all_accounts = AllAccounts(database, max_revisions=max_revisions)
+
+    async def close(self) -> None:
+        """Wait for a read that runs."""
+        await self._all_accounts.close()
 
     async def revisions(self, accounts: Collection[str]) -> dict[str, Revision]:
         """Read the present revisions of several lists.
 
         Args:
-            accounts: the accounts.
+            accounts: the accounts; ALL_ACCOUNTS for the list of all.
 
         Returns:
             The revisions by account, without the accounts that do not exist. It is empty if the server is a standby, which
             sees changes late.
 
         Raises:
-            DatabaseDown: the database does not answer.
+            DatabaseDown: the database does not answer, or cannot be written where the list of all accounts has changed.
         """
+        if ALL_ACCOUNTS in accounts:
+            await self._all_accounts.step()
         async with self._database.reading() as connection:
             return await read_revisions(connection, accounts)
 
-    async def read(self, account: str, bases: Collection[Revision] = ()) -> ListState:
+    async def read(
+        self, account: str, bases: Collection[Revision] = (), changed: Collection[str] = (ALL_ACCOUNTS,)
+    ) -> ListState:
         """Read the revision of a list, and what has changed since.
 
         Args:
-            account: the account.
+            account: the account; ALL_ACCOUNTS for the list of all.
             bases: the revisions of lists that a client has; it takes a delta from any of them.
+            changed: for the list of all accounts, those that may have changed since it was read; ALL_ACCOUNTS for any.
 
         Returns:
             The state of the list. Its revision and its delta are from one state of the database.
 
         Raises:
-            DatabaseDown: the database does not answer.
+            DatabaseDown: the database does not answer, or cannot be written where the list of all accounts has changed.
         """
+        if account == ALL_ACCOUNTS:
+            await self._all_accounts.step(changed)
         async with self._database.reading(account) as connection:
             present = await read_revision(connection, account)
             near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
@@ -123,15 +140,11 @@ class DeltaReader:
     ) -> tuple[Revision | None, list[bytes]]:
         """Read the rows that have changed since the first of these revisions that is known, and name it."""
         for base in bases:
-            changed = await read_changed(connection, account, base, present)
+            changed = await self._read_changed(connection, account, base, present)
             if changed is not None:
-                removed = [
-                    msgspec.json.encode(RemovedRow(key_id, last8, removed=True))
-                    for key_id, last8 in changed.items()
-                    if last8 is not None
-                ]
-                left = [key_id for key_id, last8 in changed.items() if last8 is None]
-                rows = await self._find(connection, left)
+                removed = [msgspec.json.encode(row) for row in changed.values() if row is not None]
+                left = [key_id for key_id, row in changed.items() if row is None]
+                rows = await self._find(connection, account, left)
                 if rows is None:
                     break
                 # Otherwise, a deleted key is among them whose last 8 characters are unknown.
@@ -139,13 +152,24 @@ class DeltaReader:
                     return base, [*removed, *rows]
         return None, []
 
-    async def _find(self, connection: AsyncConnection, key_ids: Sequence[str]) -> list[bytes] | None:
+    async def _read_changed(
+        self, connection: AsyncConnection, account: str, base: Revision, present: Revision
+    ) -> Mapping[str, RemovedRow | None] | None:
+        if account == ALL_ACCOUNTS:
+            return await read_changed_anywhere(connection, base, present, at_most=self._max_revisions)
+        changed = await read_changed(connection, account, base, present)
+        if changed is None:
+            return None
+        return {key: None if last8 is None else RemovedRow(key, last8, removed=True) for key, last8 in changed.items()}
+
+    async def _find(self, connection: AsyncConnection, account: str, key_ids: Sequence[str]) -> list[bytes] | None:
         """Read the rows of the keys that exist, in the order of the list; None if they are too large."""
+        kind = row_kind(account)
         found: list[tuple[int, bytes]] = []
         size = 0
         for start in range(0, len(key_ids), _PAGE):
-            for row in await connection.execute(_BY_ID, {"ids": key_ids[start : start + _PAGE]}):
-                found.append((row.sequence, msgspec.json.encode(KeyRow(*row[:-1]))))
+            for row in await connection.execute(_BY_ID[kind], {"ids": key_ids[start : start + _PAGE]}):
+                found.append((row.sequence, msgspec.json.encode(kind(*row[:-1]))))
                 size += len(found[-1][1])
                 if size > self._max_size:
                     return None

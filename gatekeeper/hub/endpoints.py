@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gatekeeper.hub.bearer import authenticate, require_scope
+from gatekeeper.hub.bearer import authenticate, require_one_account, require_scope
 from gatekeeper.hub.bodies import KeyChange, KeyDraft, read_body, read_gate, read_refused, read_usage
 from gatekeeper.hub.conditions import read_tags
 from gatekeeper.hub.gates import GateStore
@@ -23,6 +23,20 @@ from gatekeeper.hub.usage_writer import UsageWriter
 __all__ = ("Endpoints", "Reports")
 
 Handler = Callable[[Request, Bearer], Awaitable[Response]]
+
+
+class Action(NamedTuple):
+    """What a method does on a path.
+
+    Attributes:
+        scope: the scope that a token of one account needs.
+        handle: answers the request.
+        for_all: whether a token for all accounts may do it. It may do nothing else, whatever its scope.
+    """
+
+    scope: TokenScope
+    handle: Handler
+    for_all: bool = False
 
 
 class Reports(NamedTuple):
@@ -58,17 +72,27 @@ class Endpoints:
     @property
     def routes(self) -> list[Route]:
         """The routes, under both documented prefixes."""
-        paths: dict[str, dict[str, tuple[TokenScope, Handler]]] = {
-            "/widget-keys": {"GET": ("gate", self._listing.answer), "POST": ("admin", self._create)},
-            "/widget-keys/usage": {"POST": ("gate", self._record_use)},
-            "/widget-keys/refused": {"GET": ("admin", self._list_refused), "POST": ("gate", self._record_refused)},
-            "/widget-keys/{key_id}": {
-                "GET": ("gate", self._get),
-                "PATCH": ("admin", self._update),
-                "DELETE": ("admin", self._delete),
+        paths = {
+            "/widget-keys": {
+                "GET": Action("gate", self._listing.answer, for_all=True),
+                "POST": Action("admin", self._create),
             },
-            "/widget-keys/{key_id}/events": {"GET": ("admin", self._events)},
-            "/gates": {"GET": ("admin", self._list_gates), "POST": ("gate", self._record_gate)},
+            "/widget-keys/usage": {"POST": Action("gate", self._record_use, for_all=True)},
+            "/widget-keys/refused": {
+                "GET": Action("admin", self._list_refused),
+                "POST": Action("gate", self._record_refused, for_all=True),
+            },
+            "/widget-keys/{key_id}": {
+                "GET": Action("gate", self._get, for_all=True),
+                "PATCH": Action("admin", self._update),
+                "DELETE": Action("admin", self._delete),
+            },
+            "/widget-keys/{key_id}/events": {"GET": Action("admin", self._events)},
+            # With a token for all accounts, these are the gates of such tokens.
+            "/gates": {
+                "GET": Action("admin", self._list_gates, for_all=True),
+                "POST": Action("gate", self._record_gate, for_all=True),
+            },
         }
         # One route per path, so that the Allow header of a 405 names all its methods.
         return [
@@ -77,12 +101,16 @@ class Endpoints:
             for path, actions in paths.items()
         ]
 
-    def _endpoint(self, actions: Mapping[str, tuple[TokenScope, Handler]]) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, actions: Mapping[str, Action]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            scope, handle = actions["GET" if request.method == "HEAD" else request.method]
+            action = actions["GET" if request.method == "HEAD" else request.method]
             bearer = await authenticate(request, self._tokens)
-            require_scope(bearer, scope)
-            return await handle(request, bearer)
+            if action.for_all and bearer.is_for_all:
+                require_scope(bearer, "gate")
+            else:
+                require_one_account(bearer, action.scope)
+                require_scope(bearer, action.scope)
+            return await action.handle(request, bearer)
 
         return answer
 

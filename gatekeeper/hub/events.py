@@ -7,7 +7,7 @@ An operator who deletes the oldest events loses only the way from the revisions 
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from sqlalchemy import case, exists, func, insert, select
@@ -17,9 +17,12 @@ from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.tables import events
 from gatekeeper.hub.tokens import Bearer
 
-__all__ = ("Action", "Change", "EventRow", "add_event", "find_deleted", "read_changed", "read_events")
+__all__ = ("DELETED_LAST8", "Action", "Change", "EventRow", "add_event", "find_deleted", "read_changed", "read_events")
 
 Action = Literal["created", "updated", "disabled", "enabled", "deleted"]
+
+# The last 8 characters of a deleted key in its last event; NULL in all other events, and in the deletions by older hubs.
+DELETED_LAST8: Final = case((events.c.action == "deleted", events.c.changes["last8", "before"].as_string()))
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -145,8 +148,7 @@ async def read_changed(
     mine = events.c.account == account
     # Found by the index first, so that a base of another history costs no read of the log.
     is_known = exists().where(mine, events.c.revision == base.number + 1, events.c.base_mark == base.mark)
-    deleted = case((events.c.action == "deleted", events.c.changes["last8", "before"].as_string()))
-    later = select(events.c.revision, events.c.key_id, deleted).where(mine, events.c.revision > base.number, is_known)
+    later = select(events.c.revision, events.c.key_id, DELETED_LAST8).where(mine, events.c.revision > base.number, is_known)
     reached = base.number
     changed: dict[str, str | None] = {}
     for revision, key_id, last8 in await connection.execute(later.order_by(events.c.revision)):

@@ -9,10 +9,11 @@ from typing import Final
 
 from gatekeeper.keys.client_key import ClientKey
 
-__all__ = ("KEY_PREFIX", "TOKEN_PREFIX", "Draw", "Mint", "random_text")
+__all__ = ("ALL_ACCOUNTS_PREFIX", "KEY_PREFIX", "TOKEN_PREFIX", "Draw", "Mint", "random_text")
 
 KEY_PREFIX: Final = "pk_live_"
-TOKEN_PREFIX: Final = "sk_live_"  # noqa: S105 - the public part of every token
+TOKEN_PREFIX: Final = "sk_live_"  # noqa: S105 - the public part of every token of one account
+ALL_ACCOUNTS_PREFIX: Final = "sk_all_"
 
 # No "_", so that the account ends at the last one, and no "-", so that a double click selects the whole random part.
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -60,7 +61,7 @@ class Mint:
         return ClientKey(f"{KEY_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}", KEY_PREFIX)
 
     def token(self, account: str) -> str:
-        """Make a bearer token.
+        """Make a bearer token of one account.
 
         Args:
             account: the owner.
@@ -69,6 +70,14 @@ class Mint:
             The plaintext, `sk_live_<account>_<random>`.
         """
         return f"{TOKEN_PREFIX}{account}_{self._draw(_RANDOM_LENGTH)}"
+
+    def token_for_all(self) -> str:
+        """Make a bearer token for all accounts.
+
+        Returns:
+            The plaintext, `sk_all_<random>`.
+        """
+        return f"{ALL_ACCOUNTS_PREFIX}{self._draw(_RANDOM_LENGTH)}"
 
     def check_value(self) -> str:
         """Make the value by which a database recognises the pepper.

@@ -16,7 +16,7 @@ from gatekeeper.hub.health import Health
 from gatekeeper.hub.list_headers import SCOPE_HEADER
 from gatekeeper.hub.list_request import MAX_WAIT
 from gatekeeper.hub.problems import ProblemBody
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyRow, RemovedRow
+from gatekeeper.hub.rows import AccountKeyRow, AccountRemovedRow, CheckedKeyRow, CreatedKeyRow, KeyRow, RemovedRow
 from gatekeeper.hub.tokens import TokenScope
 from gatekeeper.keys.gate_report import GateRow
 from gatekeeper.keys.refused_page import RefusedPage
@@ -33,7 +33,7 @@ class _Operation(NamedTuple):
     """A method on a path, its successful answers and its refusals.
 
     Attributes:
-        scope: the scope that its token needs; None if it needs no token.
+        scope: the scope that the token of an account needs; None if it needs no token.
         headers: the header fields of its successful answers.
         parameters: its parameters.
         more_headers: the header fields of single answers.
@@ -55,7 +55,9 @@ class _Operation(NamedTuple):
 _REFUSALS: Final = {
     HTTPStatus.BAD_REQUEST: "The body is invalid, has an unknown field, or no account is named.",
     HTTPStatus.UNAUTHORIZED: "The token is missing or unknown.",
-    HTTPStatus.FORBIDDEN: "The token lacks the scope, or does not belong to the account that X-Account-ID names.",
+    HTTPStatus.FORBIDDEN: (
+        "The token lacks the scope, is for all accounts, or does not belong to the account that X-Account-ID names."
+    ),
     HTTPStatus.NOT_FOUND: "The account has no widget key with this id.",
     HTTPStatus.PRECONDITION_FAILED: "If-Match does not name the row as it is now. The header ETag has its present ETag.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is longer than 1,000,000 bytes.",
@@ -126,10 +128,19 @@ _DELTA_HEADERS: Final = {
         "schema": {"type": "string"},
     },
 }
-# msgspec describes no union of two structs.
+
+
+def _any_of(*kinds: type) -> dict[str, Any]:
+    # msgspec describes no union of two structs.
+    return {"anyOf": [{"$ref": _REF.format(name=kind.__name__)} for kind in kinds]}
+
+
+_ALTERNATIVES: Final = (RemovedRow, AccountRemovedRow, KeyRow, AccountKeyRow)
+_ROW: Final = Annotated[Any, msgspec.Meta(extra_json_schema=_any_of(KeyRow, AccountKeyRow))]
+_ROWS: Final = Annotated[list[Any], msgspec.Meta(extra_json_schema={"items": _any_of(KeyRow, AccountKeyRow)})]
 _DELTA: Final = Annotated[
     list[Any],
-    msgspec.Meta(extra_json_schema={"items": {"anyOf": [{"$ref": _REF.format(name=n)} for n in ("RemovedRow", "KeyRow")]}}),
+    msgspec.Meta(extra_json_schema={"items": _any_of(*_ALTERNATIVES)}),
 ]
 
 _OPERATIONS: Final = (
@@ -139,7 +150,7 @@ _OPERATIONS: Final = (
         "list_widget_keys",
         "List all widget keys, oldest first. With If-None-Match, answer 304 if nothing but use has changed.",
         {
-            HTTPStatus.OK: ("The rows.", list[KeyRow]),
+            HTTPStatus.OK: ("The rows. Those of all accounts name their account.", _ROWS),
             HTTPStatus.IM_USED: ("The removed rows, and the new and changed ones in the order of the list.", _DELTA),
             HTTPStatus.NOT_MODIFIED: ("Nothing but use has changed.", None),
         },
@@ -195,7 +206,7 @@ _OPERATIONS: Final = (
         "get",
         "get_widget_key",
         "Read a widget key.",
-        {HTTPStatus.OK: ("The row.", KeyRow)},
+        {HTTPStatus.OK: ("The row. With a token for all accounts, it names its account.", _ROW)},
         _UNKNOWN,
         "gate",
         headers=_ETAG,
@@ -242,7 +253,7 @@ _OPERATIONS: Final = (
         _GATES,
         "get",
         "list_gates",
-        "List the gates that have reported within 24 hours, the latest first, at most 1,000.",
+        "List the gates that have reported within 24 hours, the latest first, at most 1,000. A token for all accounts may.",
         {HTTPStatus.OK: ("The gates.", list[GateRow])},
         _ALWAYS,
         "admin",
@@ -270,7 +281,7 @@ def openapi_document() -> dict[str, Any]:
     """
     described = [answered for operation in _OPERATIONS for _, answered in operation.answers.values()]
     described += [operation.body for operation in _OPERATIONS]
-    types = [ProblemBody, RemovedRow, *(kind for kind in described if kind is not None)]
+    types = [ProblemBody, *_ALTERNATIVES, *(kind for kind in described if kind is not None)]
     found, components = msgspec.json.schema_components(types, ref_template=_REF)
     schemas = dict(zip(types, found, strict=True))
     for component in components.values():
@@ -306,7 +317,8 @@ _TOKEN: Final = {
     "description": (
         "sk_live_<account>_<random>. The header X-Account-ID is optional and must name the same account. A token of scope "
         "gate reads widget keys, and reports their use, their refused pages and itself; one of scope admin does everything. "
-        "Each operation names its scope."
+        "Each operation names its scope. A token sk_all_<random> is for all accounts: it does what the scope gate allows, "
+        "for the keys of each, and lists the gates with such a token. It takes no X-Account-ID."
     ),
 }
 

@@ -10,6 +10,7 @@ from sqlalchemy import Delete, Insert, and_, bindparam, case, delete, func, or_,
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.bodies import ReportedPage
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.report_queue import ReportQueue
@@ -61,16 +62,11 @@ class RefusedPageStore:
         """Record the report of a gate.
 
         Args:
-            account: the account.
+            account: the account; or ALL_ACCOUNTS, for keys of any.
             pages: the pages that were refused since the last report. Unknown ids of keys are ignored: their keys may have
                 been deleted since.
         """
-        report: dict[_Name, ReportedPage] = {}
-        for page in pages:
-            if KEY_ID.fullmatch(page.key_id):
-                name = page.key_id, page.origin or "", page.reason
-                report[name] = page if name not in report else _merge(report[name], page)
-        await self._queue.put(account, report)
+        await self._queue.put(account, _by_name(page for page in pages if KEY_ID.fullmatch(page.key_id)))
 
     async def close(self) -> None:
         """Wait until all reports are written."""
@@ -107,10 +103,11 @@ class RefusedPageStore:
             return [RefusedPage(key, origin or None, *others) for key, origin, *others in await connection.execute(listed)]
 
     async def _write(self, connection: AsyncConnection, pages: Mapping[tuple[str, _Name], ReportedPage]) -> None:
-        accounts, ids = {account for account, _ in pages}, {page.key_id for page in pages.values()}
-        known = await _lock_keys(connection, accounts, ids)
+        known = await _lock_keys(connection, {(account, page.key_id) for (account, _), page in pages.items()})
         now = self._clock()
-        rows = [_row(page, now) for (account, _), page in pages.items() if (account, page.key_id) in known]
+        # A report on one account and one on all accounts may have the same page.
+        reported = _by_name(page for (account, _), page in pages.items() if (account, page.key_id) in known)
+        rows = [_row(page, now) for page in reported.values()]
         if not rows:
             return
         # Transactions that lock rows in the same order do not deadlock.
@@ -120,18 +117,28 @@ class RefusedPageStore:
             await connection.execute(_cut(expiry), [{"overfull": key_id} for key_id in overfull])
 
 
-async def _lock_keys(connection: AsyncConnection, accounts: set[str], ids: set[str]) -> set[tuple[str, str]]:
-    """Find the keys that the accounts have, and keep them from being deleted meanwhile.
+async def _lock_keys(connection: AsyncConnection, named: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Find keys, and keep them from being deleted meanwhile.
 
     This lock excludes deletions only. SQLite ignores it: it has one writer at a time anyway.
 
     Returns:
-        The account and the id of each key.
+        Those of these accounts and ids that there are. ALL_ACCOUNTS has the keys of every account.
     """
-    keys = select(widget_keys.c.account, widget_keys.c.id)
-    theirs = keys.where(widget_keys.c.account.in_(accounts), widget_keys.c.id.in_(ids)).order_by(widget_keys.c.id)
-    found = await connection.execute(theirs.with_for_update(read=True, key_share=True))
-    return {(account, key_id) for account, key_id in found}
+    accounts, ids = {account for account, _ in named}, {key_id for _, key_id in named}
+    of_any = {key_id for account, key_id in named if account == ALL_ACCOUNTS}
+    is_theirs = or_(widget_keys.c.account.in_(accounts), widget_keys.c.id.in_(of_any))
+    keys = select(widget_keys.c.account, widget_keys.c.id).where(widget_keys.c.id.in_(ids), is_theirs)
+    found = await connection.execute(keys.order_by(widget_keys.c.id).with_for_update(read=True, key_share=True))
+    return named & {pair for account, key_id in found for pair in ((account, key_id), (ALL_ACCOUNTS, key_id))}
+
+
+def _by_name(pages: Iterable[ReportedPage]) -> dict[_Name, ReportedPage]:
+    named: dict[_Name, ReportedPage] = {}
+    for page in pages:
+        name = page.key_id, page.origin or "", page.reason
+        named[name] = page if name not in named else _merge(named[name], page)
+    return named
 
 
 def _merge(one: ReportedPage, other: ReportedPage) -> ReportedPage:

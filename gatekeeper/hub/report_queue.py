@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.errors import DatabaseDown, HubOverloaded
+from gatekeeper.hub.accounts import described
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.shares import Shares
 
@@ -97,7 +98,7 @@ class ReportQueue(Generic[Name, Item]):
         if not items:
             return
         if not self._shares.take(account, len(items)):
-            raise HubOverloaded(f"the reports of the account {account} that wait have too many items")
+            raise HubOverloaded(f"the reports of {described(account)} that wait have too many items")
         answered: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         report = _Report(account, dict(items), len(items), answered)
         self._waiting.setdefault(account, deque()).append(report)
@@ -106,7 +107,7 @@ class ReportQueue(Generic[Name, Item]):
         try:
             await asyncio.wait([answered], timeout=self._patience)
             if not answered.done() and self._withdraw(report):
-                raise HubOverloaded(f"a report of the account {account} has waited {self._patience:g} s")
+                raise HubOverloaded(f"a report of {described(account)} has waited {self._patience:g} s")
             await asyncio.wait([answered])  # which a cancellation of this request leaves as it is
         except asyncio.CancelledError:
             self._withdraw(report)

@@ -60,7 +60,7 @@ class RevivedToken(NamedTuple):
 
     Attributes:
         id: its id.
-        account: its account.
+        account: its account; "*" for all accounts.
         name: its name.
     """
 

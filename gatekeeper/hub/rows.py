@@ -6,9 +6,20 @@ from typing import Annotated, Final
 
 import msgspec
 
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.matching.advice import EntryWarning
 
-__all__ = ("CheckedKeyRow", "CreatedKeyRow", "KeyList", "KeyRow", "RemovedRow", "RowChanged")
+__all__ = (
+    "AccountKeyRow",
+    "AccountRemovedRow",
+    "CheckedKeyRow",
+    "CreatedKeyRow",
+    "KeyList",
+    "KeyRow",
+    "RemovedRow",
+    "RowChanged",
+    "row_kind",
+)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK: Final = timedelta(microseconds=1)  # The precision of both databases.
@@ -48,6 +59,16 @@ class KeyRow(msgspec.Struct, frozen=True):
         """The strong ETag of the row, with its quotes. Every change of the row changes it, but not its use."""
         # Every change moves `updated_at` forward, and so does a restore.
         return f'"{(self.updated_at - _EPOCH) // _TICK:x}"'
+
+
+class AccountKeyRow(KeyRow, frozen=True):
+    """A row of the list of all accounts.
+
+    Attributes:
+        account: the account that has the key.
+    """
+
+    account: str
 
 
 class CheckedKeyRow(KeyRow, frozen=True, kw_only=True):
@@ -92,8 +113,18 @@ class RemovedRow(msgspec.Struct, frozen=True):
     removed: Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]  # msgspec 0.19 knows no Literal[True]
 
 
+class AccountRemovedRow(RemovedRow, frozen=True):
+    """A row that the list of all accounts has no more.
+
+    Attributes:
+        account: the account that had the key.
+    """
+
+    account: str
+
+
 class KeyList(msgspec.Struct, frozen=True):
-    """All rows of an account, from one state of the database.
+    """All rows of a list, from one state of the database.
 
     Attributes:
         etag: a weak ETag, with its quotes.
@@ -114,3 +145,15 @@ class RowChanged(Exception):
     def __init__(self, etag: str) -> None:
         self.etag = etag
         super().__init__(etag)
+
+
+def row_kind(account: str) -> type[KeyRow]:
+    """Tell how a list has its rows.
+
+    Args:
+        account: the account; ALL_ACCOUNTS for the list of all.
+
+    Returns:
+        The type of its rows.
+    """
+    return AccountKeyRow if account == ALL_ACCOUNTS else KeyRow

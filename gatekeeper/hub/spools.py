@@ -8,6 +8,7 @@ from typing import BinaryIO, Final
 import anyio
 
 from gatekeeper.errors import HubOverloaded
+from gatekeeper.hub.accounts import described
 from gatekeeper.hub.shares import Shares
 from gatekeeper.hub.turns import Turns
 
@@ -96,7 +97,7 @@ class Spool:
         else:
             new = content if self._file is not None else bytes(self._memory) + content
             if not self._spools.shares.take(self._account, len(new)):
-                raise HubOverloaded(f"lists of the account {self._account} that wait for slow clients take too much disk")
+                raise HubOverloaded(f"lists of {described(self._account)} that wait for slow clients take too much disk")
             self._charged += len(new)
             try:
                 # A disk may be slow.

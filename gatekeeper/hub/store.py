@@ -13,18 +13,18 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatekeeper.hub.accounts import Revision, advance_revision, lock_account, read_revision
+from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account, read_revision
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged
+from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged, row_kind
 from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
-__all__ = ("KEY_ID", "ROW_COLUMNS", "KeyStore", "UnknownKey")
+__all__ = ("KEY_ID", "KeyStore", "UnknownKey", "row_columns")
 
 # There are 62^8 suffixes: with a million keys in the account, one draw in 200 million collides. Several collisions in a row
 # mean that the generator repeats itself.
@@ -32,7 +32,6 @@ MAX_DRAWS: Final = 10
 
 PAGE: Final = 1000  # Rows per query: half a megabyte of JSON.
 
-ROW_COLUMNS: Final = tuple(widget_keys.c[field] for field in KeyRow.__struct_fields__)
 # The fields in the events of create and delete. The last 8 characters find the events of a key that is gone.
 _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 
@@ -71,10 +70,11 @@ class KeyStore:
         """Open the list of an account's widget keys.
 
         Args:
-            account: the account.
+            account: the account; ALL_ACCOUNTS for all.
 
         Yields:
-            The rows and their ETag, from one state of the database, unaffected by concurrent writes.
+            The rows and their ETag, from one state of the database, unaffected by concurrent writes. The list of all
+            accounts may have changes that only its next ETag knows of.
         """
         async with self._database.streaming() as connection:
             with anyio.CancelScope(shield=True):
@@ -85,17 +85,18 @@ class KeyStore:
         """Read a widget key.
 
         Args:
-            account: the account.
+            account: the account; or ALL_ACCOUNTS, for a key of any.
             key_id: the key's id.
 
         Returns:
-            The row.
+            The row, as the list has it.
 
         Raises:
             UnknownKey: the account does not have this key.
         """
+        mine = widget_keys.c.id == key_id if account == ALL_ACCOUNTS else _is(account, key_id)
         async with self._database.reading(account) as connection:
-            return await _find(connection, account, key_id)
+            return await _find(connection, key_id, mine, row_kind(account))
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
@@ -157,7 +158,7 @@ class KeyStore:
         """
         async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
-            row = await _find(connection, bearer.account, key_id)
+            row = await _find(connection, key_id, _is(bearer.account, key_id))
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             now = self._clock()
             disable = wanted.pop("disabled", row.disabled_at is not None)
@@ -185,7 +186,7 @@ class KeyStore:
         async with self._changing(bearer.account) as connection:
             base = await lock_account(connection, bearer.account)
             # A report of use, which locks the row alone, comes before this or finds the key gone.
-            row = await _find(connection, bearer.account, key_id, lock=True)
+            row = await _find(connection, key_id, _is(bearer.account, key_id), lock=True)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
                 return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
@@ -216,7 +217,7 @@ class KeyStore:
             happened = await read_events(connection, account, key_id)
             if not happened:
                 # A key from before the events table exists without events.
-                await _find(connection, account, key_id)
+                await _find(connection, key_id, _is(account, key_id))
             return happened
 
     @asynccontextmanager
@@ -238,9 +239,23 @@ class KeyStore:
         raise RuntimeError(problem)
 
 
+def row_columns(kind: type[KeyRow]) -> tuple[ColumnElement[Any], ...]:
+    """List the columns of a row.
+
+    Args:
+        kind: the type of the row.
+
+    Returns:
+        The columns, in the order of its fields.
+    """
+    return tuple(widget_keys.c[field] for field in kind.__struct_fields__)
+
+
 async def _pages(database: Database, connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
-    mine = and_(widget_keys.c.account == account, widget_keys.c.sequence > bindparam("after"))
-    page = select(*ROW_COLUMNS, widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
+    kind = row_kind(account)
+    later = widget_keys.c.sequence > bindparam("after")
+    mine = later if account == ALL_ACCOUNTS else and_(widget_keys.c.account == account, later)
+    page = select(*row_columns(kind), widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
     last = 0
     while True:
         begun = time.monotonic()
@@ -250,7 +265,7 @@ async def _pages(database: Database, connection: AsyncConnection, account: str) 
         if not rows:
             return
         last = rows[-1].sequence
-        yield [KeyRow(*row[:-1]) for row in rows]
+        yield [kind(*row[:-1]) for row in rows]
         # A page keeps the event loop busy for some milliseconds, and a write returns to it a dozen times. For this, a list
         # takes at most half as long again.
         await database.defer((time.monotonic() - begun) / 2)
@@ -260,12 +275,19 @@ def _is(account: str, key_id: str) -> ColumnElement[bool]:
     return and_(widget_keys.c.account == account, widget_keys.c.id == key_id)
 
 
-async def _find(connection: AsyncConnection, account: str, key_id: str, *, lock: bool = False) -> KeyRow:
+async def _find(
+    connection: AsyncConnection,
+    key_id: str,
+    mine: ColumnElement[bool],
+    kind: type[KeyRow] = KeyRow,
+    *,
+    lock: bool = False,
+) -> KeyRow:
     if KEY_ID.fullmatch(key_id):
-        wanted = select(*ROW_COLUMNS).where(_is(account, key_id))
+        wanted = select(*row_columns(kind)).where(mine)
         found = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
         if found is not None:
-            return KeyRow(*found)
+            return kind(*found)
     raise UnknownKey(key_id)
 
 

@@ -29,6 +29,8 @@ __all__ = (
     "accounts",
     "events",
     "gates",
+    "list_steps",
+    "listed_accounts",
     "metadata",
     "pepper_check",
     "refused_pages",
@@ -136,6 +138,30 @@ events = Table(
     Column("base_mark", String(32)),
     # For the changes since a revision.
     Index(None, "account", "revision"),
+)
+
+listed_accounts = Table(
+    "listed_accounts",
+    metadata,
+    # No foreign key: it would lock the account's row, for which revocations wait.
+    Column("account", String(63), primary_key=True),
+    # The account's revision at the last step of the list of all accounts that concerned it.
+    Column("revision", BigInteger, nullable=False),
+    Column("revision_mark", String(32), nullable=False),
+)
+
+list_steps = Table(
+    "list_steps",
+    metadata,
+    # The revision of the list of all accounts after the step, and the mark of the one before it.
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("account", String(63), primary_key=True),
+    Column("base_mark", String(32), nullable=False),
+    # The account's revision before the step and after it. An account that was not listed has no mark before it.
+    Column("from_revision", BigInteger, nullable=False),
+    Column("from_mark", String(32)),
+    Column("to_revision", BigInteger, nullable=False),
+    Column("to_mark", String(32), nullable=False),
 )
 
 refused_pages = Table(

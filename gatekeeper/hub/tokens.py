@@ -1,6 +1,6 @@
 """TokenStore: the bearer tokens of accounts, kept as keyed hashes."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from typing import Final, Literal, get_args
 from uuid import uuid4
@@ -9,25 +9,26 @@ import msgspec
 from sqlalchemy import delete, insert, select
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.accounts import ACCOUNT_NAME, MAX_NAMED, add_account
+from gatekeeper.hub.accounts import ACCOUNT_NAME, ALL_ACCOUNTS, MAX_NAMED, add_account
 from gatekeeper.hub.database import Database
-from gatekeeper.hub.minting import TOKEN_PREFIX, Mint
+from gatekeeper.hub.minting import ALL_ACCOUNTS_PREFIX, TOKEN_PREFIX, Mint
 from gatekeeper.hub.shared_reads import SharedReads
 from gatekeeper.hub.tables import tokens
 
-__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "carries_account")
+__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "needs_account")
 
 MAX_NAME_LENGTH = 200
 
 TokenScope = Literal["gate", "admin"]
-"""What a token may do: `gate` lists keys and reports on them, `admin` does everything."""
+"""What a token may do: `gate` lists keys and reports on them, `admin` does everything in its account."""
 
 
 class Bearer(msgspec.Struct, frozen=True):
     """The sender of an authenticated request.
 
     Attributes:
-        account: the account whose keys it may read and, with the scope admin, change.
+        account: the account whose keys it may read and, with the scope admin, change; ALL_ACCOUNTS if it may read the keys
+            of every account, and change none.
         token_name: the name that the operator gave the token.
         scope: what the token may do.
         token_id: the id of the token.
@@ -38,13 +39,18 @@ class Bearer(msgspec.Struct, frozen=True):
     scope: TokenScope
     token_id: str = ""
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether the token is for all accounts."""
+        return self.account == ALL_ACCOUNTS
+
 
 class TokenRow(msgspec.Struct, frozen=True):
     """A bearer token without its plaintext.
 
     Attributes:
         id: the id of the token, for `revoke`.
-        account: the account whose keys it may read and, with the scope admin, change.
+        account: the account whose keys it may read and, with the scope admin, change; "*" for all accounts.
         name: the name that the operator gave it.
         scope: what it may do.
         created_at: the time of minting.
@@ -97,15 +103,32 @@ class TokenStore:
         problems = []
         if not ACCOUNT_NAME.fullmatch(account):
             problems.append(f"account {account!r} does not match ^[a-z0-9][a-z0-9_-]{{0,62}}$")
-        if "\0" in name:
-            problems.append("a token's name must not contain NUL, which PostgreSQL cannot store")
-        if not 1 <= len(name) <= MAX_NAME_LENGTH:
-            problems.append(f"a token's name has {len(name)} characters: expected 1 to {MAX_NAME_LENGTH}")
+        problems += _name_problems(name)
         if scope not in get_args(TokenScope):
             problems.append(f"a token's scope is {scope!r}: expected 'gate' or 'admin'")
         if problems:
             raise ConfigError(problems)
-        plaintext = self._mint.token(account)
+        return await self._add(self._mint.token(account), account, name, scope)
+
+    async def mint_for_all(self, *, name: str) -> str:
+        """Mint a token for all accounts.
+
+        It reads their keys and reports on them, and changes none.
+
+        Args:
+            name: the name of the token, of 1 to 200 characters.
+
+        Returns:
+            The plaintext, `sk_all_<random>`, which is not stored and cannot be recovered.
+
+        Raises:
+            ConfigError: an invalid name.
+        """
+        if problems := tuple(_name_problems(name)):
+            raise ConfigError(problems)
+        return await self._add(self._mint.token_for_all(), ALL_ACCOUNTS, name, "gate")
+
+    async def _add(self, plaintext: str, account: str, name: str, scope: TokenScope) -> str:
         now = self._clock()
         row = {
             "id": str(uuid4()),
@@ -124,7 +147,7 @@ class TokenStore:
         """List tokens, without their plaintexts.
 
         Args:
-            account: the account; None for all accounts.
+            account: the account, or ALL_ACCOUNTS for those that are for all; None for every token.
 
         Returns:
             The tokens, oldest first.
@@ -192,14 +215,23 @@ class TokenStore:
         return found
 
 
-def carries_account(plaintext: str) -> bool:
-    """Whether a token names its account.
+def needs_account(plaintext: str) -> bool:
+    """Whether a token does not tell which account it is for.
 
     Args:
         plaintext: the token of the Authorization header.
 
     Returns:
-        True for `sk_live_<account>_<random>`, whether or not this hub minted it.
+        False for `sk_live_<account>_<random>` and `sk_all_<random>`, whether or not this hub minted it.
     """
+    if plaintext.startswith(ALL_ACCOUNTS_PREFIX):
+        return plaintext == ALL_ACCOUNTS_PREFIX
     account, separator, random = plaintext.removeprefix(TOKEN_PREFIX).rpartition("_")
-    return plaintext.startswith(TOKEN_PREFIX) and bool(separator and random) and bool(ACCOUNT_NAME.fullmatch(account))
+    return not (plaintext.startswith(TOKEN_PREFIX) and separator and random and ACCOUNT_NAME.fullmatch(account))
+
+
+def _name_problems(name: str) -> Iterator[str]:
+    if "\0" in name:
+        yield "a token's name must not contain NUL, which PostgreSQL cannot store"
+    if not 1 <= len(name) <= MAX_NAME_LENGTH:
+        yield f"a token's name has {len(name)} characters: expected 1 to {MAX_NAME_LENGTH}"

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from gatekeeper.errors import HubOverloaded
+from gatekeeper.hub.accounts import described
 
 __all__ = ("Turns",)
 
@@ -81,7 +82,7 @@ class Turns:
             raise
         if not turn.done():
             self._forget(account, turn)
-            named = f" of the account {account}" if account else ""
+            named = f" of {described(account)}" if account else ""
             raise HubOverloaded(f"a request{named} has waited {self._patience:g} s for its turn {self._purpose}")
 
     def _give_back(self, account: str) -> None:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Final
 
-from sqlalchemy import bindparam, case, or_, update
+from sqlalchemy import BindParameter, String, bindparam, case, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.bodies import KeyUse
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.report_queue import ReportQueue
@@ -21,9 +22,11 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _KNOWN: Final = widget_keys.c.last_used_at
 _REPORTED: Final = bindparam("used_at", type_=UtcDateTime)
+_ACCOUNT: Final[BindParameter[str]] = bindparam("used_account", type_=String)
 _ADD_USE: Final = (
     update(widget_keys)
-    .where(widget_keys.c.account == bindparam("used_account"), widget_keys.c.id == bindparam("used_id"))
+    # Databases look for the id, which is unique, also where the account is any.
+    .where(widget_keys.c.id == bindparam("used_id"), or_(widget_keys.c.account == _ACCOUNT, _ACCOUNT == ALL_ACCOUNTS))
     .values(
         use_count=widget_keys.c.use_count + bindparam("used_count"),
         last_used_at=case((or_(_KNOWN.is_(None), _KNOWN < _REPORTED), _REPORTED), else_=_KNOWN),
@@ -50,7 +53,7 @@ class UsageWriter:
         """Record the report of a gate.
 
         Args:
-            account: the account.
+            account: the account; or ALL_ACCOUNTS, for keys of any.
             uses: the reported use by key id. Unknown ids are ignored: their keys may have been deleted since.
 
         Raises:

@@ -9,6 +9,9 @@ are very many, those who do not hold the list of the last look may have to wait 
 is not looked at for as long as the sweep took. So an import of many keys costs each client a few answers a second, and the
 process half its time at most.
 
+The list of all accounts has a room like that of an account. Each change is a reason to look at it, and names the account, so
+that the look reads no other. New requests and those whose time is over get a look at all accounts.
+
 A request waits in its own task, for the disconnect of its client. The sweep wakes it through a timeout without a time. That
 takes a few hundred bytes, where a task for each of the two would take thousands.
 """
@@ -25,7 +28,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from gatekeeper.errors import DatabaseDown, HubOverloaded
-from gatekeeper.hub.accounts import Revision
+from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision
 from gatekeeper.hub.bearer import unknown_token
 from gatekeeper.hub.changes import Changes
 from gatekeeper.hub.deltas import ListState
@@ -54,12 +57,13 @@ class Reads(NamedTuple):
         revisions: reads the revisions of accounts, from a database that sees all changes at once; a standby does not. It
             leaves out accounts of which it knows none.
         tokens: reads which of these ids are those of valid tokens.
-        state: reads the state of an account's list, with the way to it from these bases.
+        state: reads the state of an account's list, with the way to it from these bases. For the list of all accounts, it
+            is told which of them may have changed since the last read; ALL_ACCOUNTS for any.
     """
 
     revisions: Callable[[Collection[str]], Awaitable[dict[str, Revision]]]
     tokens: Callable[[Collection[str]], Awaitable[set[str]]]
-    state: Callable[[str, Collection[Revision]], Awaitable[ListState]]
+    state: Callable[[str, Collection[Revision], Collection[str]], Awaitable[ListState]]
 
 
 class Waiters:
@@ -159,13 +163,16 @@ class Waiters:
     def look(self, account: str) -> None:
         """Look at an account soon, if a request waits for its change.
 
+        So does one that waits for the change of any account.
+
         Args:
             account: an account that may have changed; any name may be given.
         """
-        room = self._rooms.get(account)
-        if room:
-            room.has_changed = True
-            self._look_in(account, room)
+        for name in (account, ALL_ACCOUNTS):
+            room = self._rooms.get(name)
+            if room:
+                room.changed.add(account)
+                self._look_in(name, room)
 
     async def look_at_all(self) -> None:
         """Read the revisions of all accounts for whose change a request waits.
@@ -173,10 +180,19 @@ class Waiters:
         Raises:
             DatabaseDown: the database does not answer.
         """
-        revisions = await self._reads.revisions(tuple(self._rooms))
-        for account, room in self._rooms.items():
-            if revisions.get(account) != room.known:
+        self.look(ALL_ACCOUNTS)
+        accounts = tuple(account for account in self._rooms if account != ALL_ACCOUNTS)
+        revisions = await self._reads.revisions(accounts) if accounts else {}
+        for account in accounts:
+            room = self._rooms.get(account)
+            if room is not None and revisions.get(account) != room.known:
                 self.look(account)
+
+    async def _revision(self, account: str) -> Revision | None:
+        if account == ALL_ACCOUNTS:
+            # It may have to write before it reads, and no other account waits for that.
+            return (await self._reads.revisions((account,))).get(account)
+        return await self._revisions.get(account)
 
     def _look_in(self, account: str, room: WaitingRoom) -> None:
         room.is_due = True
@@ -245,13 +261,15 @@ class Waiters:
     ) -> bool:
         """Answer the requests for which it is time, and return whether there was a change to tell of."""
         read: dict[frozenset[Revision], ListState] = {}
-        has_changed, room.has_changed = room.has_changed, False
+        changed, room.changed = room.changed, set()
         # The tags of thousands that ask for different things take too long to read at each look.
-        kinds = {frozenset(asked.bases) for asked in groups} if has_changed and len(groups) <= _DELTAS else ()
+        kinds = {frozenset(asked.bases) for asked in groups} if changed and len(groups) <= _DELTAS else ()
         if len(kinds) == 1:
+            # Other changes may have been told before the new ones came, and the end of a wait does not rely on being told.
+            hint = (ALL_ACCOUNTS,) if room.new or over else changed
             # All hold the same list: one read tells its revision, and what has changed.
-            read = {each: await self._reads.state(account, each) for each in kinds}
-        revision = next(iter(read.values())).revision if read else await self._revisions.get(account)
+            read = {each: await self._reads.state(account, each, hint) for each in kinds}
+        revision = next(iter(read.values())).revision if read else await self._revision(account)
         former, room.known = room.known, revision
         if revision is None:
             await room.tell((waiter, None) for waiter in _members(room, groups))
@@ -268,7 +286,7 @@ class Waiters:
             states = {asked: ListState(revision, None) for asked in held}
             for each, asking in told.items():
                 if each not in read:
-                    read[each] = await self._reads.state(account, each) if each else ListState(revision, None)
+                    read[each] = await self._reads.state(account, each, ()) if each else ListState(revision, None)
                 states.update(dict.fromkeys(asking, read[each]))
             valid = await self._reads.tokens({waiter.token_id for waiter in answered})
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}

@@ -72,18 +72,19 @@ class WaitingRoom:
         over: those whose time is over.
         known: the revision at the last look.
         is_due: whether the account has to be looked at.
-        has_changed: whether that is because its list may have changed.
+        changed: the accounts that may have changed, as far as that is the reason; ALL_ACCOUNTS for any.
         attending: the task that looks.
     """
 
-    __slots__ = ("_count", "_ends", "attending", "groups", "has_changed", "is_due", "known", "new", "over")
+    __slots__ = ("_count", "_ends", "attending", "changed", "groups", "is_due", "known", "new", "over")
 
     def __init__(self) -> None:
         self.groups: dict[ListRequest, dict[Waiter, None]] = {}
         self.new: dict[Waiter, None] = {}
         self.over: dict[Waiter, None] = {}
         self.known: Revision | None = None
-        self.is_due = self.has_changed = False
+        self.changed: set[str] = set()
+        self.is_due = False
         self.attending: asyncio.Task[None] | None = None
         self._count = 0
         self._ends: dict[int, dict[Waiter, None]] = {}

@@ -42,6 +42,17 @@ def test_the_page_on_another_host_shows_the_reason_and_the_entry_to_add(page: Pa
     expect(page.locator(f"{HOST} .refusal-reason")).to_contain_text("origin_not_allowed")
 
 
+def test_the_page_of_another_account_shows_its_own_agent(page: Page, running: DemoInThread) -> None:
+    page.goto(running.demo.globex.url)
+    shows(page, "ready")
+    expect(page.locator(f"{HOST} .agent")).to_contain_text("Kim")
+    running.update(disabled=True)
+    page.goto(running.demo.allowed_url)
+    shows(page, "refused", "key_disabled")
+    page.goto(running.demo.globex.url)
+    shows(page, "ready")
+
+
 def test_the_console_of_the_page_on_another_host_says_why(page: Page, running: DemoInThread) -> None:
     with page.expect_console_message(lambda message: message.text.startswith("gatekeeper: ")) as said:
         page.goto(running.demo.refused_url)

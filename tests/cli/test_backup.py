@@ -66,6 +66,18 @@ def test_a_restore_lists_the_revocations_that_it_undoes_and_asks(database: Path)
     assert token in refused.err
 
 
+def test_a_restore_names_revived_tokens_for_all_accounts(database: Path) -> None:
+    assert run(database, "token", "create", "--all-accounts", "--name", "gates").code == 0
+    backup = str(database.with_name("second.db"))
+    assert run(database, "backup", backup).code == 0
+    (token,) = token_ids(database)
+    assert run(database, "token", "revoke", "--yes", token).code == 0
+    done = run(database, "restore", "--yes", backup)
+    assert "1 token revoked since the backup will be accepted again" in done.err
+    assert f"{token}  all accounts  gates" in done.err
+    assert token_ids(database) == [token]
+
+
 def test_a_restore_needs_an_answer_or_yes(database: Path) -> None:
     backup = str(database.with_name("backup.db"))
     unanswered = run(database, "restore", backup)

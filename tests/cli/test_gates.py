@@ -1,6 +1,7 @@
 """gatekeeper gates, against the reference hub and others."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,6 +53,19 @@ def test_the_gates_of_the_reference_hub_are_shown(served: Served, keys: Keys) ->
     assert later[:7] == ["90b1", "0.1.0", "polled", "fresh", "1", "min", "7"]
     assert earlier[:8] == ["3f9a", "web-1", "0.1.0", "live", "fresh", "4.0", "s", "1204"]
     assert later[-1] == earlier[-1] == "ago"
+
+
+def test_a_token_for_all_accounts_shows_the_gates_that_have_one(served: Served, keys: Keys, tmp_path: Path) -> None:
+    database = {"GATEKEEPER_DATABASE": str(tmp_path / "hub.db"), "GATEKEEPER_PEPPER": "the pepper of these tests"}
+    minted = invoke("hub", "token", "create", "--all-accounts", "--name", "gates", **database)
+    token = minted.out.strip()
+    with HubClient(served.url, token) as of_all, HubClient(served.url, served.gate_token) as of_acme:
+        of_all.gates.report(GateReport("3f9a", "0.1.0", is_live=True, state="fresh", list_age=4, keys=1204))
+        of_acme.gates.report(GateReport("90b1", "0.1.0", is_live=True, state="fresh", list_age=4, keys=7))
+    shown = invoke("gates", "--json", GATEKEEPER_HUB=served.url, GATEKEEPER_TOKEN=token)
+    assert (shown.code, shown.err) == (0, "")
+    assert [gate["id"] for gate in shown.json] == ["3f9a"]
+    assert [gate["id"] for gate in show(keys, "--json").json] == ["90b1"]
 
 
 def test_the_list_is_printed_as_json(fake: FakeHub, at_fake: Keys) -> None:

@@ -564,6 +564,56 @@ def test_a_token_has_the_given_scope_or_admin(tmp_path: Path, options: tuple[str
     assert f" {scope} " in run_token(database, "list").stdout
 
 
+def test_a_token_may_be_for_all_accounts(tmp_path: Path) -> None:
+    database = tmp_path / "hub.sqlite"
+    run_token(database, "create", "--account", "acme", "--name", "ci")
+    for options in ((), ("--scope", "gate")):
+        minted = run_token(database, "create", "--all-accounts", "--name", "gates", *options)
+        assert (minted.exit_code, bool(re.fullmatch(r"sk_all_[A-Za-z0-9]{32}\n", minted.stdout))) == (0, True)
+        assert "list the keys of all accounts and report on them" in minted.stderr
+    listed = json.loads(run_token(database, "list", "--json").stdout)
+    assert [(row["account"], row["name"], row["scope"]) for row in listed] == [
+        ("acme", "ci", "admin"),
+        ("*", "gates", "gate"),
+        ("*", "gates", "gate"),
+    ]
+    assert [row["account"] for row in json.loads(run_token(database, "list", "--json", "--account", "*").stdout)] == [
+        "*",
+        "*",
+    ]
+    shown = run_token(database, "list").stdout.splitlines()
+    assert re.search(rf"^{listed[1]['id']}  all accounts  gates +gate +2", shown[2])
+    revoked = run_token(database, "revoke", "--yes", listed[1]["id"])
+    assert (revoked.exit_code, "the token gates of all accounts is revoked" in revoked.stdout) == (0, True)
+    assert [row["id"] for row in json.loads(run_token(database, "list", "--json").stdout)] == [
+        listed[0]["id"],
+        listed[2]["id"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "expected --account with the account whose keys the token is for; or --all-accounts"),
+        (("--scope", "gate"), "expected --account"),
+        (("--account", "acme", "--all-accounts"), "--account and --all-accounts exclude each other"),
+        (("--all-accounts", "--scope", "admin"), "a token for all accounts has the scope gate"),
+        (("--account", "*"), "account '*' does not match"),
+        (("--account", "*", "--scope", "gate"), "account '*' does not match"),
+        (("--account", ""), "account '' does not match"),
+    ],
+)
+def test_a_token_is_for_one_account_or_for_all(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    database = tmp_path / "hub.sqlite"
+    refused = run_token(database, "create", "--name", "ci", *options)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert said in refused.stderr
+    if "does not match" not in said:
+        assert not database.exists()
+    elif json.loads(run_token(database, "list", "--json").stdout):
+        pytest.fail("a token was minted")
+
+
 def test_80_columns_hold_the_ids_of_tokens_whole(tmp_path: Path) -> None:
     """`token revoke` needs them in one piece."""
     database = tmp_path / "hub.sqlite"

@@ -201,9 +201,10 @@ def test_a_process_without_streams_does_not_lose_a_key_silently(environment: dic
 
 
 @pytest.mark.process
-def test_a_token_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", [("--account", "acme"), ("--all-accounts",)])
+def test_a_token_that_cannot_be_shown_is_named(tmp_path: Path, owner: tuple[str, ...]) -> None:
     """Two tokens have the name, and the last one is lost."""
-    options = ("--account", "acme", "--name", "ci", "--database", str(tmp_path / "hub.sqlite"))
+    options = (*owner, "--name", "ci", "--database", str(tmp_path / "hub.sqlite"))
     assert gatekeeper("hub", "token", "create", *options).returncode == 0
     done = run_unwritable("hub", "token", "create", *options)
     listed = json.loads(gatekeeper("hub", "token", "list", "--json", *options[-2:]).stdout)

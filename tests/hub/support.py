@@ -27,8 +27,11 @@ from tests.support.postgres import dump
 
 PATH = "/api/v1/widget-keys"
 PEPPER = "the pepper of these tests"
+USE = ("last_used_at", "use_count")  # fields of which an older list may have other values
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
+
+Row = dict[str, Any]
 
 SERVE = """
 import socket, sys, uvicorn
@@ -92,6 +95,11 @@ class RunningHub:
     async def client(self, account: str, scope: TokenScope = "admin") -> httpx.AsyncClient:
         """Open a client with a token of an account."""
         token = await self.hub.tokens.mint(account, name="tests", scope=scope)
+        return await self.client_with({"Authorization": f"Bearer {token}"})
+
+    async def client_of_all(self) -> httpx.AsyncClient:
+        """Open a client with a token for all accounts."""
+        token = await self.hub.tokens.mint_for_all(name="tests")
         return await self.client_with({"Authorization": f"Bearer {token}"})
 
     async def client_with(self, headers: dict[str, str]) -> httpx.AsyncClient:
@@ -166,6 +174,22 @@ async def list_rows(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     assert answer.status_code == httpx.codes.OK, answer.text
     rows: list[dict[str, Any]] = answer.json()
     return rows
+
+
+def applied(rows: list[Row], elements: list[Row]) -> list[Row]:
+    """Apply a delta to a list."""
+    result = {row["id"]: row for row in rows}
+    for element in elements:
+        if "removed" in element:
+            result.pop(element["id"], None)
+        else:
+            result[element["id"]] = element
+    return list(result.values())
+
+
+def without_use(rows: list[Row]) -> list[Row]:
+    """Leave out what usage reports change."""
+    return [{field: value for field, value in row.items() if field not in USE} for row in rows]
 
 
 async def fill(hub: RunningHub, account: str, count: int) -> None:

@@ -1,5 +1,6 @@
 """Authentication by Authorization and X-Account-ID, and the tokens behind it."""
 
+import re
 from typing import Any
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from gatekeeper.errors import ConfigError
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.tables import pepper_check, tokens
 
 from .conftest import NewDatabase
@@ -43,6 +45,7 @@ async def test_no_token_is_a_401_on_every_endpoint(hub: RunningHub, method: str,
         "sk_live_acme_x",
         "Bearer a b",
         "Bearer sk_live_acme_ü",
+        "Bearer sk_live_*_x",
         "Bearer=x",
     ],
 )
@@ -93,6 +96,40 @@ async def test_a_token_without_an_account_needs_the_header(hub: RunningHub, toke
     assert_problem(named, 401, "token_unknown")
 
 
+@pytest.mark.parametrize("account", ["*", "all"])
+@pytest.mark.parametrize("token", ["sk_all_", "sk_all", "SK_ALL_x", "pk_all_x"])
+async def test_no_header_makes_a_token_one_for_all_accounts(hub: RunningHub, token: str, account: str) -> None:
+    await hub.hub.tokens.mint_for_all(name="gates")
+    stranger = await hub.client_with({"Authorization": f"Bearer {token}"})
+    assert_problem(await stranger.get(PATH), 400, "account_missing")
+    assert_problem(await stranger.get(PATH, headers={"X-Account-ID": account}), 401, "token_unknown")
+
+
+@pytest.mark.parametrize("token", [f"sk_all_{RANDOM}", "sk_all_acme_x", "sk_all__"])
+async def test_an_unknown_token_for_all_accounts_is_a_401(hub: RunningHub, token: str) -> None:
+    """No token that this hub mints has another underscore, but one of that form is complete without the header."""
+    await hub.hub.tokens.mint_for_all(name="gates")
+    stranger = await hub.client_with({"Authorization": f"Bearer {token}"})
+    for headers in ({}, {"X-Account-ID": "acme"}, {"X-Account-ID": "*"}):
+        assert_problem(await stranger.get(PATH, headers=headers), 401, "token_unknown")
+
+
+async def test_the_random_part_of_a_token_may_hold_an_underscore(hub: RunningHub) -> None:
+    """The operator may draw it by a function of his own."""
+    hub.dice.next = ["acme_x"]
+    assert await hub.hub.tokens.mint_for_all(name="gates") == "sk_all_acme_x"
+    client = await hub.client_with({"Authorization": "Bearer sk_all_acme_x"})
+    assert await list_rows(client) == []
+
+
+async def test_an_account_may_be_called_all(hub: RunningHub) -> None:
+    """Its tokens are for it alone."""
+    client, other = await hub.client("all"), await hub.client("acme")
+    row, _ = await create(client), await create(other)
+    assert await list_rows(client) == [row]
+    assert {token.account for token in await hub.hub.tokens.list()} == {"all", "acme"}
+
+
 @pytest.mark.parametrize("account", ["acme", "0", "a_b", "a-_", "x" * 63])
 async def test_a_token_carries_its_account(hub: RunningHub, account: str) -> None:
     token = await hub.hub.tokens.mint(account, name="ci")
@@ -106,12 +143,28 @@ async def test_the_header_can_name_the_account_of_the_token(acme: httpx.AsyncCli
 
 
 @pytest.mark.parametrize(("method", "path"), REQUESTS)
-@pytest.mark.parametrize("account", ["globex", "ACME", "acm", "acme ,acme", "no account"])
+@pytest.mark.parametrize("account", ["globex", "ACME", "acm", "acme ,acme", "no account", "*", "all"])
 async def test_a_header_that_contradicts_the_token_is_a_403(
     acme: httpx.AsyncClient, method: str, path: str, account: str
 ) -> None:
     answer = await acme.request(method, path, headers={"X-Account-ID": account})
     assert_problem(answer, 403, "account_mismatch")
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
+@pytest.mark.parametrize("account", ["acme", "globex", "*", "all"])
+async def test_a_header_beside_a_token_for_all_accounts_is_a_403(
+    hub: RunningHub, acme: httpx.AsyncClient, method: str, path: str, account: str
+) -> None:
+    await create(acme)
+    client = await hub.client_of_all()
+    answer = await client.request(method, path, headers={"X-Account-ID": account})
+    assert "Leave the header out" in assert_problem(answer, 403, "account_mismatch")["detail"]
+
+
+async def test_an_empty_header_beside_a_token_for_all_accounts_names_none(hub: RunningHub) -> None:
+    client = await hub.client_of_all()
+    assert (await client.get(PATH, headers={"X-Account-ID": ""})).status_code == httpx.codes.OK
 
 
 async def test_two_headers_that_name_two_accounts_are_a_403(acme: httpx.AsyncClient) -> None:
@@ -158,6 +211,25 @@ async def test_tokens_are_listed_without_their_plaintexts(hub: RunningHub) -> No
     assert not any(plaintext.rpartition("_")[2] in repr(listed) for plaintext in plaintexts)
 
 
+async def test_tokens_for_all_accounts_are_listed_beside_the_others(hub: RunningHub) -> None:
+    await hub.hub.tokens.mint("acme", name="ci")
+    hub.clock.advance(60)
+    plaintext = await hub.hub.tokens.mint_for_all(name="gates")
+    assert re.fullmatch(r"sk_all_[A-Za-z0-9]{32}", plaintext)
+    both = await hub.hub.tokens.list()
+    assert [(token.account, token.name, token.scope) for token in both] == [("acme", "ci", "admin"), ("*", "gates", "gate")]
+    assert await hub.hub.tokens.list(ALL_ACCOUNTS) == both[1:]
+    assert await hub.hub.tokens.list("acme") == both[:1]
+
+
+async def test_a_revoked_token_for_all_accounts_is_unknown(hub: RunningHub) -> None:
+    client, other = await hub.client_of_all(), await hub.client("acme")
+    (token,) = await hub.hub.tokens.list(ALL_ACCOUNTS)
+    assert await hub.hub.tokens.revoke(token.id) == token
+    assert_problem(await client.get(PATH), 401, "token_unknown")
+    assert (await other.get(PATH)).status_code == httpx.codes.OK
+
+
 async def test_a_revoked_token_is_unknown_and_the_others_work(hub: RunningHub) -> None:
     clients = [await hub.client("acme"), await hub.client("acme")]
     row = await create(clients[0])
@@ -170,7 +242,9 @@ async def test_a_revoked_token_is_unknown_and_the_others_work(hub: RunningHub) -
     assert_problem(answers[1], 401, "token_unknown")
 
 
-@pytest.mark.parametrize("account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex"])
+@pytest.mark.parametrize(
+    "account", ["", "Acme", "_acme", "-acme", "ac me", "acme\n", "äcme", "x" * 64, "acme/../globex", "*", "all accounts"]
+)
 async def test_no_token_is_minted_for_an_invalid_account_name(hub: RunningHub, account: str) -> None:
     with pytest.raises(ConfigError) as raised:
         await hub.hub.tokens.mint(account, name="ci")
@@ -179,14 +253,17 @@ async def test_no_token_is_minted_for_an_invalid_account_name(hub: RunningHub, a
 
 
 async def test_the_name_of_a_token_must_not_contain_nul(hub: RunningHub) -> None:
-    with pytest.raises(ConfigError, match="NUL"):
-        await hub.hub.tokens.mint("acme", name="a\0b")
+    for minting in (hub.hub.tokens.mint("acme", name="a\0b"), hub.hub.tokens.mint_for_all(name="a\0b")):
+        with pytest.raises(ConfigError, match="NUL"):
+            await minting
+    assert await hub.hub.tokens.list() == []
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201])
 async def test_a_token_needs_a_name_of_1_to_200_characters(hub: RunningHub, name: str) -> None:
-    with pytest.raises(ConfigError, match="expected 1 to 200"):
-        await hub.hub.tokens.mint("acme", name=name)
+    for minting in (hub.hub.tokens.mint("acme", name=name), hub.hub.tokens.mint_for_all(name=name)):
+        with pytest.raises(ConfigError, match="expected 1 to 200"):
+            await minting
 
 
 async def test_all_mistakes_in_minting_a_token_are_reported_together(hub: RunningHub) -> None:

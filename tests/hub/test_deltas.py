@@ -21,12 +21,22 @@ from gatekeeper.hub.engines import CONNECTIONS
 from gatekeeper.hub.tables import accounts, events, widget_keys
 
 from .conftest import NewDatabase
-from .support import PATH, START, RunningHub, create, fill, list_rows, running_hub, use
+from .support import (
+    PATH,
+    START,
+    Row,
+    RunningHub,
+    applied,
+    create,
+    fill,
+    list_rows,
+    running_hub,
+    use,
+    without_use,
+)
 
 pytestmark = pytest.mark.anyio
 
-Row = dict[str, Any]
-USE: Final = ("last_used_at", "use_count")  # which an older list may have other values of
 MARK: Final = "0" * 16
 # An operator has deleted events, or a hub from before there were revisions has added them.
 LOSSES: Final = (delete(events), update(events).values(revision=None, base_mark=None))
@@ -49,22 +59,6 @@ async def elements_since(hub: RunningHub, *bases: Revision, account: str = "acme
     assert delta is not None
     elements: list[Row] = msgspec.json.decode(delta.body)
     return elements
-
-
-def applied(rows: list[Row], elements: list[Row]) -> list[Row]:
-    """Apply a delta to a list."""
-    result = {row["id"]: row for row in rows}
-    for element in elements:
-        if "removed" in element:
-            result.pop(element["id"], None)
-        else:
-            result[element["id"]] = element
-    return list(result.values())
-
-
-def without_use(rows: list[Row]) -> list[Row]:
-    """Leave out what usage reports change."""
-    return [{field: value for field, value in row.items() if field not in USE} for row in rows]
 
 
 async def patch(client: httpx.AsyncClient, row: Row, **fields: Any) -> None:

@@ -132,6 +132,16 @@ async def test_each_account_has_its_own_gates(acme: httpx.AsyncClient, globex: h
     assert [row["keys"] for row in await listed(globex)] == [99]
 
 
+async def test_the_gates_of_all_accounts_are_listed_apart(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """An account is not told of the hosts of others."""
+    of_all = await hub.client_of_all()
+    await report(acme, gate())
+    await report(of_all, gate(keys=99), gate("gate-2"))
+    assert [(row["id"], row["keys"]) for row in await listed(of_all)] == [("gate-1", 99), ("gate-2", 12)]
+    assert [row["keys"] for row in await listed(acme)] == [12]
+    assert await listed(await hub.client_of_all()) == await listed(of_all)
+
+
 async def test_a_gate_may_report_itself_but_not_list_the_others(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     token = await hub.client("acme", "gate")
     await report(token, gate())

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 BEFORE_MIGRATIONS = Path(__file__).parent / "before_migrations.sql"
 TOKEN = "sk_live_acme_8EuTO7rBkoM0Z7mx8GlGFiiRK566aE9R"
-NEWEST = "0007"
+NEWEST = "0008"
 
 
 def differences(database: str | Path) -> list[object]:
@@ -76,6 +76,9 @@ async def test_a_database_from_before_migrations_keeps_its_tokens_and_keys(befor
         assert [listed["name"] for listed in await list_rows(client)] == ["shop", "second"]
         assert (await client.delete(f"{PATH}/{row['id']}")).status_code == 204
         assert [token.scope for token in await running.hub.tokens.list()] == ["admin"]
+        assert await list_rows(await running.client_of_all()) == [
+            {**listed, "account": "acme"} for listed in await list_rows(client)
+        ]
     assert differences(before_migrations) == []
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gatekeeper.hub.openapi import openapi_document
 from tests.support.real_hub import Served, served_hub
 
-from .support import PATH, RunningHub
+from .support import PATH, RunningHub, create
 
 PATHS = {
     "/api/v1/widget-keys": {"get", "post"},
@@ -123,13 +123,37 @@ def test_answers_in_the_life_of_a_key_conform_to_the_document(served: Served) ->
             ask(method, path, 404, {} if method == "PATCH" else None)
 
 
+@pytest.mark.anyio
+async def test_answers_to_a_token_for_all_accounts_conform_to_the_document(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    client, deleted = await hub.client_of_all(), await create(acme)
+    etag = (await client.get(PATH)).headers["ETag"]
+    row = await create(acme)
+    await acme.delete(f"{PATH}/{deleted['id']}")
+    asked = [
+        ("GET", PATH, PATH, {}),
+        ("GET", PATH, PATH, {"If-None-Match": etag, "A-IM": "rows"}),
+        ("GET", f"{PATH}/{row['id']}", f"{PATH}/{{key_id}}", {}),
+        ("PATCH", f"{PATH}/{row['id']}", f"{PATH}/{{key_id}}", {}),
+        ("GET", GATES, GATES, {}),
+        ("GET", GATES, GATES, {"X-Account-ID": "acme"}),
+    ]
+    statuses = []
+    for method, path, template, headers in asked:
+        answer = await client.request(method, path, headers=headers)
+        described[template][method].validate_response(answer)
+        statuses.append(answer.status_code)
+    assert statuses == [200, 226, 200, 403, 200, 403]
+
+
 def test_the_document_describes_both_kinds_of_rows_of_a_delta() -> None:
     answer = openapi_document()["paths"][PATH]["get"]["responses"]["226"]
     kinds = answer["content"]["application/json"]["schema"]["items"]["anyOf"]
     schemas = openapi_document()["components"]["schemas"]
-    removed, row = [schemas[kind["$ref"].rpartition("/")[2]] for kind in kinds]
+    removed, removed_of, row, row_of = [schemas[kind["$ref"].rpartition("/")[2]] for kind in kinds]
     assert set(removed["required"]) == set(removed["properties"]) == {"id", "last8", "removed"}
+    assert set(removed_of["required"]) == {*removed["required"], "account"}
     assert "domain_allowlist" in row["required"]
+    assert set(row_of["required"]) == {*row["required"], "account"}
     assert {"IM", "Delta-Base", "ETag", "Token-Scope", "Preference-Applied"} == set(answer["headers"])
 
 

@@ -6,15 +6,29 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy import func, insert, select
 
-from gatekeeper.hub.refused import FREQUENT, LATEST
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
+from gatekeeper.hub.bodies import ReportedPage
+from gatekeeper.hub.refused import FREQUENT, LATEST, RefusedPageStore
 from gatekeeper.hub.tables import refused_pages
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub, use, written
+from .support import (
+    PATH,
+    START,
+    RunningHub,
+    assert_problem,
+    collected_statements,
+    create,
+    list_rows,
+    running_hub,
+    use,
+    written,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -132,6 +146,35 @@ async def test_each_account_has_its_own_pages(acme: httpx.AsyncClient, globex: h
     assert await listed(acme) == [page(row)]
     assert await listed(globex) == []
     assert_problem(await globex.get(REFUSED, params={"key_id": row["id"]}), 404, "not_found")
+
+
+async def test_a_token_for_all_accounts_reports_pages_of_keys_of_any(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    mine, theirs = await create(acme), await create(globex)
+    gate = await hub.client_of_all()
+    unknown = [page({"id": key_id}) for key_id in ("nothing", "00000000-0000-4000-8000-000000000000")]
+    await report(gate, page(mine), page(theirs), *unknown)
+    await report(gate, page(theirs))
+    assert await listed(acme) == [page(mine)]
+    assert await listed(globex) == [page(theirs, count=2)]
+
+
+async def test_reports_on_one_account_and_on_all_add_up_in_one_transaction(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    """They name the same page of the same key, and acme one of a key that is not its own."""
+    mine, theirs = await create(acme), await create(globex)
+    pages = [msgspec.convert(page(row), ReportedPage) for row in (mine, theirs)]
+    store = RefusedPageStore(hub.database, hub.clock)
+    async with hub.database.reporting():  # until all have come
+        reports = [asyncio.create_task(store.record(account, pages)) for account in ("acme", ALL_ACCOUNTS, "acme")]
+        await asyncio.sleep(0)
+    with collected_statements() as statements:
+        await asyncio.gather(*reports)
+    assert statements.count("COMMIT") == 1
+    assert await listed(acme) == [page(mine, count=3)]
+    assert await listed(globex) == [page(theirs)]
 
 
 async def test_unknown_keys_are_ignored(acme: httpx.AsyncClient) -> None:

@@ -426,6 +426,31 @@ async def test_a_restore_repeats_no_etag_and_forgets_every_revision(backup: Path
                 assert await read_changed(connection, "acme", base._replace(number=number), present) is None
 
 
+async def test_the_list_of_all_accounts_is_whole_after_a_restore(tmp_path: Path) -> None:
+    """What was listed of each account is that of the backup."""
+    database, backup = tmp_path / "hub.db", tmp_path / "backup.db"
+    held = []
+    async with running_hub(database) as running:
+        gates, client = await running.client_of_all(), await running.client("acme")
+        headers = dict(client.headers), dict(gates.headers)
+        await create(client, name="before")
+        held.append((await gates.get(PATH)).headers["ETag"])
+        back_up(database, backup)
+        for account in ("acme", "globex"):
+            await create(await running.client(account), name="after")
+            held.append((await gates.get(PATH)).headers["ETag"])
+    restore(backup, database)
+    async with running_hub(database) as running:
+        client, gates = [await running.client_with(each) for each in headers]
+        asked = {"If-None-Match": ", ".join(held), "A-IM": "rows"}
+        answer = await gates.get(PATH, headers=asked)
+        assert (answer.status_code, [row["name"] for row in answer.json()]) == (200, ["before"])
+        row = await create(client)
+        answer = await gates.get(PATH, headers={"If-None-Match": answer.headers["ETag"], "A-IM": "rows"})
+        assert (answer.status_code, answer.json()) == (226, [{**row, "account": "acme"}])
+        assert (await gates.get(PATH, headers=asked)).status_code == httpx.codes.OK
+
+
 async def test_a_killed_restore_leaves_the_former_database_or_the_restored_one(tmp_path: Path) -> None:
     """SQLite rolls the copy back if it was not complete."""
     database, backup = tmp_path / "hub.db", tmp_path / "backup.db"
@@ -453,8 +478,9 @@ async def test_the_statements_of_the_reference_follow_a_restore_of_postgresql(
     async with running_hub(url) as running:
         headers = await mint(running)
         client = await running.client_with(headers)
+        gates = await running.client_of_all()
         row = await create(client)
-        etag = (await client.get(PATH)).headers["ETag"]
+        etag, etag_of_all = [(await each.get(PATH)).headers["ETag"] for each in (client, gates)]
     dump_schema(url, tmp_path / "hub.dump")
     async with running_hub(url) as running:
         client = await running.client_with(headers)
@@ -470,4 +496,7 @@ async def test_the_statements_of_the_reference_follow_a_restore_of_postgresql(
         assert answer.status_code == httpx.codes.OK
         (enabled,) = answer.json()
         assert enabled["disabled_at"] is None
+        gates = await running.client_with(dict(gates.headers))
+        answer = await gates.get(PATH, headers={"If-None-Match": etag_of_all, "A-IM": "rows"})
+        assert (answer.status_code, answer.json()) == (httpx.codes.OK, [{**enabled, "account": "acme"}])
         assert datetime.fromisoformat(enabled["updated_at"]) > datetime.fromisoformat(held["updated_at"])

@@ -20,6 +20,7 @@ async def test_the_database_contains_no_plaintext(new_database: NewDatabase) -> 
     database = new_database()
     async with running_hub(database) as running:
         token = await running.hub.tokens.mint("acme", name="ci")
+        of_all = await running.hub.tokens.mint_for_all(name="gates")
         client = await running.client_with({"Authorization": f"Bearer {token}"})
         created = (await client.post(PATH, json={"name": "shop"})).json()
         await client.patch(f"{PATH}/{created['id']}", json={"name": "renamed", "disabled": True})
@@ -28,7 +29,7 @@ async def test_the_database_contains_no_plaintext(new_database: NewDatabase) -> 
     for stored in (while_running, afterwards):
         assert created["last8"].encode() in stored
         assert created["key_sha256"].encode() in stored
-        for secret in (created["public_key"], token):
+        for secret in (created["public_key"], token, of_all):
             random = secret.rpartition("_")[2]
             assert random.encode() not in stored
             assert random[:-8].encode() not in stored

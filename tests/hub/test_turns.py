@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.errors import HubOverloaded
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.turns import LATE_SHARE, Turns
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +118,13 @@ async def test_a_wait_that_is_too_long_is_an_overload_and_leaves_the_queue() -> 
     async with impatient.taking("globex"):
         assert impatient.held == 1
     assert impatient.held == 0
+
+
+async def test_an_overload_of_tokens_for_all_accounts_says_so() -> None:
+    impatient = turns(1, patience=0.01)
+    with pytest.raises(HubOverloaded, match="a request of the tokens for all accounts has waited"):
+        async with impatient.taking("acme"), impatient.taking(ALL_ACCOUNTS):
+            pytest.fail("it has a turn")
 
 
 async def test_an_overload_without_an_account_names_none() -> None:

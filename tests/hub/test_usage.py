@@ -78,6 +78,20 @@ async def test_ids_of_other_accounts_and_unknown_ids_are_ignored(acme: httpx.Asy
     assert (answer.json(), answer.headers["ETag"]) == ([theirs], their_etag)
 
 
+async def test_a_token_for_all_accounts_reports_use_of_keys_of_any(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    rows, unused = [await create(client) for client in (acme, globex)], await create(globex)
+    etags = [(await client.get(PATH)).headers["ETag"] for client in (acme, globex)]
+    gate = await hub.client_of_all()
+    report = dict.fromkeys([*(row["id"] for row in rows), "nothing", "00000000-0000-4000-8000-000000000000"], FINE)
+    for client in (gate, gate, acme):  # of which the last one cannot report the key of globex
+        assert (await client.post(USAGE, json=report)).status_code == httpx.codes.NO_CONTENT
+    listed = [*await list_rows(acme), *await list_rows(globex)]
+    assert [(row["id"], row["use_count"]) for row in listed] == [(rows[0]["id"], 3), (rows[1]["id"], 2), (unused["id"], 0)]
+    assert [(await client.get(PATH)).headers["ETag"] for client in (acme, globex)] == etags
+
+
 async def test_a_report_leaves_the_etag_so_that_gates_fetch_no_list(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
     etag = (await acme.get(PATH)).headers["ETag"]

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import re
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Engine, event, update
 
-from gatekeeper.hub.accounts import lock_account
+from gatekeeper.hub.accounts import ALL_ACCOUNTS, lock_account
 from gatekeeper.hub.bodies import KeyUse
 from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.usage_writer import UsageWriter
@@ -55,6 +57,48 @@ async def test_many_reports_at_once_take_few_transactions(hub: RunningHub, acme:
         await asyncio.gather(*reports)
     assert transactions(statements) == 1
     assert [row["use_count"] for row in await list_rows(acme)] == [AT_ONCE] * 3
+
+
+async def test_reports_on_one_account_and_on_all_are_written_together(
+    hub: RunningHub, acme: httpx.AsyncClient, globex: httpx.AsyncClient
+) -> None:
+    mine, theirs = await create(acme), await create(globex)
+    writer = UsageWriter(hub.database, hub.clock)
+    report = {row["id"]: KeyUse(1, START) for row in (mine, theirs)}
+    async with hub.database.reporting():  # until all have come
+        accounts = ("acme", ALL_ACCOUNTS, "globex", "acme", ALL_ACCOUNTS)
+        reports = [asyncio.create_task(writer.record(account, report)) for account in accounts]
+        await asyncio.sleep(0)
+    with collected_statements() as statements:
+        await asyncio.gather(*reports)
+    assert transactions(statements) == 1
+    assert [row["use_count"] for client in (acme, globex) for row in await list_rows(client)] == [4, 3]
+
+
+async def test_use_is_added_by_the_unique_id_whatever_the_account(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+    """A walk through the keys of all accounts would keep other writers waiting."""
+    await fill(hub, "acme", 5000)
+    row = await create(acme)
+    added: list[tuple[str, Any]] = []
+
+    def collect(*arguments: Any) -> None:
+        if "use_count=" in arguments[2]:
+            added.append((arguments[2], arguments[3]))
+
+    event.listen(Engine, "before_cursor_execute", collect)
+    try:
+        for client in (acme, await hub.client_of_all()):
+            await use(client, row, START)
+    finally:
+        event.remove(Engine, "before_cursor_execute", collect)
+    async with hub.database.writing() as connection:
+        await connection.exec_driver_sql("ANALYZE")
+        explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+        for statement, parameters in added:
+            one = parameters[0] if isinstance(parameters, list) else parameters
+            plan = str((await connection.exec_driver_sql(f"{explain} {statement}", one)).all())
+            assert re.search(r"SEARCH widget_keys USING INDEX \w+ \(id=\?\)|Index Scan using uq_widget_keys_id", plan), plan
+    assert len(added) == 2
 
 
 async def test_no_change_fails_beside_a_flood_of_reports(

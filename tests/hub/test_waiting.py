@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from gatekeeper.hub import create_hub
+from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
 from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.store import KeyStore, UnknownKey
@@ -136,6 +137,25 @@ async def test_a_token_that_is_revoked_during_the_wait_gets_no_rows(hub: Running
     await hub.hub.tokens.revoke(token_id)
     await create(acme)
     assert_problem(await asyncio.wait_for(waiting, PATIENCE), 401, "token_unknown")
+
+
+@pytest.mark.parametrize("ends_by_change", [False, True])
+async def test_a_token_for_all_accounts_that_is_revoked_meanwhile_gets_no_rows(
+    hub: RunningHub, acme: httpx.AsyncClient, *, ends_by_change: bool
+) -> None:
+    row = await create(acme)
+    revoked = await hub.client_of_all()
+    (token,) = await hub.hub.tokens.list(ALL_ACCOUNTS)
+    valid = await hub.client_of_all()
+    prefer = "wait=50" if ends_by_change else "wait=1"
+    waiting = [wait_for_change(client, await etag_of(client), prefer, **{"A-IM": "rows"}) for client in (revoked, valid)]
+    await taken_on(hub, 2)
+    await hub.hub.tokens.revoke(token.id)
+    if ends_by_change:
+        await acme.patch(f"{PATH}/{row['id']}", json={"disabled": True})
+    refused, answered = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+    assert_problem(refused, 401, "token_unknown")
+    assert answered.status_code == (226 if ends_by_change else 304)
 
 
 async def test_a_hub_that_stops_answers_what_waits_and_asks_to_close(hub: RunningHub, acme: httpx.AsyncClient) -> None:
