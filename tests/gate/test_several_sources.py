@@ -423,11 +423,15 @@ def test_requests_of_threads_find_a_list_or_none_while_sources_come_and_go() -> 
 # Snapshots, grants, forks, TLS
 
 
+def files_of(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 async def test_each_account_has_a_snapshot_in_the_directory(tmp_path: Path) -> None:
     gate, acme, shop = two(snapshot_path=tmp_path)
     async with gate:
         pass
-    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= set(os.listdir(tmp_path))
+    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= {path.name for path in files_of(tmp_path)}
     again, acme, shop = two(snapshot_path=tmp_path)
     acme.broken = shop.broken = OSError("down")
     async with again:
