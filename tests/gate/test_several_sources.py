@@ -1,11 +1,13 @@
 """A gate with the sources of several accounts: isolation, sources that come and go, reports, snapshots, grants, forks."""
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -322,6 +324,20 @@ async def test_the_decisions_of_a_removed_source_end() -> None:
         assert gate.decide(ACME, ORIGIN).allowed
         await gate.remove_source("acme_shop")
         assert [each.decision.account for each in remembered_by(gate)] == ["acme"]
+
+
+async def test_nothing_keeps_the_list_of_a_removed_source() -> None:
+    gate, *_ = two()
+    async with gate:
+        stream = Stream()
+        stream.identity = (SHOP.encode(), ORIGIN.encode())
+        await gate.watch(stream)
+        removed = weakref.ref(gate._lists.of("acme_shop"))
+        assert gate.decide(SHOP, ORIGIN).allowed
+        await gate.remove_source("acme_shop")
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert removed() is None
 
 
 async def test_the_streams_of_a_removed_source_are_closed_and_no_others() -> None:
