@@ -152,3 +152,4 @@ class SourceList:
     async def _close_streams(self) -> None:
         if self.streams is not None:
             await self.streams.here().close_all()
+            self.streams.forget()

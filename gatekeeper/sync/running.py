@@ -92,6 +92,7 @@ class RunningLists(ABC):
 
     async def end(self, tasks: ListTasks) -> None:
         """End a list that was removed, if it runs here."""
+        self.begun = ()  # which holds it
         running = self._running.get(tasks)
         if running is None:
             return

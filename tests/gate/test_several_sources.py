@@ -1,11 +1,13 @@
 """A gate with the sources of several accounts: isolation, sources that come and go, reports, snapshots, grants, forks."""
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -324,6 +326,20 @@ async def test_the_decisions_of_a_removed_source_end() -> None:
         assert [each.decision.account for each in remembered_by(gate)] == ["acme"]
 
 
+async def test_nothing_keeps_the_list_of_a_removed_source() -> None:
+    gate, *_ = two()
+    async with gate:
+        stream = Stream()
+        stream.identity = (SHOP.encode(), ORIGIN.encode())
+        await gate.watch(stream)
+        removed = weakref.ref(gate._lists.of("acme_shop"))
+        assert gate.decide(SHOP, ORIGIN).allowed
+        await gate.remove_source("acme_shop")
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert removed() is None
+
+
 async def test_the_streams_of_a_removed_source_are_closed_and_no_others() -> None:
     source, shop = AccountSource("acme", row(1)), AccountSource("acme_shop", proven_row(1, "acme_shop"))
     gate = Gatekeeper([source, shop], sleep=Naps().sleep, unknown_key_wait=0)
@@ -423,11 +439,15 @@ def test_requests_of_threads_find_a_list_or_none_while_sources_come_and_go() -> 
 # Snapshots, grants, forks, TLS
 
 
+def files_of(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 async def test_each_account_has_a_snapshot_in_the_directory(tmp_path: Path) -> None:
     gate, acme, shop = two(snapshot_path=tmp_path)
     async with gate:
         pass
-    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= set(os.listdir(tmp_path))
+    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= {path.name for path in files_of(tmp_path)}
     again, acme, shop = two(snapshot_path=tmp_path)
     acme.broken = shop.broken = OSError("down")
     async with again:
