@@ -285,6 +285,18 @@ async def test_a_source_is_added_and_removed_while_the_gate_runs() -> None:
     assert not gate.status.is_refreshing
 
 
+async def test_counts_never_decrease_when_a_source_is_removed() -> None:
+    gate, *_ = two()
+    async with gate:
+        await gate.refresh()
+        before = gate.status
+        await gate.remove_source("acme_shop")
+        after = gate.status
+        assert before.counters["refresh_unchanged"] >= 2
+        assert all(after.counters[name] >= count for name, count in before.counters.items())
+        assert after.keys < before.keys
+
+
 @asyncio_only
 async def test_a_removed_source_leaves_no_task_behind() -> None:
     gate, *_ = two(sleep=anyio.sleep)
