@@ -12,6 +12,7 @@ from benchmarks.script import Figures
 __all__ = ("measure",)
 
 KINDS = {"one gate": True, "a gate each": False}
+EXTRAS = ("click", "h2", "rich", "trio")  # httpx and httpcore import them where they are; gatekeeper needs none of them
 MB = 1e6
 
 
@@ -29,7 +30,7 @@ def measure(parameters: Parameters, kind: Kind) -> Figures:
 
 
 def _one(parameters: Parameters, sources: list[Any], processor: int, *, together: bool) -> Figures:
-    with companion("gates", processor) as gates:
+    with companion("gates", processor, EXTRAS) as gates:
         started = gates.say(start={"sources": sources, "together": together, "interval": parameters.interval})
         idle = gates.say(idle={"seconds": parameters.idle})
     expected = parameters.accounts * parameters.keys

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,12 @@ from benchmarks import script
 from benchmarks.script import Figures
 
 __all__ = ("Companion", "companion")
+
+
+# For the import system, None stands for a module that there is not. The package itself requires some of them.
+HIDING = (
+    "import benchmarks, runpy, sys; sys.modules.update(dict.fromkeys({!r})); runpy.run_module({!r}, run_name='__main__')"
+)
 
 
 class Companion:
@@ -38,14 +44,15 @@ class Companion:
 
 
 @contextmanager
-def companion(module: str, processor: int | None = None) -> Iterator[Companion]:
+def companion(module: str, processor: int | None = None, without: Sequence[str] = ()) -> Iterator[Companion]:
     """Run a helper until the end of the block.
 
     Args:
         module: its module in `benchmarks`.
         processor: the processor to which it is pinned; None for any.
+        without: packages that it does not find, though they are installed.
     """
-    command = [sys.executable, "-m", f"benchmarks.{module}"]
+    command = [sys.executable, "-c", HIDING.format(tuple(without), f"benchmarks.{module}")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=script.ROOT) as process:
         try:
             if processor is not None:

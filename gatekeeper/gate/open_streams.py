@@ -105,12 +105,17 @@ class OpenStreams:
         if _closes(decision):
             await self._close(stream, decision)
 
-    async def close_refused(self) -> None:
-        """Close streams that are refused now, within a second."""
+    async def close_all(self) -> None:
+        """Close all streams, because their list is removed; within a second."""
+        if not self._enforces():
+            return
         with anyio.move_on_after(CLOSING):
             async with anyio.create_task_group() as closing:
-                if self._enforces():
-                    await self._sweep(closing)
+                for stream in tuple(self._open):
+                    decision = self._decide(stream.identity)
+                    if not _closes(decision):  # another list may have the key
+                        decision = Decision(Reason.KEY_UNKNOWN, last8=decision.last8, origin=decision.origin)
+                    closing.start_soon(self._close, stream, decision)
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""

@@ -114,7 +114,7 @@ class SourceList:
         nap = parts.sleep if parts.are_several else boot_sleep
         self.tasks = ListTasks(sync, nap=nap)
         if self.streams is not None:
-            self.tasks = ListTasks(sync, self._watch_streams, self._close_refused_streams, nap=nap)
+            self.tasks = ListTasks(sync, self._watch_streams, self._close_streams, nap=nap)
 
     @property
     def account(self) -> str | None:
@@ -149,6 +149,7 @@ class SourceList:
             if not streams:
                 self.streams.forget()
 
-    async def _close_refused_streams(self) -> None:
+    async def _close_streams(self) -> None:
         if self.streams is not None:
-            await self.streams.here().close_refused()
+            await self.streams.here().close_all()
+            self.streams.forget()

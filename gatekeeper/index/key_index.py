@@ -59,7 +59,8 @@ class KeyIndex:
         # By last 8. Keys whose last 8 collide are kept apart, by id, so that the buckets hold nothing that the garbage
         # collector visits. A key may move from its bucket to the collisions and never moves back. Readers look in the bucket
         # first, so a thread that resolves a key while another one applies a list always finds it.
-        self._buckets: list[dict[str, bytes]] = [{} for _ in range(BUCKETS)]
+        # Those without a key are one dict that stays empty: a gate may have an index for each of hundreds of small accounts.
+        self._buckets: list[dict[str, bytes]] = [{}] * BUCKETS
         self._suffix_collisions: dict[str, dict[str, bytes]] = {}
         self._free_slots: list[int] = []
         self._count = 0
@@ -168,9 +169,12 @@ class KeyIndex:
         Args:
             keys: the last 8 characters and the packed key of each.
         """
-        collisions = self._suffix_collisions
+        collisions, buckets = self._suffix_collisions, self._buckets
         for last8, packed in keys:
-            bucket = self._buckets[hash(last8) % BUCKETS]
+            place = hash(last8) % BUCKETS
+            bucket = buckets[place]
+            if not bucket:
+                bucket = buckets[place] = {}
             if last8 in collisions:
                 collisions[last8][id_of(packed)] = packed
             elif (other := bucket.setdefault(last8, packed)) is not packed:

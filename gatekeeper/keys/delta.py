@@ -4,6 +4,7 @@ A delta is an array of whole rows, and of the names of removed ones: `{"id": …
 with any other `removed` cannot be read. It is never a row: without an allowlist it would be a key that no page may use.
 """
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -41,15 +42,7 @@ class DeltaReader:
     def __init__(self, rows: RowReader) -> None:
         self._rows = rows
         self.split = rows.split
-        removed: list[tuple[str, Any]] = [
-            ("id", Annotated[str, msgspec.Meta(min_length=1)]),
-            ("last8", Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}\Z")]),
-            ("removed", bool),
-        ]
-        rename = {"last8": rows.suffix_field}
-        self._removals: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-            msgspec.defstruct("Removed", removed, rename=rename)
-        )
+        self._removals = _removals(rows.suffix_field)
 
     def tidy(self, array: bytes) -> list[Any] | None:
         """Decode an array of well-formed whole rows in one step.
@@ -107,3 +100,13 @@ def _has_removed(element: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         row = decode_leniently(element)  # as RowReader reads what msgspec does not
         return isinstance(row, dict) and "removed" in row
+
+
+@lru_cache(maxsize=16)  # as the decoders of rows
+def _removals(suffix_field: str) -> msgspec.json.Decoder[Any]:
+    fields: list[tuple[str, Any]] = [
+        ("id", Annotated[str, msgspec.Meta(min_length=1)]),
+        ("last8", Annotated[str, msgspec.Meta(pattern=rf"^[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}\Z")]),
+        ("removed", bool),
+    ]
+    return msgspec.json.Decoder(msgspec.defstruct("Removed", fields, rename={"last8": suffix_field}))

@@ -1,4 +1,4 @@
-"""SharedSleep: the sleeps of many tasks, with one timer in each event loop."""
+"""SharedSleep: the sleeps of many tasks, with one timer a loop."""
 
 import asyncio
 from heapq import heapify, heappop, heappush

@@ -1,5 +1,6 @@
 """KeyIndex: resolving client keys, walking over keys, restoring them."""
 
+import tracemalloc
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,17 @@ def test_an_empty_index_has_no_keys() -> None:
     assert index.get(FIRST.last8, "a") is None
     assert index.ambiguous() == ()
     assert index.resolve(FIRST) == "unknown"
+
+
+def test_indexes_of_small_accounts_take_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        indexes = [KeyIndex() for _ in range(20)]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken / len(indexes) < 5000  # bytes
 
 
 def test_a_key_is_resolved_by_its_last_8_characters() -> None:
