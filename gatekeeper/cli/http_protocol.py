@@ -98,7 +98,7 @@ class Lanes:
         self._patient = patient or ReadTurns(PATIENT_TURN, PATIENT_PERIOD)
 
     def take(self, connection: "BoundedHttp", data: bytes) -> bool:
-        """Let a connection be read in this turn, or later, as `ReadTurns.take` does.
+        """Let a connection be read in this turn, or later.
 
         Args:
             connection: the connection.
