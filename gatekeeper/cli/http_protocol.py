@@ -103,6 +103,9 @@ class Lanes:
         Args:
             connection: the connection.
             data: the first bytes of its request.
+
+        Returns:
+            Whether it may be read now, as of `ReadTurns.take`.
         """
         head = data[:_PIECE].lower()
         # A token names its account before the random part. A forged one is refused, in the turn of those it forges.
