@@ -172,6 +172,11 @@ class BoundedHttp(H11Protocol):
                 self.transport.resume_reading()
             self._read(held)
 
+    def shutdown(self) -> None:
+        """Stop, after the request that has come already."""
+        self.read_held()
+        super().shutdown()
+
     def _read(self, data: bytes) -> None:
         for start in range(0, len(data), _PIECE):
             if self.transport.is_closing():

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, Lanes, ReadTurns
 from tests.integration.conftest import Server
 from tests.support.loops import run_skipping
+from tests.support.starting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -345,6 +346,35 @@ def test_connections_that_are_held_lose_no_byte() -> None:
                 for connection in connections:
                     connection.sendall(part)
             assert {answer(connection) for connection in connections} == {b"10 bytes"}
+
+
+class CountedTurns(ReadTurns):
+    """One turn for many connections, which counts them.
+
+    Attributes:
+        asked: how many connections have asked for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, period=3600.0)
+        self.asked = 0
+
+    def take(self, connection: BoundedHttp, account: bytes = b"") -> bool:
+        """Count."""
+        self.asked += 1
+        return super().take(connection, account)
+
+
+def test_requests_that_are_held_are_answered_before_the_server_stops() -> None:
+    turns = CountedTurns()
+    with ExitStack() as stack:
+        with serving(PATIENCE, lanes=Lanes(turns)) as served:
+            connections = [stack.enter_context(served.connect()) for _ in range(10)]
+            for connection in connections:
+                connection.sendall(GET)
+            wait_until(lambda: turns.asked, lambda asked: asked == 10)
+        received = [rest(connection) for connection in connections[1:]]  # the first one was not held
+        assert [each.rpartition(b"\r\n\r\n")[2] for each in received] == [b"0 bytes"] * 9
 
 
 def test_a_connection_that_is_reset_while_it_is_held_leaves_the_others() -> None:
