@@ -214,7 +214,7 @@ def waiting_clients(url: str, token: str, count: int, *, seconds: int = 60) -> I
         clients = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(count)]
         for client in clients:
             client.sendall(head.encode())
-        # A request that comes later is answered later: until then, none of them has been.
+        # A request that comes later is received later. Some of them may still wait for their turn to be read.
         httpx.get(f"{url}{LIST}", headers=headers, trust_env=False)
         yield clients
 
