@@ -83,6 +83,8 @@ class _Gates:
         new = partial(Gatekeeper, refresh_interval=interval, start_timeout=patience)
         self._gates = [new(made)] if together else [new(each) for each in made]
         starting = asyncio.gather(*(gate.start() for gate in self._gates))
+        if not dead:
+            await starting  # looking at all lists meanwhile would take memory
         await self._until(lambda status: status.state == "fresh", len(made) - dead)
         seconds = time.monotonic() - begun
         await starting

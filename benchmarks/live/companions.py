@@ -15,7 +15,9 @@ __all__ = ("Companion", "companion")
 
 
 # For the import system, None stands for a module that there is not. The package itself requires some of them.
-HIDING = "import benchmarks, runpy, sys; sys.modules.update(dict.fromkeys({!r})); runpy.run_module({!r}, run_name='__main__')"
+HIDING = (
+    "import benchmarks, runpy, sys; sys.modules.update(dict.fromkeys({!r})); runpy.run_module({!r}, run_name='__main__')"
+)
 
 
 class Companion:

@@ -75,12 +75,13 @@ class Checker:
             stream: a stream that has just been opened in this event loop.
             enforce: whether refused streams are closed now.
         """
-        decision = self._deciding.requests.decide_again(stream.identity)
-        by = self._lists.deciding(decision.account) or next(iter(self._lists_of(stream.identity)), None)
-        if by is None:  # its source was removed meanwhile
-            if enforce:
+        by: SourceList | None = self._lists.all[0] if not self._lists.are_several else None
+        if by is None:
+            decision = self._deciding.requests.decide_again(stream.identity)
+            by = self._lists.get(decision.account) or next(iter(self._lists_of(stream.identity)), None)
+            if by is None and enforce:  # its source was removed meanwhile
                 await stream.close(decision)
-        elif by.streams is not None and await self._lifecycle.started(by.tasks) is not None:
+        if by is not None and by.streams is not None and await self._lifecycle.started(by.tasks) is not None:
             await by.streams.here().add(stream)
 
     async def _check(

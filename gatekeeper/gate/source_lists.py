@@ -1,5 +1,6 @@
 """SourceLists: the lists of the sources of a gate, by account."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
@@ -40,6 +41,7 @@ class SourceLists:
         self.all: tuple[SourceList, ...] = ()
         self.tasks: tuple[ListTasks, ...] = ()
         self._by_account: dict[str | None, SourceList] = {}
+        self._removed: Counter[str] = Counter()  # what has happened to lists that were removed
         self._lock = Lock()
 
     @property
@@ -75,6 +77,7 @@ class SourceLists:
         self.require_several()
         with self._lock:
             removed = self.of(account)
+            self._removed.update(removed.sync.log.counters)
             self._replace({name: each for name, each in self._by_account.items() if each is not removed})
         removed.leases.close()
         removed.wakers.wake()
@@ -131,7 +134,9 @@ class SourceLists:
         if not self.are_several:
             return self.all[0].status(enforcement)
         enforce, observed = enforcement.enforce, enforcement.observed
-        return msgspec.structs.replace(combined(self.statuses(enforcement)), enforce=enforce, observed=observed)
+        with self._lock:  # a list that is removed meanwhile counts once
+            together = combined(self.statuses(enforcement), self._removed)
+        return msgspec.structs.replace(together, enforce=enforce, observed=observed)
 
     def statuses(self, enforcement: Enforcement) -> dict[str, Status]:
         """The status of each list, by its account."""

@@ -166,7 +166,8 @@ class Lifecycle:
             try:
                 other.end_later(tasks)
             except RuntimeError:  # it was closed without an end of its tasks
-                self._all.discard(other)
+                with self._lock:
+                    self._all.discard(other)
         if here is not None:
             await here.end(tasks)
         await _flush([tasks])
@@ -184,6 +185,8 @@ class Lifecycle:
         self._here.set(None)
         if self._latest() is here:
             self._latest = _none
+        with self._lock:
+            self._all.discard(here)
         await _flush(await here.stop())
 
     async def _first_lists(self, here: RunningLists, lists: Sequence[ListTasks]) -> None:

@@ -170,6 +170,7 @@ class RunningOnTrio(RunningLists):
         from trio.lowlevel import current_trio_token  # noqa: PLC0415 - gatekeeper does not need it, and it runs here
 
         self._group = group
+        self._is_over = False
         self._call_soon = current_trio_token().run_sync_soon
 
     @classmethod
@@ -181,14 +182,19 @@ class RunningOnTrio(RunningLists):
 
     def end_later(self, tasks: ListTasks) -> None:
         """See RunningLists."""
-        self._call_soon(self._group.start_soon, self.end, tasks)
+        self._call_soon(self._end_soon, tasks)
 
     async def stop(self) -> list[ListTasks]:
         """See RunningLists."""
+        self._is_over = True
         stopped, self._running = self._running, {}
         self._group.cancel_scope.cancel()
         await self._group.__aexit__(None, None, None)
         return list(stopped)
+
+    def _end_soon(self, tasks: ListTasks) -> None:
+        if not self._is_over:
+            self._group.start_soon(self.end, tasks)
 
     def _run(self, tasks: ListTasks) -> "_Running":
         return _InGroup(tasks, self._group)

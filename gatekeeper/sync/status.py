@@ -96,11 +96,12 @@ class Status(msgspec.Struct, frozen=True):
     account: str | None = None
 
 
-def combined(statuses: Mapping[str, Status]) -> Status:
+def combined(statuses: Mapping[str, Status], removed: Mapping[str, int] | None = None) -> Status:
     """Put the statuses of several accounts together.
 
     Args:
         statuses: the status of each account's list, by the name of the account.
+        removed: counts of accounts that were removed; they stay in `counters`, which never decrease.
 
     Returns:
         The status of all of them. `account` names the worst account: one that was never loaded, else an expired one, a
@@ -110,11 +111,11 @@ def combined(statuses: Mapping[str, Status]) -> Status:
         `is_refreshing` and `is_live` are true only if they are for every account. `ambiguous` (100 at most) and `rejected`
         (10 at most) name the account of each. Without any account it is fresh, has no age and no key, and nothing runs.
     """
+    counters = Counter(removed or {})
     if not statuses:
-        return Status("fresh", None, 0, 0, None, None, (), (), {})
+        return Status("fresh", None, 0, 0, None, None, (), (), dict(counters))
     worst = max(sorted(statuses), key=lambda account: _badness(statuses[account]))
     each = statuses.values()
-    counters: Counter[str] = Counter()
     for status in each:
         counters.update(status.counters)
     return msgspec.structs.replace(

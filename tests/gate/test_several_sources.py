@@ -155,6 +155,7 @@ async def test_a_new_key_of_either_account_is_found() -> None:
         assert (await gate.check(client_key(4, "acme"), ORIGIN)).account == "acme"
 
 
+@pytest.mark.fault("one of several accounts")
 @pytest.mark.parametrize("trouble", ["changes", "failures", "no rows", "garbage"])
 async def test_the_trouble_of_one_account_costs_the_others_nothing(trouble: str) -> None:
     gate, acme, shop = two()
@@ -193,6 +194,7 @@ async def test_an_expired_list_lets_the_keys_of_others_in() -> None:
         assert (gate.status.state, gate.status.account) == ("expired", "acme")
 
 
+@pytest.mark.fault("one of several accounts")
 @pytest.mark.slow
 async def test_a_hub_that_hangs_holds_up_no_start() -> None:
     with FakeHub() as acme, FakeHub() as shop, acme.held():
@@ -281,6 +283,18 @@ async def test_a_source_is_added_and_removed_while_the_gate_runs() -> None:
         await gate.add_source(globex)
         assert gate.decide(client_key(1, "globex"), ORIGIN).allowed
     assert not gate.status.is_refreshing
+
+
+async def test_counts_never_decrease_when_a_source_is_removed() -> None:
+    gate, *_ = two()
+    async with gate:
+        await gate.refresh()
+        before = gate.status
+        await gate.remove_source("acme_shop")
+        after = gate.status
+        assert before.counters["refresh_unchanged"] >= 2
+        assert all(after.counters[name] >= count for name, count in before.counters.items())
+        assert after.keys < before.keys
 
 
 @asyncio_only
@@ -403,6 +417,45 @@ async def test_a_source_is_removed_in_all_event_loops(backend: Any) -> None:
             may_leave.set()
             await anyio.to_thread.run_sync(served.result, 20)
             assert gate.statuses["acme"].is_refreshing
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_source_is_removed_while_another_event_loop_leaves_the_gate(backend: Any) -> None:
+    gate, *_ = two(sleep=Naps().sleep)
+    is_in, is_removed = threading.Event(), threading.Event()
+
+    async def leave_meanwhile() -> None:
+        async with gate:
+            is_in.set()
+            is_removed.wait(20)  # blocks the event loop, so that it sees the removal after it has begun to leave
+
+    async def remove() -> None:
+        async with gate:
+            await gate.remove_source("acme")
+
+    with start_blocking_portal(backend) as portal:
+        leaving = portal.start_task_soon(leave_meanwhile)
+        assert is_in.wait(20)
+        anyio.run(remove)
+        is_removed.set()
+        leaving.result(20)
+    assert gate.accounts == ("acme_shop",)
+    assert not gate.status.is_refreshing
+
+
+def test_an_event_loop_that_was_closed_breaks_no_removal() -> None:
+    """A server that only stops its event loop ends no task."""
+    gate, *_ = two(sleep=Naps().sleep)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(gate.start())
+    loop.close()
+
+    async def remove() -> None:
+        async with gate:
+            await gate.remove_source("acme")
+            assert gate.decide(SHOP, ORIGIN).allowed
+
+    anyio.run(remove)
 
 
 def test_requests_of_threads_find_a_list_or_none_while_sources_come_and_go() -> None:

@@ -118,6 +118,13 @@ def test_no_account_at_all_is_fresh_and_has_no_keys() -> None:
     assert (together.is_refreshing, together.is_live) == (False, False)
 
 
+def test_counts_of_removed_accounts_stay() -> None:
+    removed = {"revocations": 3, "refresh_failed": 1}
+    together = combined({"acme": status(counters={"revocations": 2})}, removed)
+    assert together.counters == {"revocations": 5, "refresh_failed": 1}
+    assert combined({}, removed).counters == removed
+
+
 def test_the_statuses_stay_as_they_were() -> None:
     counters = {"revocations": 1}
     combined({"acme": status(counters=counters), "globex": status(counters={"revocations": 1})})
