@@ -192,6 +192,7 @@ class Lifecycle:
     async def _first_lists(self, here: RunningLists, lists: Sequence[ListTasks]) -> None:
         """Wait for the first lists: for all of them, or until they come no longer."""
         with anyio.move_on_after(self.start_timeout) as patience:
+            latest = patience.deadline
             async with anyio.create_task_group() as group:
 
                 async def wait_for(tasks: ListTasks) -> None:
@@ -199,7 +200,7 @@ class Lifecycle:
                     if refresher is not None:
                         await refresher.schedule.first_list(self.start_timeout)
                     if tasks.sync.freshness.has_list:
-                        patience.deadline = min(patience.deadline, anyio.current_time() + SETTLED)
+                        patience.deadline = min(latest, anyio.current_time() + SETTLED)
 
                 for tasks in lists:
                     group.start_soon(wait_for, tasks)
