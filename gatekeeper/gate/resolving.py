@@ -135,7 +135,8 @@ class KeyResolver:
                 if known == "ambiguous":
                     hits += [Resolved(Reason.KEY_AMBIGUOUS)] * 2
             elif known.widget_key.key_sha256 is not None:  # it is the digest of this key
-                return Resolved(known, keys, lease)
+                # Before another list it decides only as long as that has no such digest.
+                return Resolved(known, keys, lease if keys is candidates[0].keys else keys.leases.ended)
             else:
                 # It depends on all of these lists, and would be remembered by the lease of one.
                 hits.append(Resolved(known, keys, keys.leases.ended))
