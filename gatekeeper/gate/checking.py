@@ -75,14 +75,21 @@ class Checker:
             stream: a stream that has just been opened in this event loop.
             enforce: whether refused streams are closed now.
         """
-        by: SourceList | None = self._lists.all[0] if not self._lists.are_several else None
-        if by is None:
-            decision = self._deciding.requests.decide_again(stream.identity)
-            by = self._lists.get(decision.account) or next(iter(self._lists_of(stream.identity)), None)
-            if by is None and enforce:  # its source was removed meanwhile
-                await stream.close(decision)
-        if by is not None and by.streams is not None and await self._lifecycle.started(by.tasks) is not None:
-            await by.streams.here().add(stream)
+        while (by := self._watching(stream.identity)) is not None and by.streams is not None:
+            if await self._lifecycle.started(by.tasks) is not None:
+                await by.streams.here().add(stream)
+                return
+            if not by.tasks.is_removed:  # nothing runs here
+                return
+        if by is None and enforce:
+            await stream.close(self._deciding.requests.decide_again(stream.identity))
+
+    def _watching(self, identity: RequestIdentity) -> SourceList | None:
+        """The list whose changes concern a stream, if there is one."""
+        if not self._lists.are_several:
+            return self._lists.all[0]
+        decided = self._lists.get(self._deciding.requests.decide_again(identity).account)
+        return decided or next(iter(self._lists_of(identity)), None)
 
     async def _check(
         self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]

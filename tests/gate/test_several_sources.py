@@ -8,7 +8,8 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from gatekeeper import ConfigError, FileSource, Gatekeeper, HubSource, Reason, S
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.page import BEHIND_FRAME
 from gatekeeper.matching.origins import Origin
+from gatekeeper.sync.sources import Updates
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.gate.test_open_streams import Naps, Stream
 from tests.support.accounts import AccountSource, proven_row, source_at
 from tests.support.forked import forked
-from tests.support.loops import asyncio_only, leaving_nothing_behind, threads_switching_often
+from tests.support.loops import asyncio_only, leaving_nothing_behind, run_skipping, threads_switching_often
 from tests.support.refreshing import until
 from tests.support.remembered import remembered_by
 from tests.support.rows import ORIGIN, as_json, client_key, row
@@ -41,6 +43,29 @@ def two(**options: Any) -> tuple[Gatekeeper, AccountSource, AccountSource]:
     fake = FakeClock()
     by_the_clock = {"clock": fake, "sleep": fake.sleep, "jitter": lambda: 0.5, "unknown_key_wait": 0.0}
     return Gatekeeper([acme, shop], **{**by_the_clock, **options}), acme, shop
+
+
+class Late(AccountSource):
+    """A source with one key that answers late."""
+
+    def __init__(self, account: str, seconds: float) -> None:
+        super().__init__(account, row(1))
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Updates]:
+        """Connect late."""
+        await asyncio.sleep(self._seconds)
+        async with super().connect() as updates:
+            yield updates
+
+
+class Stuck(Stream):
+    """A stream whose last message does not go out."""
+
+    async def close(self, refusal: Decision) -> None:  # noqa: ARG002 - it is never sent
+        """Take for ever."""
+        await anyio.sleep_forever()
 
 
 # Options
@@ -66,6 +91,11 @@ def test_wrong_sources_are_a_config_error(sources: Callable[[], Any], options: d
 
 def test_a_source_of_all_accounts_may_stand_alone() -> None:
     assert Gatekeeper(HubSource("https://hub.example", "sk_all_token")).accounts == ()
+
+
+def test_a_source_of_all_accounts_is_not_for_one_of_them() -> None:
+    with pytest.raises(ConfigError, match="account is 'acme', and the source is for all accounts"):
+        Gatekeeper(HubSource("https://hub.example", "sk_all_token"), account="acme")
 
 
 def test_a_file_in_place_of_the_directory_of_snapshots_is_a_config_error(tmp_path: Path) -> None:
@@ -195,6 +225,17 @@ async def test_an_expired_list_lets_the_keys_of_others_in() -> None:
 
 
 @pytest.mark.fault("one of several accounts")
+def test_a_start_waits_as_long_as_lists_come() -> None:
+    async def run() -> None:
+        async with Gatekeeper([Late(f"a{number}", 0.7 * number) for number in range(5)]) as gate:
+            assert [status.state for status in gate.statuses.values()] == ["fresh"] * 5
+        many = [Late(f"a{number}", 0.7 * number) for number in range(20)]
+        async with Gatekeeper([*many, Late("z", 90)], start_timeout=5) as gate:
+            assert [status.state for status in gate.statuses.values()].count("fresh") == 8, "those of the first 5 s"
+
+    run_skipping(run())
+
+
 @pytest.mark.slow
 async def test_a_hub_that_hangs_holds_up_no_start() -> None:
     with FakeHub() as acme, FakeHub() as shop, acme.held():
@@ -338,6 +379,58 @@ async def test_the_decisions_of_a_removed_source_end() -> None:
         assert gate.decide(ACME, ORIGIN).allowed
         await gate.remove_source("acme_shop")
         assert [each.decision.account for each in remembered_by(gate)] == ["acme"]
+
+
+def test_a_removed_source_keeps_nothing_waiting() -> None:
+    async def run() -> None:
+        globex = Late("globex", 3)
+        async with Gatekeeper([AccountSource("acme", row(1))], start_timeout=60) as gate, anyio.create_task_group() as group:
+            group.start_soon(gate.add_source, globex)
+            await asyncio.sleep(0.5)
+            seen: list[Decision] = []
+
+            async def ask() -> None:
+                seen.append(await gate.check(client_key(1, "globex"), ORIGIN))
+
+            group.start_soon(ask)
+            await asyncio.sleep(0.5)
+            await gate.remove_source("globex")
+            with anyio.fail_after(1):
+                while not seen:  # noqa: ASYNC110 - time is skipped
+                    await asyncio.sleep(0.1)
+            assert seen[0].reason is Reason.KEY_UNKNOWN
+
+    run_skipping(run())
+
+
+async def test_a_removal_that_is_cancelled_ends_the_refresher_all_the_same() -> None:
+    source = AccountSource("acme", row(1))
+    async with Gatekeeper([source], sleep=Naps().sleep) as gate:
+        stream = Stuck()
+        stream.identity = (ACME.encode(), ORIGIN.encode())
+        await gate.watch(stream)
+        removed = gate._lists.of("acme")
+        with anyio.move_on_after(0.01):
+            await gate.remove_source("acme")
+        await until(lambda: not removed.sync.status.is_refreshing)
+
+
+async def test_a_stream_that_opens_while_its_source_is_removed_is_closed() -> None:
+    gate = Gatekeeper([AccountSource("acme"), AccountSource("globex", row(1))], sleep=Naps().sleep)
+    async with gate:
+        stream = Stream()
+        stream.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
+        removed = gate._lists.of("globex")
+        started = gate._lifecycle.started
+
+        async def removed_meanwhile(tasks: Any) -> Any:
+            await gate.remove_source("globex")
+            return await started(tasks)
+
+        gate._lifecycle.started = removed_meanwhile  # type: ignore[method-assign] # the removal comes at this moment
+        await gate.watch(stream)
+        assert stream.refusal is not None
+        assert removed.tasks.is_removed
 
 
 async def test_nothing_keeps_the_list_of_a_removed_source() -> None:
