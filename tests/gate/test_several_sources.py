@@ -75,6 +75,8 @@ class Stuck(Stream):
     ("sources", "options", "said"),
     [
         (lambda: [AccountSource(None)], {}, "the source AccountSource knows no account: pass it alone"),
+        (lambda: [AccountSource("")], {}, "the source AccountSource has the account '': expected a name"),
+        (lambda: [AccountSource(7)], {}, "the source AccountSource has the account 7: expected a name"),  # type: ignore[arg-type] # it is wrong
         (lambda: [AccountSource("acme"), AccountSource("acme")], {}, "account 'acme' has a source already"),
         (lambda: [AccountSource("acme")], {"account": "acme"}, "account is 'acme': with a list of sources"),
         (lambda: ["https://hub.example"], {}, "source is 'https://hub.example'"),
