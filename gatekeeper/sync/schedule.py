@@ -98,7 +98,7 @@ class Schedule:
         self.next.done.set()
 
     def give_up(self) -> None:
-        """Release those who wait for a first list, because the source is removed."""
+        """Release those who wait for the first list of a removed source."""
         self._loaded.set()
 
     def note_restored(self) -> None:

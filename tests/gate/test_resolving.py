@@ -145,7 +145,7 @@ def test_a_decision_by_a_digest_is_remembered() -> None:
     assert gate.decide(SHOP, ORIGIN) is gate.decide(SHOP, ORIGIN)
 
 
-def test_the_digest_of_the_shorter_account_counts_until_the_longer_one_has_it() -> None:
+def test_a_key_in_two_lists_is_that_of_the_longer_account_at_once() -> None:
     gate = Gatekeeper([acme := AccountSource("acme", OF_ACME), shop := AccountSource("acme_shop")], unknown_key_wait=0.0)
 
     async def move() -> None:
