@@ -16,7 +16,7 @@ from gatekeeper.web.state import decision_from
 
 __all__ = ("widget_service",)
 
-# The id of the agent that a key names, with its name and what it says first.
+# By the id that a key names: what the agent is called, and what it says first.
 AGENTS = {
     "agent_robin": ("Robin", "Hi! I know every tent and lamp in the shop. What are you looking for?"),
     "agent_kim": ("Kim", "Hello! Where would you like to go, and when?"),
@@ -56,7 +56,7 @@ async def _frame(request: Request) -> HTMLResponse:
 
 async def _config(request: Request) -> JSONResponse:
     agent_id = decision_from(request).agent_id
-    name, greeting = AGENTS.get(agent_id or "", (None, None))
+    name, greeting = AGENTS.get(agent_id or "", AGENTS["agent_robin"])
     body = {"agent_id": agent_id, "agent_name": name, "greeting": greeting}
     return JSONResponse(body, headers={"cache-control": "no-store"})
 

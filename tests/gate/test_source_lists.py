@@ -140,6 +140,15 @@ async def test_a_key_of_another_account_is_refused_at_once() -> None:
             assert [len(hub.fetches) for hub in (acme, shop)] == fetched
 
 
+@pytest.mark.parametrize("key", [None, "nonsense", "pk_live_acme"])
+async def test_a_request_without_a_readable_key_waits_for_nothing(key: str | None) -> None:
+    gate, acme, shop = two(unknown_key_wait=4.9)
+    async with gate:
+        fetched = len(acme.validators) + len(shop.validators)
+        assert (await gate.check(key, ORIGIN)).reason in (Reason.KEY_MISSING, Reason.KEY_MALFORMED)
+        assert len(acme.validators) + len(shop.validators) == fetched
+
+
 @asyncio_only
 async def test_a_key_of_another_account_does_not_wait_for_the_start() -> None:
     with FakeHub() as acme, acme.held():
@@ -465,6 +474,17 @@ async def test_the_streams_of_a_removed_source_are_closed_and_no_others() -> Non
         late.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
         await gate.watch(late)
         assert late.refusal is not None, "its source was removed between its decision and this"
+
+
+async def test_an_observing_gate_leaves_the_streams_of_a_removed_source_open() -> None:
+    gate = Gatekeeper([AccountSource("acme", row(1))], sleep=Naps().sleep, unknown_key_wait=0, enforce=False)
+    async with gate:
+        stream, late = Stream(), Stream()
+        await gate.watch(stream)
+        await anyio.wait_all_tasks_blocked()
+        await gate.remove_source("acme")
+        await gate.watch(late)
+        assert (stream.refusal, late.refusal) == (None, None)
 
 
 async def test_a_change_closes_streams_of_its_account() -> None:
