@@ -14,7 +14,6 @@ from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.gate.remembering import has_grant
 from gatekeeper.gate.source_list import SourceList
 from gatekeeper.gate.source_lists import SourceLists
-from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.lifecycle import Lifecycle
 from gatekeeper.sync.refresher import Refresher
 
@@ -34,7 +33,6 @@ class Checker:
         deciding: decides.
         memo: counts the decisions.
         lifecycle: runs the refreshers.
-        clock: gives seconds.
     """
 
     def __init__(
@@ -43,13 +41,11 @@ class Checker:
         deciding: Deciding,
         memo: Memo,
         lifecycle: Lifecycle,
-        clock: Clock,
     ) -> None:
         self._lists = lists
         self._deciding = deciding
         self._memo = memo
         self._lifecycle = lifecycle
-        self._clock = clock
 
     async def check_request(self, identity: RequestIdentity) -> Decision:
         """Decide on a request.
@@ -94,11 +90,10 @@ class Checker:
     async def _check(
         self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]
     ) -> Decision:
-        here = await self._lifecycle.running()
-        running: Running = ()
-        if here is not None:
-            running = [(each, await here.refresher(each.tasks)) for each in lists]
-            await self._catch_up(running)
+        here = self._lifecycle.running()
+        running: Running = () if here is None else [(each, await here.refresher(each.tasks)) for each in lists]
+        if overdue := [(each, refresher) for each, refresher in running if each.sync.is_overdue]:
+            await self._catch_up(overdue)
         remembered = decide()
         if remembered.decision.reason is Reason.NOT_READY and await self._first_lists(running, decide):
             remembered = decide()
@@ -106,12 +101,12 @@ class Checker:
             remembered = decide()
         return self._memo.use(remembered)
 
-    async def _catch_up(self, running: Running) -> None:
+    async def _catch_up(self, overdue: Running) -> None:
         """Wait for lists that are overdue, because the process was frozen."""
-        began_at = self._clock()
-        for each, refresher in running:
-            if refresher is not None and each.sync.is_overdue:
-                await refresher.schedule.catch_up(max(0.0, each.new_keys.wait - (self._clock() - began_at)))
+        async with anyio.create_task_group() as group:
+            for each, refresher in overdue:
+                if refresher is not None:
+                    group.start_soon(refresher.schedule.catch_up, each.new_keys.wait)
 
     async def _first_lists(self, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for first lists; whether it is worth deciding again."""

@@ -138,7 +138,7 @@ class Gatekeeper:
             lists.add(SourceList(each, account or each.account, self._parts))
         runs = None if lists.never_change else lambda: lists.tasks
         self._lifecycle = Lifecycle(runs, start_timeout=start_timeout)
-        self._checker = Checker(lists, self._deciding, self.memo, self._lifecycle, clock)
+        self._checker = Checker(lists, self._deciding, self.memo, self._lifecycle)
         watch_forks(self._after_fork)
 
     @classmethod

@@ -120,14 +120,14 @@ class KeyResolver:
         """
         if len(candidates) == 1:
             ((keys, lease),) = candidates
-            if (reason := late((keys,))) is not None:
+            if (reason := _LATE.get(keys.state)) is not None:
                 return Resolved(reason)
             known = keys.index.resolve(client_key)
             return Resolved(_UNRESOLVED[known] if isinstance(known, str) else known, keys, lease)
         unready: Reason | None = None
         hits: list[Resolved] = []
         for keys, lease in candidates:
-            if (reason := late((keys,))) is not None:
+            if (reason := _LATE.get(keys.state)) is not None:
                 unready = unready or reason
                 continue
             known = keys.index.resolve(client_key)
