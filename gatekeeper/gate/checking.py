@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import cast
 
 import anyio
@@ -71,7 +72,7 @@ class Checker:
             stream: a stream that has just been opened in this event loop.
             enforce: whether refused streams are closed now.
         """
-        while (by := self._watching(stream.identity)) is not None and by.streams is not None:
+        while (by := self._watching(stream.identity, enforce=enforce)) is not None and by.streams is not None:
             if await self._lifecycle.started(by.tasks) is not None:
                 await by.streams.here().add(stream)
                 return
@@ -80,12 +81,14 @@ class Checker:
         if by is None and enforce:
             await stream.close(self._deciding.requests.decide_again(stream.identity))
 
-    def _watching(self, identity: RequestIdentity) -> SourceList | None:
+    def _watching(self, identity: RequestIdentity, *, enforce: bool) -> SourceList | None:
         """The list whose changes concern a stream, if there is one."""
         if not self._lists.are_several:
             return self._lists.all[0]
         decided = self._lists.get(self._deciding.requests.decide_again(identity).account)
-        return decided or next(iter(self._lists_of(identity)), None)
+        # A gate that observes has streams of no list, too. It may enforce later.
+        observed = () if enforce else self._lists.all
+        return decided or next(chain(self._lists_of(identity), observed), None)
 
     async def _check(
         self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]

@@ -99,7 +99,8 @@ class RunningLists(ABC):
         running.refresher.schedule.give_up()
         try:
             if tasks.farewell is not None:
-                await tasks.farewell()
+                with anyio.CancelScope(shield=True):
+                    await tasks.farewell()
         finally:
             if self._running.pop(tasks, None) is not None:
                 running.cancel()

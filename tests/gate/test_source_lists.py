@@ -63,8 +63,10 @@ class Late(AccountSource):
 class Stuck(Stream):
     """A stream whose last message does not go out."""
 
-    async def close(self, refusal: Decision) -> None:  # noqa: ARG002 - it is never sent
+    async def close(self, refusal: Decision) -> None:
         """Take for ever."""
+        self.refusal = refusal
+        self._closed()
         await anyio.sleep_forever()
 
 
@@ -485,6 +487,44 @@ async def test_an_observing_gate_leaves_the_streams_of_a_removed_source_open() -
         await gate.remove_source("acme")
         await gate.watch(late)
         assert (stream.refusal, late.refusal) == (None, None)
+
+
+@asyncio_only
+async def test_the_streams_of_a_removed_source_hold_up_no_others() -> None:
+    gate = Gatekeeper([AccountSource("acme", row(1))], sleep=Naps().sleep)
+    turns = 0
+    async with gate, anyio.create_task_group() as group:
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        closed: list[int] = []
+        streams = [Stuck(1, lambda: closed.append(turns)) for _ in range(1000)]
+        for stream in streams:
+            stream.identity = (ACME.encode(), ORIGIN.encode())
+            await gate.watch(stream)
+        group.start_soon(take_turns)
+        await gate.remove_source("acme")
+        group.cancel_scope.cancel()
+    assert len(closed) == len(streams)
+    assert max(closed.count(turn) for turn in closed) <= 64
+
+
+async def test_a_gate_that_enforces_again_closes_streams_of_no_account() -> None:
+    acme = AccountSource("acme", row(1))
+    async with Gatekeeper([acme], sleep=Naps().sleep, unknown_key_wait=0, enforce=False) as gate:
+        stream = Stream()
+        stream.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
+        await gate.watch(stream)
+        await anyio.wait_all_tasks_blocked()
+        gate.enforce = True
+        acme.rows = [row(1, disabled_at="now")]
+        await gate.refresh()
+        await anyio.wait_all_tasks_blocked()
+        assert stream.refusal is not None
 
 
 async def test_a_change_closes_streams_of_its_account() -> None:
