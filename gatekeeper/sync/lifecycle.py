@@ -85,7 +85,9 @@ class Lifecycle:
         It waits for the first lists, within `start_timeout`. Once one of them has come, it waits for the others as long as
         one comes in each second. Under trio it does nothing.
         """
-        here = self.running()
+        if self._never_runs:
+            return
+        here = self.running() or self._open_on_asyncio()  # where there is no list yet, one may be added
         if not isinstance(here, RunningOnAsyncio):
             return
         here.starts += 1

@@ -361,6 +361,16 @@ async def test_a_removed_source_leaves_no_task_behind() -> None:
             await gate.remove_source("globex")
 
 
+@asyncio_only
+async def test_a_source_is_added_to_a_gate_that_was_started_without_any() -> None:
+    gate = Gatekeeper([], unknown_key_wait=0.0)
+    async with leaving_nothing_behind():
+        await gate.start()
+        await gate.add_source(AccountSource("acme", row(1)))
+        assert gate.decide(ACME, ORIGIN).allowed
+        await gate.stop()
+
+
 async def test_a_source_may_be_added_before_the_start() -> None:
     gate = Gatekeeper([], unknown_key_wait=0.0)
     await gate.add_source(AccountSource("acme", row(1)))
