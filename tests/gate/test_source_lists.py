@@ -60,6 +60,12 @@ class Late(AccountSource):
             yield updates
 
 
+class AllAccounts(StaticSource):
+    """Rows of all accounts."""
+
+    covers_all_accounts = True
+
+
 class Stuck(Stream):
     """A stream whose last message does not go out."""
 
@@ -296,6 +302,24 @@ async def test_the_log_names_the_account(caplog: pytest.LogCaptureFixture) -> No
     assert "gatekeeper: acme_shop: the list of widget keys is fresh: 1 keys" in lines
     (failure,) = [line for line in lines if "100 % down" in line]
     assert failure.startswith("gatekeeper: acme: the list of widget keys stays")
+
+
+def test_the_log_names_the_account_of_a_refused_page(caplog: pytest.LogCaptureFixture) -> None:
+    sources = [StaticSource([row(1)], account=name) for name in ("acme", "globex")]
+    all_accounts = AllAccounts([row(1, account="acme"), row(2, account="globex")])
+    for gate, keys in (
+        (Gatekeeper(sources), (ACME, client_key(1, "globex"))),
+        (Gatekeeper(all_accounts), (ACME, client_key(2, "globex"))),
+    ):
+        caplog.clear()
+        for key in keys:
+            gate.admits(gate.decide(key, "https://evil.test"))
+        begins = [each.getMessage().partition(" the key")[0] for each in caplog.records]
+        assert begins == ["gatekeeper: acme: refused", "gatekeeper: globex: refused"]
+    caplog.clear()
+    alone = Gatekeeper(sources[0])
+    alone.admits(alone.decide(ACME, "https://evil.test"))
+    assert caplog.records[0].getMessage().startswith("gatekeeper: refused the key")
 
 
 def test_strict_preflights_ask_all_lists() -> None:
