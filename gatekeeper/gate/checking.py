@@ -73,10 +73,10 @@ class Checker:
             enforce: whether refused streams are closed now.
         """
         while (by := self._watching(stream.identity, enforce=enforce)) is not None and by.streams is not None:
-            if await self._lifecycle.started(by.tasks) is not None:
-                await by.streams.here().add(stream)
-                return
-            if not by.tasks.is_removed:  # nothing runs here
+            refresher = await self._lifecycle.started(by.tasks)
+            if not by.tasks.is_removed:
+                if refresher is not None:
+                    await by.streams.here().add(stream)
                 return
         if by is None and enforce:
             await stream.close(self._deciding.requests.decide_again(stream.identity))

@@ -428,6 +428,28 @@ async def test_the_decisions_of_a_removed_source_end() -> None:
         assert [each.decision.account for each in remembered_by(gate)] == ["acme"]
 
 
+def test_a_stream_that_waits_for_a_removed_source_is_watched_by_another() -> None:
+    async def run() -> None:
+        acme = AccountSource("acme", row(1))
+        gate = Gatekeeper([acme], sleep=Naps().sleep, start_timeout=5, enforce=False)
+        async with gate, anyio.create_task_group() as group:
+            group.start_soon(gate.add_source, Late("globex", 30))
+            await asyncio.sleep(0.5)
+            stream = Stream()
+            stream.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
+            group.start_soon(gate.watch, stream)
+            await asyncio.sleep(0.5)
+            await gate.remove_source("globex")
+            await asyncio.sleep(0.5)
+            gate.enforce = True
+            acme.rows = [row(1, disabled_at="now")]
+            await gate.refresh()
+            await asyncio.sleep(0.5)
+            assert stream.refusal is not None
+
+    run_skipping(run())
+
+
 def test_a_removed_source_keeps_nothing_waiting() -> None:
     async def run() -> None:
         globex = Late("globex", 3)
