@@ -92,7 +92,7 @@ async def test_use_is_added_by_the_unique_id_whatever_the_account(hub: RunningHu
     finally:
         event.remove(Engine, "before_cursor_execute", collect)
     async with hub.database.writing() as connection:
-        await connection.exec_driver_sql("ANALYZE")
+        await connection.exec_driver_sql("ANALYZE widget_keys")
         explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
         for statement, parameters in added:
             one = parameters[0] if isinstance(parameters, list) else parameters
