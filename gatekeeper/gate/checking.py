@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import chain
 from typing import cast
 
 import anyio
@@ -85,10 +84,12 @@ class Checker:
         """The list whose changes concern a stream, if there is one."""
         if not self._lists.are_several:
             return self._lists.all[0]
-        decided = self._lists.get(self._deciding.requests.decide_again(identity).account)
-        # A gate that observes has streams of no list, too. It may enforce later.
-        observed = () if enforce else self._lists.all
-        return decided or next(chain(self._lists_of(identity), observed), None)
+        decision = self._deciding.requests.decide_again(identity)
+        by = self._lists.get(decision.account) or next(iter(self._lists_of(identity)), None)
+        if by is not None or enforce:
+            return by
+        # A gate that observes has streams of no list, too. It may enforce later. Those that have come need no wait.
+        return min(self._lists.all, key=lambda each: not each.sync.freshness.has_list, default=None)
 
     async def _check(
         self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]

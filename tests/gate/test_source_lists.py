@@ -583,6 +583,19 @@ async def test_a_gate_that_enforces_again_closes_streams_of_no_account() -> None
         assert stream.refusal is not None
 
 
+def test_an_observed_stream_of_no_account_waits_for_no_list() -> None:
+    async def run() -> None:
+        sources = [Late("acme", 30), AccountSource("globex", row(1))]
+        async with Gatekeeper(sources, sleep=Naps().sleep, start_timeout=20, enforce=False) as gate:
+            stream = Stream()
+            stream.identity = (client_key(1, "initech").encode(), ORIGIN.encode())
+            with anyio.fail_after(1):
+                await gate.watch(stream)
+            assert stream.forget is not None, "it is watched"
+
+    run_skipping(run())
+
+
 async def test_a_change_closes_streams_of_its_account() -> None:
     shop = AccountSource("acme_shop", proven_row(1, "acme_shop"), proven_row(2, "acme_shop"))
     gate = Gatekeeper([AccountSource("acme", row(1)), shop], sleep=Naps().sleep, unknown_key_wait=0)
