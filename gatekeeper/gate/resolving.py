@@ -167,7 +167,7 @@ class KeyResolver:
         if client_key is None:
             return ()
         lists = [each.keys for each in self.lists.candidates(client_key)]
-        return [each for each in lists if each.index.account is None or client_key.may_be_of(each.index.account)]
+        return tuple(each for each in lists if each.index.account is None or client_key.may_be_of(each.index.account))
 
     def _readable(self, key: bytes | Conflict | None) -> ClientKey | None:
         try:
