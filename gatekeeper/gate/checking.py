@@ -14,7 +14,6 @@ from gatekeeper.gate.page import RequestIdentity
 from gatekeeper.gate.remembering import has_grant
 from gatekeeper.gate.source_list import SourceList
 from gatekeeper.gate.source_lists import SourceLists
-from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.lifecycle import Lifecycle
 from gatekeeper.sync.refresher import Refresher
 
@@ -34,7 +33,6 @@ class Checker:
         deciding: decides.
         memo: counts the decisions.
         lifecycle: runs the refreshers.
-        clock: gives seconds.
     """
 
     def __init__(
@@ -43,13 +41,11 @@ class Checker:
         deciding: Deciding,
         memo: Memo,
         lifecycle: Lifecycle,
-        clock: Clock,
     ) -> None:
         self._lists = lists
         self._deciding = deciding
         self._memo = memo
         self._lifecycle = lifecycle
-        self._clock = clock
 
     async def check_request(self, identity: RequestIdentity) -> Decision:
         """Decide on a request.
@@ -75,23 +71,33 @@ class Checker:
             stream: a stream that has just been opened in this event loop.
             enforce: whether refused streams are closed now.
         """
-        by: SourceList | None = self._lists.all[0] if not self._lists.are_several else None
-        if by is None:
-            decision = self._deciding.requests.decide_again(stream.identity)
-            by = self._lists.get(decision.account) or next(iter(self._lists_of(stream.identity)), None)
-            if by is None and enforce:  # its source was removed meanwhile
-                await stream.close(decision)
-        if by is not None and by.streams is not None and await self._lifecycle.started(by.tasks) is not None:
-            await by.streams.here().add(stream)
+        while (by := self._watching(stream.identity, enforce=enforce)) is not None and by.streams is not None:
+            refresher = await self._lifecycle.started(by.tasks)
+            if not by.tasks.is_removed:
+                if refresher is not None:
+                    await by.streams.here().add(stream)
+                return
+        if by is None and enforce:
+            await stream.close(self._deciding.requests.decide_again(stream.identity))
+
+    def _watching(self, identity: RequestIdentity, *, enforce: bool) -> SourceList | None:
+        """The list whose changes concern a stream, if there is one."""
+        if not self._lists.are_several:
+            return self._lists.all[0]
+        decision = self._deciding.requests.decide_again(identity)
+        by = self._lists.get(decision.account) or next(iter(self._lists_of(identity)), None)
+        if by is not None or enforce:
+            return by
+        # A gate that observes has streams of no list, too. It may enforce later. Those that have come need no wait.
+        return min(self._lists.all, key=lambda each: not each.sync.freshness.has_list, default=None)
 
     async def _check(
         self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]
     ) -> Decision:
-        here = await self._lifecycle.running()
-        running: Running = ()
-        if here is not None:
-            running = [(each, await here.refresher(each.tasks)) for each in lists]
-            await self._catch_up(running)
+        here = self._lifecycle.running()
+        running: Running = () if here is None else [(each, await here.refresher(each.tasks)) for each in lists]
+        if overdue := [(each, refresher) for each, refresher in running if each.sync.is_overdue]:
+            await self._catch_up(overdue)
         remembered = decide()
         if remembered.decision.reason is Reason.NOT_READY and await self._first_lists(running, decide):
             remembered = decide()
@@ -99,12 +105,12 @@ class Checker:
             remembered = decide()
         return self._memo.use(remembered)
 
-    async def _catch_up(self, running: Running) -> None:
+    async def _catch_up(self, overdue: Running) -> None:
         """Wait for lists that are overdue, because the process was frozen."""
-        began_at = self._clock()
-        for each, refresher in running:
-            if refresher is not None and each.sync.is_overdue:
-                await refresher.schedule.catch_up(max(0.0, each.new_keys.wait - (self._clock() - began_at)))
+        async with anyio.create_task_group() as group:
+            for each, refresher in overdue:
+                if refresher is not None:
+                    group.start_soon(refresher.schedule.catch_up, each.new_keys.wait)
 
     async def _first_lists(self, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for first lists; whether it is worth deciding again."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -24,6 +25,7 @@ class Enforcement:
         enforce: whether refused requests are turned away; otherwise they are let through.
         clock: gives seconds that never run backwards.
         wall_clock: gives seconds since 1970.
+        by_account: whether the log names the accounts of keys.
 
     Attributes:
         observed: the requests that were let through, though their decision refuses them.
@@ -34,13 +36,19 @@ class Enforcement:
     """
 
     def __init__(
-        self, on_change: Callable[[], None], *, enforce: bool, clock: Callable[[], float], wall_clock: Callable[[], float]
+        self,
+        on_change: Callable[[], None],
+        *,
+        enforce: bool,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        by_account: bool = False,
     ) -> None:
         self.observed = 0
         self.refusals = Refusals()
-        self._log = RefusalLog(clock)
+        self._new_log = partial(RefusalLog, clock, by_account=by_account)
+        self._log = self._new_log()
         self._on_change = on_change
-        self._clock = clock
         self._wall_clock = wall_clock
         self._enforce = True
         self.enforce = enforce
@@ -91,7 +99,7 @@ class Enforcement:
         """Start afresh: the parent reports its own, and may hold a lock."""
         self.observed = 0
         self.refusals = Refusals()
-        self._log = RefusalLog(self._clock)
+        self._log = self._new_log()
 
 
 def enforce_problems(enforce: object) -> tuple[str, ...]:

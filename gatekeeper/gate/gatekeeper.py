@@ -28,7 +28,7 @@ from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.sync.clock import Clock, Sleep, boot_clock, boot_sleep
 from gatekeeper.sync.lifecycle import Lifecycle, watch_forks
 from gatekeeper.sync.list_sync import SyncOptions, negative
-from gatekeeper.sync.sources import Source
+from gatekeeper.sync.sources import Source, covers_all_accounts
 from gatekeeper.sync.static_source import StaticSource
 from gatekeeper.sync.status import RefreshReport, Status
 
@@ -45,7 +45,7 @@ class Gatekeeper:
             of one or none, sources can be added later.
         refresh_interval: seconds between two fetches of the list, ± 20 %.
         snapshot_path: a file that keeps the list for the next start; several processes may share it. With a list of sources,
-            a directory, with a file for each account. None keeps nothing.
+            a directory that exists, with a file for each account. None keeps nothing.
         https_only: allow no page over http, except on loopback names.
         account: the account that client keys have to name; by default the source's. Not with a list of sources.
         key_prefix: the beginning of every client key.
@@ -121,7 +121,8 @@ class Gatekeeper:
             raise ConfigError(problems)
         self.https_only, self.clock, self.memo = https_only, clock, Memo()
         self._lists = lists = SourceLists(are_several=are_several)
-        self._enforcement = Enforcement(lists.wake, enforce=enforce, clock=clock, wall_clock=wall_clock)
+        named = are_several or covers_all_accounts(sources[0])
+        self._enforcement = Enforcement(lists.wake, enforce=enforce, clock=clock, wall_clock=wall_clock, by_account=named)
         grants = grants_of(None if are_several else sources[0], grant_secrets, grant_lifetime)
         self._deciding = Deciding(lists, key_prefix, grants, self.memo, clock=clock, wall_clock=wall_clock)
         self._parts = ListParts(
@@ -138,7 +139,7 @@ class Gatekeeper:
             lists.add(SourceList(each, account or each.account, self._parts))
         runs = None if lists.never_change else lambda: lists.tasks
         self._lifecycle = Lifecycle(runs, start_timeout=start_timeout)
-        self._checker = Checker(lists, self._deciding, self.memo, self._lifecycle, clock)
+        self._checker = Checker(lists, self._deciding, self.memo, self._lifecycle)
         watch_forks(self._after_fork)
 
     @classmethod
@@ -174,8 +175,7 @@ class Gatekeeper:
     async def add_source(self, source: Source) -> None:
         """Add the source of one more account, to a gate of several.
 
-        If the gate runs in this event loop, its list is fetched, and awaited as by `start`. Otherwise its first request
-        does that.
+        Its list is fetched, and awaited as by `start`, if the gate runs in this event loop; otherwise by its first request.
 
         Args:
             source: the source.

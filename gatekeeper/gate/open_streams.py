@@ -106,16 +106,23 @@ class OpenStreams:
             await self._close(stream, decision)
 
     async def close_all(self) -> None:
-        """Close all streams, because their list is removed; within a second."""
+        """Close all streams, because their list is removed."""
         if not self._enforces():
             return
-        with anyio.move_on_after(CLOSING):
-            async with anyio.create_task_group() as closing:
-                for stream in tuple(self._open):
-                    decision = self._decide(stream.identity)
-                    if not _closes(decision):  # another list may have the key
-                        decision = Decision(Reason.KEY_UNKNOWN, last8=decision.last8, origin=decision.origin)
-                    closing.start_soon(self._close, stream, decision)
+        refusals: dict[RequestIdentity, Decision] = {}
+        async with anyio.create_task_group() as closing:
+            for number, stream in enumerate(tuple(self._open)):
+                if number % SLICE == SLICE - 1:
+                    await anyio.lowlevel.checkpoint()
+                refusal = refusals.get(stream.identity)
+                if refusal is None:
+                    refusal = self._decide(stream.identity)
+                    if not _closes(refusal):  # another list may have the key
+                        refusal = Decision(Reason.KEY_UNKNOWN, last8=refusal.last8, origin=refusal.origin)
+                    refusals[stream.identity] = refusal
+                closing.start_soon(self._close, stream, refusal)
+            await anyio.lowlevel.checkpoint()  # each has begun, so that no message of the app passes any more
+            closing.cancel_scope.deadline = anyio.current_time() + CLOSING
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""

@@ -10,6 +10,7 @@ from cachetools import TTLCache
 
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.keys.client_key import mask
+from gatekeeper.sync.account_log import AccountLogger
 
 __all__ = ("RefusalLog",)
 
@@ -28,10 +29,12 @@ class RefusalLog:
 
     Args:
         clock: gives seconds that never run backwards.
+        by_account: whether lines name the accounts of keys.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, by_account: bool = False) -> None:
         self._clock = clock
+        self._by_account = by_account
         self._lines: TTLCache[_Key, int] = TTLCache(KEYS, PERIOD, timer=clock)
         # When the next lines of a key come that has none left. A flood finds this 1.3 µs faster than TTLCache.
         self._next_at: dict[_Key, float] = {}
@@ -52,7 +55,8 @@ class RefusalLog:
             return
         advice = "" if decision.add is None else f"; to allow it, add {decision.add!r} to the key's allowed domains"
         more = "" if left else f"; further pages of this key are not logged for {PERIOD / 3600:.0f} h"
-        logger.warning(
+        named = self._by_account and decision.account is not None
+        (AccountLogger(logger, decision.account or "") if named else logger).warning(
             "gatekeeper: %s the key %s on %s: %s%s%s",
             "refused" if enforce else "let through, though it would be refused,",
             mask(key.last8),

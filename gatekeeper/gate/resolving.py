@@ -120,14 +120,14 @@ class KeyResolver:
         """
         if len(candidates) == 1:
             ((keys, lease),) = candidates
-            if (reason := late((keys,))) is not None:
+            if (reason := _LATE.get(keys.state)) is not None:
                 return Resolved(reason)
             known = keys.index.resolve(client_key)
             return Resolved(_UNRESOLVED[known] if isinstance(known, str) else known, keys, lease)
         unready: Reason | None = None
         hits: list[Resolved] = []
         for keys, lease in candidates:
-            if (reason := late((keys,))) is not None:
+            if (reason := _LATE.get(keys.state)) is not None:
                 unready = unready or reason
                 continue
             known = keys.index.resolve(client_key)
@@ -135,7 +135,8 @@ class KeyResolver:
                 if known == "ambiguous":
                     hits += [Resolved(Reason.KEY_AMBIGUOUS)] * 2
             elif known.widget_key.key_sha256 is not None:  # it is the digest of this key
-                return Resolved(known, keys, lease)
+                # Before another list it decides only as long as that has no such digest.
+                return Resolved(known, keys, lease if keys is candidates[0].keys else keys.leases.ended)
             else:
                 # It depends on all of these lists, and would be remembered by the lease of one.
                 hits.append(Resolved(known, keys, keys.leases.ended))
@@ -151,13 +152,8 @@ class KeyResolver:
         Args:
             key: the key that a request names.
         """
-        if not isinstance(key, bytes):
-            return ()
-        try:
-            client_key = self.read(key)
-        except InvalidClientKey:
-            return ()
-        return [candidate.keys for candidate in self.lists.candidates(client_key)]
+        client_key = self._readable(key)
+        return () if client_key is None else [each.keys for each in self.lists.candidates(client_key)]
 
     def lists_to_come(self, key: bytes | Conflict | None) -> Sequence[KeyList]:
         """The lists that can have an unknown key once they are fresher.
@@ -167,11 +163,17 @@ class KeyResolver:
         Args:
             key: a key that was found to be unknown.
         """
-        lists = self.lists_of(key)
-        return tuple(each for each in lists if each.index.account is None or self._may_be_of(key, each.index.account))
+        client_key = self._readable(key)
+        if client_key is None:
+            return ()
+        lists = [each.keys for each in self.lists.candidates(client_key)]
+        return tuple(each for each in lists if each.index.account is None or client_key.may_be_of(each.index.account))
 
-    def _may_be_of(self, key: bytes | Conflict | None, account: str) -> bool:
-        return isinstance(key, bytes) and self.read(key).may_be_of(account)
+    def _readable(self, key: bytes | Conflict | None) -> ClientKey | None:
+        try:
+            return self.read(key) if isinstance(key, bytes) else None
+        except InvalidClientKey:
+            return None
 
 
 def late(lists: Sequence[KeyList]) -> Reason | None:

@@ -199,6 +199,8 @@ def source_problems(
     """
     if not are_several:
         yield from problems_of(sources[0])
+        if account is not None and covers_all_accounts(sources[0]):
+            yield f"account is {account!r}, and the source is for all accounts: expected a token of one, or no account="
         return
     if account is not None:
         yield f"account is {account!r}: with a list of sources, each of them has its own"
@@ -224,6 +226,8 @@ def problems_of(source: object, *, among: Iterable[str] | None = None) -> Iterat
         if account is None:
             covers = "is for all accounts" if covers_all_accounts(cast("Source", source)) else "knows no account"
             yield f"the source {type(source).__name__} {covers}: pass it alone, Gatekeeper(source), or give it an account"
+        elif not isinstance(account, str) or not account:
+            yield f"the source {type(source).__name__} has the account {account!r}: expected a name such as 'acme'"
         elif account in among:
             yield _taken(account)
 

@@ -48,7 +48,7 @@ class Lifecycle:
         self._all: weakref.WeakSet[RunningLists] = weakref.WeakSet()
         self._lock = Lock()
 
-    async def running(self) -> RunningLists | None:
+    def running(self) -> RunningLists | None:
         """What runs in this event loop, begun if need be.
 
         Returns:
@@ -59,7 +59,7 @@ class Lifecycle:
         lists = self.lists()
         here = self._running_here()
         if here is None and lists:
-            here = await self._open(in_background=True)
+            here = self._open_on_asyncio()
         if here is not None and here.begun is not lists:
             here.begin(lists)
         return here
@@ -73,7 +73,7 @@ class Lifecycle:
         Returns:
             The refresher; None if it does not run here.
         """
-        running = await self.running()
+        running = self.running()
         refresher = None if running is None else await running.refresher(tasks)
         if refresher is not None and not tasks.sync.freshness.has_list:
             await refresher.schedule.first_list(self.start_timeout)
@@ -85,7 +85,9 @@ class Lifecycle:
         It waits for the first lists, within `start_timeout`. Once one of them has come, it waits for the others as long as
         one comes in each second. Under trio it does nothing.
         """
-        here = await self.running()
+        if self._never_runs:
+            return
+        here = self.running() or self._open_on_asyncio()  # where there is no list yet, one may be added
         if not isinstance(here, RunningOnAsyncio):
             return
         here.starts += 1
@@ -128,9 +130,7 @@ class Lifecycle:
         """Start refreshers in this event loop; wait as `start` does."""
         if self._never_runs:
             return
-        here = await self.running() or await self._open(in_background=False)
-        if here is None:
-            raise RuntimeError("no event loop runs here")
+        here = self.running() or self._open_on_asyncio() or await self._open_on_trio()
         here.users += 1
         try:
             here.begin(self.lists())
@@ -192,6 +192,7 @@ class Lifecycle:
     async def _first_lists(self, here: RunningLists, lists: Sequence[ListTasks]) -> None:
         """Wait for the first lists: for all of them, or until they come no longer."""
         with anyio.move_on_after(self.start_timeout) as patience:
+            latest = patience.deadline
             async with anyio.create_task_group() as group:
 
                 async def wait_for(tasks: ListTasks) -> None:
@@ -199,7 +200,7 @@ class Lifecycle:
                     if refresher is not None:
                         await refresher.schedule.first_list(self.start_timeout)
                     if tasks.sync.freshness.has_list:
-                        patience.deadline = min(patience.deadline, anyio.current_time() + SETTLED)
+                        patience.deadline = min(latest, anyio.current_time() + SETTLED)
 
                 for tasks in lists:
                     group.start_soon(wait_for, tasks)
@@ -214,16 +215,20 @@ class Lifecycle:
             return self._here.get()
         return latest if latest is not None and latest.loop is loop else self._here.get()
 
-    async def _open(self, *, in_background: bool) -> RunningLists | None:
+    def _open_on_asyncio(self) -> RunningLists | None:
+        """Begin to run in this event loop; None if it is another's."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            if in_background:
-                return None
-            here: RunningLists = await RunningOnTrio.begun_here()
-        else:
-            here = on_asyncio = RunningOnAsyncio(loop, self.restart_delay)
-            self._latest = weakref.ref(on_asyncio)
+            return None
+        here = RunningOnAsyncio(loop, self.restart_delay)
+        self._latest = weakref.ref(here)
+        return self._opened(here)
+
+    async def _open_on_trio(self) -> RunningLists:
+        return self._opened(await RunningOnTrio.begun_here())
+
+    def _opened(self, here: RunningLists) -> RunningLists:
         self._here.set(here)
         with self._lock:
             self._all.add(here)

@@ -96,11 +96,15 @@ class RunningLists(ABC):
         running = self._running.get(tasks)
         if running is None:
             return
-        if tasks.farewell is not None:
-            await tasks.farewell()
-        if self._running.pop(tasks, None) is not None:
-            running.cancel()
-            await running.ended()
+        running.refresher.schedule.give_up()
+        try:
+            if tasks.farewell is not None:
+                with anyio.CancelScope(shield=True):
+                    await tasks.farewell()
+        finally:
+            if self._running.pop(tasks, None) is not None:
+                running.cancel()
+                await running.ended()
 
     async def stop(self) -> list[ListTasks]:
         """End all lists, and wait until they have ended; returns them."""

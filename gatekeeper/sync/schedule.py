@@ -97,6 +97,10 @@ class Schedule:
         self._current.done.set()
         self.next.done.set()
 
+    def give_up(self) -> None:
+        """Release those who wait for the first list of a removed source."""
+        self._loaded.set()
+
     def note_restored(self) -> None:
         """Note that a list from the disk decides until the first fetch."""
         self._loaded.set()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,6 +143,22 @@ def test_a_decision_that_depends_on_two_lists_is_not_remembered() -> None:
 def test_a_decision_by_a_digest_is_remembered() -> None:
     gate = gate_of(acme=[PLAIN], acme_shop=[OF_SHOP])
     assert gate.decide(SHOP, ORIGIN) is gate.decide(SHOP, ORIGIN)
+
+
+def test_a_key_in_two_lists_is_that_of_the_longer_account_at_once() -> None:
+    gate = Gatekeeper([acme := AccountSource("acme", OF_ACME), shop := AccountSource("acme_shop")], unknown_key_wait=0.0)
+
+    async def move() -> None:
+        async with gate:
+            assert gate.decide(SHOP, ORIGIN).account == "acme"
+            shop.rows = [proven_row(1, "acme_shop", disabled_at="now")]  # before its row leaves the other list
+            await gate.refresh(account="acme_shop")
+            assert gate.decide(SHOP, ORIGIN).reason is Reason.KEY_DISABLED
+            acme.rows = []
+            await gate.refresh(account="acme")
+            assert gate.decide(SHOP, ORIGIN).reason is Reason.KEY_DISABLED
+
+    anyio.run(move)
 
 
 # Against a naive oracle

@@ -8,7 +8,8 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from gatekeeper import ConfigError, FileSource, Gatekeeper, HubSource, Reason, S
 from gatekeeper.gate.decisions import Decision
 from gatekeeper.gate.page import BEHIND_FRAME
 from gatekeeper.matching.origins import Origin
+from gatekeeper.sync.sources import Updates
 from gatekeeper.testing import FakeClock, FakeHub, HubAnswer
 from tests.gate.test_open_streams import Naps, Stream
 from tests.support.accounts import AccountSource, proven_row, source_at
 from tests.support.forked import forked
-from tests.support.loops import asyncio_only, leaving_nothing_behind, threads_switching_often
+from tests.support.loops import asyncio_only, leaving_nothing_behind, run_skipping, threads_switching_often
 from tests.support.refreshing import until
 from tests.support.remembered import remembered_by
 from tests.support.rows import ORIGIN, as_json, client_key, row
@@ -43,6 +45,37 @@ def two(**options: Any) -> tuple[Gatekeeper, AccountSource, AccountSource]:
     return Gatekeeper([acme, shop], **{**by_the_clock, **options}), acme, shop
 
 
+class Late(AccountSource):
+    """A source with one key that answers late."""
+
+    def __init__(self, account: str, seconds: float) -> None:
+        super().__init__(account, row(1))
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Updates]:
+        """Connect late."""
+        await asyncio.sleep(self._seconds)
+        async with super().connect() as updates:
+            yield updates
+
+
+class AllAccounts(StaticSource):
+    """Rows of all accounts."""
+
+    covers_all_accounts = True
+
+
+class Stuck(Stream):
+    """A stream whose last message does not go out."""
+
+    async def close(self, refusal: Decision) -> None:
+        """Take for ever."""
+        self.refusal = refusal
+        self._closed()
+        await anyio.sleep_forever()
+
+
 # Options
 
 
@@ -50,6 +83,8 @@ def two(**options: Any) -> tuple[Gatekeeper, AccountSource, AccountSource]:
     ("sources", "options", "said"),
     [
         (lambda: [AccountSource(None)], {}, "the source AccountSource knows no account: pass it alone"),
+        (lambda: [AccountSource("")], {}, "the source AccountSource has the account '': expected a name"),
+        (lambda: [AccountSource(7)], {}, "the source AccountSource has the account 7: expected a name"),  # type: ignore[arg-type] # it is wrong
         (lambda: [AccountSource("acme"), AccountSource("acme")], {}, "account 'acme' has a source already"),
         (lambda: [AccountSource("acme")], {"account": "acme"}, "account is 'acme': with a list of sources"),
         (lambda: ["https://hub.example"], {}, "source is 'https://hub.example'"),
@@ -66,6 +101,11 @@ def test_wrong_sources_are_a_config_error(sources: Callable[[], Any], options: d
 
 def test_a_source_of_all_accounts_may_stand_alone() -> None:
     assert Gatekeeper(HubSource("https://hub.example", "sk_all_token")).accounts == ()
+
+
+def test_a_source_of_all_accounts_is_not_for_one_of_them() -> None:
+    with pytest.raises(ConfigError, match="account is 'acme', and the source is for all accounts"):
+        Gatekeeper(HubSource("https://hub.example", "sk_all_token"), account="acme")
 
 
 def test_a_file_in_place_of_the_directory_of_snapshots_is_a_config_error(tmp_path: Path) -> None:
@@ -204,6 +244,17 @@ async def test_an_expired_list_lets_the_keys_of_others_in() -> None:
 
 
 @pytest.mark.fault("one of several accounts")
+def test_a_start_waits_as_long_as_lists_come() -> None:
+    async def run() -> None:
+        async with Gatekeeper([Late(f"a{number}", 0.7 * number) for number in range(5)]) as gate:
+            assert [status.state for status in gate.statuses.values()] == ["fresh"] * 5
+        many = [Late(f"a{number}", 0.7 * number) for number in range(20)]
+        async with Gatekeeper([*many, Late("z", 90)], start_timeout=5) as gate:
+            assert [status.state for status in gate.statuses.values()].count("fresh") == 8, "those of the first 5 s"
+
+    run_skipping(run())
+
+
 @pytest.mark.slow
 async def test_a_hub_that_hangs_holds_up_no_start() -> None:
     with FakeHub() as acme, FakeHub() as shop, acme.held():
@@ -251,6 +302,24 @@ async def test_the_log_names_the_account(caplog: pytest.LogCaptureFixture) -> No
     assert "gatekeeper: acme_shop: the list of widget keys is fresh: 1 keys" in lines
     (failure,) = [line for line in lines if "100 % down" in line]
     assert failure.startswith("gatekeeper: acme: the list of widget keys stays")
+
+
+def test_the_log_names_the_account_of_a_refused_page(caplog: pytest.LogCaptureFixture) -> None:
+    sources = [StaticSource([row(1)], account=name) for name in ("acme", "globex")]
+    all_accounts = AllAccounts([row(1, account="acme"), row(2, account="globex")])
+    for gate, keys in (
+        (Gatekeeper(sources), (ACME, client_key(1, "globex"))),
+        (Gatekeeper(all_accounts), (ACME, client_key(2, "globex"))),
+    ):
+        caplog.clear()
+        for key in keys:
+            gate.admits(gate.decide(key, "https://evil.test"))
+        begins = [each.getMessage().partition(" the key")[0] for each in caplog.records]
+        assert begins == ["gatekeeper: acme: refused", "gatekeeper: globex: refused"]
+    caplog.clear()
+    alone = Gatekeeper(sources[0])
+    alone.admits(alone.decide(ACME, "https://evil.test"))
+    assert caplog.records[0].getMessage().startswith("gatekeeper: refused the key")
 
 
 def test_strict_preflights_ask_all_lists() -> None:
@@ -316,6 +385,16 @@ async def test_a_removed_source_leaves_no_task_behind() -> None:
             await gate.remove_source("globex")
 
 
+@asyncio_only
+async def test_a_source_is_added_to_a_gate_that_was_started_without_any() -> None:
+    gate = Gatekeeper([], unknown_key_wait=0.0)
+    async with leaving_nothing_behind():
+        await gate.start()
+        await gate.add_source(AccountSource("acme", row(1)))
+        assert gate.decide(ACME, ORIGIN).allowed
+        await gate.stop()
+
+
 async def test_a_source_may_be_added_before_the_start() -> None:
     gate = Gatekeeper([], unknown_key_wait=0.0)
     await gate.add_source(AccountSource("acme", row(1)))
@@ -347,6 +426,80 @@ async def test_the_decisions_of_a_removed_source_end() -> None:
         assert gate.decide(ACME, ORIGIN).allowed
         await gate.remove_source("acme_shop")
         assert [each.decision.account for each in remembered_by(gate)] == ["acme"]
+
+
+def test_a_stream_that_waits_for_a_removed_source_is_watched_by_another() -> None:
+    async def run() -> None:
+        acme = AccountSource("acme", row(1))
+        gate = Gatekeeper([acme], sleep=Naps().sleep, start_timeout=5, enforce=False)
+        async with gate, anyio.create_task_group() as group:
+            group.start_soon(gate.add_source, Late("globex", 30))
+            await asyncio.sleep(0.5)
+            stream = Stream()
+            stream.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
+            group.start_soon(gate.watch, stream)
+            await asyncio.sleep(0.5)
+            await gate.remove_source("globex")
+            await asyncio.sleep(0.5)
+            gate.enforce = True
+            acme.rows = [row(1, disabled_at="now")]
+            await gate.refresh()
+            await asyncio.sleep(0.5)
+            assert stream.refusal is not None
+
+    run_skipping(run())
+
+
+def test_a_removed_source_keeps_nothing_waiting() -> None:
+    async def run() -> None:
+        globex = Late("globex", 3)
+        async with Gatekeeper([AccountSource("acme", row(1))], start_timeout=60) as gate, anyio.create_task_group() as group:
+            group.start_soon(gate.add_source, globex)
+            await asyncio.sleep(0.5)
+            seen: list[Decision] = []
+
+            async def ask() -> None:
+                seen.append(await gate.check(client_key(1, "globex"), ORIGIN))
+
+            group.start_soon(ask)
+            await asyncio.sleep(0.5)
+            await gate.remove_source("globex")
+            with anyio.fail_after(1):
+                while not seen:  # noqa: ASYNC110 - time is skipped
+                    await asyncio.sleep(0.1)
+            assert seen[0].reason is Reason.KEY_UNKNOWN
+
+    run_skipping(run())
+
+
+async def test_a_removal_that_is_cancelled_ends_the_refresher_all_the_same() -> None:
+    source = AccountSource("acme", row(1))
+    async with Gatekeeper([source], sleep=Naps().sleep) as gate:
+        stream = Stuck()
+        stream.identity = (ACME.encode(), ORIGIN.encode())
+        await gate.watch(stream)
+        removed = gate._lists.of("acme")
+        with anyio.move_on_after(0.01):
+            await gate.remove_source("acme")
+        await until(lambda: not removed.sync.status.is_refreshing)
+
+
+async def test_a_stream_that_opens_while_its_source_is_removed_is_closed() -> None:
+    gate = Gatekeeper([AccountSource("acme"), AccountSource("globex", row(1))], sleep=Naps().sleep)
+    async with gate:
+        stream = Stream()
+        stream.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
+        removed = gate._lists.of("globex")
+        started = gate._lifecycle.started
+
+        async def removed_meanwhile(tasks: Any) -> Any:
+            await gate.remove_source("globex")
+            return await started(tasks)
+
+        gate._lifecycle.started = removed_meanwhile  # type: ignore[method-assign] # the removal comes at this moment
+        await gate.watch(stream)
+        assert stream.refusal is not None
+        assert removed.tasks.is_removed
 
 
 async def test_nothing_keeps_the_list_of_a_removed_source() -> None:
@@ -390,6 +543,57 @@ async def test_an_observing_gate_leaves_the_streams_of_a_removed_source_open() -
         await gate.remove_source("acme")
         await gate.watch(late)
         assert (stream.refusal, late.refusal) == (None, None)
+
+
+@asyncio_only
+async def test_the_streams_of_a_removed_source_hold_up_no_others() -> None:
+    gate = Gatekeeper([AccountSource("acme", row(1))], sleep=Naps().sleep)
+    turns = 0
+    async with gate, anyio.create_task_group() as group:
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        closed: list[int] = []
+        streams = [Stuck(1, lambda: closed.append(turns)) for _ in range(1000)]
+        for stream in streams:
+            stream.identity = (ACME.encode(), ORIGIN.encode())
+            await gate.watch(stream)
+        group.start_soon(take_turns)
+        await gate.remove_source("acme")
+        group.cancel_scope.cancel()
+    assert len(closed) == len(streams)
+    assert max(closed.count(turn) for turn in closed) <= 64
+
+
+async def test_a_gate_that_enforces_again_closes_streams_of_no_account() -> None:
+    acme = AccountSource("acme", row(1))
+    async with Gatekeeper([acme], sleep=Naps().sleep, unknown_key_wait=0, enforce=False) as gate:
+        stream = Stream()
+        stream.identity = (client_key(1, "globex").encode(), ORIGIN.encode())
+        await gate.watch(stream)
+        await anyio.wait_all_tasks_blocked()
+        gate.enforce = True
+        acme.rows = [row(1, disabled_at="now")]
+        await gate.refresh()
+        await anyio.wait_all_tasks_blocked()
+        assert stream.refusal is not None
+
+
+def test_an_observed_stream_of_no_account_waits_for_no_list() -> None:
+    async def run() -> None:
+        sources = [Late("acme", 30), AccountSource("globex", row(1))]
+        async with Gatekeeper(sources, sleep=Naps().sleep, start_timeout=20, enforce=False) as gate:
+            stream = Stream()
+            stream.identity = (client_key(1, "initech").encode(), ORIGIN.encode())
+            with anyio.fail_after(1):
+                await gate.watch(stream)
+            assert stream.forget is not None, "it is watched"
+
+    run_skipping(run())
 
 
 async def test_a_change_closes_streams_of_its_account() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import RunVar
 from starlette.applications import Starlette
 
 from gatekeeper import Basis, Decision, FullList, Gatekeeper, Listing, Reason, Source, StaticSource, Unchanged
@@ -860,6 +861,20 @@ def test_each_event_loop_has_its_own_thing_until_it_is_forgotten() -> None:
     assert first is again
     assert another is not first
     assert first not in asyncio.run(use())
+
+
+@pytest.mark.anyio
+async def test_a_thing_that_is_forgotten_leaves_nothing_in_its_event_loop() -> None:
+    def use() -> None:
+        things = PerLoop("a thing that is forgotten", object)
+        things.here()
+        things.forget()
+        things.forget()
+
+    use()
+    gc.collect()
+    kept = [each for each in gc.get_objects() if isinstance(each, RunVar)]
+    assert "a thing that is forgotten" not in str(kept)
 
 
 class VersionedSource(MemorySource):

@@ -8,7 +8,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from gatekeeper import CorsPolicy, Gatekeeper, GatekeeperMiddleware, decision_from
+from gatekeeper import ConfigError, CorsPolicy, Gatekeeper, GatekeeperMiddleware, HubSource, decision_from
 from tests.support.accounts import AccountSource
 from tests.support.rows import client_key, row
 from tests.web.test_asgi import ASKS_METHOD, App, ask_later, headers
@@ -54,6 +54,12 @@ async def test_a_strict_preflight_without_a_key_allows_the_pages_of_all_accounts
         await gate.remove_source("acme")
         fields = [*headers(("origin", page("acme"))), *ASKS_METHOD]
         assert (await ask_later(guarded, fields, method="OPTIONS")).status == 403
+
+
+async def test_frames_of_several_accounts_need_secrets_of_their_own() -> None:
+    sources = [HubSource("https://hub.example", f"sk_live_{account}_token") for account in ACCOUNTS]
+    with pytest.raises(ConfigError, match="derived only from the token of a single source"):
+        GatekeeperMiddleware(App(), Gatekeeper(sources), frames=("/embed",))
 
 
 async def test_the_document_of_a_frame_names_the_pages_of_its_account() -> None:
