@@ -45,7 +45,7 @@ class Gatekeeper:
             of one or none, sources can be added later.
         refresh_interval: seconds between two fetches of the list, ± 20 %.
         snapshot_path: a file that keeps the list for the next start; several processes may share it. With a list of sources,
-            a directory, with a file for each account. None keeps nothing.
+            a directory, with a file for each account, which is made if it is missing. None keeps nothing.
         https_only: allow no page over http, except on loopback names.
         account: the account that client keys have to name; by default the source's. Not with a list of sources.
         key_prefix: the beginning of every client key.

@@ -517,11 +517,12 @@ def files_of(directory: Path) -> list[Path]:
 
 
 async def test_each_account_has_a_snapshot_in_the_directory(tmp_path: Path) -> None:
-    gate, acme, shop = two(snapshot_path=tmp_path)
+    directory = tmp_path / "snapshots"  # the gate makes it
+    gate, acme, shop = two(snapshot_path=directory)
     async with gate:
         pass
-    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= {path.name for path in files_of(tmp_path)}
-    again, acme, shop = two(snapshot_path=tmp_path)
+    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= {path.name for path in files_of(directory)}
+    again, acme, shop = two(snapshot_path=directory)
     acme.broken = shop.broken = OSError("down")
     async with again:
         assert [again.decide(key, ORIGIN).allowed for key in (ACME, SHOP)] == [True, True]
