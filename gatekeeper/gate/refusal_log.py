@@ -53,9 +53,10 @@ class RefusalLog:
         advice = "" if decision.add is None else f"; to allow it, add {decision.add!r} to the key's allowed domains"
         more = "" if left else f"; further pages of this key are not logged for {PERIOD / 3600:.0f} h"
         logger.warning(
-            "gatekeeper: %s the key %s on %s: %s%s%s",
+            "gatekeeper: %s the key %s%s on %s: %s%s%s",
             "refused" if enforce else "let through, though it would be refused,",
             mask(key.last8),
+            "" if decision.account is None else f" of the account {decision.account}",
             decision.origin or "a page without an origin",
             decision.reason,
             advice,

@@ -509,6 +509,16 @@ def test_requests_of_threads_find_a_list_or_none_while_sources_come_and_go() -> 
     assert problems == []
 
 
+def test_the_line_on_a_refused_page_names_the_account(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gatekeeper([StaticSource([row(1)], account=account) for account in ("acme", "globex")])
+    for account in gate.accounts:
+        gate.admits(gate.decide(client_key(1, account), "https://evil.test"))
+    lines = [line for line in caplog.messages if "refused the key" in line]
+    assert [line.partition(" on https://evil.test: origin_not_allowed")[0] for line in lines] == [
+        f"gatekeeper: refused the key …{row(1)['last8']} of the account {account}" for account in ("acme", "globex")
+    ]
+
+
 # Snapshots, grants, forks, TLS
 
 
