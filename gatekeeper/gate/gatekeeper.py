@@ -47,7 +47,7 @@ class Gatekeeper:
         snapshot_path: a file that keeps the list for the next start; several processes may share it. With a list of sources,
             a directory, with a file for each account, which is made if it is missing. None keeps nothing.
         https_only: allow no page over http, except on loopback names.
-        account: the account that client keys have to name; by default the source's. Not with a list of sources.
+        account: the account that client keys have to name; by default the source's. Only with one source, of one account.
         key_prefix: the beginning of every client key.
         unknown_key_wait: seconds that a request with an unknown key waits for a fresher list; 0 for not at all.
         start_timeout: seconds from the start in which requests wait for the first list.

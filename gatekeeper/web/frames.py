@@ -297,8 +297,8 @@ def frame_problems(
             yield f"{name} is {given!r}, which is the name for grants: choose another one"
     if not has_secrets:
         yield (
-            "frames, grant_path and own_origins need Gatekeeper(grant_secrets=[…]), the same on all servers: the source has "
-            "no token to derive a secret from; use the output of `openssl rand -hex 32`"
+            "frames, grant_path and own_origins need Gatekeeper(grant_secrets=[…]), the same on all servers: a secret is "
+            "derived from the token of a single source only; use the output of `openssl rand -hex 32`"
         )
 
 

@@ -54,7 +54,17 @@ def two(**options: Any) -> tuple[Gatekeeper, AccountSource, AccountSource]:
         (lambda: [AccountSource("acme")], {"account": "acme"}, "account is 'acme': with a list of sources"),
         (lambda: ["https://hub.example"], {}, "source is 'https://hub.example'"),
         (lambda: "https://hub.example", {}, "source is 'https://hub.example'"),
-        (lambda: [HubSource("https://hub.example", "sk_all_token")], {}, "the source HubSource is for all accounts"),
+        (
+            lambda: [HubSource("https://hub.example", "sk_all_token")],
+            {},
+            "the source HubSource is for all accounts: pass it alone, Gatekeeper(source), or replace it",
+        ),
+        (
+            lambda: HubSource("https://hub.example", "sk_all_token"),
+            {"account": "acme"},
+            "account is 'acme', and the source is for all accounts: pass one or the other",
+        ),
+        (lambda: iter([AccountSource("acme")]), {}, "source is <list_iterator"),
     ],
 )
 def test_wrong_sources_are_a_config_error(sources: Callable[[], Any], options: dict[str, Any], said: str) -> None:
