@@ -442,7 +442,7 @@ async def test_a_missing_directory_is_made_for_its_owner_alone(path: Path) -> No
 
 
 async def test_a_file_in_place_of_the_directory_is_named(path: Path) -> None:
-    path.write_bytes(b"")
+    put(path, b"")
     with pytest.raises(SnapshotError, match="Not a directory"):
         await save(path / "keys.snapshot", 1)
 
