@@ -282,8 +282,8 @@ class Gatekeeper:
         """Start the gate, and wait for the first list.
 
         It waits for `start_timeout` at most. Of several lists, it waits for all of them. Once one has come, it waits for the
-        others as long as one comes in each second. The gate then runs until `stop` was called as often in this event loop.
-        Under trio only `async with gate` starts a gate.
+        others as long as one comes in each second. If it runs here and has a list, it does not wait. The gate then runs
+        until `stop` was called as often in this event loop. Under trio only `async with gate` starts a gate.
         """
         await self._lifecycle.start()
 
