@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -47,6 +48,19 @@ async def test_a_gate_with_a_fresh_list_is_ready(hub: FakeHub) -> None:
                 "enforce": True,
             },
         )
+
+
+async def test_an_account_whose_hub_is_silent_does_not_hold_up_the_answer(hub: FakeHub) -> None:
+    with FakeHub() as silent, silent.held():
+        gate = Gatekeeper([hub_source(hub.url)], start_timeout=30.0)
+        async with gate, anyio.create_task_group() as group:
+            group.start_soon(gate.add_source, hub_source(silent.url, "token", account="globex"))
+            await silent.asked(1)
+            with anyio.fail_after(20.0):
+                status, answer = await health_of(gate)
+            group.cancel_scope.cancel()
+        await gate.stop()
+    assert (status, answer["status"], answer["account"]) == (200, "degraded", "globex")
 
 
 async def test_a_gate_that_only_observes_says_so(hub: FakeHub) -> None:

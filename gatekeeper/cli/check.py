@@ -86,6 +86,7 @@ def check(
         warn("a gate rejects a list with so many bad rows and keeps the previous list")
     known_account = account or (account_of(token) if file is None and token else None)
     explanation = _explain(rows, key, origin, known_account, https_only=https_only)
+    explanation = _with_whose_keys(explanation, known_account if file is None else None)
     if as_json:
         print_json(explanation)
     else:
@@ -129,6 +130,14 @@ def _explain(rows: list[WidgetKey], key: str, page: str, account: str | None, *,
     candidates = [each.id for each in find(rows, key, account=account)] if decision.reason is Reason.KEY_AMBIGUOUS else ()
     explanation = explain_decision(decision, gate, candidates=tuple(candidates), hint=hint)
     return explanation if row is None else msgspec.structs.replace(explanation, account=row.account)
+
+
+def _with_whose_keys(explanation: Explanation, account: str | None) -> Explanation:
+    """With a hint at the keys of other accounts, where the hub was asked for those of one."""
+    if account is None or explanation.reason is not Reason.KEY_UNKNOWN:
+        return explanation
+    hint = f"only the keys of the account {account} were looked at: for others, use a token of theirs, or one for all"
+    return msgspec.structs.replace(explanation, hint=hint)
 
 
 def _share_keys(one: WidgetKey, other: WidgetKey, account: str | None) -> bool:

@@ -58,7 +58,7 @@ def _guide(running: "Demo") -> Iterator[str]:
     yield "  [bold]Open[/]"
     yield f"    {running.allowed_url}   a page that the key allows: the widget greets you"
     yield f"    {running.refused_url}   the same page on another host: the widget says why it is refused"
-    yield f"    {running.globex.url}   the page of another customer, with a key of another account in the same gate"
+    yield f"    {running.globex.url}   another customer's page, with a key of another account: the changes below spare it"
     yield "    The switch at the top of the page puts the widget into a frame; reload a refused frame once it is allowed."
     yield ""
     yield f"  [bold]Change the key[/] {mask(running.key.last8)} at the hub, and watch its open pages follow within 3 s"

@@ -45,9 +45,9 @@ class Gatekeeper:
             of one or none, sources can be added later.
         refresh_interval: seconds between two fetches of the list, ± 20 %.
         snapshot_path: a file that keeps the list for the next start; several processes may share it. With a list of sources,
-            a directory that exists, with a file for each account. None keeps nothing.
+            a directory, with a file for each account, which is made if it is missing. None keeps nothing.
         https_only: allow no page over http, except on loopback names.
-        account: the account that client keys have to name; by default the source's. Not with a list of sources.
+        account: the account that client keys have to name; by default the source's. Only with one source, of one account.
         key_prefix: the beginning of every client key.
         unknown_key_wait: seconds that a request with an unknown key waits for a fresher list; 0 for not at all.
         start_timeout: seconds from the start in which requests wait for the first list.
@@ -282,8 +282,8 @@ class Gatekeeper:
         """Start the gate, and wait for the first list.
 
         It waits for `start_timeout` at most. Of several lists, it waits for all of them. Once one has come, it waits for the
-        others as long as one comes in each second. The gate then runs until `stop` was called as often in this event loop.
-        Under trio only `async with gate` starts a gate.
+        others as long as one comes in each second. If it runs here and has a list, it does not wait. The gate then runs
+        until `stop` was called as often in this event loop. Under trio only `async with gate` starts a gate.
         """
         await self._lifecycle.start()
 

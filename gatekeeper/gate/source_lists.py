@@ -220,12 +220,16 @@ def problems_of(source: object, *, among: Iterable[str] | None = None) -> Iterat
         among: the accounts of the gate's other sources; None if it is to be the only one.
     """
     if not callable(getattr(source, "connect", None)):
-        yield f"source is {source!r}: expected a HubSource, a FileSource, a StaticSource or a Source of your own"
+        more = ", or a list of them" if among is None else ""
+        yield f"source is {source!r}: expected a HubSource, a FileSource, a StaticSource or a Source of your own{more}"
     elif among is not None:
         account = getattr(source, "account", None)
         if account is None:
-            covers = "is for all accounts" if covers_all_accounts(cast("Source", source)) else "knows no account"
-            yield f"the source {type(source).__name__} {covers}: pass it alone, Gatekeeper(source), or give it an account"
+            if covers_all_accounts(cast("Source", source)):
+                covers, instead = "is for all accounts", "replace it by sources of one account each"
+            else:
+                covers, instead = "knows no account", "give it an account"
+            yield f"the source {type(source).__name__} {covers}: pass it alone, Gatekeeper(source), or {instead}"
         elif not isinstance(account, str) or not account:
             yield f"the source {type(source).__name__} has the account {account!r}: expected a name such as 'acme'"
         elif account in among:

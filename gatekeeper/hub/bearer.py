@@ -87,8 +87,8 @@ def require_one_account(bearer: Bearer, scope: TokenScope) -> None:
         Problem: as of `require_scope`.
     """
     if bearer.is_for_all:
-        needed = f"This request needs one of a single account, with the scope {scope}."
-        detail = f"The token is for all accounts, whose keys it reads and reports on. {needed} "
+        # Clients show 200 characters of it, which have to include the command.
+        detail = "The token is for all accounts, whose keys it reads and reports on. This needs one of a single account. "
         raise _insufficient(f"{detail}{_MINT} --account … --scope {scope}.", scope)
 
 

@@ -36,6 +36,7 @@ __all__ = ("Saved", "Snapshot")
 # Increment the number when a field changes its type or meaning. The header names the fields.
 FORMAT = b"gatekeeper snapshot 2\n"
 MODE = 0o600
+FOLDER_MODE = 0o700
 MAX_SIZE = 2 * 1024**3  # bytes: four times the size of two million keys
 CHECKSUM = 32  # bytes
 LENGTH = 4  # bytes that say how long a frame is
@@ -139,6 +140,8 @@ class Snapshot:
     async def save(self, index: KeyIndex, asked_at: float, validator: str | None = None) -> None:
         """Write the list to disk, in place of an older one.
 
+        The directory is made where only that is missing.
+
         Args:
             index: the list.
             asked_at: when it was asked for, in seconds since 1970.
@@ -149,6 +152,8 @@ class Snapshot:
         """
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
         try:
+            with suppress(FileExistsError):
+                await in_thread(self.path.parent.mkdir, FOLDER_MODE)
             await self._write(new, index, asked_at, validator)
             # Another process may have been stopped while it holds the lock. A thread that waits for the lock would stay.
             with anyio.fail_after(self._patience, reason=f"another process has held its lock for {self._patience:g} s"):

@@ -298,7 +298,7 @@ def frame_problems(
     if not has_secrets:
         yield (
             "frames, grant_path and own_origins need Gatekeeper(grant_secrets=[…]), the same on all servers: a secret is "
-            "derived only from the token of a single source, which has one; use the output of `openssl rand -hex 32`"
+            "derived from the token of a single source only; use the output of `openssl rand -hex 32`"
         )
 
 

@@ -183,6 +183,19 @@ def test_check_asks_a_hub_for_the_keys_of_all_accounts(fake: FakeHub) -> None:
     assert "--account is 'acme', and the token is for all accounts (sk_all_…): pass one or the other" in refused.err
 
 
+def test_check_says_whose_keys_have_been_looked_at(fake: FakeHub) -> None:
+    fake.lists(*ACCOUNTS)
+    one = {"GATEKEEPER_HUB": fake.url, "GATEKEEPER_TOKEN": fake.token}
+    done = invoke("check", "pk_live_initech_0000aaaaaaaa", "https://a.acme.com", "--json", **one)
+    assert done.json["reason"] == "key_unknown"
+    assert done.json["hint"] == (
+        "only the keys of the account test were looked at: for others, use a token of theirs, or one for all"
+    )
+    all_of_them = {**one, "GATEKEEPER_TOKEN": fake.all_accounts_token}
+    done = invoke("check", "pk_live_initech_0000aaaaaaaa", "https://a.acme.com", "--json", **all_of_them)
+    assert (done.json["reason"], done.json["hint"]) == ("key_unknown", None)
+
+
 def test_check_of_one_account_ignores_the_accounts_of_rows(all_accounts: Path) -> None:
     """Other hubs may mean something else by the field."""
     for key in ("pk_live_acme_0000abcd1234", "wk_a", "wk_g"):

@@ -89,7 +89,17 @@ class Stuck(Stream):
         (lambda: [AccountSource("acme")], {"account": "acme"}, "account is 'acme': with a list of sources"),
         (lambda: ["https://hub.example"], {}, "source is 'https://hub.example'"),
         (lambda: "https://hub.example", {}, "source is 'https://hub.example'"),
-        (lambda: [HubSource("https://hub.example", "sk_all_token")], {}, "the source HubSource is for all accounts"),
+        (
+            lambda: [HubSource("https://hub.example", "sk_all_token")],
+            {},
+            "the source HubSource is for all accounts: pass it alone, Gatekeeper(source), or replace it",
+        ),
+        (
+            lambda: HubSource("https://hub.example", "sk_all_token"),
+            {"account": "acme"},
+            "account is 'acme', and the source is for all accounts: pass one or the other",
+        ),
+        (lambda: iter([AccountSource("acme")]), {}, "source is <list_iterator"),
     ],
 )
 def test_wrong_sources_are_a_config_error(sources: Callable[[], Any], options: dict[str, Any], said: str) -> None:
@@ -721,11 +731,12 @@ def files_of(directory: Path) -> list[Path]:
 
 
 async def test_each_account_has_a_snapshot_in_the_directory(tmp_path: Path) -> None:
-    gate, acme, shop = two(snapshot_path=tmp_path)
+    directory = tmp_path / "snapshots"  # the gate makes it
+    gate, acme, shop = two(snapshot_path=directory)
     async with gate:
         pass
-    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= {path.name for path in files_of(tmp_path)}
-    again, acme, shop = two(snapshot_path=tmp_path)
+    assert {"keys.acme.snapshot", "keys.acme_shop.snapshot"} <= {path.name for path in files_of(directory)}
+    again, acme, shop = two(snapshot_path=directory)
     acme.broken = shop.broken = OSError("down")
     async with again:
         assert [again.decide(key, ORIGIN).allowed for key in (ACME, SHOP)] == [True, True]

@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.tables import tokens
+from gatekeeper.quoting import SHOWN
 
 from .support import PATH, START, RunningHub, assert_problem, create, list_rows, written
 
@@ -129,6 +130,7 @@ async def test_a_token_for_all_accounts_changes_no_key_whatever_its_scope(
     detail = assert_problem(answers[0], 403, "scope_insufficient")["detail"]
     assert "The token is for all accounts" in detail
     assert "gatekeeper hub token create --account … --scope admin" in detail
+    assert len(detail) <= SHOWN  # what the command line quotes
     assert answers[0].content == answers[1].content
     assert await list_rows(acme) == [row]
 

@@ -433,9 +433,23 @@ async def test_only_stale_files_of_killed_processes_are_removed(path: Path) -> N
     assert names(path) == {path.name, *(one.name for one in left[1:])}
 
 
+async def test_a_missing_directory_is_made_for_its_owner_alone(path: Path) -> None:
+    inside = path.parent / "snapshots" / "keys.snapshot"
+    for number in (1, 2):
+        await save(inside, number)
+    assert names(inside) == {inside.name}
+    assert inside.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_file_in_place_of_the_directory_is_named(path: Path) -> None:
+    put(path, b"")
+    with pytest.raises(SnapshotError, match="Not a directory"):
+        await save(path / "keys.snapshot", 1)
+
+
 async def test_a_failed_write_raises_and_leaves_nothing_behind(path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"could not be written to .*No such file or directory"):
-        await save(path.parent / "nowhere" / "keys.snapshot", 1)
+        await save(path.parent / "nowhere" / "at all" / "keys.snapshot", 1)
     long = path.with_name("n" * 255)
     with pytest.raises(SnapshotError, match="File name too long"):
         await save(long, 1)
