@@ -200,7 +200,7 @@ def source_problems(
     if not are_several:
         yield from problems_of(sources[0])
         if account is not None and covers_all_accounts(sources[0]):
-            yield f"account is {account!r}, and the source is for all accounts: expected a token of one, or no account="
+            yield f"account is {account!r}, and the source is for all accounts: pass one or the other"
         return
     if account is not None:
         yield f"account is {account!r}: with a list of sources, each of them has its own"
