@@ -58,7 +58,7 @@ async def test_a_strict_preflight_without_a_key_allows_the_pages_of_all_accounts
 
 async def test_frames_of_several_accounts_need_secrets_of_their_own() -> None:
     sources = [HubSource("https://hub.example", f"sk_live_{account}_token") for account in ACCOUNTS]
-    with pytest.raises(ConfigError, match="derived only from the token of a single source"):
+    with pytest.raises(ConfigError, match="derived from the token of a single source only"):
         GatekeeperMiddleware(App(), Gatekeeper(sources), frames=("/embed",))
 
 
