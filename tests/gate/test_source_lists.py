@@ -113,11 +113,6 @@ def test_a_source_of_all_accounts_may_stand_alone() -> None:
     assert Gatekeeper(HubSource("https://hub.example", "sk_all_token")).accounts == ()
 
 
-def test_a_source_of_all_accounts_is_not_for_one_of_them() -> None:
-    with pytest.raises(ConfigError, match="account is 'acme', and the source is for all accounts"):
-        Gatekeeper(HubSource("https://hub.example", "sk_all_token"), account="acme")
-
-
 def test_a_file_in_place_of_the_directory_of_snapshots_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "keys.snapshot").touch()
     with pytest.raises(ConfigError, match="expected a directory"):
