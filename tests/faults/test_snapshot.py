@@ -144,11 +144,11 @@ async def test_without_a_snapshot_the_gate_serves_soon_after_the_hubs_return(hub
 async def test_a_missing_directory_is_logged_and_changes_nothing(
     hub: FakeHub, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home = path.parent / "gone"
-    home.mkdir()
+    home = path.parent / "gone" / "snapshots"  # a directory that only itself is missing is made
+    home.mkdir(parents=True)
     async with guarded(hub, snapshot_path=home / "keys.snapshot") as it:
         await written(home / "keys.snapshot")
-        shutil.rmtree(home)
+        shutil.rmtree(home.parent)
         hub.lists(row(1), row(2))
         await it.refresh()
         await it.time.advance(10)
