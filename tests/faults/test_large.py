@@ -157,8 +157,8 @@ async def test_a_large_list_does_not_block_the_event_loop(hub: FakeHub) -> None:
             for number in range(0, 50_000, 97):
                 expected = Reason.KEY_DISABLED if number < 25_000 else Reason.ALLOWED
                 assert gate.decide(client_key(number), ORIGIN).reason is expected
+            lags = sorted(lags)  # before the last report, which this hub answers with the list, too
         group.cancel_scope.cancel()
-    lags.sort()
     assert lags[int(0.99 * len(lags))] < 0.05
     assert lags[-1] < 0.5
 
