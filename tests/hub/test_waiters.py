@@ -435,51 +435,43 @@ async def test_short_sweeps_are_5_ms_apart() -> None:
         assert sweeps[-1] - sweeps[0] < 0.2
 
 
+async def told_twice(acme: World, work: Callable[[float], float]) -> float:
+    """Tell 400 requests of a change, and one of the next; the seconds from the first change to the last answer.
+
+    Args:
+        acme: the account.
+        work: the processor time that the process has used, by the seconds since the first change.
+    """
+    waiting = [acme.begin() for _ in range(400)]
+    await settled()
+    told_at = now()
+    acme.work = lambda: work(now() - told_at)
+    acme.change()
+    for each in waiting:
+        await finished(each)
+    next_one = acme.begin()
+    acme.change()
+    await finished(next_one)
+    return now() - told_at
+
+
 @skipping
 async def test_a_sweep_pauses_for_as_long_as_its_answers_take() -> None:
     async with world() as acme:
-        waiting = [acme.begin() for _ in range(400)]
-        await settled()
-        told_at = now()
-        acme.work = lambda: min(now() - told_at, 0.1)  # the answers and the next requests take that long
-        acme.change()
-        for each in waiting:
-            await finished(each)
-        next_one = acme.begin()
-        acme.change()
-        await finished(next_one)
-        assert now() - told_at == pytest.approx(0.2, abs=0.01)
+        # The answers and the next requests take 0.1 s.
+        assert await told_twice(acme, lambda passed: min(passed, 0.1)) == pytest.approx(0.2, abs=0.01)
 
 
 @skipping
 async def test_other_work_prolongs_a_pause_by_1_ms_an_answer_at_most() -> None:
     async with world() as acme:
-        acme.work = now
-        waiting = [acme.begin() for _ in range(400)]
-        await settled()
-        told_at = now()
-        acme.change()
-        for each in waiting:
-            await finished(each)
-        next_one = acme.begin()
-        acme.change()
-        await finished(next_one)
-        assert now() - told_at == pytest.approx(0.4, abs=0.01)
+        assert await told_twice(acme, lambda passed: passed) == pytest.approx(0.4, abs=0.01)
 
 
 @skipping
 async def test_a_pause_without_work_is_short() -> None:
     async with world() as acme:
-        waiting = [acme.begin() for _ in range(400)]
-        await settled()
-        told_at = now()
-        acme.change()
-        for each in waiting:
-            await finished(each)
-        next_one = acme.begin()
-        acme.change()
-        await finished(next_one)
-        assert now() - told_at < 0.02
+        assert await told_twice(acme, lambda _: 0.0) < 0.02
 
 
 @skipping
