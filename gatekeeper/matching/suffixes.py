@@ -6,12 +6,16 @@ What runs in an event loop has it loaded in a thread before that.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from tldextract import TLDExtract
 
 __all__ = ("has_public_suffixes", "is_public_suffix", "is_shared_host", "load_public_suffixes")
+
+_LOADING: Final = Lock()
+_PATIENCE: Final = 2.0  # seconds for which a thread leaves the loading to another one
 
 # Hosts that give subdomains to their customers. None is a rule of the Public Suffix List that tldextract 5.4 bundles, or
 # the parent of one: each was looked up. Rules that the list has gained since do no harm here.
@@ -94,8 +98,17 @@ def has_public_suffixes() -> bool:
 
 
 def load_public_suffixes() -> None:
-    """Load the list, unless it is loaded. This takes 0.1 to 0.3 s."""
-    _wildcard_bases()
+    """Load the list, unless it is loaded. This takes 0.1 to 0.3 s.
+
+    Of several threads, one loads it: each would take 12 MB.
+    """
+    # A fork can leave the lock held for good.
+    is_first = _LOADING.acquire(timeout=_PATIENCE)
+    try:
+        _wildcard_bases()
+    finally:
+        if is_first:
+            _LOADING.release()
 
 
 def is_public_suffix(host: str) -> bool:

@@ -72,3 +72,15 @@ asyncio.run(serve())
 """
     (line,) = run(code, tmp_path)
     assert line.startswith("asyncio_")
+
+
+def test_one_thread_loads_them_for_lists_that_come_together(tmp_path: Path) -> None:
+    code = """
+async def serve_all():
+    Path("rows.json").write_text(json.dumps([{"id": "1", "last8": "12345678", "domain_allowlist": ["*.acme.com"]}]))
+    sources = [FileSource("rows.json", account=f"account-{number}") for number in range(20)]
+    async with Gatekeeper(sources) as gate:
+        print(gate.status.keys, len(set(loaded_by)))
+asyncio.run(serve_all())
+"""
+    assert run(code, tmp_path) == ["20 1"]
