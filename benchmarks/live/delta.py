@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from benchmarks import keys, script
 from benchmarks.live.applying import measure_applying
 from benchmarks.live.database import Kind, database
@@ -53,11 +55,19 @@ def measure(parameters: Parameters, kind: Kind) -> Figures:
 
 def _begin(owner: Owner, proxy: Proxy) -> None:
     """Change keys until the gate is told of a change, or has polled."""
-    deadline = time.monotonic() + TOLD_WITHIN
-    before = proxy.tally.answers.copy()
-    while time.monotonic() < deadline and proxy.tally.answers[LIST, 226] == before[LIST, 226]:
+    before = proxy.tally.answers[LIST, 226]
+
+    def is_told() -> bool:
         asyncio.run(_change_one(owner))
-        time.sleep(1.0)  # the gate may not wait yet, and each change has a second to reach it
+        return proxy.tally.answers[LIST, 226] > before
+
+    # A gate that does not wait yet is told of the next change.
+    Retrying(
+        retry=retry_if_result(lambda told: not told),
+        wait=wait_fixed(1.0),
+        stop=stop_after_delay(TOLD_WITHIN),
+        retry_error_callback=lambda _: False,
+    )(is_told)
 
 
 async def _change_one(owner: Owner) -> None:

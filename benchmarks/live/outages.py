@@ -108,7 +108,7 @@ class _Site:
     def _while(begin: Callable[[], None], end: Callable[[], None]) -> Outage:
         def run(seconds: float) -> None:
             begin()
-            time.sleep(seconds)  # how long the outage lasts
+            time.sleep(seconds)  # an outage is measured by its length, and nothing answers meanwhile
             end()
 
         return run

@@ -78,7 +78,7 @@ def settle(hub: Hub) -> None:
     deadline = time.monotonic() + SETTLED_WITHIN
     while time.monotonic() < deadline:
         before = hub.processor_time
-        time.sleep(LOOK)  # a share of the processor is that of an interval
+        time.sleep(LOOK)  # the processor time of an interval is read at its two ends; no event tells that a process is idle
         if hub.processor_time - before < IDLE * LOOK:
             return
     raise SystemExit(f"the hub is still busy after {SETTLED_WITHIN:g} s")
