@@ -13,7 +13,7 @@ from gatekeeper.gate.enforcement import Enforcement
 from gatekeeper.gate.resolving import Candidate
 from gatekeeper.gate.source_list import SourceList
 from gatekeeper.index.enabled_origins import EnabledOrigins
-from gatekeeper.keys.client_key import ClientKey
+from gatekeeper.keys.client_key import ClientKey, share_keys
 from gatekeeper.matching.origins import Origin
 from gatekeeper.sync.running import ListTasks
 from gatekeeper.sync.sources import Source, covers_all_accounts
@@ -61,7 +61,7 @@ class SourceLists:
             self._replace({**self._by_account, added.account: added})
         # Keys of these accounts may be its own from now on. A decision that began before ends with the lease.
         for other in self.all:
-            if other is not added and _are_nested(added.account or "", other.account or ""):
+            if other is not added and share_keys(added.account, other.account):
                 other.leases.end()
                 other.wakers.wake()
 
@@ -238,11 +238,6 @@ def problems_of(source: object, *, among: Iterable[str] | None = None) -> Iterat
 
 def _taken(account: str | None) -> str:
     return f"account {account!r} has a source already: expected one for each account"
-
-
-def _are_nested(one: str, other: str) -> bool:
-    """Whether client keys may be of both accounts."""
-    return one.startswith(f"{other}_") or other.startswith(f"{one}_")
 
 
 def _prefixes(client_key: ClientKey, by_account: dict[str | None, SourceList]) -> Iterator[SourceList]:
