@@ -3,7 +3,7 @@
 python -m benchmarks.accounts [--only together,hanging] [--database sqlite,postgres] [--json FILE] [--quick]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from benchmarks import script
@@ -25,10 +25,5 @@ def measure(parameters: Parameters) -> Figures:
     return measured({name: SCENARIOS[name] for name in parameters.only}, parameters, parameters.database)
 
 
-def tables(figures: Figures) -> Iterator[script.Table]:
-    """A table for each scenario."""
-    return shown(figures)
-
-
 if __name__ == "__main__":
-    script.run(Parameters, measure, tables)
+    script.run(Parameters, measure, shown)
