@@ -7,7 +7,7 @@ accounts from a real hub. running.py starts the parts, and self_test.py checks w
 
 from importlib.util import find_spec
 
-if any(find_spec(needed) is None for needed in ("uvicorn", "websockets", "wsproto", "sqlalchemy", "aiosqlite")):
+if any(find_spec(needed) is None for needed in ("uvicorn", "websockets", "wsproto", "sqlalchemy")):
     _missing = "the demo needs the extra `demo`: pip install 'widget-gatekeeper[demo]'"
     raise ImportError(_missing)
 

@@ -18,8 +18,7 @@ overload.
 
 from importlib.util import find_spec
 
-# SQLAlchemy imports greenlet and aiosqlite only when it makes an engine, too late to say what to install.
-if any(find_spec(needed) is None for needed in ("sqlalchemy", "greenlet", "aiosqlite", "alembic")):
+if any(find_spec(needed) is None for needed in ("sqlalchemy", "alembic")):
     _missing = "gatekeeper.hub needs the extra `hub`: pip install 'widget-gatekeeper[hub]'"
     raise ImportError(_missing)
 

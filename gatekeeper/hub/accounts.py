@@ -7,9 +7,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.tables import accounts
 
@@ -71,7 +70,7 @@ class Revision(NamedTuple):
         return None if matched is None else cls(int(matched[1]), matched[2])
 
 
-async def add_account(connection: AsyncConnection, name: str, now: datetime) -> None:
+def add_account(connection: Connection, name: str, now: datetime) -> None:
     """Add an account unless it exists.
 
     Args:
@@ -81,12 +80,11 @@ async def add_account(connection: AsyncConnection, name: str, now: datetime) -> 
     """
     row = {"name": name, "revision": 1, "revision_mark": _new_mark(), "created_at": now}
     # Insert without looking first: another worker may add the same account at the same time.
-    with suppress(IntegrityError):
-        async with connection.begin_nested():
-            await connection.execute(insert(accounts).values(row))
+    with suppress(IntegrityError), connection.begin_nested():
+        connection.execute(insert(accounts).values(row))
 
 
-async def lock_account(connection: AsyncConnection, account: str) -> Revision:
+def lock_account(connection: Connection, account: str) -> Revision:
     """Block other writers of an account until the transaction ends.
 
     SQLite ignores the lock: it has one writer at a time anyway.
@@ -98,10 +96,10 @@ async def lock_account(connection: AsyncConnection, account: str) -> Revision:
     Returns:
         Its revision, which no one else can advance meanwhile.
     """
-    return Revision._make((await connection.execute(_revision_of(account).with_for_update())).one())
+    return Revision._make(connection.execute(_revision_of(account).with_for_update()).one())
 
 
-async def advance_revision(connection: AsyncConnection, account: str, base: Revision) -> None:
+def advance_revision(connection: Connection, account: str, base: Revision) -> None:
     """Give an account its next revision, in the transaction of the change.
 
     PostgreSQL tells all that listen when the transaction is committed. It tells nothing of ALL_ACCOUNTS, as the changes of
@@ -116,10 +114,10 @@ async def advance_revision(connection: AsyncConnection, account: str, base: Revi
     advance = update(accounts).where(accounts.c.name == account).values(following)
     if connection.dialect.name == "postgresql" and account != ALL_ACCOUNTS:
         advance = advance.returning(func.pg_notify(CHANNEL, accounts.c.name))
-    await connection.execute(advance)
+    connection.execute(advance)
 
 
-async def read_revision(connection: AsyncConnection, account: str) -> Revision:
+def read_revision(connection: Connection, account: str) -> Revision:
     """Read the revision of an account.
 
     Args:
@@ -129,10 +127,10 @@ async def read_revision(connection: AsyncConnection, account: str) -> Revision:
     Returns:
         The revision.
     """
-    return Revision._make((await connection.execute(_revision_of(account))).one())
+    return Revision._make(connection.execute(_revision_of(account)).one())
 
 
-async def read_revisions(connection: AsyncConnection, names: Collection[str]) -> dict[str, Revision]:
+def read_revisions(connection: Connection, names: Collection[str]) -> dict[str, Revision]:
     """Read the revisions of several accounts.
 
     A standby is not asked, because it sees changes late.
@@ -149,7 +147,7 @@ async def read_revisions(connection: AsyncConnection, names: Collection[str]) ->
         columns = columns.where(~func.pg_is_in_recovery())
     ordered, found = tuple(names), dict[str, Revision]()
     for start in range(0, len(ordered), MAX_NAMED):
-        rows = await connection.execute(columns.where(accounts.c.name.in_(ordered[start : start + MAX_NAMED])))
+        rows = connection.execute(columns.where(accounts.c.name.in_(ordered[start : start + MAX_NAMED])))
         found.update((name, Revision(number, mark)) for name, number, mark in rows)
     return found
 

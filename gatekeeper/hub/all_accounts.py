@@ -13,12 +13,13 @@ them.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    Connection,
     Insert,
     String,
     and_,
@@ -31,7 +32,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account
 from gatekeeper.hub.database import Database
@@ -134,38 +134,36 @@ class AllAccounts:
         if ALL_ACCOUNTS in named or len(named) > _FEW:
             named = frozenset()
             # Most comparisons find nothing, and writers do not wait for them. A named account has changed most likely.
-            async with self._database.reading(ALL_ACCOUNTS) as connection:
-                if not await connection.scalar(_COUNT):
-                    return {}
-        async with self._database.writing(ALL_ACCOUNTS) as connection:
-            await self._note(connection, named)
+            if not await self._database.read(lambda connection: connection.scalar(_COUNT), ALL_ACCOUNTS):
+                return {}
+        await self._database.write(lambda connection: self._note(connection, named), ALL_ACCOUNTS)
         return {}
 
-    async def _note(self, connection: AsyncConnection, named: Collection[str]) -> None:
+    def _note(self, connection: Connection, named: Collection[str]) -> None:
         """Note what differs in these accounts, or in all if none is named."""
         if connection.dialect.name == "postgresql":
             # A step that is lost in a crash makes an ETag unknown, and a client gets the whole list.
-            await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-        base = await lock_account(connection, ALL_ACCOUNTS)
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        base = lock_account(connection, ALL_ACCOUNTS)
         step = base.number + 1
         values = {"step": step, "base": base.mark} | ({"named": list(named)} if named else {})
         # In one statement, as PostgreSQL lets each one see all that was committed before it.
-        noted = await connection.execute(_NOTE_SOME if named else _NOTE, values)
+        noted = connection.execute(_NOTE_SOME if named else _NOTE, values)
         if not noted.rowcount:
             return  # Another worker was faster.
-        await connection.execute(_put(connection.dialect.name), {"step": step})
+        connection.execute(_put(connection.dialect.name), {"step": step})
         if step % _PRUNED_AFTER == 0:
-            await connection.execute(delete(list_steps).where(list_steps.c.revision <= step - self._max_revisions))
-        await advance_revision(connection, ALL_ACCOUNTS, base)
+            connection.execute(delete(list_steps).where(list_steps.c.revision <= step - self._max_revisions))
+        advance_revision(connection, ALL_ACCOUNTS, base)
 
 
-async def read_changed_anywhere(
-    connection: AsyncConnection,
+def read_changed_anywhere(
+    connection: Connection,
     base: Revision,
     present: Revision,
     *,
     at_most: int,
-    defer: Callable[[float], Awaitable[None]],
+    defer: Callable[[float], None],
 ) -> dict[str, AccountRemovedRow | None] | None:
     """Read which keys of all accounts have changed since a revision.
 
@@ -183,12 +181,12 @@ async def read_changed_anywhere(
     """
     if base.number == present.number:
         return {} if base == present else None
-    ways = await _read_ways(connection, base, present, at_most)
+    ways = _read_ways(connection, base, present, at_most)
     if ways is None:
         return None
     reached = {account: way.begin for account, way in ways.items()}
     changed: dict[str, AccountRemovedRow | None] = {}
-    for account, revision, base_mark, key_id, last8 in await _read_events(connection, reached, defer):
+    for account, revision, base_mark, key_id, last8 in _read_events(connection, reached, defer):
         former = reached[account]
         if revision > former.number + 1 or (revision > former.number and former.mark not in {_ANY, base_mark}):
             return None
@@ -205,7 +203,7 @@ def _put(dialect: str) -> Insert:
     return listing.on_conflict_do_update(index_elements=listed_accounts.primary_key, set_=new)
 
 
-async def _read_ways(connection: AsyncConnection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way] | None:
+def _read_ways(connection: Connection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way] | None:
     """Read where the changes of each account begin and end, if they are not too many."""
     # Found by the index first, so that a base of another history costs no read of the log.
     is_known = exists().where(list_steps.c.revision == base.number + 1, list_steps.c.base_mark == base.mark)
@@ -216,7 +214,7 @@ async def _read_ways(connection: AsyncConnection, base: Revision, present: Revis
     reached = base.number
     ways: dict[str, _Way] = {}
     changes = steps = 0
-    for revision, account, number, mark, end, end_mark in await connection.execute(log):
+    for revision, account, number, mark, end, end_mark in connection.execute(log):
         steps += 1
         if revision > reached + 1 or end is None or (number == end and mark != end_mark):
             return None
@@ -227,8 +225,8 @@ async def _read_ways(connection: AsyncConnection, base: Revision, present: Revis
     return ways if reached == present.number and max(changes, steps) <= at_most else None
 
 
-async def _read_events(
-    connection: AsyncConnection, begins: Mapping[str, Revision], defer: Callable[[float], Awaitable[None]]
+def _read_events(
+    connection: Connection, begins: Mapping[str, Revision], defer: Callable[[float], None]
 ) -> list[tuple[Any, ...]]:
     """Read the events of accounts after these revisions of them."""
     columns = select(events.c.account, events.c.revision, events.c.base_mark, events.c.key_id, DELETED_LAST8)
@@ -239,8 +237,8 @@ async def _read_events(
             and_(events.c.account == account, events.c.revision > begin.number)
             for account, begin in ordered[start : start + _ACCOUNTS]
         )
-        found += (tuple(row) for row in await connection.execute(columns.where(or_(*later))))
+        found += (tuple(row) for row in connection.execute(columns.where(or_(*later))))
         if start + _ACCOUNTS < len(ordered):
-            await defer(time.monotonic() - begun)
+            defer(time.monotonic() - begun)
     # The databases sort slower, or read the whole index in its order.
     return sorted(found, key=itemgetter(0, 1))

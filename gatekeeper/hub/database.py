@@ -1,5 +1,7 @@
 """Database: the transactions of a hub, on SQLite or PostgreSQL.
 
+What a transaction does is a plain function of its connection, which may block: it runs in a thread.
+
 The database may be down when the hub starts, or later. A transaction first migrates the database if that has not succeeded
 yet. It raises DatabaseDown if the database does not answer, or cannot do its work; the next transaction tries again. It
 raises HubOverloaded if the database works, but the transaction has waited too long for others.
@@ -8,21 +10,21 @@ raises HubOverloaded if the database works, but the transaction has waited too l
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
-import anyio
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gatekeeper.errors import ConfigError, DatabaseDown, HubOverloaded
 from gatekeeper.hub.changes import Changes
-from gatekeeper.hub.engines import DatabaseLocation, Engines, Pool
+from gatekeeper.hub.engines import DatabaseLocation, Engines
 from gatekeeper.hub.migrations import upgrade
 from gatekeeper.hub.pepper import check_pepper
+from gatekeeper.hub.pools import Pool, Transaction
 from gatekeeper.hub.postgres import SCHEMES, PostgresServer
 from gatekeeper.hub.sqlite import SqliteFile, blames_statement, is_unavailable
 from gatekeeper.hub.tables import accounts
@@ -46,7 +48,10 @@ _REFUSALS: Final = (ConfigError, sqlite3.DatabaseError)
 
 DEFERRAL: Final = 0.001  # Seconds between two looks; a write takes a few times as long.
 
-Work = Literal["read", "write"]
+Result = TypeVar("Result")
+
+Purpose = Literal["read", "write"]
+PoolName = Literal["reader", "streamer", "writer", "reporter"]
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +106,7 @@ class Database:
         self._check_value: str | None = None
         self._next_attempt = 0.0
         self._reason = ""
-        self._failing: set[Work] = set()
+        self._failing: set[Purpose] = set()
 
     def migrate(self, check_value: str | None = None) -> None:
         """Upgrade the database to the newest schema, and check its pepper. This blocks.
@@ -151,8 +156,7 @@ class Database:
         try:
             await self._migrated()
             # A restore refuses a SQLite file to which a connection is open, and a connection opens it at its first read.
-            async with self.reading() as connection:
-                await connection.execute(select(accounts.c.name).limit(1))
+            await self.read(lambda connection: connection.execute(select(accounts.c.name).limit(1)).all())
         except DatabaseDown:
             # Already logged. Requests answer 503 until it is up.
             return
@@ -161,47 +165,72 @@ class Database:
         """Close all connections. The last one to a SQLite file merges its write-ahead log into it."""
         engines, self._engines, self._migrating = self._engines, None, None
         for pool in set(engines or ()):
-            await pool.engine.dispose()
+            await pool.close()
 
-    def reading(self, account: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction whose reads all see one state of the database.
+    async def read(self, work: Callable[[Connection], Result], account: str = "") -> Result:
+        """Run a transaction whose reads all see one state of the database.
+
+        Args:
+            work: what it does. It runs in a thread.
+            account: the account, which takes turns with others.
+
+        Returns:
+            What the work returns.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+            HubOverloaded: others keep it busy.
+        """
+        return await self._run("reader", work, account)
+
+    async def write(self, work: Callable[[Connection], Result], account: str = "") -> Result:
+        """Run a transaction like `read`, for writes too. An exception of the work rolls it back.
+
+        Args:
+            work: as for `read`.
+            account: the account, which takes turns with others.
+        """
+        return await self._run("writer", work, account)
+
+    def reading(self, account: str = "") -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction like `read`, for several functions.
 
         Args:
             account: the account, which takes turns with others.
 
         Returns:
-            A context manager that gives the connection. It raises DatabaseDown if the database does not answer, and
-            HubOverloaded if others keep it busy.
+            A context manager that gives the transaction. It raises what `read` does.
         """
-        return self._transaction("reader", account)
+        return self._open("reader", account)
 
-    def streaming(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def streaming(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction like `reading`, for a whole list."""
-        return self._transaction("streamer")
+        return self._open("streamer")
 
-    def writing(self, account: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction like `reading`, for writes too. An exception rolls it back.
+    def writing(self, account: str = "") -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction like `write`, for several functions.
 
         Args:
             account: the account, which takes turns with others.
         """
-        return self._transaction("writer", account)
+        return self._open("writer", account)
 
-    def reporting(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def reporting(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction like `writing`, which lets all other writes go first."""
-        return self._transaction("reporter", late=True)
+        return self._open("reporter", late=True)
 
-    async def defer(self, at_most: float, *, held: int = 0) -> None:
+    def defer(self, at_most: float, *, held: int = 0) -> None:
         """Wait while other requests read or write. A list is less urgent, and so is a long delta.
+
+        This blocks: it is for the thread of a transaction.
 
         Args:
             at_most: the longest wait, in seconds.
             held: the turns to read or write that the caller holds itself.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + at_most
-        while self._turns_held > held and loop.time() < until:  # noqa: ASYNC110 - events would cost every transaction, not lists alone
-            await asyncio.sleep(DEFERRAL)
+        until = time.monotonic() + at_most
+        while self._turns_held > held and time.monotonic() < until:
+            time.sleep(DEFERRAL)
 
     @property
     def _turns_held(self) -> int:
@@ -222,49 +251,59 @@ class Database:
             DatabaseDown: it does not answer, or refuses the write: it is read-only, full or locked, for example.
             HubOverloaded: others keep it busy.
         """
-        async with self.writing() if write else self.reading() as connection:
-            for statement in self._location.write_check if write else ("SELECT 1",):
-                await connection.exec_driver_sql(statement)
+        statements = self._location.write_check if write else ("SELECT 1",)
+
+        def run_all(connection: Connection) -> None:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+        await (self.write if write else self.read)(run_all)
+
+    async def _run(self, pool_name: PoolName, work: Callable[[Connection], Result], account: str) -> Result:
+        async with self._turn(pool_name, account) as pool:
+
+            def transact() -> Result:
+                with pool.engine.begin() as connection:
+                    return work(connection)
+
+            return await pool.run(transact)
 
     @asynccontextmanager
-    async def _transaction(
-        self, pool_name: Literal["reader", "streamer", "writer", "reporter"], account: str = "", *, late: bool = False
-    ) -> AsyncIterator[AsyncConnection]:
-        work: Work = "write" if pool_name in {"writer", "reporter"} else "read"
+    async def _open(self, pool_name: PoolName, account: str = "", *, late: bool = False) -> AsyncIterator[Transaction]:
+        async with self._turn(pool_name, account, late=late) as pool:
+            transaction = Transaction(pool)
+            try:
+                await pool.run(transaction.begin)
+                yield transaction
+                await pool.run(transaction.commit)
+            finally:
+                await pool.run(transaction.close)
+
+    @asynccontextmanager
+    async def _turn(self, pool_name: PoolName, account: str, *, late: bool = False) -> AsyncIterator[Pool]:
+        """Wait for a turn at a pool, and say what fails during it."""
+        purpose: Purpose = "write" if pool_name in {"writer", "reporter"} else "read"
         try:
             pool: Pool = getattr(await self._migrated(), pool_name)
         except _REFUSALS as error:
             # Only the start raises it. Later, the operator reads the log, and requests get a 503.
             raise DatabaseDown(_reason(error)) from error
         try:
-            async with pool.turns.taking(account, late=late), self._connected(pool.engine, work) as connection:
-                yield connection
+            async with pool.turns.taking(account, late=late):
+                yield pool
         except HubOverloaded as error:
             # While the database is down, the transactions of others take as long as their deadlines.
-            if self._failing & {work, "read"}:
+            if self._failing & {purpose, "read"}:
                 raise DatabaseDown(self._reason) from error
             raise
-
-    @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine, work: Work) -> AsyncIterator[AsyncConnection]:
-        try:
-            # SQLAlchemy closes a connection gracefully after one cancellation, but anyio cancels again at every await. With
-            # aiosqlite 0.22, a task is left that waits forever for its thread, even when the event loop closes.
-            with anyio.CancelScope(shield=True) as connecting_or_closing:
-                async with engine.begin() as connection:
-                    connecting_or_closing.shield = False
-                    try:
-                        yield connection
-                    finally:
-                        connecting_or_closing.shield = True
         except DBAPIError as error:
             if _has_sqlstate(error, _LOCK_TIMEOUT):
                 raise HubOverloaded("a statement has waited too long for a lock") from error
             if not _is_outage(error, _READ_ONLY, _SESSION_ENDED, _PRIVILEGE_MISSING):
                 raise
-            self._fails(work, error)
+            self._fails(purpose, error)
             raise DatabaseDown(_reason(error)) from error
-        self._succeeds(work)
+        self._succeeds(purpose)
 
     async def _migrated(self) -> Engines:
         if self._migrating is None:
@@ -290,19 +329,19 @@ class Database:
                 self._engines = self._location.engines()
             return self._engines
 
-    def _fails(self, work: Work, error: Exception) -> None:
+    def _fails(self, purpose: Purpose, error: Exception) -> None:
         reason = _reason(error)
         # If reads fail, writes fail too. A database that was down may be back with another pepper.
-        is_known = bool(self._failing & {work, "read"}) and not (isinstance(error, _REFUSALS) and reason != self._reason)
+        is_known = bool(self._failing & {purpose, "read"}) and not (isinstance(error, _REFUSALS) and reason != self._reason)
         if not is_known:
             _log.warning("the hub's database does not answer as it should: %s", reason)
         self._reason = reason
-        self._failing.add(work)
+        self._failing.add(purpose)
 
-    def _succeeds(self, work: Work) -> None:
-        if work in self._failing:
+    def _succeeds(self, purpose: Purpose) -> None:
+        if purpose in self._failing:
             # If writes succeed, reads do too. Reads do not end the outage of a read-only database.
-            self._failing -= {work, "read"}
+            self._failing -= {purpose, "read"}
             if not self._failing:
                 _log.warning("the hub's database answers again")
 

@@ -5,10 +5,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import anyio
 import msgspec
-from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, select
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, read_revision, read_revisions
 from gatekeeper.hub.all_accounts import AllAccounts, read_changed_anywhere
@@ -40,7 +38,6 @@ _BY_ID: Final = {
 }
 
 _GZIP_LEVEL: Final = 1
-_LARGE: Final = 64 * 1024  # Bytes; compressing fewer takes less time than a thread.
 
 
 class Delta(NamedTuple):
@@ -105,8 +102,7 @@ class DeltaReader:
         """
         if ALL_ACCOUNTS in accounts:
             await self._all_accounts.step()
-        async with self._database.reading() as connection:
-            return await read_revisions(connection, accounts)
+        return await self._database.read(lambda connection: read_revisions(connection, accounts))
 
     async def read(
         self, account: str, bases: Collection[Revision] = (), changed: Collection[str] = (ALL_ACCOUNTS,)
@@ -126,26 +122,28 @@ class DeltaReader:
         """
         if account == ALL_ACCOUNTS:
             await self._all_accounts.step(changed)
-        async with self._database.reading(account) as connection:
-            present = await read_revision(connection, account)
-            near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
-            candidates = () if present in bases else sorted(near, reverse=True)[:MAX_BASES]
-            base, elements = await self._read(connection, account, candidates, present)
+        return await self._database.read(lambda connection: self._read_state(connection, account, bases), account)
+
+    def _read_state(self, connection: Connection, account: str, bases: Collection[Revision]) -> ListState:
+        present = read_revision(connection, account)
+        near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
+        candidates = () if present in bases else sorted(near, reverse=True)[:MAX_BASES]
+        base, elements = self._read_elements(connection, account, candidates, present)
         if base is None:
             return ListState(present, None)
         body = b"[" + b",".join(elements) + b"]"
-        return ListState(present, Delta(base, present, body, await _compress(body)))
+        return ListState(present, Delta(base, present, body, gzip.compress(body, _GZIP_LEVEL, mtime=0)))
 
-    async def _read(
-        self, connection: AsyncConnection, account: str, bases: Iterable[Revision], present: Revision
+    def _read_elements(
+        self, connection: Connection, account: str, bases: Iterable[Revision], present: Revision
     ) -> tuple[Revision | None, list[bytes]]:
         """Read the rows that have changed since the first of these revisions that is known, and name it."""
         for base in bases:
-            changed = await self._read_changed(connection, account, base, present)
+            changed = self._read_changed(connection, account, base, present)
             if changed is not None:
                 removed = [msgspec.json.encode(row) for row in changed.values() if row is not None]
                 left = [key_id for key_id, row in changed.items() if row is None]
-                rows = await self._find(connection, account, left)
+                rows = self._find(connection, account, left)
                 if rows is None:
                     break
                 # Otherwise, a deleted key is among them whose last 8 characters are unknown.
@@ -153,38 +151,32 @@ class DeltaReader:
                     return base, [*removed, *rows]
         return None, []
 
-    async def _read_changed(
-        self, connection: AsyncConnection, account: str, base: Revision, present: Revision
+    def _read_changed(
+        self, connection: Connection, account: str, base: Revision, present: Revision
     ) -> Mapping[str, RemovedRow | None] | None:
         if account == ALL_ACCOUNTS:
-            return await read_changed_anywhere(connection, base, present, at_most=self._max_revisions, defer=self._defer)
-        changed = await read_changed(connection, account, base, present)
+            return read_changed_anywhere(connection, base, present, at_most=self._max_revisions, defer=self._defer)
+        changed = read_changed(connection, account, base, present)
         if changed is None:
             return None
         return {key: None if last8 is None else RemovedRow(key, last8, removed=True) for key, last8 in changed.items()}
 
-    async def _find(self, connection: AsyncConnection, account: str, key_ids: Sequence[str]) -> list[bytes] | None:
+    def _find(self, connection: Connection, account: str, key_ids: Sequence[str]) -> list[bytes] | None:
         """Read the rows of the keys that exist, in the order of the list; None if they are too large."""
         kind = row_kind(account)
         found: list[tuple[int, bytes]] = []
         size = 0
         for start in range(0, len(key_ids), _PAGE):
             begun = time.monotonic()
-            for row in await connection.execute(_BY_ID[kind], {"ids": key_ids[start : start + _PAGE]}):
+            for row in connection.execute(_BY_ID[kind], {"ids": key_ids[start : start + _PAGE]}):
                 found.append((row.sequence, msgspec.json.encode(kind(*row[:-1]))))
                 size += len(found[-1][1])
                 if size > self._max_size:
                     return None
             if start + _PAGE < len(key_ids):
-                await self._defer(time.monotonic() - begun)
+                self._defer(time.monotonic() - begun)
         return [row for _, row in sorted(found)]
 
-    async def _defer(self, taken: float) -> None:
-        """Let others have the event loop for half the time that a piece of a delta has taken."""
-        await self._database.defer(taken / 2, held=1)
-
-
-async def _compress(body: bytes) -> bytes:
-    if len(body) < _LARGE:
-        return gzip.compress(body, _GZIP_LEVEL, mtime=0)
-    return await anyio.to_thread.run_sync(lambda: gzip.compress(body, _GZIP_LEVEL, mtime=0))
+    def _defer(self, taken: float) -> None:
+        """Let others go first for half the time that a piece of a delta has taken."""
+        self._database.defer(taken / 2, held=1)

@@ -5,12 +5,11 @@ from typing import Any, Final, NamedTuple, Protocol, TypedDict
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gatekeeper.hub.changes import Changes
-from gatekeeper.hub.turns import Turns
+from gatekeeper.hub.pools import Pool
 
-__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "READERS_EACH", "DatabaseLocation", "Engines", "Pool")
+__all__ = ("CONNECTIONS", "OPTIONS", "PATIENCE", "READERS_EACH", "DatabaseLocation", "Engines")
 
 # For each of three pools; the reports have one more, and waiting for changes two. Five workers fit into PostgreSQL's 100.
 CONNECTIONS: Final = 5
@@ -23,7 +22,7 @@ PATIENCE: Final = 8.0
 
 
 class EngineOptions(TypedDict):
-    """Options of create_async_engine."""
+    """Options of create_engine."""
 
     max_overflow: int
     hide_parameters: bool
@@ -42,18 +41,6 @@ OPTIONS: Final = EngineOptions(
     json_serializer=_write_json,
     json_deserializer=msgspec.json.decode,
 )
-
-
-class Pool(NamedTuple):
-    """An engine, and the turns at its connections.
-
-    Attributes:
-        engine: has as many connections as there are turns, so that SQLAlchemy never waits for one.
-        turns: the turns.
-    """
-
-    engine: AsyncEngine
-    turns: Turns
 
 
 class Engines(NamedTuple):

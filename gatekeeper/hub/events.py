@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
-from sqlalchemy import case, exists, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, case, exists, func, insert, select
 
 from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.tables import events
@@ -57,8 +56,8 @@ class EventRow(msgspec.Struct, frozen=True):
     changes: dict[str, Change]
 
 
-async def add_event(
-    connection: AsyncConnection,
+def add_event(
+    connection: Connection,
     bearer: Bearer,
     base: Revision,
     key_id: str,
@@ -89,10 +88,10 @@ async def add_event(
         "revision": base.number + 1,
         "base_mark": base.mark,
     }
-    await connection.execute(insert(events).values(row))
+    connection.execute(insert(events).values(row))
 
 
-async def read_events(connection: AsyncConnection, account: str, key_id: str) -> list[EventRow]:
+def read_events(connection: Connection, account: str, key_id: str) -> list[EventRow]:
     """Read the events of a key, oldest first.
 
     Args:
@@ -107,11 +106,11 @@ async def read_events(connection: AsyncConnection, account: str, key_id: str) ->
     mine = select(*columns).where(events.c.key_id == key_id, events.c.account == account).order_by(events.c.id)
     return [
         EventRow(number, key, action, token_name, at, msgspec.convert(changes, dict[str, Change]))
-        for number, key, action, token_name, at, changes in await connection.execute(mine)
+        for number, key, action, token_name, at, changes in connection.execute(mine)
     ]
 
 
-async def find_deleted(connection: AsyncConnection, account: str, last8: str) -> str | None:
+def find_deleted(connection: Connection, account: str, last8: str) -> str | None:
     """Find a deleted key by its last 8 characters.
 
     Args:
@@ -124,12 +123,10 @@ async def find_deleted(connection: AsyncConnection, account: str, last8: str) ->
     """
     had = events.c.changes["last8", "before"].as_string() == last8
     deleted = select(events.c.key_id).where(events.c.account == account, events.c.action == "deleted", had)
-    return await connection.scalar(deleted.order_by(events.c.at.desc()).limit(1))
+    return connection.scalar(deleted.order_by(events.c.at.desc()).limit(1))
 
 
-async def read_changed(
-    connection: AsyncConnection, account: str, base: Revision, present: Revision
-) -> dict[str, str | None] | None:
+def read_changed(connection: Connection, account: str, base: Revision, present: Revision) -> dict[str, str | None] | None:
     """Read which keys of an account have changed since a revision.
 
     Args:
@@ -151,7 +148,7 @@ async def read_changed(
     later = select(events.c.revision, events.c.key_id, DELETED_LAST8).where(mine, events.c.revision > base.number, is_known)
     reached = base.number
     changed: dict[str, str | None] = {}
-    for revision, key_id, last8 in await connection.execute(later.order_by(events.c.revision)):
+    for revision, key_id, last8 in connection.execute(later.order_by(events.c.revision)):
         if revision > reached + 1:
             return None
         reached = revision

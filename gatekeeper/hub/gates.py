@@ -5,9 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
-from sqlalchemy import Delete, Insert, and_, bindparam, delete, func, or_, select
+from sqlalchemy import Connection, Delete, Insert, and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.bodies import ReportedGate
 from gatekeeper.hub.database import Database
@@ -69,17 +68,17 @@ class GateStore:
             .order_by(_COLUMNS.seen_at.desc(), _COLUMNS.id)
             .limit(MAX_GATES)
         )
-        async with self._database.reading(account) as connection:
-            return [GateRow(**row) for row in (await connection.execute(listed)).mappings()]
+        rows = await self._database.read(lambda connection: connection.execute(listed).mappings().all(), account)
+        return [GateRow(**row) for row in rows]
 
-    async def _write(self, connection: AsyncConnection, reports: Mapping[tuple[str, str], ReportedGate]) -> None:
+    def _write(self, connection: Connection, reports: Mapping[tuple[str, str], ReportedGate]) -> None:
         now = self._clock()
         # Transactions that lock rows in the same order do not deadlock.
         rows = [msgspec.structs.asdict(reports[name]) | {"account": name[0], "seen_at": now} for name in sorted(reports)]
-        await connection.execute(_put(connection.dialect.name), rows)
+        connection.execute(_put(connection.dialect.name), rows)
         expiry = now - LISTED_FOR
-        if overfull := await _find_overfull(connection, {account for account, _ in reports}, expiry):
-            await connection.execute(_cut(expiry), [{"overfull": account} for account in overfull])
+        if overfull := _find_overfull(connection, {account for account, _ in reports}, expiry):
+            connection.execute(_cut(expiry), [{"overfull": account} for account in overfull])
 
 
 def _later(_one: ReportedGate, other: ReportedGate) -> ReportedGate:
@@ -93,11 +92,11 @@ def _put(dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=gates.primary_key, set_=new)
 
 
-async def _find_overfull(connection: AsyncConnection, accounts: set[str], expiry: datetime) -> list[str]:
+def _find_overfull(connection: Connection, accounts: set[str], expiry: datetime) -> list[str]:
     """Find those of these accounts that have too many gates, or some that are gone for long."""
     counted = select(_COLUMNS.account).where(_COLUMNS.account.in_(accounts)).group_by(_COLUMNS.account)
     is_overfull = or_(func.count() > MAX_GATES, func.min(_COLUMNS.seen_at) < expiry)
-    return list(await connection.scalars(counted.having(is_overfull).order_by(_COLUMNS.account)))
+    return list(connection.scalars(counted.having(is_overfull).order_by(_COLUMNS.account)))
 
 
 def _cut(expiry: datetime) -> Delete:

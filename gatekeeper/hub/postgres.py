@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, READERS_EACH, Engines, Pool
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, READERS_EACH, Engines
+from gatekeeper.hub.pools import Pool
 from gatekeeper.hub.turns import Turns
 
 if TYPE_CHECKING:
     from gatekeeper.hub.postgres_changes import PostgresChanges
     from gatekeeper.hub.postgres_connections import AsyncConnection
+    from gatekeeper.hub.postgres_connections import Connection as DriverConnection
 
 __all__ = ("SCHEMES", "PostgresServer")
 
@@ -130,14 +131,14 @@ class PostgresServer:
 
         def connecting(url: URL) -> Callable[[], Awaitable["AsyncConnection"]]:
             _, arguments = url.get_dialect()().create_connect_args(url)
-            return partial(self._connect, **arguments, autocommit=True, prepare_threshold=None)
+            return partial(self._connect_to_wait, **arguments, autocommit=True, prepare_threshold=None)
 
         return PostgresChanges(connecting(self._listen_url), connecting(self._url))
 
     def _pool(self, turns: Turns, **options: Any) -> Pool:
-        engine = create_async_engine(
+        engine = create_engine(
             self._url,
-            connect_args={"async_creator_fn": self._connect, "prepare_threshold": None},
+            connect_args={"prepare_threshold": None},
             pool_pre_ping=True,  # Replaces connections that a restarted server has closed, before a request uses one.
             use_native_hstore=False,  # Otherwise every new connection looks up a type that the tables do not have.
             pool_size=turns.places,
@@ -148,10 +149,18 @@ class PostgresServer:
         settings = _set_local(
             self._statement_deadline, self._idle_timeout, lock_timeout=LOCK_SHARE * self._statement_deadline
         )
-        event.listen(engine.sync_engine, "begin", partial(_begin, settings))
+        event.listen(engine, "do_connect", lambda *arguments: self._connect(**arguments[-1]))
+        event.listen(engine, "begin", partial(_begin, settings))
         return Pool(engine, turns)
 
-    async def _connect(self, **options: Any) -> "AsyncConnection":
+    def _connect(self, **options: Any) -> "DriverConnection":
+        from gatekeeper.hub.postgres_connections import Connection as DriverConnection  # noqa: PLC0415 - an extra of its own
+
+        connection = DriverConnection.connect(**options)
+        connection.deadline = self._statement_deadline
+        return connection
+
+    async def _connect_to_wait(self, **options: Any) -> "AsyncConnection":
         from gatekeeper.hub.postgres_connections import AsyncConnection  # noqa: PLC0415 - an extra of its own
 
         connection = await AsyncConnection.connect(**options)

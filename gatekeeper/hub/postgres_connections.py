@@ -8,10 +8,9 @@ replaces it.
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+import time
 from contextlib import suppress
-from threading import Timer
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -50,10 +49,11 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
         loop = asyncio.get_running_loop()
         overdue = loop.call_later(self.deadline, _shut_down, self)
 
-        def wait_on() -> None:
+        def wait_on(*, is_heard: bool) -> None:
             nonlocal overdue
-            overdue.cancel()
-            overdue = loop.call_later(self.deadline, _shut_down, self)
+            if is_heard:
+                overdue.cancel()
+                overdue = loop.call_later(self.deadline, _shut_down, self)
 
         # psycopg would wake ten times a second to see whether it was interrupted, which a coroutine learns by itself.
         options.setdefault("interval", self.deadline)
@@ -70,7 +70,7 @@ class Connection(psycopg.Connection[Any]):
     """A connection for code that blocks.
 
     Attributes:
-        deadline: the longest time for a statement, in seconds.
+        deadline: as of AsyncConnection. It is looked at ten times a second, whenever psycopg looks for interrupts.
         was_silent: whether a statement has reached the deadline.
     """
 
@@ -79,26 +79,32 @@ class Connection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
         """Run a statement, as AsyncConnection does."""
-        overdue = Timer(self.deadline, _shut_down, [self])
-        overdue.daemon = True
-        overdue.start()
+        overdue_at = time.monotonic() + self.deadline
+
+        def wait_on(*, is_heard: bool) -> None:
+            nonlocal overdue_at
+            if is_heard:
+                overdue_at = time.monotonic() + self.deadline
+            elif time.monotonic() >= overdue_at:
+                _shut_down(self)
+
         try:
-            return super().wait(gen, *args, **options)
+            return super().wait(_listen(gen, wait_on), *args, **options)
         except psycopg.OperationalError as error:
             raise _explain(error, self) from None
-        finally:
-            overdue.cancel()
-            overdue.join()
 
 
-def _listen(gen: PQGen[Result], heard: Callable[[], None]) -> PQGen[Result]:
-    """Run a statement of psycopg, and call `heard` whenever the server takes or sends something."""
+class _OnWake(Protocol):
+    def __call__(self, *, is_heard: bool) -> None: ...
+
+
+def _listen(gen: PQGen[Result], on_wake: _OnWake) -> PQGen[Result]:
+    """Run a statement of psycopg, and tell at each wake whether the server takes or sends something."""
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
-            if ready:
-                heard()
+            on_wake(is_heard=bool(ready))
             wanted = gen.send(ready)
     except StopIteration as end:
         result: Result = end.value

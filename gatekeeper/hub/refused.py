@@ -6,9 +6,8 @@ from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Delete, Insert, and_, bindparam, case, delete, func, or_, select, tuple_
+from sqlalchemy import Connection, Delete, Insert, and_, bindparam, case, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.bodies import ReportedPage
@@ -95,15 +94,18 @@ class RefusedPageStore:
             .order_by(_COLUMNS.count.desc(), _COLUMNS.last_at.desc(), *_KEY)
             .limit(MAX_LISTED)
         )
-        async with self._database.reading(account) as connection:
+
+        def read(connection: Connection) -> list[RefusedPage]:
             if key_id is not None and (
-                not KEY_ID.fullmatch(key_id) or await connection.scalar(select(widget_keys.c.id).where(mine)) is None
+                not KEY_ID.fullmatch(key_id) or connection.scalar(select(widget_keys.c.id).where(mine)) is None
             ):
                 raise UnknownKey(key_id)
-            return [RefusedPage(key, origin or None, *others) for key, origin, *others in await connection.execute(listed)]
+            return [RefusedPage(key, origin or None, *others) for key, origin, *others in connection.execute(listed)]
 
-    async def _write(self, connection: AsyncConnection, pages: Mapping[tuple[str, _Name], ReportedPage]) -> None:
-        known = await _lock_keys(connection, {(account, page.key_id) for (account, _), page in pages.items()})
+        return await self._database.read(read, account)
+
+    def _write(self, connection: Connection, pages: Mapping[tuple[str, _Name], ReportedPage]) -> None:
+        known = _lock_keys(connection, {(account, page.key_id) for (account, _), page in pages.items()})
         now = self._clock()
         # A report on one account and one on all accounts may have the same page.
         reported = _by_name(page for (account, _), page in pages.items() if (account, page.key_id) in known)
@@ -111,13 +113,13 @@ class RefusedPageStore:
         if not rows:
             return
         # Transactions that lock rows in the same order do not deadlock.
-        await connection.execute(_add(connection.dialect.name), sorted(rows, key=itemgetter("key_id", "origin", "reason")))
+        connection.execute(_add(connection.dialect.name), sorted(rows, key=itemgetter("key_id", "origin", "reason")))
         expiry = now - KEPT_FOR
-        if overfull := await _find_overfull(connection, {key_id for _, key_id in known}, expiry):
-            await connection.execute(_cut(expiry), [{"overfull": key_id} for key_id in overfull])
+        if overfull := _find_overfull(connection, {key_id for _, key_id in known}, expiry):
+            connection.execute(_cut(expiry), [{"overfull": key_id} for key_id in overfull])
 
 
-async def _lock_keys(connection: AsyncConnection, named: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def _lock_keys(connection: Connection, named: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Find keys, and keep them from being deleted meanwhile.
 
     This lock excludes deletions only. SQLite ignores it: it has one writer at a time anyway.
@@ -129,7 +131,7 @@ async def _lock_keys(connection: AsyncConnection, named: set[tuple[str, str]]) -
     of_any = {key_id for account, key_id in named if account == ALL_ACCOUNTS}
     is_theirs = or_(widget_keys.c.account.in_(accounts), widget_keys.c.id.in_(of_any))
     keys = select(widget_keys.c.account, widget_keys.c.id).where(widget_keys.c.id.in_(ids), is_theirs)
-    found = await connection.execute(keys.order_by(widget_keys.c.id).with_for_update(read=True, key_share=True))
+    found = connection.execute(keys.order_by(widget_keys.c.id).with_for_update(read=True, key_share=True))
     return named & {pair for account, key_id in found for pair in ((account, key_id), (ALL_ACCOUNTS, key_id))}
 
 
@@ -164,13 +166,13 @@ def _add(dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=_KEY, set_=merged)
 
 
-async def _find_overfull(connection: AsyncConnection, ids: set[str], expiry: datetime) -> list[str]:
+def _find_overfull(connection: Connection, ids: set[str], expiry: datetime) -> list[str]:
     """Find those of these keys that have too many pages or expired ones, the fullest first."""
     pages = func.count()
     counted = select(_COLUMNS.key_id).where(_COLUMNS.key_id.in_(ids)).group_by(_COLUMNS.key_id)
     is_overfull = or_(pages > FREQUENT + LATEST, func.min(_COLUMNS.last_at) < expiry)
     overfull = counted.having(is_overfull).order_by(pages.desc(), _COLUMNS.key_id).limit(MAX_CUT)
-    return list(await connection.scalars(overfull))
+    return list(connection.scalars(overfull))
 
 
 def _cut(expiry: datetime) -> Delete:

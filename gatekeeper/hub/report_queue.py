@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import described
@@ -68,7 +68,7 @@ class ReportQueue(Generic[Name, Item]):
     def __init__(
         self,
         database: Database,
-        write: Callable[[AsyncConnection, Mapping[tuple[str, Name], Item]], Awaitable[None]],
+        write: Callable[[Connection, Mapping[tuple[str, Name], Item]], None],
         merge: Callable[[Item, Item], Item],
         *,
         batch: int = BATCH,
@@ -130,11 +130,12 @@ class ReportQueue(Generic[Name, Item]):
     async def _write_some(self) -> None:
         taken: list[tuple[_Report[Name, Item], dict[Name, Item]]] = []
         try:
-            async with self._database.reporting() as connection:
+            async with self._database.reporting() as transaction:
                 # Not before the turn has come: what has arrived meanwhile is merged.
                 taken = self._take()
                 if taken:
-                    await self._write(connection, self._merged(taken))
+                    merged = self._merged(taken)
+                    await transaction.run(lambda connection: self._write(connection, merged))
         except Exception as error:  # noqa: BLE001 - the requests raise it
             taken = taken or self._take()
             # One report must not fail the others: the encoding of the database may lack one of its characters.

@@ -8,12 +8,12 @@ from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, READERS_EACH, Engines, Pool
+from gatekeeper.hub.engines import CONNECTIONS, OPTIONS, PATIENCE, READERS_EACH, Engines
 from gatekeeper.hub.files import create_private
+from gatekeeper.hub.pools import Pool
 from gatekeeper.hub.sqlite_changes import SqliteChanges
 from gatekeeper.hub.turns import Turns
 
@@ -65,7 +65,7 @@ class SqliteFile:
             create_private(self._path)
         with self._connected() as connection:
             connection.execute("PRAGMA schema_version")
-        engine = create_engine(self._url("sqlite"), connect_args=self._arguments, hide_parameters=True)
+        engine = create_engine(self._url(), connect_args=self._arguments, hide_parameters=True)
         event.listen(engine, "begin", _begin_immediate)
         try:
             with engine.begin() as transaction:
@@ -81,13 +81,12 @@ class SqliteFile:
         reader = self._pool(CONNECTIONS, "to read", _begin, each=READERS_EACH)
         streamer = self._pool(CONNECTIONS, "to read", _begin)
         writer = self._pool(1, "to write", _begin_immediate)
-        event.listen(writer.engine.sync_engine, "connect", _prepare_writer)
+        event.listen(writer.engine, "connect", _prepare_writer)
         return Engines(reader, streamer, writer, reporter=writer)
 
     def _pool(self, size: int, purpose: str, begin: Callable[[Connection], None], *, each: int | None = None) -> Pool:
-        url = self._url("sqlite+aiosqlite")
-        engine = create_async_engine(url, connect_args=self._arguments, pool_size=size, **OPTIONS)
-        event.listen(engine.sync_engine, "begin", begin)
+        engine = create_engine(self._url(), connect_args=self._arguments, pool_size=size, **OPTIONS)
+        event.listen(engine, "begin", begin)
         return Pool(engine, Turns(size, purpose, patience=self._patience, each=each))
 
     def changes(self) -> SqliteChanges:
@@ -108,8 +107,8 @@ class SqliteFile:
         # Without an isolation level, the driver does not begin transactions by itself.
         return {"isolation_level": None, "timeout": self._busy_timeout}
 
-    def _url(self, driver: str) -> URL:
-        return URL.create(driver, database=str(self._path))
+    def _url(self) -> URL:
+        return URL.create("sqlite", database=str(self._path))
 
 
 def _switch_to_log(connection: sqlite3.Connection, timeout: float) -> None:

@@ -5,19 +5,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-import anyio
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, select, update
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account, read_revision
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
+from gatekeeper.hub.pools import Transaction
 from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged, row_kind
 from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.tokens import Bearer
@@ -38,6 +37,9 @@ _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 # The form of uuid4. Other ids are not sent to the database: PostgreSQL rejects some strings, such as those with NUL.
 KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
 _LAST8: Final = re.compile(rf"[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}")
+
+
+Result = TypeVar("Result")
 
 
 class UnknownKey(LookupError):
@@ -76,10 +78,9 @@ class KeyStore:
             The rows and their ETag, from one state of the database, unaffected by concurrent writes. The list of all
             accounts may have changes that only its next ETag knows of.
         """
-        async with self._database.streaming() as connection:
-            with anyio.CancelScope(shield=True):
-                revision = await read_revision(connection, account)
-            yield KeyList(revision.etag, _pages(self._database, connection, account))
+        async with self._database.streaming() as transaction:
+            revision = await transaction.run(lambda connection: read_revision(connection, account))
+            yield KeyList(revision.etag, _pages(self._database, transaction, account))
 
     async def get(self, account: str, key_id: str) -> KeyRow:
         """Read a widget key.
@@ -95,8 +96,7 @@ class KeyStore:
             UnknownKey: the account does not have this key.
         """
         mine = widget_keys.c.id == key_id if account == ALL_ACCOUNTS else _is(account, key_id)
-        async with self._database.reading(account) as connection:
-            return await _find(connection, key_id, mine, row_kind(account))
+        return await self._database.read(lambda connection: _find(connection, key_id, mine, row_kind(account)), account)
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
@@ -108,9 +108,10 @@ class KeyStore:
         Returns:
             The row with the plaintext, which is not stored and cannot be recovered.
         """
-        async with self._changing(bearer.account) as connection:
-            base = await lock_account(connection, bearer.account)
-            key = await self._draw_key(connection, bearer.account)
+
+        def insert_row(connection: Connection) -> tuple[KeyRow, ClientKey]:
+            base = lock_account(connection, bearer.account)
+            key = self._draw_key(connection, bearer.account)
             # Read the clock after the wait for other writers, so that created_at follows the order of the rows.
             now = self._clock()
             row = KeyRow(
@@ -126,14 +127,16 @@ class KeyStore:
                 key_sha256=key.sha256(),
                 use_count=0,
             )
-            fields = msgspec.structs.asdict(row)
             hidden = {"account": bearer.account, "keyed_hash": self._mint.keyed_hash(key.value)}
-            await connection.execute(insert(widget_keys).values(fields | hidden))
+            connection.execute(insert(widget_keys).values(msgspec.structs.asdict(row) | hidden))
             chosen = {field: Change(None, getattr(row, field)) for field in _LASTING_FIELDS}
-            await add_event(connection, bearer, base, row.id, "created", now, chosen)
-            await advance_revision(connection, bearer.account, base)
+            add_event(connection, bearer, base, row.id, "created", now, chosen)
+            advance_revision(connection, bearer.account, base)
+            return row, key
+
+        row, key = await self._change(bearer.account, insert_row)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
-        return CreatedKeyRow(**fields, warnings=warnings, public_key=key.value)
+        return CreatedKeyRow(**msgspec.structs.asdict(row), warnings=warnings, public_key=key.value)
 
     async def update(
         self, bearer: Bearer, key_id: str, change: KeyChange, *, if_match: Collection[str] | None = None
@@ -156,15 +159,18 @@ class KeyStore:
                 change may have been sent twice (RFC 9110 section 13.1.1).
             UnknownKey: the account does not have this key.
         """
-        async with self._changing(bearer.account) as connection:
-            base = await lock_account(connection, bearer.account)
-            row = await _find(connection, key_id, _is(bearer.account, key_id))
+
+        def update_row(connection: Connection) -> KeyRow:
+            base = lock_account(connection, bearer.account)
+            row = _find(connection, key_id, _is(bearer.account, key_id))
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             now = self._clock()
             disable = wanted.pop("disabled", row.disabled_at is not None)
             if disable != (row.disabled_at is not None):
                 wanted["disabled_at"] = now if disable else None
-            row = await _change(connection, bearer, base, row, wanted, now, if_match)
+            return _change(connection, bearer, base, row, wanted, now, if_match)
+
+        row = await self._change(bearer.account, update_row)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CheckedKeyRow(**msgspec.structs.asdict(row), warnings=warnings)
 
@@ -183,19 +189,22 @@ class KeyStore:
             RowChanged: the row has another ETag, and is not disabled yet.
             UnknownKey: the account does not have this key.
         """
-        async with self._changing(bearer.account) as connection:
-            base = await lock_account(connection, bearer.account)
+
+        def delete_row(connection: Connection) -> KeyRow | None:
+            base = lock_account(connection, bearer.account)
             # A report of use, which locks the row alone, comes before this or finds the key gone.
-            row = await _find(connection, key_id, _is(bearer.account, key_id), lock=True)
+            row = _find(connection, key_id, _is(bearer.account, key_id), lock=True)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
-                return await _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
+                return _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
             _require_match(row, if_match)
-            await connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
+            connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
             chosen = {field: Change(getattr(row, field), None) for field in _LASTING_FIELDS}
-            await add_event(connection, bearer, base, key_id, "deleted", now, chosen)
-            await advance_revision(connection, bearer.account, base)
+            add_event(connection, bearer, base, key_id, "deleted", now, chosen)
+            advance_revision(connection, bearer.account, base)
             return None
+
+        return await self._change(bearer.account, delete_row)
 
     async def events(self, account: str, key: str) -> Iterable[EventRow]:
         """Read the events of a widget key, also after its deletion.
@@ -210,30 +219,31 @@ class KeyStore:
         Raises:
             UnknownKey: the account has never had this key.
         """
-        async with self._database.reading(account) as connection:
-            key_id = await _find_id(connection, account, key) if _LAST8.fullmatch(key) else key
+
+        def read(connection: Connection) -> list[EventRow]:
+            key_id = _find_id(connection, account, key) if _LAST8.fullmatch(key) else key
             if key_id is None or not KEY_ID.fullmatch(key_id):
                 raise UnknownKey(key)
-            happened = await read_events(connection, account, key_id)
+            happened = read_events(connection, account, key_id)
             if not happened:
                 # A key from before the events table exists without events.
-                await _find(connection, key_id, _is(account, key_id))
+                _find(connection, key_id, _is(account, key_id))
             return happened
 
-    @asynccontextmanager
-    async def _changing(self, account: str) -> AsyncIterator[AsyncConnection]:
+        return await self._database.read(read, account)
+
+    async def _change(self, account: str, change: Callable[[Connection], Result]) -> Result:
         try:
-            async with self._database.writing(account) as connection:
-                yield connection
+            return await self._database.write(change, account)
         finally:
             # A commit whose answer is lost has been made, perhaps.
             self._changed(account)
 
-    async def _draw_key(self, connection: AsyncConnection, account: str) -> ClientKey:
+    def _draw_key(self, connection: Connection, account: str) -> ClientKey:
         for _ in range(MAX_DRAWS):
             key = self._mint.client_key(account)
             taken = and_(widget_keys.c.account == account, widget_keys.c.last8 == key.last8)
-            if await connection.scalar(select(widget_keys.c.id).where(taken)) is None:
+            if connection.scalar(select(widget_keys.c.id).where(taken)) is None:
                 return key
         problem = f"the random generator drew the last 8 characters of an existing key {MAX_DRAWS} times in a row"
         raise RuntimeError(problem)
@@ -251,32 +261,35 @@ def row_columns(kind: type[KeyRow]) -> tuple[ColumnElement[Any], ...]:
     return tuple(widget_keys.c[field] for field in kind.__struct_fields__)
 
 
-async def _pages(database: Database, connection: AsyncConnection, account: str) -> AsyncIterator[list[KeyRow]]:
+async def _pages(database: Database, transaction: Transaction, account: str) -> AsyncIterator[list[KeyRow]]:
     kind = row_kind(account)
     later = widget_keys.c.sequence > bindparam("after")
     mine = later if account == ALL_ACCOUNTS else and_(widget_keys.c.account == account, later)
     page = select(*row_columns(kind), widget_keys.c.sequence).where(mine).order_by(widget_keys.c.sequence).limit(PAGE)
-    last = 0
-    while True:
+    last, taken = 0, 0.0
+
+    def read(connection: Connection) -> list[KeyRow]:
+        nonlocal last, taken
+        # A page keeps the interpreter busy for some milliseconds. For others, a list takes at most half as long again.
+        database.defer(taken / 2)
         begun = time.monotonic()
-        # A client may leave at any time, and a cancelled statement costs its connection.
-        with anyio.CancelScope(shield=True):
-            rows = (await connection.execute(page, {"after": last})).all()
-        if not rows:
-            return
-        last = rows[-1].sequence
-        yield [kind(*row[:-1]) for row in rows]
-        # A page keeps the event loop busy for some milliseconds, and a write returns to it a dozen times. For this, a list
-        # takes at most half as long again.
-        await database.defer((time.monotonic() - begun) / 2)
+        rows = connection.execute(page, {"after": last}).all()
+        if rows:
+            last = rows[-1].sequence
+        read = [kind(*row[:-1]) for row in rows]
+        taken = time.monotonic() - begun
+        return read
+
+    while rows := await transaction.run(read):
+        yield rows
 
 
 def _is(account: str, key_id: str) -> ColumnElement[bool]:
     return and_(widget_keys.c.account == account, widget_keys.c.id == key_id)
 
 
-async def _find(
-    connection: AsyncConnection,
+def _find(
+    connection: Connection,
     key_id: str,
     mine: ColumnElement[bool],
     kind: type[KeyRow] = KeyRow,
@@ -285,16 +298,16 @@ async def _find(
 ) -> KeyRow:
     if KEY_ID.fullmatch(key_id):
         wanted = select(*row_columns(kind)).where(mine)
-        found = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
+        found = connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
         if found is not None:
             return kind(*found)
     raise UnknownKey(key_id)
 
 
-async def _find_id(connection: AsyncConnection, account: str, last8: str) -> str | None:
+def _find_id(connection: Connection, account: str, last8: str) -> str | None:
     """The id of the key that has these last 8 characters, otherwise of the last one that had them."""
     listed = select(widget_keys.c.id).where(widget_keys.c.account == account, widget_keys.c.last8 == last8)
-    return await connection.scalar(listed) or await find_deleted(connection, account, last8)
+    return connection.scalar(listed) or find_deleted(connection, account, last8)
 
 
 def _require_match(row: KeyRow, if_match: Collection[str] | None) -> None:
@@ -302,8 +315,8 @@ def _require_match(row: KeyRow, if_match: Collection[str] | None) -> None:
         raise RowChanged(row.etag)
 
 
-async def _change(
-    connection: AsyncConnection,
+def _change(
+    connection: Connection,
     bearer: Bearer,
     base: Revision,
     row: KeyRow,
@@ -318,12 +331,12 @@ async def _change(
     # Gates take an older row for that of an old copy, so this never goes back, whatever the clock does.
     updated_at = max(now, row.updated_at + timedelta(microseconds=1))
     values = {field: change.after for field, change in changes.items()} | {"updated_at": updated_at}
-    await connection.execute(update(widget_keys).where(_is(bearer.account, row.id)).values(values))
+    connection.execute(update(widget_keys).where(_is(bearer.account, row.id)).values(values))
     disabling = {field: changes.pop(field) for field in ("disabled_at",) if field in changes}
     if changes:
-        await add_event(connection, bearer, base, row.id, "updated", now, changes)
+        add_event(connection, bearer, base, row.id, "updated", now, changes)
     if disabling:
         action: Action = "enabled" if values["disabled_at"] is None else "disabled"
-        await add_event(connection, bearer, base, row.id, action, now, disabling)
-    await advance_revision(connection, bearer.account, base)
+        add_event(connection, bearer, base, row.id, action, now, disabling)
+    advance_revision(connection, bearer.account, base)
     return msgspec.structs.replace(row, **values)

@@ -6,7 +6,7 @@ from typing import Final, Literal, get_args
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.accounts import ACCOUNT_NAME, ALL_ACCOUNTS, MAX_NAMED, add_account
@@ -138,9 +138,12 @@ class TokenStore:
             "keyed_hash": self._mint.keyed_hash(plaintext),
             "created_at": now,
         }
-        async with self._database.writing(account) as connection:
-            await add_account(connection, account, now)
-            await connection.execute(insert(tokens).values(row))
+
+        def insert_row(connection: Connection) -> None:
+            add_account(connection, account, now)
+            connection.execute(insert(tokens).values(row))
+
+        await self._database.write(insert_row, account)
         return plaintext
 
     async def list(self, account: str | None = None) -> list[TokenRow]:
@@ -155,8 +158,7 @@ class TokenStore:
         rows = select(*_COLUMNS).order_by(tokens.c.created_at, tokens.c.id)
         if account is not None:
             rows = rows.where(tokens.c.account == account)
-        async with self._database.reading() as connection:
-            return [TokenRow(*row) for row in await connection.execute(rows)]
+        return await self._database.read(lambda connection: [TokenRow(*row) for row in connection.execute(rows)])
 
     async def revoke(self, token_id: str) -> TokenRow | None:
         """Delete a token. The next request with it is refused.
@@ -167,10 +169,13 @@ class TokenStore:
         Returns:
             The deleted token; None if no token has this id.
         """
-        async with self._database.writing() as connection:
-            found = (await connection.execute(select(*_COLUMNS).where(tokens.c.id == token_id))).one_or_none()
-            await connection.execute(delete(tokens).where(tokens.c.id == token_id))
-        return None if found is None else TokenRow(*found)
+
+        def delete_row(connection: Connection) -> TokenRow | None:
+            found = connection.execute(select(*_COLUMNS).where(tokens.c.id == token_id)).one_or_none()
+            connection.execute(delete(tokens).where(tokens.c.id == token_id))
+            return None if found is None else TokenRow(*found)
+
+        return await self._database.write(delete_row)
 
     async def find(self, plaintext: str) -> Bearer | None:
         """Look up a token.
@@ -196,23 +201,31 @@ class TokenStore:
         Returns:
             The ids of the tokens that have not been revoked.
         """
-        ids, found = tuple(token_ids), set[str]()
-        async with self._database.reading() as connection:
+        ids = tuple(token_ids)
+
+        def read(connection: Connection) -> set[str]:
+            found = set[str]()
             for start in range(0, len(ids), MAX_NAMED):
                 named = tokens.c.id.in_(ids[start : start + MAX_NAMED])
-                found.update(await connection.scalars(select(tokens.c.id).where(named)))
-        return found
+                found.update(connection.scalars(select(tokens.c.id).where(named)))
+            return found
+
+        return await self._database.read(read)
 
     async def _find(self, keyed_hashes: Collection[str]) -> dict[str, Bearer]:
         # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
         columns = select(tokens.c.keyed_hash, tokens.c.account, tokens.c.name, tokens.c.scope, tokens.c.id)
-        wanted, found = tuple(keyed_hashes), dict[str, Bearer]()
-        async with self._database.reading() as connection:
+        wanted = tuple(keyed_hashes)
+
+        def read(connection: Connection) -> dict[str, Bearer]:
+            found = dict[str, Bearer]()
             for start in range(0, len(wanted), MAX_NAMED):
                 named = tokens.c.keyed_hash.in_(wanted[start : start + MAX_NAMED])
-                rows = await connection.execute(columns.where(named))
+                rows = connection.execute(columns.where(named))
                 found.update((keyed_hash, Bearer(*bearer)) for keyed_hash, *bearer in rows)
-        return found
+            return found
+
+        return await self._database.read(read)
 
 
 def needs_account(plaintext: str) -> bool:

@@ -30,6 +30,7 @@ class Turns:
 
     Attributes:
         places: how many turns can be held at once.
+        held: how many are held. Any thread may read it.
     """
 
     def __init__(self, places: int, purpose: str, *, patience: float | None, each: int | None = None) -> None:
@@ -37,15 +38,11 @@ class Turns:
         self._purpose = purpose
         self._patience = patience
         self._each = each
-        self._held: Counter[str] = Counter()
+        self.held = 0
+        self._held_by: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # in the order of their next turns
         self._late: dict[asyncio.Future[None], str] = {}
         self._since_late = 0
-
-    @property
-    def held(self) -> int:
-        """How many turns are held."""
-        return self._held.total()
 
     @asynccontextmanager
     async def taking(self, account: str, *, late: bool = False) -> AsyncIterator[None]:
@@ -87,9 +84,10 @@ class Turns:
             raise HubOverloaded(f"a request{named} has waited {self._patience:g} s for its turn {self._purpose}")
 
     def _give_back(self, account: str) -> None:
-        self._held[account] -= 1
-        if not self._held[account]:
-            del self._held[account]
+        self.held -= 1
+        self._held_by[account] -= 1
+        if not self._held_by[account]:
+            del self._held_by[account]
         self._grant()
 
     def _forget(self, account: str, turn: asyncio.Future[None]) -> None:
@@ -105,11 +103,11 @@ class Turns:
             late = next((turn for turn, account in self._late.items() if self._may_hold(account, free)), None)
             if late is not None and (urgent is None or self._since_late >= LATE_SHARE):
                 self._since_late = 0
-                self._held[self._late.pop(late)] += 1
+                self._hold(self._late.pop(late))
                 late.set_result(None)
             elif urgent is not None:
                 self._since_late += 1
-                self._held[urgent] += 1
+                self._hold(urgent)
                 queue = self._waiting.pop(urgent)
                 queue.popleft().set_result(None)
                 if queue:
@@ -117,5 +115,9 @@ class Turns:
             else:
                 return
 
+    def _hold(self, account: str) -> None:
+        self.held += 1
+        self._held_by[account] += 1
+
     def _may_hold(self, account: str, free: int) -> bool:
-        return self._each is None or not account or self._held[account] < min(self._each, free)
+        return self._each is None or not account or self._held_by[account] < min(self._each, free)

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Final
 
-from sqlalchemy import BindParameter, String, bindparam, case, or_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, String, bindparam, case, or_, update
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.bodies import KeyUse
@@ -66,7 +65,7 @@ class UsageWriter:
         """Wait until all reports are written."""
         await self._queue.close()
 
-    async def _write(self, connection: AsyncConnection, uses: Mapping[tuple[str, str], KeyUse]) -> None:
+    def _write(self, connection: Connection, uses: Mapping[tuple[str, str], KeyUse]) -> None:
         now = self._clock()
         rows = [
             {
@@ -78,7 +77,7 @@ class UsageWriter:
             for (account, key_id), use in uses.items()
         ]
         # Transactions of several workers that lock rows in the same order do not deadlock.
-        await connection.execute(_ADD_USE, sorted(rows, key=itemgetter("used_id")))
+        connection.execute(_ADD_USE, sorted(rows, key=itemgetter("used_id")))
 
 
 def _merge(one: KeyUse, other: KeyUse) -> KeyUse:

@@ -4,14 +4,14 @@ import asyncio
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Engine, Executable, event, insert
 from sqlalchemy.pool import QueuePool
 from starlette.applications import Starlette
 from starlette.types import Message, Send
@@ -208,8 +208,12 @@ async def fill(hub: RunningHub, account: str, count: int) -> None:
         }
         for number in range(count)
     ]
-    async with hub.database.writing() as connection:
-        await connection.execute(insert(widget_keys), rows)
+    await execute(hub, insert(widget_keys), rows)
+
+
+async def execute(hub: RunningHub, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Change the database, as an operator may."""
+    await hub.database.write(lambda connection: connection.execute(statement, rows))
 
 
 def connections_in_use(hub: RunningHub) -> int:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, event, func, insert, select, update
 
 from gatekeeper.errors import DatabaseDown
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account, read_revision
@@ -32,6 +32,7 @@ from .support import (
     collected_statements,
     create,
     eventually,
+    execute,
     fill,
     list_rows,
     running_hub,
@@ -109,14 +110,12 @@ async def renamed(client: httpx.AsyncClient, row: Row, name: str) -> Row:
 
 async def revision_of(hub: RunningHub, account: str = ALL_ACCOUNTS) -> Revision:
     """Read the present revision of a list, without a step."""
-    async with hub.database.reading() as connection:
-        return await read_revision(connection, account)
+    return await hub.database.read(lambda connection: read_revision(connection, account))
 
 
 async def rows_of(hub: RunningHub, table: Any) -> int:
     """Count the rows of a table."""
-    async with hub.database.reading() as connection:
-        return int(await connection.scalar(select(func.count()).select_from(table)) or 0)
+    return await hub.database.read(lambda connection: int(connection.scalar(select(func.count()).select_from(table)) or 0))
 
 
 # The list
@@ -239,8 +238,7 @@ async def test_a_list_from_before_a_pruned_step_has_no_delta(hub: RunningHub, ac
     await hub.client_of_all()
     deltas, bases = DeltaReader(hub.database, max_revisions=1_000), []
     short = AllAccounts(hub.database, max_revisions=2)
-    async with hub.database.writing() as connection:
-        await connection.execute(update(accounts).where(accounts.c.name == ALL_ACCOUNTS).values(revision=95))
+    await execute(hub, update(accounts).where(accounts.c.name == ALL_ACCOUNTS).values(revision=95))
     for _ in range(7):
         await create(acme)
         await short.step()
@@ -260,8 +258,7 @@ async def test_a_list_from_before_a_missing_step_has_no_delta(
     for client in (acme, globex, acme):
         await create(client)
         await gate.ask()
-    async with hub.database.writing() as connection:
-        await connection.execute(delete(list_steps).where(list_steps.c.account == "globex"))
+    await execute(hub, delete(list_steps).where(list_steps.c.account == "globex"))
     assert await old.ask() == httpx.codes.OK
     assert len(old.rows) == 3
 
@@ -282,11 +279,14 @@ async def test_events_may_be_stored_in_any_order(
 ) -> None:
     """PostgreSQL reads those of several accounts in the order of their places."""
     rows, theirs = [await create(acme) for _ in range(3)], await create(globex)
-    async with hub.database.writing() as connection:
+
+    def move_down(connection: Connection) -> None:
         mine = events.c.key_id == rows[0]["id"]
-        stored = (await connection.execute(select(events).where(mine))).mappings().one()
-        await connection.execute(delete(events).where(mine))
-        await connection.execute(insert(events).values(dict(stored)))
+        stored = connection.execute(select(events).where(mine)).mappings().one()
+        connection.execute(delete(events).where(mine))
+        connection.execute(insert(events).values(dict(stored)))
+
+    await hub.database.write(move_down)
     assert await gate.ask() == httpx.codes.IM_USED
     assert gate.rows == [*of("acme", *rows), *of("globex", theirs)]
 
@@ -304,8 +304,7 @@ async def test_a_key_whose_events_are_gone_is_never_missed(
     await gate.ask()
     await acme.delete(f"{PATH}/{row['id']}")
     await create(globex)
-    async with hub.database.writing() as connection:
-        await connection.execute(loss.where(events.c.account == "acme"))
+    await execute(hub, loss.where(events.c.account == "acme"))
     assert await gate.ask() == httpx.codes.OK
     assert gate.names() == ["globex/shop", "globex/shop"]
     await create(acme)
@@ -314,8 +313,7 @@ async def test_a_key_whose_events_are_gone_is_never_missed(
 
 async def test_a_lost_event_in_the_middle_has_no_delta(hub: RunningHub, acme: httpx.AsyncClient, gate: Gate) -> None:
     rows = [await create(acme) for _ in range(3)]
-    async with hub.database.writing() as connection:
-        await connection.execute(delete(events).where(events.c.key_id == rows[1]["id"]))
+    await execute(hub, delete(events).where(events.c.key_id == rows[1]["id"]))
     assert await gate.ask() == httpx.codes.OK
     assert gate.rows == of("acme", *rows)
 
@@ -327,9 +325,12 @@ async def test_an_account_that_an_operator_has_deleted_has_no_delta(
     old = Gate(gate.client)
     old.etag = gate.etag
     await gate.ask()
-    async with hub.database.writing() as connection:
+
+    def delete_account(connection: Connection) -> None:
         for table, column in ((widget_keys, "account"), (events, "account"), (tokens, "account"), (accounts, "name")):
-            await connection.execute(delete(table).where(table.c[column] == "acme"))
+            connection.execute(delete(table).where(table.c[column] == "acme"))
+
+    await hub.database.write(delete_account)
     await create(globex)
     assert await old.ask() == httpx.codes.OK
     assert old.names() == ["globex/shop"]
@@ -338,9 +339,12 @@ async def test_an_account_that_an_operator_has_deleted_has_no_delta(
 async def test_a_restored_database_has_no_delta_from_before(hub: RunningHub, acme: httpx.AsyncClient, gate: Gate) -> None:
     """A restore gives every account another revision, without an event, and the list of all accounts as well."""
     await create(acme)
-    async with hub.database.writing() as connection:
+
+    def advance_all(connection: Connection) -> None:
         new = {"revision": accounts.c.revision + 1, "revision_mark": MARK}
-        await connection.execute(update(accounts).values(new))
+        connection.execute(update(accounts).values(new))
+
+    await hub.database.write(advance_all)
     assert await gate.ask() == httpx.codes.OK
     await create(acme)
     assert await gate.ask() == httpx.codes.IM_USED
@@ -354,8 +358,7 @@ async def test_an_account_of_another_history_has_no_delta(
     """Its revision has the same number, after an operator has put the rows of an account back, for example."""
     await create(acme)
     await gate.ask()
-    async with hub.database.writing() as connection:
-        await connection.execute(update(accounts).where(accounts.c.name == "acme").values(revision_mark=MARK))
+    await execute(hub, update(accounts).where(accounts.c.name == "acme").values(revision_mark=MARK))
     if goes_on:
         await create(acme)
     assert await gate.ask() == httpx.codes.OK
@@ -392,14 +395,17 @@ class HeldChange:
         await self._task
 
     async def _hold(self) -> None:
-        async with self._hub.database.writing(self._account) as connection:
-            base = await lock_account(connection, self._account)
-            key_id = self._row["id"]
-            await connection.execute(update(widget_keys).where(widget_keys.c.id == key_id).values(name="after"))
-            await add_event(connection, Bearer(self._account, "tests", "admin"), base, key_id, "updated", START, {})
-            await advance_revision(connection, self._account, base)
+        async with self._hub.database.writing(self._account) as transaction:
+            await transaction.run(self._change)
             self._made.set()
             await self._ending.wait()
+
+    def _change(self, connection: Connection) -> None:
+        base = lock_account(connection, self._account)
+        key_id = self._row["id"]
+        connection.execute(update(widget_keys).where(widget_keys.c.id == key_id).values(name="after"))
+        add_event(connection, Bearer(self._account, "tests", "admin"), base, key_id, "updated", START, {})
+        advance_revision(connection, self._account, base)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
@@ -536,7 +542,7 @@ async def test_a_hub_that_stops_waits_for_a_step_whose_client_has_left(new_datab
             hub = await stopping.enter_async_context(running_hub(database))
             client = await hub.client_with(dict(gate.client.headers))
             async with other.database.writing() as held:
-                await lock_account(held, ALL_ACCOUNTS)
+                await held.run(lambda connection: lock_account(connection, ALL_ACCOUNTS))
                 with collected_statements() as statements:
                     asking = asyncio.create_task(client.get(PATH))
                     await eventually(
@@ -623,18 +629,21 @@ async def test_what_a_told_change_costs_does_not_depend_on_the_accounts(
     event.remove(Engine, "before_cursor_execute", look)
     assert delta is not None
     assert len(plans) == 9
-    async with hub.database.writing() as connection:
+
+    def explain_all(connection: Connection) -> None:
         is_sqlite = connection.dialect.name == "sqlite"
         if not is_sqlite:
-            await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # It prefers to read such small tables whole.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # It prefers to read such small tables whole.
         for statement, parameters in plans:
             explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
-            plan = str((await connection.exec_driver_sql(explain + statement, parameters)).all()).upper()
+            plan = str(connection.exec_driver_sql(explain + statement, parameters).all()).upper()
             assert "SCAN ACCOUNTS" not in plan
             assert "SCAN LISTED_ACCOUNTS" not in plan
             assert "SCAN EVENTS" not in plan
             assert "SCAN WIDGET_KEYS" not in plan
             assert "SEQ SCAN" not in plan
+
+    await hub.database.write(explain_all)
 
 
 # Waits

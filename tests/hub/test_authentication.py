@@ -12,7 +12,7 @@ from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.tables import pepper_check, tokens
 
 from .conftest import NewDatabase
-from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub, use
+from .support import PATH, START, RunningHub, assert_problem, create, execute, list_rows, running_hub, use
 
 pytestmark = pytest.mark.anyio
 
@@ -191,9 +191,8 @@ async def test_tokens_survive_a_restart_but_not_a_change_of_the_pepper(new_datab
         headers = {"Authorization": f"Bearer {await first.hub.tokens.mint('acme', name='ci')}"}
     async with running_hub(database) as second:
         assert await list_rows(await second.client_with(headers)) == []
-        async with second.database.writing() as connection:
-            # Otherwise, a hub with another pepper does not start.
-            await connection.execute(delete(pepper_check))
+        # Otherwise, a hub with another pepper does not start.
+        await execute(second, delete(pepper_check))
     async with running_hub(database, pepper="another") as third:
         assert_problem(await (await third.client_with(headers)).get(PATH), 401, "token_unknown")
 
@@ -355,8 +354,7 @@ async def test_a_token_minted_by_an_older_hub_is_an_admin_token(hub: RunningHub)
     """During an update, a worker that knows no scopes mints a token in the new schema."""
     await hub.hub.tokens.mint("acme", name="gate", scope="gate")
     columns = "INSERT INTO tokens (id, account, name, keyed_hash, created_at)"
-    async with hub.database.writing() as connection:
-        await connection.execute(text(f"{columns} SELECT 'older', account, 'older', 'older', created_at FROM tokens"))
+    await execute(hub, text(f"{columns} SELECT 'older', account, 'older', 'older', created_at FROM tokens"))
     assert {token.name: token.scope for token in await hub.hub.tokens.list()} == {"gate": "gate", "older": "admin"}
 
 
@@ -369,7 +367,6 @@ async def test_no_token_is_minted_for_an_unknown_scope(hub: RunningHub, scope: A
 
 async def test_a_token_with_a_scope_unknown_to_the_hub_may_do_nothing(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     """The database was written to by hand, or by another version."""
-    async with hub.database.writing() as connection:
-        await connection.execute(update(tokens).values(scope="reader"))
+    await execute(hub, update(tokens).values(scope="reader"))
     assert_problem(await acme.get(PATH), 403, "scope_insufficient")
     assert_problem(await acme.post(PATH), 403, "scope_insufficient")

@@ -153,11 +153,13 @@ async def test_a_transaction_that_stays_idle_loses_its_locks(postgres: PostgresC
     async with running_hub(url) as running, running_hub(Database(PostgresServer(url, idle_timeout=60))) as frozen:
         client = await running.client("acme")
         writing = frozen.database.writing()
-        connection = await writing.__aenter__()
-        await lock_account(connection, "acme")
-        assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+        transaction = await writing.__aenter__()
+        await transaction.run(lambda connection: lock_account(connection, "acme"))
+        shown = text("SHOW idle_in_transaction_session_timeout")
+        assert await transaction.run(lambda connection: connection.scalar(shown)) == "1min"
         # Shorter from here on. A machine that stalls earlier ends no session.
-        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))
+        shorter = text("SET LOCAL idle_in_transaction_session_timeout = '100ms'")
+        await transaction.run(lambda connection: connection.execute(shorter))
         row = await create(client)
         with pytest.raises(DatabaseDown):
             await writing.__aexit__(None, None, None)
@@ -169,10 +171,8 @@ async def test_the_server_ends_a_long_statement_before_the_deadline(postgres: Po
     """So it does not work on for a client that has hung up."""
     async with running_hub(postgres.create_schema()) as running:
         with pytest.raises(DatabaseDown, match="statement timeout"):
-            async with running.database.reading() as connection:
-                await connection.execute(text("SELECT pg_sleep(60)"))
-        async with running.database.reading() as connection:
-            assert await connection.scalar(text("SELECT 1")) == 1
+            await running.database.read(lambda connection: connection.execute(text("SELECT pg_sleep(60)")))
+        assert await running.database.read(lambda connection: connection.scalar(text("SELECT 1"))) == 1
 
 
 async def test_a_read_only_session_reads_and_is_not_ready(

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Delete, Engine, Update, delete, event, insert, select, update
+from sqlalchemy import Connection, Delete, Engine, Update, delete, event, insert, select, update
 
 from gatekeeper.hub.accounts import Revision, read_revision
 from gatekeeper.hub.deltas import Delta, DeltaReader
@@ -28,6 +28,7 @@ from .support import (
     RunningHub,
     applied,
     create,
+    execute,
     fill,
     list_rows,
     running_hub,
@@ -44,8 +45,7 @@ LOSSES: Final = (delete(events), update(events).values(revision=None, base_mark=
 
 async def revision_of(hub: RunningHub, account: str = "acme") -> Revision:
     """Read the present revision of an account."""
-    async with hub.database.reading() as connection:
-        return await read_revision(connection, account)
+    return await hub.database.read(lambda connection: read_revision(connection, account))
 
 
 async def delta_since(hub: RunningHub, *bases: Revision, account: str = "acme", **options: Any) -> Delta | None:
@@ -261,8 +261,7 @@ async def test_a_base_before_a_missing_event_has_no_delta(
     for _ in range(3):
         bases.append(await revision_of(hub))
         rows.append(await create(acme))
-    async with hub.database.writing() as connection:
-        await connection.execute(loss.where(events.c.key_id == rows[1]["id"]))
+    await execute(hub, loss.where(events.c.key_id == rows[1]["id"]))
     assert [await delta_since(hub, base) for base in bases[:2]] == [None, None]
     assert await elements_since(hub, bases[2]) == rows[2:]
 
@@ -273,8 +272,7 @@ async def test_a_restored_database_has_no_delta_from_before(hub: RunningHub, acm
     for _ in range(2):
         bases.append(await revision_of(hub))
         await create(acme)
-    async with hub.database.writing() as connection:
-        await connection.execute(update(accounts).values(revision=accounts.c.revision + 1, revision_mark=MARK))
+    await execute(hub, update(accounts).values(revision=accounts.c.revision + 1, revision_mark=MARK))
     bases.append((await revision_of(hub))._replace(mark="1" * 16))
     await create(acme)
     assert [await delta_since(hub, base) for base in bases] == [None, None, None]
@@ -286,9 +284,12 @@ async def test_a_deletion_without_last_8_characters_has_no_delta(hub: RunningHub
     base = await revision_of(hub)
     await patch(acme, kept, name="renamed")
     await acme.delete(f"{PATH}/{gone['id']}")
-    async with hub.database.writing() as connection:
+
+    def forget_last8(connection: Connection) -> None:
         mine = (events.c.key_id == gone["id"]) & (events.c.action == "deleted")
-        await connection.execute(update(events).where(mine).values(changes={"name": {"before": "shop", "after": None}}))
+        connection.execute(update(events).where(mine).values(changes={"name": {"before": "shop", "after": None}}))
+
+    await hub.database.write(forget_last8)
     assert await delta_since(hub, base) is None
 
 
@@ -322,15 +323,18 @@ async def log_changes_of_all_keys(hub: RunningHub, account: str) -> None:
     base = await revision_of(hub, account)
     columns = ("key_id", "id", "account", "action", "token_name", "at", "changes", "revision", "base_mark")
     mine = select(widget_keys.c.id, widget_keys.c.sequence).where(widget_keys.c.account == account)
-    async with hub.database.writing() as connection:
-        keys = (await connection.execute(mine.order_by(widget_keys.c.sequence.desc()))).all()
+
+    def log_all(connection: Connection) -> None:
+        keys = connection.execute(mine.order_by(widget_keys.c.sequence.desc())).all()
         logged: list[tuple[Any, ...]] = [
             (key_id, 1, account, "updated", "tests", START, {}, base.number + number, base.mark if number == 1 else MARK)
             for number, (key_id, _) in enumerate(keys, 1)
         ]
-        await connection.execute(insert(events), [dict(zip(columns, row, strict=True)) for row in logged])
+        connection.execute(insert(events), [dict(zip(columns, row, strict=True)) for row in logged])
         now = {"revision": base.number + len(keys), "revision_mark": MARK}
-        await connection.execute(update(accounts).where(accounts.c.name == account).values(now))
+        connection.execute(update(accounts).where(accounts.c.name == account).values(now))
+
+    await hub.database.write(log_all)
 
 
 @pytest.mark.slow
@@ -347,13 +351,16 @@ async def test_a_delta_of_thousands_of_rows_is_in_order(hub: RunningHub, acme: h
 
 @contextmanager
 def before_each_read(act: Callable[[], object]) -> Iterator[None]:
-    """Do something before each SELECT of this thread."""
-    here = threading.get_ident()
+    """Do something before each SELECT, but for its own."""
+    is_acting = False
 
     def look(*arguments: Any) -> None:
+        nonlocal is_acting
         statement = arguments[2]
-        if statement.startswith("SELECT") and "set_config" not in statement and threading.get_ident() == here:
+        if statement.startswith("SELECT") and "set_config" not in statement and not is_acting:
+            is_acting = True
             act()
+            is_acting = False
 
     event.listen(Engine, "before_cursor_execute", look)
     try:
@@ -412,15 +419,18 @@ async def test_a_read_of_a_delta_walks_through_no_table(hub: RunningHub, acme: h
     assert await delta_since(hub, base) is not None
     event.remove(Engine, "before_cursor_execute", look)
     assert len(plans) == 3
-    async with hub.database.reading() as connection:
+
+    def explain_all(connection: Connection) -> None:
         is_sqlite = connection.dialect.name == "sqlite"
         if not is_sqlite:
-            await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # It prefers to read such small tables whole.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # It prefers to read such small tables whole.
         for statement, parameters in plans:
             explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
-            plan = str((await connection.exec_driver_sql(explain + statement, parameters)).all()).upper()
+            plan = str(connection.exec_driver_sql(explain + statement, parameters).all()).upper()
             assert "INDEX" in plan
             assert "SCAN EVENTS" not in plan
             assert "SCAN WIDGET_KEYS" not in plan
             assert "SEQ SCAN" not in plan
             assert "ACCOUNT_SEQUENCE" not in plan
+
+    await hub.database.read(explain_all)

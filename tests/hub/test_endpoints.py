@@ -11,7 +11,7 @@ from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.tables import tokens
 from gatekeeper.quoting import SHOWN
 
-from .support import PATH, START, RunningHub, assert_problem, create, list_rows, written
+from .support import PATH, START, RunningHub, assert_problem, create, execute, list_rows, written
 
 pytestmark = pytest.mark.anyio
 
@@ -124,8 +124,7 @@ async def test_a_token_for_all_accounts_changes_no_key_whatever_its_scope(
     """The scope was changed in the database by hand. A known and an unknown key give the same answer."""
     row = await create(acme)
     client = await hub.client_of_all()
-    async with hub.database.writing() as connection:
-        await connection.execute(update(tokens).where(tokens.c.account == ALL_ACCOUNTS).values(scope=scope))
+    await execute(hub, update(tokens).where(tokens.c.account == ALL_ACCOUNTS).values(scope=scope))
     answers = [await send(client, request_, key_id) for key_id in (row["id"], NOTHING)]
     detail = assert_problem(answers[0], 403, "scope_insufficient")["detail"]
     assert "The token is for all accounts" in detail
@@ -137,8 +136,7 @@ async def test_a_token_for_all_accounts_changes_no_key_whatever_its_scope(
 
 async def test_a_token_for_all_accounts_with_an_unknown_scope_may_do_nothing(hub: RunningHub) -> None:
     client = await hub.client_of_all()
-    async with hub.database.writing() as connection:
-        await connection.execute(update(tokens).values(scope="reader"))
+    await execute(hub, update(tokens).values(scope="reader"))
     for request, _, _ in MAY:
         assert (await send(client, request, NOTHING)).status_code == HTTPStatus.FORBIDDEN
 

@@ -11,7 +11,7 @@ from gatekeeper.hub.accounts import Revision, read_revision
 from gatekeeper.hub.events import read_changed
 from gatekeeper.hub.tables import accounts, events
 
-from .support import PATH, START, RunningHub, assert_problem, create, use, written
+from .support import PATH, START, RunningHub, assert_problem, create, execute, use, written
 
 pytestmark = pytest.mark.anyio
 
@@ -239,14 +239,13 @@ async def test_event_numbers_reveal_nothing_about_other_keys(acme: httpx.AsyncCl
 
 async def revision_of(hub: RunningHub, account: str = "acme") -> Revision:
     """Read the present revision of an account."""
-    async with hub.database.reading() as connection:
-        return await read_revision(connection, account)
+    return await hub.database.read(lambda connection: read_revision(connection, account))
 
 
 async def changed_since(hub: RunningHub, base: Revision, account: str = "acme") -> dict[str, str | None] | None:
     """Read which keys have changed since a revision."""
-    async with hub.database.reading() as connection:
-        return await read_changed(connection, account, base, await read_revision(connection, account))
+    present = await revision_of(hub, account)
+    return await hub.database.read(lambda connection: read_changed(connection, account, base, present))
 
 
 async def test_the_log_has_each_changed_key_once(hub: RunningHub, acme: httpx.AsyncClient) -> None:
@@ -317,8 +316,7 @@ async def test_a_base_before_a_missing_event_is_unknown(
     for _ in range(4):
         bases.append(await revision_of(hub))
         rows.append(await create(acme))
-    async with hub.database.writing() as connection:
-        await connection.execute(loss.where(events.c.key_id == rows[1]["id"]))
+    await execute(hub, loss.where(events.c.key_id == rows[1]["id"]))
     assert [await changed_since(hub, base) for base in bases[:2]] == [None, None]
     assert await changed_since(hub, bases[2]) == {rows[2]["id"]: None, rows[3]["id"]: None}
 
@@ -327,6 +325,5 @@ async def test_a_change_without_an_event_makes_every_base_unknown(hub: RunningHu
     """As after a restore, which gives every account another revision."""
     base = await revision_of(hub)
     await create(acme)
-    async with hub.database.writing() as connection:
-        await connection.execute(update(accounts).values(revision=accounts.c.revision + 1, revision_mark="restored"))
+    await execute(hub, update(accounts).values(revision=accounts.c.revision + 1, revision_mark="restored"))
     assert await changed_since(hub, base) is None

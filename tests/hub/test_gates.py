@@ -15,7 +15,7 @@ from gatekeeper.hub.gates import MAX_GATES
 from gatekeeper.hub.tables import gates
 from tests.support.postgres import PostgresCluster
 
-from .support import PATH, START, RunningHub, assert_problem, create, list_rows, running_hub, written
+from .support import PATH, START, RunningHub, assert_problem, create, execute, list_rows, running_hub, written
 from .test_restore import mint, restore
 
 pytestmark = pytest.mark.anyio
@@ -80,16 +80,14 @@ async def listed(client: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 async def stored(hub: RunningHub) -> int:
     """Count the gates in the database."""
-    async with hub.database.reading() as connection:
-        return await connection.scalar(select(func.count()).select_from(gates)) or 0
+    return await hub.database.read(lambda connection: connection.scalar(select(func.count()).select_from(gates)) or 0)
 
 
 async def store(hub: RunningHub, count: int, *, seconds_ago: float = 0) -> None:
     """Store gates of acme that were last seen some seconds ago, each a second before the next."""
     seen = [hub.clock.now - timedelta(seconds=seconds_ago + count - number) for number in range(count)]
     rows = [{"account": "acme", **gate(f"old-{number}"), "seen_at": at} for number, at in enumerate(seen)]
-    async with hub.database.writing() as connection:
-        await connection.execute(insert(gates), rows)
+    await execute(hub, insert(gates), rows)
 
 
 async def test_a_gate_is_listed_as_it_has_reported_itself(hub: RunningHub, acme: httpx.AsyncClient) -> None:

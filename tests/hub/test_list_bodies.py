@@ -66,8 +66,7 @@ async def bodies(hub: RunningHub) -> AsyncIterator[ListBodies]:
 
 async def etag_of(hub: RunningHub, account: str = "acme") -> str:
     """The ETag that the list of an account has now."""
-    async with hub.database.reading() as connection:
-        return (await read_revision(connection, account)).etag
+    return await hub.database.read(lambda connection: (read_revision(connection, account)).etag)
 
 
 async def receive(bodies: ListBodies, etag: str) -> bytes:
@@ -167,7 +166,7 @@ async def test_readers_that_leave_cost_no_connection(hub: RunningHub, bodies: Li
     engines = hub.database._engines
     assert engines is not None
     lost: list[object] = []
-    event.listen(engines.streamer.engine.sync_engine.pool, "invalidate", lambda *lost_one: lost.append(lost_one))
+    event.listen(engines.streamer.engine.pool, "invalidate", lambda *lost_one: lost.append(lost_one))
     for _ in range(5):
         async with bodies.reading("acme", await etag_of(hub), gzip=False) as body:
             pass

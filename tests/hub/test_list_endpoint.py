@@ -10,7 +10,7 @@ from gatekeeper.hub.tables import events
 from tests.support.real_hub import served_hub
 
 from .conftest import NewDatabase
-from .support import PATH, RunningHub, create, list_rows, use
+from .support import PATH, RunningHub, create, execute, list_rows, use
 
 pytestmark = pytest.mark.anyio
 
@@ -125,8 +125,7 @@ async def test_without_a_im_or_a_known_list_the_answer_is_the_whole_list(acme: h
 async def test_a_list_from_before_the_log_begins_is_replaced(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     etag = await etag_of(acme)
     row = await create(acme)
-    async with hub.database.writing() as connection:
-        await connection.execute(delete(events))
+    await execute(hub, delete(events))
     await acme.patch(f"{PATH}/{row['id']}", json={"name": "renamed"})
     assert_whole(await ask(acme, etag))
 

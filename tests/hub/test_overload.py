@@ -59,15 +59,15 @@ async def test_a_list_lets_other_requests_go_first(impatient: RunningHub) -> Non
     database = impatient.database
     for other in (database.reading, database.writing):
         async with other():
-            deferred = asyncio.create_task(database.defer(60))
+            deferred = asyncio.create_task(asyncio.to_thread(database.defer, 60))
             await asyncio.sleep(SOON)
             assert not deferred.done()
-            await database.defer(SOON)  # and no longer than this
+            await asyncio.to_thread(database.defer, SOON)  # and no longer than this
         await asyncio.wait_for(deferred, 15)
     async with database.streaming():
-        await asyncio.wait_for(database.defer(60), 15)
+        await asyncio.wait_for(asyncio.to_thread(database.defer, 60), 15)
     async with database.reading():
-        await asyncio.wait_for(database.defer(60, held=1), 15)  # a delta that is alone
+        await asyncio.wait_for(asyncio.to_thread(database.defer, 60, held=1), 15)  # a delta that is alone
 
 
 async def test_reads_of_one_account_leave_connections_to_others(impatient: RunningHub) -> None:
@@ -102,8 +102,8 @@ async def test_a_lock_that_is_held_too_long_is_an_overload(
     async with running_hub(Database(PostgresServer(url, statement_deadline=0.5))) as hub, running_hub(url) as other:
         client, globex = await hub.client("acme"), await hub.client("globex")
         row, theirs = await create(client), await create(globex)
-        async with other.database.writing("acme") as connection:
-            await lock_account(connection, "acme")
+        async with other.database.writing("acme") as transaction:
+            await transaction.run(lambda connection: lock_account(connection, "acme"))
             # More than an account has connections for.
             patches = [asyncio.create_task(client.patch(f"{PATH}/{row['id']}", json={"disabled": True})) for _ in range(2)]
             answer = await globex.patch(f"{PATH}/{theirs['id']}", json={"disabled": True})
@@ -120,8 +120,8 @@ async def test_a_blocked_account_leaves_connections_to_others(postgres: Postgres
     async with running_hub(url) as hub, running_hub(url) as other:
         client, globex = await hub.client("acme"), await hub.client("globex")
         row, theirs = await create(client), await create(globex)
-        async with other.database.writing("acme") as connection:
-            await lock_account(connection, "acme")
+        async with other.database.writing("acme") as transaction:
+            await transaction.run(lambda connection: lock_account(connection, "acme"))
             patches = [
                 asyncio.create_task(client.patch(f"{PATH}/{row['id']}", json={"name": f"{number}"})) for number in range(20)
             ]

@@ -14,7 +14,7 @@ from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.tables import pepper_check
 
 from .conftest import NewDatabase
-from .support import PEPPER, RunningHub, create, list_rows, running_hub
+from .support import PEPPER, RunningHub, create, execute, list_rows, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -47,8 +47,7 @@ def started_together(database: str | Path, peppers: list[str]) -> list[str]:
 
 async def forget_the_pepper(running: RunningHub) -> None:
     """Make the database one from before the check."""
-    async with running.database.writing() as connection:
-        await connection.execute(delete(pepper_check))
+    await execute(running, delete(pepper_check))
 
 
 async def test_another_pepper_stops_the_start(new_database: NewDatabase) -> None:
@@ -105,8 +104,8 @@ async def test_a_database_from_before_the_check_accepts_one_pepper_and_warns(
 
 
 async def test_the_database_has_the_check_value_and_not_the_pepper(hub: RunningHub) -> None:
-    async with hub.database.reading() as connection:
-        stored = (await connection.execute(select(pepper_check.c.check_value))).scalars().all()
+    kept = select(pepper_check.c.check_value)
+    stored = await hub.database.read(lambda connection: connection.scalars(kept).all())
     assert stored == [Mint(PEPPER, random_text).check_value()]
     assert PEPPER not in stored[0]
 

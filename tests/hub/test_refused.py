@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import psycopg
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS
 from gatekeeper.hub.bodies import ReportedPage
@@ -24,6 +24,7 @@ from .support import (
     assert_problem,
     collected_statements,
     create,
+    execute,
     list_rows,
     running_hub,
     use,
@@ -89,8 +90,8 @@ async def listed(client: httpx.AsyncClient, **query: str) -> list[dict[str, Any]
 
 async def stored(hub: RunningHub) -> int:
     """Count the pages in the database."""
-    async with hub.database.reading() as connection:
-        return await connection.scalar(select(func.count()).select_from(refused_pages)) or 0
+    count = select(func.count()).select_from(refused_pages)
+    return await hub.database.read(lambda connection: connection.scalar(count) or 0)
 
 
 async def test_a_page_is_listed_as_it_was_reported(acme: httpx.AsyncClient) -> None:
@@ -315,9 +316,12 @@ async def test_a_report_deletes_the_expired_pages_of_its_keys(hub: RunningHub, a
 async def test_a_count_stops_at_63_bits(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     """A sum beyond is a float in SQLite, which no client reads, and an error in PostgreSQL."""
     row = await create(acme)
-    async with hub.database.writing() as connection:
+
+    def fill_up(connection: Connection) -> None:
         near = page(row, count=2**63 - 1 - 10**9)
-        await connection.execute(insert(refused_pages), {**near, "first_at": START, "last_at": START})
+        connection.execute(insert(refused_pages), {**near, "first_at": START, "last_at": START})
+
+    await hub.database.write(fill_up)
     for _ in range(2):
         await report(acme, *[page(row, count=10**9)] * 2, page(row, "https://acme.com"))
     full, beside = await listed(acme)
@@ -330,8 +334,7 @@ async def test_a_count_stops_at_63_bits(hub: RunningHub, acme: httpx.AsyncClient
 async def test_the_list_has_at_most_1000_pages(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     rows = [await create(acme) for _ in range(6)]
     pages = [page(row, f"https://{number}.example") for row in rows for number in range(FREQUENT + LATEST)]
-    async with hub.database.writing() as connection:
-        await connection.execute(insert(refused_pages), [{**each, "first_at": START, "last_at": START} for each in pages])
+    await execute(hub, insert(refused_pages), [{**each, "first_at": START, "last_at": START} for each in pages])
     assert len(await listed(acme)) == 1000
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from gatekeeper import AsyncHubClient, Gatekeeper, HubSource
 from gatekeeper.errors import ConfigError
@@ -411,8 +412,7 @@ async def test_a_restore_repeats_no_etag_and_forgets_every_revision(backup: Path
         client = await running.client("acme")
         row, _ = await list_rows(client)
         of_list, of_row = [(await client.get(path)).headers["ETag"] for path in (PATH, f"{PATH}/{row['id']}")]
-        async with running.database.reading() as connection:
-            base = await read_revision(connection, "acme")
+        base = await running.database.read(lambda connection: read_revision(connection, "acme"))
     restore(backup, database)
     async with running_hub(database) as running:
         client = await running.client("acme")
@@ -420,10 +420,13 @@ async def test_a_restore_repeats_no_etag_and_forgets_every_revision(backup: Path
         assert (await client.get(PATH, headers={"If-None-Match": of_list})).status_code == httpx.codes.OK
         change = await client.patch(f"{PATH}/{row['id']}", json={"name": "renamed"}, headers={"If-Match": of_row})
         assert change.status_code == httpx.codes.PRECONDITION_FAILED
-        async with running.database.reading() as connection:
-            present = await read_revision(connection, "acme")
+
+        def read_all(connection: Connection) -> None:
+            present = read_revision(connection, "acme")
             for number in range(present.number):
-                assert await read_changed(connection, "acme", base._replace(number=number), present) is None
+                assert read_changed(connection, "acme", base._replace(number=number), present) is None
+
+        await running.database.read(read_all)
 
 
 async def test_the_list_of_all_accounts_is_whole_after_a_restore(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gatekeeper.hub.minting import random_text
 from gatekeeper.hub.tables import widget_keys
 
 from .conftest import NewDatabase
-from .support import PATH, RunningHub, create, hub_process, list_rows, running_hub
+from .support import PATH, RunningHub, create, execute, hub_process, list_rows, running_hub
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -58,12 +58,10 @@ async def test_workers_that_draw_the_same_last_8_never_both_use_it(workers: list
 
 async def test_the_database_refuses_a_second_key_with_the_same_last_8(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     row = await create(acme)
-    async with hub.database.reading() as connection:
-        stored = (await connection.execute(select(widget_keys))).one()._asdict()
+    stored = await hub.database.read(lambda connection: connection.execute(select(widget_keys)).one()._asdict())
     del stored["sequence"]
     with pytest.raises(IntegrityError, match=r"(?i)unique"):
-        async with hub.database.writing() as connection:
-            await connection.execute(insert(widget_keys).values({**stored, "id": "another"}))
+        await execute(hub, insert(widget_keys).values({**stored, "id": "another"}))
     assert await list_rows(acme) == [row]
 
 

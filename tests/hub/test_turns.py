@@ -193,4 +193,4 @@ async def test_nothing_is_left_of_many_turns() -> None:
     async with AsyncExitStack() as stack:
         for account in ("acme", "globex", "initech"):
             await stack.enter_async_context(crowd.taking(account))
-    assert (crowd._held, crowd._waiting, crowd._late) == (Counter(), {}, {})
+    assert (crowd._held_by, crowd._waiting, crowd._late) == (Counter(), {}, {})

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, event, update
+from sqlalchemy import Connection, Engine, event, update
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, lock_account
 from gatekeeper.hub.bodies import KeyUse
@@ -23,6 +23,7 @@ from .support import (
     collected_statements,
     create,
     eventually,
+    execute,
     fill,
     hub_process,
     list_rows,
@@ -91,13 +92,16 @@ async def test_use_is_added_by_the_unique_id_whatever_the_account(hub: RunningHu
             await use(client, row, START)
     finally:
         event.remove(Engine, "before_cursor_execute", collect)
-    async with hub.database.writing() as connection:
-        await connection.exec_driver_sql("ANALYZE widget_keys")
+
+    def explain_all(connection: Connection) -> None:
+        connection.exec_driver_sql("ANALYZE widget_keys")
         explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
         for statement, parameters in added:
             one = parameters[0] if isinstance(parameters, list) else parameters
-            plan = str((await connection.exec_driver_sql(f"{explain} {statement}", one)).all())
+            plan = str(connection.exec_driver_sql(f"{explain} {statement}", one).all())
             assert re.search(r"SEARCH widget_keys USING INDEX \w+ \(id=\?\)|Index Scan using uq_widget_keys_id", plan), plan
+
+    await hub.database.write(explain_all)
     assert len(added) == 2
 
 
@@ -123,8 +127,8 @@ async def test_a_report_does_not_wait_for_the_lock_of_the_account(postgres: Post
     async with running_hub(url) as hub, running_hub(url) as other:
         client = await hub.client("acme")
         row = await create(client)
-        async with other.database.writing("acme") as connection:
-            await lock_account(connection, "acme")
+        async with other.database.writing("acme") as transaction:
+            await transaction.run(lambda connection: lock_account(connection, "acme"))
             await use(client, row, START)
         assert (await list_rows(client))[0]["use_count"] == 1
 
@@ -134,8 +138,8 @@ async def test_a_key_whose_first_use_is_being_written_is_disabled_not_deleted(po
     async with running_hub(url) as hub, running_hub(url) as other:
         client = await hub.client("acme")
         row = await create(client)
-        async with other.database.reporting() as connection:
-            await connection.execute(update(widget_keys).values(use_count=1))
+        async with other.database.reporting() as transaction:
+            await transaction.run(lambda connection: connection.execute(update(widget_keys).values(use_count=1)))
             with collected_statements() as statements:
                 deleting = asyncio.create_task(client.delete(f"{PATH}/{row['id']}"))
                 await eventually(lambda: any("widget_keys" in each and "FOR UPDATE" in each for each in statements))
@@ -149,8 +153,7 @@ async def test_use_of_a_key_that_is_deleted_meanwhile_is_ignored(hub: RunningHub
     async with hub.database.reporting():
         reporting = asyncio.create_task(writer.record("acme", {row["id"]: KeyUse(3, START) for row in (gone, kept)}))
         await asyncio.sleep(0)
-    async with hub.database.writing() as connection:
-        await connection.execute(widget_keys.delete().where(widget_keys.c.id == gone["id"]))
+    await execute(hub, widget_keys.delete().where(widget_keys.c.id == gone["id"]))
     await reporting
     assert [(row["id"], row["use_count"]) for row in await list_rows(acme)] == [(kept["id"], 3)]
 
