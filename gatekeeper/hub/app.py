@@ -134,7 +134,7 @@ def build_app(
         return clock().astimezone(UTC)
 
     tokens, deltas = TokenStore(database, mint, now), DeltaReader(database)
-    reads = Reads(deltas.revisions, tokens.valid, deltas.read)
+    reads = Reads(deltas.revisions, tokens.valid, deltas.look)
     waiters = Waiters(reads, database.changes(), bound=max_waiting)
     hub = Hub(KeyStore(database, mint, now, waiters.look), tokens, waiters)
     readiness = Readiness(database)

@@ -15,8 +15,9 @@ from gatekeeper.hub.events import read_changed
 from gatekeeper.hub.rows import AccountKeyRow, KeyRow, RemovedRow, row_kind
 from gatekeeper.hub.store import row_columns
 from gatekeeper.hub.tables import widget_keys
+from gatekeeper.hub.tokens import read_valid
 
-__all__ = ("Delta", "DeltaReader", "ListState")
+__all__ = ("Delta", "DeltaReader", "ListState", "Look")
 
 # Revisions between the base and the present. The log has at most two events of each. Of the list of all accounts, so many
 # steps are kept, and an answer spans so many changes of the accounts.
@@ -66,6 +67,18 @@ class ListState(NamedTuple):
 
     revision: Revision
     delta: Delta | None
+
+
+class Look(NamedTuple):
+    """A list and tokens, in one state of the database.
+
+    Attributes:
+        state: the state of the list.
+        valid: those of the ids of tokens that are valid.
+    """
+
+    state: ListState
+    valid: set[str]
 
 
 class DeltaReader:
@@ -120,9 +133,32 @@ class DeltaReader:
         Raises:
             DatabaseDown: the database does not answer, or cannot be written where the list of all accounts has changed.
         """
+        return (await self.look(account, bases, changed, ())).state
+
+    async def look(
+        self, account: str, bases: Collection[Revision], changed: Collection[str], token_ids: Collection[str]
+    ) -> Look:
+        """Read a list as `read` does, and which tokens are valid.
+
+        Args:
+            account: as for `read`.
+            bases: as for `read`.
+            changed: as for `read`.
+            token_ids: ids of tokens.
+
+        Returns:
+            Both.
+
+        Raises:
+            DatabaseDown: as for `read`.
+        """
         if account == ALL_ACCOUNTS:
             await self._all_accounts.step(changed)
-        return await self._database.read(lambda connection: self._read_state(connection, account, bases), account)
+
+        def read(connection: Connection) -> Look:
+            return Look(self._read_state(connection, account, bases), read_valid(connection, token_ids))
+
+        return await self._database.read(read, account)
 
     def _read_state(self, connection: Connection, account: str, bases: Collection[Revision]) -> ListState:
         present = read_revision(connection, account)

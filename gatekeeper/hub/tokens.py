@@ -15,7 +15,7 @@ from gatekeeper.hub.minting import ALL_ACCOUNTS_PREFIX, TOKEN_PREFIX, Mint
 from gatekeeper.hub.shared_reads import SharedReads
 from gatekeeper.hub.tables import tokens
 
-__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "needs_account")
+__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "needs_account", "read_valid")
 
 MAX_NAME_LENGTH = 200
 
@@ -201,16 +201,7 @@ class TokenStore:
         Returns:
             The ids of the tokens that have not been revoked.
         """
-        ids = tuple(token_ids)
-
-        def read(connection: Connection) -> set[str]:
-            found = set[str]()
-            for start in range(0, len(ids), MAX_NAMED):
-                named = tokens.c.id.in_(ids[start : start + MAX_NAMED])
-                found.update(connection.scalars(select(tokens.c.id).where(named)))
-            return found
-
-        return await self._database.read(read)
+        return await self._database.read(lambda connection: read_valid(connection, token_ids))
 
     async def _find(self, keyed_hashes: Collection[str]) -> dict[str, Bearer]:
         # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
@@ -226,6 +217,23 @@ class TokenStore:
             return found
 
         return await self._database.read(read)
+
+
+def read_valid(connection: Connection, token_ids: Collection[str]) -> set[str]:
+    """Read which tokens are still valid.
+
+    Args:
+        connection: a connection in a transaction.
+        token_ids: ids of tokens.
+
+    Returns:
+        The ids of the tokens that have not been revoked.
+    """
+    ids, found = tuple(token_ids), set[str]()
+    for start in range(0, len(ids), MAX_NAMED):
+        named = tokens.c.id.in_(ids[start : start + MAX_NAMED])
+        found.update(connection.scalars(select(tokens.c.id).where(named)))
+    return found
 
 
 def needs_account(plaintext: str) -> bool:

@@ -36,7 +36,7 @@ from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision
 from gatekeeper.hub.bearer import unknown_token
 from gatekeeper.hub.changes import Changes
-from gatekeeper.hub.deltas import ListState
+from gatekeeper.hub.deltas import ListState, Look
 from gatekeeper.hub.list_request import ListRequest
 from gatekeeper.hub.shared_reads import SharedReads
 from gatekeeper.hub.tokens import Bearer
@@ -64,13 +64,14 @@ class Reads(NamedTuple):
         revisions: reads the revisions of accounts, from a database that sees all changes at once; a standby does not. It
             leaves out accounts of which it knows none.
         tokens: reads which of these ids are those of valid tokens.
-        state: reads the state of an account's list, with the way to it from these bases. For the list of all accounts, it
-            is told which of them may have changed since the last read; ALL_ACCOUNTS for any.
+        look: reads the state of an account's list, with the way to it from these bases, and which of these tokens are
+            valid. For the list of all accounts, it is told which of them may have changed since the last read;
+            ALL_ACCOUNTS for any.
     """
 
     revisions: Callable[[Collection[str]], Awaitable[dict[str, Revision]]]
     tokens: Callable[[Collection[str]], Awaitable[set[str]]]
-    state: Callable[[str, Collection[Revision], Collection[str]], Awaitable[ListState]]
+    look: Callable[[str, Collection[Revision], Collection[str], Collection[str]], Awaitable[Look]]
 
 
 class Waiters:
@@ -278,14 +279,18 @@ class Waiters:
     ) -> int:
         """Answer the requests for which it is time, and return their number if there was a change to tell of."""
         read: dict[frozenset[Revision], ListState] = {}
+        checked: set[str] = set()
+        valid: set[str] = set()
         changed, room.changed = room.changed, set()
         # The tags of thousands that ask for different things take too long to read at each look.
         kinds = {frozenset(asked.bases) for asked in groups} if changed and len(groups) <= _DELTAS else ()
         if len(kinds) == 1:
             # Other changes may have been told before the new ones came, and the end of a wait does not rely on being told.
             hint = (ALL_ACCOUNTS,) if room.new or over else changed
-            # All hold the same list: one read tells its revision, and what has changed.
-            read = {each: await self._reads.state(account, each, hint) for each in kinds}
+            # All hold the same list: one read tells its revision, what has changed, and who may know.
+            (bases,) = kinds
+            checked = {waiter.token_id for waiter in _members(room, groups)}
+            read[bases], valid = await self._reads.look(account, bases, hint, checked)
         revision = next(iter(read.values())).revision if read else await self._revision(account)
         former, room.known = room.known, revision
         if revision is None:
@@ -302,10 +307,13 @@ class Waiters:
         if answered:
             states = {asked: ListState(revision, None) for asked in held}
             for each, asking in told.items():
-                if each not in read:
-                    read[each] = await self._reads.state(account, each, ()) if each else ListState(revision, None)
+                if not each:
+                    read[each] = ListState(revision, None)
+                elif each not in read:
+                    read[each], _ = await self._reads.look(account, each, (), ())
                 states.update(dict.fromkeys(asking, read[each]))
-            valid = await self._reads.tokens({waiter.token_id for waiter in answered})
+            if unchecked := {waiter.token_id for waiter in answered} - checked:
+                valid = valid | await self._reads.tokens(unchecked)
             outcomes = {asked: Waited(state, self._stopping.is_set(), {}) for asked, state in states.items()}
             refusal = unknown_token()
             await room.tell((waiter, outcomes[waiter.asked] if waiter.token_id in valid else refusal) for waiter in answered)

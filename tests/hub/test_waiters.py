@@ -16,7 +16,7 @@ from starlette.types import Message
 from gatekeeper.errors import DatabaseDown
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision
 from gatekeeper.hub.changes import Watch
-from gatekeeper.hub.deltas import Delta, ListState
+from gatekeeper.hub.deltas import Delta, ListState, Look
 from gatekeeper.hub.list_request import ListRequest
 from gatekeeper.hub.problems import Problem
 from gatekeeper.hub.tokens import Bearer
@@ -68,7 +68,7 @@ class World:
         self.is_down = False
         self.during: Callable[[], None] = lambda: None
         self.work: Callable[[], float] = lambda: 0.0
-        reads = Reads(self._revisions, self._tokens, self._state)
+        reads = Reads(self._revisions, self._tokens, self._look)
         self.waiters = Waiters(reads, self, bound=bound, used=self._used)
         self.follows = 0
         self.broken = 0
@@ -139,12 +139,14 @@ class World:
         await self._read("tokens")
         return self.valid & set(ids)
 
-    async def _state(self, account: str, bases: Collection[Revision], changed: Collection[str]) -> ListState:
+    async def _look(
+        self, account: str, bases: Collection[Revision], changed: Collection[str], token_ids: Collection[str]
+    ) -> Look:
         self.hints.append(set(changed))
         await self._read("state")
-        present = self.revisions[account]
-        base = max(bases)
-        return ListState(present, None if base == present else Delta(base, present, b"[]", b""))
+        present, base = self.revisions[account], max(bases)
+        state = ListState(present, None if base == present else Delta(base, present, b"[]", b""))
+        return Look(state, self.valid & set(token_ids))
 
 
 def now() -> float:
@@ -182,25 +184,40 @@ async def test_requests_with_the_same_list_are_answered_from_one_delta() -> None
         waiting = [acme.begin() for _ in range(100)]
         await settled()
         assert not any(task.done() for task in waiting)
-        assert acme.reads("state") == acme.reads("tokens") == []
+        assert acme.reads("state") == []
         acme.change()
         await settled()
         assert {(result(task).state.revision, result(task).is_last) for task in waiting} == {(revision(2), False)}
         assert len({id(result(task).state.delta) for task in waiting}) == 1
-        assert len(acme.reads("state")) == len(acme.reads("tokens")) == 1
+        assert len(acme.reads("state")) == 1
         assert len(acme.waiters) == 0
 
 
 @skipping
-async def test_a_change_that_is_told_takes_two_reads() -> None:
+async def test_a_change_that_is_told_takes_one_read() -> None:
     async with world() as acme:
         waiting = [acme.begin() for _ in range(3)]
         await settled()
         acme.log.clear()
         acme.change()
         await settled()
-        assert [name for _, name in acme.log] == ["state", "tokens"]
+        assert [name for _, name in acme.log] == ["state"]
         assert {result(task).state.revision.number for task in waiting} == {2}
+
+
+@skipping
+async def test_the_token_of_a_request_that_comes_during_the_read_is_checked() -> None:
+    async with world() as acme:
+        acme.valid = {"t", "later"}
+        waiting = [acme.begin()]
+        await settled()
+        held = acme.asked()
+        acme.change()
+        acme.latency = 1
+        await settled()
+        waiting += [acme.begin(asked=held, token=token) for token in ("later", "revoked")]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Waited, Waited, Problem]
 
 
 def naming(*revisions: Revision) -> ListRequest:
