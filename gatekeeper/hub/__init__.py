@@ -7,7 +7,8 @@ refused.py or gates.py -> tables.py.
 list_endpoint.py answers requests for the list. What has changed in it comes from deltas.py, which follows the log of
 events.py.
 Each refusal on the way is a Problem (problems.py). minting.py makes the plaintexts; each one is in a single answer.
-database.py opens transactions for the stores, on the engines of sqlite.py or postgres.py, and runs the migrations first.
+database.py runs transactions for the stores, on the engines of sqlite.py or postgres.py and in the threads of pools.py. It
+runs the migrations first.
 backup.py and restore.py copy SQLite files.
 waiters.py holds requests for the list until it changes. It learns of the changes of its process from store.py, and of those
 of others from postgres_changes.py or sqlite_changes.py.
