@@ -263,8 +263,10 @@ class Database:
         async with self._turn(pool_name, account) as pool:
 
             def transact() -> Result:
-                with pool.engine.begin() as connection:
-                    return work(connection)
+                with pool.begun() as connection:
+                    result = work(connection)
+                    connection.commit()
+                    return result
 
             return await pool.run(transact)
 

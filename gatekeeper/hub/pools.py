@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import anyio
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from gatekeeper.hub.turns import Turns
 
@@ -35,6 +36,33 @@ class Pool:
         self.engine = engine
         self.turns = turns
         self._threads = ThreadPoolExecutor(turns.places, thread_name_prefix="gatekeeper-hub")
+
+    def begun(self) -> Connection:
+        """Begin a transaction. This blocks.
+
+        A server that was restarted has closed the connections of the pool. That shows at the begin of a transaction, without
+        a question before each one.
+
+        Returns:
+            The connection. It is given back when it is closed, and what is not committed by then is rolled back.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database does not answer.
+        """
+        try:
+            return self._begin()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        # All connections of the pool that are as old have been replaced.
+        return self._begin()
+
+    def _begin(self) -> Connection:
+        with ExitStack() as failing:
+            connection = failing.enter_context(self.engine.connect())
+            connection.begin()
+            failing.pop_all()
+        return connection
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run a function in a thread.
@@ -91,8 +119,7 @@ class Transaction:
 
     def begin(self) -> None:
         """Take a connection, and begin. This blocks, and so do the methods below."""
-        self._connection = self._opened.enter_context(self._pool.engine.connect())
-        self._connection.begin()
+        self._connection = self._opened.enter_context(self._pool.begun())
 
     def commit(self) -> None:
         """Commit."""

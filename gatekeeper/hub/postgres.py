@@ -116,13 +116,12 @@ class PostgresServer:
 
     def engines(self) -> Engines:
         """Make the engines, without connecting."""
-        reading = {"isolation_level": "REPEATABLE READ", "execution_options": {"postgresql_readonly": True}}
-        writing = {"isolation_level": "READ COMMITTED"}
+        reading, writing = "ISOLATION LEVEL REPEATABLE READ READ ONLY", "ISOLATION LEVEL READ COMMITTED"
         return Engines(
-            reader=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE, each=READERS_EACH), **reading),
-            streamer=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE), **reading),
-            writer=self._pool(Turns(CONNECTIONS, "to write", patience=PATIENCE, each=WRITERS_EACH), **writing),
-            reporter=self._pool(Turns(1, "to write a report", patience=PATIENCE), **writing),
+            reader=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE, each=READERS_EACH), reading),
+            streamer=self._pool(Turns(CONNECTIONS, "to read", patience=PATIENCE), reading),
+            writer=self._pool(Turns(CONNECTIONS, "to write", patience=PATIENCE, each=WRITERS_EACH), writing),
+            reporter=self._pool(Turns(1, "to write a report", patience=PATIENCE), writing),
         )
 
     def changes(self) -> "PostgresChanges":
@@ -135,22 +134,21 @@ class PostgresServer:
 
         return PostgresChanges(connecting(self._listen_url), connecting(self._url))
 
-    def _pool(self, turns: Turns, **options: Any) -> Pool:
+    def _pool(self, turns: Turns, mode: str) -> Pool:
         engine = create_engine(
             self._url,
             connect_args={"prepare_threshold": None},
-            pool_pre_ping=True,  # Replaces connections that a restarted server has closed, before a request uses one.
+            isolation_level="AUTOCOMMIT",  # The statement below begins each transaction, and takes no turn of its own.
             use_native_hstore=False,  # Otherwise every new connection looks up a type that the tables do not have.
             pool_size=turns.places,
             **OPTIONS,
-            **options,
         )
         # A statement that waits for a lock says so before it counts as too slow.
         settings = _set_local(
             self._statement_deadline, self._idle_timeout, lock_timeout=LOCK_SHARE * self._statement_deadline
         )
         event.listen(engine, "do_connect", lambda *arguments: self._connect(**arguments[-1]))
-        event.listen(engine, "begin", partial(_begin, settings))
+        event.listen(engine, "begin", partial(_begin, f"BEGIN {mode}; {settings}"))
         return Pool(engine, turns)
 
     def _connect(self, **options: Any) -> "DriverConnection":
