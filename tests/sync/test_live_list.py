@@ -112,6 +112,39 @@ async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_a_change_is_applied_in_the_turn_in_which_it_has_come() -> None:
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it, anyio.create_task_group() as group:
+        turns, come_in = 0, None
+
+        class Chunks:
+            """A body that has come."""
+
+            def __init__(self) -> None:
+                self.rest = [as_json(row(1, disabled_at="now"))]
+
+            def __aiter__(self) -> AsyncIterator[bytes]:
+                return self
+
+            async def __anext__(self) -> bytes:
+                nonlocal come_in
+                if not self.rest:
+                    raise StopAsyncIteration
+                come_in = turns
+                return self.rest.pop()
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while not it.get("key-1").disabled:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        group.start_soon(count_turns)
+        source.give(Delta(Listing(Chunks(), "2"), "1", granted=8))
+        await until(lambda: it.get("key-1").disabled)
+        assert come_in == turns
+
+
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
     rows = [row(number) for number in range(20)]
     hub.lists(*rows)
