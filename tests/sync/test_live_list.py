@@ -145,6 +145,31 @@ async def test_a_change_is_applied_in_the_turn_in_which_it_has_come() -> None:
         assert come_in == turns
 
 
+class TickingClock(FakeClock):
+    """A clock of which some looks take half a second each."""
+
+    slow_looks = 0
+
+    def __call__(self) -> float:
+        """The time in seconds."""
+        if self.slow_looks:
+            self.slow_looks -= 1
+            self.now += 0.5
+        return self.now
+
+
+@pytest.mark.parametrize(("held", "is_followed_by_pause"), [(0, True), (5, False)])
+async def test_a_pause_makes_up_for_a_wait_that_was_short(*, held: int, is_followed_by_pause: bool) -> None:
+    source, clock = HeldSource(row(1), row(2)), TickingClock()
+    async with living(source, clock=clock, sleep=clock.sleep):
+        clock.now += held
+        clock.slow_looks = 8  # reading and applying takes two of them
+        source.give(Delta(Listing.whole(as_json(row(1, name="new")), "2"), "1", granted=8))
+        await (clock.asleep() if is_followed_by_pause else asked(source, 3))
+        assert [0 < pause < 5 for pause in clock.sleeps] == [True] * is_followed_by_pause
+        assert len(source.asked) == 3 - is_followed_by_pause
+
+
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
     rows = [row(number) for number in range(20)]
     hub.lists(*rows)
