@@ -56,21 +56,22 @@ class Collection:
     def __init__(self, url: str, token: str, account: str | None) -> None:
         self.url = url
         self.refusals = Refusals(url, token)
-        self._token = token
-        self._account = account
+        self._parsed_url = httpx.URL(url)
+        self._headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
+        if account is not None:
+            self._headers["x-account-id"] = account
 
     def request(self, http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
         """Build the request of a call."""
-        headers = {"authorization": f"Bearer {self._token}", "accept": "application/json", **(call.headers or {})}
-        if self._account is not None:
-            headers["x-account-id"] = self._account
-        content = None
+        headers, content = {**self._headers, **(call.headers or {})}, None
         if call.body is not None:
             content = _encode(call.body)
             headers["content-type"] = "application/json"
         # An ETag may hold obs-text (RFC 9110 section 8.8.3), which Latin-1 sends back byte for byte.
         raw_headers = httpx.Headers(headers, encoding="latin-1")
-        return http.build_request(call.method, self.url + call.path, content=content, headers=raw_headers)
+        # Parsing a URL takes a third of the time to build a request.
+        url = self.url + call.path if call.path else self._parsed_url
+        return http.build_request(call.method, url, content=content, headers=raw_headers)
 
     def transport_errors(self, http: httpx.Client | httpx.AsyncClient) -> AbstractContextManager[None]:
         """See `Refusals.transport_errors`."""

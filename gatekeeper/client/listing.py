@@ -6,7 +6,7 @@ The hub may answer a conditional request with the changes of the list (226, RFC 
 
 import re
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Literal, Self, cast
@@ -169,55 +169,66 @@ async def _decoded(
     calls: Calls, http: httpx.AsyncClient, response: httpx.Response, max_list: int
 ) -> AsyncGenerator[bytes, None]:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    pieces = {"identity": _as_they_are, "": _as_they_are, "gzip": _unzipped, "x-gzip": _unzipped}.get(encoding)
-    if pieces is None:
+    unpacking = {"identity": _AsItIs, "": _AsItIs, "gzip": _Unzipping, "x-gzip": _Unzipping}.get(encoding)
+    if unpacking is None:
         named = calls.refusals.quoted(encoding)
         raise _unusable(calls, response, f"in the content encoding {named}, but only gzip was requested")
-    size = 0
+    unpack, size = unpacking(), 0
     with calls.transport_errors(http):
         try:
-            async with aclosing(_raw(response)) as raw, aclosing(pieces(raw)) as unpacked:
-                async for piece in unpacked:
-                    size += len(piece)
-                    if size > max_list:
-                        raise _unusable(calls, response, f"of more than {max_list} bytes, decompressed")
-                    yield piece
+            async with aclosing(_raw(response)) as raw:
+                async for chunk in raw:
+                    for piece in unpack(chunk):
+                        size += len(piece)
+                        if size > max_list:
+                            raise _unusable(calls, response, f"of more than {max_list} bytes, decompressed")
+                        yield piece
+            unpack.end()
         except (zlib.error, EOFError) as error:
             raise _unusable(calls, response, f"that is not valid gzip ({error})") from error
 
 
-async def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     length = response.headers.get("content-length", "")
     is_small = length.isascii() and length.isdigit() and len(length) < len(str(_PIECE))
     # httpx returns a generator and annotates it as a mere iterator.
-    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as raw:
-        if is_small:
-            # Read it to its end: the connection can then be reused even if the consumer stops early.
-            yield b"".join([chunk async for chunk in raw])
-            return
-        async for chunk in raw:
-            yield chunk
+    raw = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+    return _in_one(raw) if is_small else raw
 
 
-async def _as_they_are(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    async for chunk in chunks:
+async def _in_one(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """Read a small body to its end: the connection can then be reused even if the consumer stops early."""
+    yield b"".join([chunk async for chunk in chunks])
+
+
+class _AsItIs:
+    """Unpacks a body that is not packed."""
+
+    def __call__(self, chunk: bytes) -> Iterator[bytes]:
         yield chunk
 
+    def end(self) -> None:
+        pass
 
-async def _unzipped(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Decompress in pieces, so that a gzip bomb is noticed early."""
-    unzip = zlib.decompressobj(_GZIP)
-    async for chunk in chunks:
-        rest = chunk
-        while rest:
-            if unzip.eof:  # gzip data may have several members (RFC 1952 section 2.2)
-                unzip = zlib.decompressobj(_GZIP)
-            yield unzip.decompress(rest, _PIECE)
-            rest = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
-    while piece := unzip.decompress(b"", _PIECE):
-        yield piece
-    if not unzip.eof:
-        raise EOFError("it is truncated")
+
+class _Unzipping(_AsItIs):
+    """Decompresses in pieces, so that a gzip bomb is noticed early."""
+
+    def __init__(self) -> None:
+        self._unzip = zlib.decompressobj(_GZIP)
+
+    def __call__(self, chunk: bytes) -> Iterator[bytes]:
+        while chunk:
+            if self._unzip.eof:  # gzip data may have several members (RFC 1952 section 2.2)
+                self._unzip = zlib.decompressobj(_GZIP)
+            yield self._unzip.decompress(chunk, _PIECE)
+            chunk = self._unzip.unused_data if self._unzip.eof else self._unzip.unconsumed_tail
+        while piece := self._unzip.decompress(b"", _PIECE):
+            yield piece
+
+    def end(self) -> None:
+        if not self._unzip.eof:
+            raise EOFError("it is truncated")
 
 
 class _Pieces:

@@ -126,26 +126,27 @@ class OpenStreams:
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""
-        with self._wakers.here() as waker:
-            self._wake_here = waker.wake
-            try:
-                # A client that reads nothing delays its own closing and no other.
-                async with anyio.create_task_group() as closing:
-                    while True:
-                        if not self._open:
-                            self._opened = anyio.Event()
-                            await self._opened.wait()
+        try:
+            # A client that reads nothing delays its own closing and no other.
+            async with anyio.create_task_group() as closing:
+                while True:
+                    if not self._open:
+                        self._opened = anyio.Event()
+                        await self._opened.wait()
+                    # Without open streams, a change of keys wakes nothing.
+                    with self._wakers.here() as waker:
+                        self._wake_here = waker.wake
                         await self._watch_open(waker, closing)
-            finally:
-                self._wake_here = None  # a gate holds no event loop in which nothing of it runs
+        finally:
+            self._wake_here = None  # a gate holds no event loop in which nothing of it runs
 
     async def _watch_open(self, waker: Waker, closing: TaskGroup) -> None:
         while self._open:
-            await waker.sleep(self._decided_until - self._clock())
             if self._generation() != self._swept or self._clock() >= self._decided_until:
                 if self._enforces():  # the first sweep after that closes what was refused meanwhile
                     await self._sweep(closing)
                 self._decided_until = max(self._deadline(), self._clock() + LAPSED)
+            await waker.sleep(self._decided_until - self._clock())
 
     def _forget(self, stream: OpenStream) -> None:
         self._open.discard(stream)

@@ -5,7 +5,7 @@ from typing import Final
 
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.new_rows import NewRows
-from gatekeeper.index.packed import STEP
+from gatekeeper.index.packed import STEP, drain
 from gatekeeper.index.replacements import PendingRows
 
 __all__ = ("ChangeSet",)
@@ -79,10 +79,16 @@ class ChangeSet:
         return held
 
     def apply(self) -> Generator[None, None, None]:
-        """Apply the changes to the index, in steps.
+        """Apply the changes to the index, in steps; few changes at once.
 
         Once begun, all steps must be run: between two of them, only some of the changes are applied.
         """
+        if len(self._new) + len(self._pending) + len(self._removed) <= STEP:
+            drain(self._steps())
+        else:
+            yield from self._steps()
+
+    def _steps(self) -> Generator[None, None, None]:
         for step in self._pending.drain():
             for packed in step:
                 self._index.replace(packed)

@@ -1,8 +1,9 @@
 """NewRows: the rows of a list whose keys are new."""
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from gatekeeper.index.key_index import KeyIndex
@@ -25,7 +26,7 @@ class NewRows:
     def __init__(self, index: KeyIndex) -> None:
         self._index = index
         self._free_slots = index.free_slots()
-        self._hashes = [array("q") for _ in range(BUCKETS)]
+        self._hashes: dict[int, array[int]] = defaultdict(partial(array, "q"))  # by bucket
         self._last8: list[str] = []
         self._packed: list[bytes] = []
         self._dropped: set[int] = set()  # places
@@ -73,7 +74,7 @@ class NewRows:
         """Find the hashes that several ids share."""
         repeated: set[int] = set()
         seen = 0  # since the last step: few new rows take one
-        for hashes in self._hashes:
+        for hashes in self._hashes.values():
             if len(set(hashes)) < len(hashes):
                 repeated.update(each for each, times in Counter(hashes).items() if times > 1)
             seen += len(hashes)
@@ -86,7 +87,8 @@ class NewRows:
         """Collect the hashes of all ids, by their remainder modulo 256."""
         sets: list[set[int]] = []
         seen = 0  # since the last step
-        for hashes in self._hashes:
+        for bucket in range(BUCKETS):
+            hashes = self._hashes.get(bucket, ())
             sets.append(set(hashes))
             seen += len(hashes)
             if seen >= STEP:

@@ -1,4 +1,4 @@
-"""PendingRows: rows that will replace those of known keys, compressed until then.
+"""PendingRows: rows that will replace those of known keys.
 
 If all of a million keys have changed, their new rows would take as much memory as the index. Compressed, they take a fifth.
 """
@@ -20,6 +20,8 @@ class PendingRows:
 
     Add all rows, override some of them, then drain.
 
+    Its length is the number of keys that get another row.
+
     Attributes:
         revoked_at: the disabled_at values of the rows that revoke a key.
     """
@@ -31,6 +33,9 @@ class PendingRows:
         self._first_seen_at: list[int] = []  # of each compressed block, and of the rows after them
         self._rows: list[bytes] = []
         self._overrides: dict[int, bytes | None] = {}
+
+    def __len__(self) -> int:
+        return self._kinds.total() - self._kinds["none"]
 
     @property
     def changed_count(self) -> int:
@@ -86,10 +91,12 @@ class PendingRows:
 
     def drain(self) -> Iterator[list[bytes]]:
         """Yield the changed keys in steps, and forget them."""
-        self.compress()
         overrides, self._overrides = self._overrides, {}
-        while self._compressed:
-            yield [packed for packed in _decompress(self._compressed.pop()) if slot_of(packed) not in overrides]
+        rows, self._rows = self._rows, []
+        while rows or self._compressed:
+            rows = rows or _decompress(self._compressed.pop())
+            yield [packed for packed in rows if slot_of(packed) not in overrides]
+            rows = []
         self._first_seen_at.clear()
         yield from steps_of(filter(None, overrides.values()))
 

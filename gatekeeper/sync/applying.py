@@ -218,6 +218,7 @@ class Applier:
                 self.work += self.clock() - began
                 await anyio.lowlevel.checkpoint()
                 began = self.clock()
+            self.work += self.clock() - began  # few changes take no step
         finally:
             # Even when cancelled, or when the event loop is gone: no list stays half applied.
             for _ in steps:

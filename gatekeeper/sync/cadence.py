@@ -54,14 +54,15 @@ class Cadence:
             ceiling = LASTING_FAILURE_CEILING
         return backoff(failures, first, ceiling) * self._jitter()
 
-    def live_delay(self, work: float, *, was_awaited: bool) -> float:
+    def live_delay(self, work: float, *, held: float | None) -> float:
         """Seconds from a fetch to the next one that may wait.
 
         Args:
             work: seconds that it took to read and apply what the fetch brought, so that a busy hub does not fill a process.
-            was_awaited: whether the hub could hold its answer. The first list says nothing of how often it changes.
+            held: seconds for which the hub has held its answer, in which the process had as long a rest; None if it could
+                not. The first list says nothing of how often it changes.
         """
-        return INTERVAL_PER_WORK * work if was_awaited else 0.0
+        return 0.0 if held is None else max(0.0, INTERVAL_PER_WORK * work - held)
 
     def parted_delay(self) -> float:
         """Seconds from the last answer of a source that stops."""

@@ -205,13 +205,14 @@ class ListLoader:
 
     async def _add_changes(self, reader: ListReader, diff: DeltaDiff, changed_ids: set[str]) -> None:
         for piece in reader:
+            if diff.count:  # changes that come in one piece are applied without a turn of other tasks
+                await anyio.lowlevel.checkpoint()
             await load_suffixes_for(piece.raw)
             began = self._clock()
             rows, _ = reader.read(piece)
             diff.add_rows(rows)
             changed_ids.update(row.id for row in rows if not isinstance(row, InvalidRow))
             self.work += self._clock() - began
-            await anyio.lowlevel.checkpoint()
             if diff.count > (most := self._max_rows // ROWS_PER_CHANGE):
                 raise InvalidList(f"the changes have more than {most} rows: expected fewer, or the whole list")
 

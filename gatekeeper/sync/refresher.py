@@ -10,8 +10,8 @@
   success ends the backoff.
 - From the second question on, a source that has a name for its list is asked to hold its answer until something changes. The
   second one follows at once if the first answer says that the source may do so. If it does, the list is live: the next
-  question follows after five times what it took to apply an answer that may have been held, and after others at once. A
-  fetch that is wanted cuts the wait off. After a failure, the first question wants an answer at once.
+  question follows at once, but an answer that may have been held was held, or is followed by a pause, for five times what it
+  took to apply it. A fetch that is wanted cuts the wait off. After a failure, the first question wants an answer at once.
 - After three waits in a row that fail, or ten early answers in a row that change nothing, the list is polled, and each poll
   tries a wait.
 - One event loop of a process waits for a live list. The others fetch only what is wanted, until its promise has ended.
@@ -166,7 +166,8 @@ class Refresher:
         ended_at = self.clock()
         due_at = ended_at + self._delay(report, fetch)
         self.left_alone_until = -math.inf if report.retry_after is None else due_at
-        await self._pause_until(due_at)
+        if due_at > ended_at:
+            await self._pause_until(due_at)
         while not self.schedule.is_wanted and (end := self.schedule.lead.followed_until(self.schedule)) > self.clock():
             await self._pause_until(end)
 
@@ -177,7 +178,7 @@ class Refresher:
         if self.live.is_granted and fetch.is_farewell:
             return self.cadence.parted_delay()
         if self.live.is_granted or (self.live.is_untried and fetch.invites_wait):
-            delay = self.cadence.live_delay(fetch.work, was_awaited=fetch.wait is not None)
+            delay = self.cadence.live_delay(fetch.work, held=fetch.held)
             if fetch.is_misfit:
                 return max(delay, self._misfit_delay)
             if self.schedule.is_overdue or self._may_wait():

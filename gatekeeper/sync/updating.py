@@ -67,6 +67,11 @@ class Fetch:
     is_misfit: bool = False
 
     @property
+    def held(self) -> float | None:
+        """Seconds for which the answer was held. None if it could not be."""
+        return None if self.wait is None else self.answered_at - self.asked_at
+
+    @property
     def granted(self) -> float | None:
         """Seconds for which the source has held its answer, or would have."""
         answer, wait = self.answer, self.wait

@@ -1,8 +1,10 @@
 """OpenStreams: woken by a change of keys, in whichever event loop it was applied."""
 
 import asyncio
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,9 +14,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from gatekeeper import Gatekeeper
-from gatekeeper.gate.decisions import Decision
-from gatekeeper.gate.open_streams import OpenStream
+from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.sync.log import RefreshLog
+from gatekeeper.sync.waking import Waker, Wakers
 from tests.support.forked import forked
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
@@ -63,6 +67,21 @@ class Naps:
             self.watching -= watches
 
 
+class CountedWakers(Wakers):
+    """Wakers that count those that there are."""
+
+    count = 0
+
+    @contextmanager
+    def here(self) -> Iterator[Waker]:
+        with super().here() as waker:
+            self.count += 1
+            try:
+                yield waker
+            finally:
+                self.count -= 1
+
+
 def gate_of(source: MemorySource, naps: Naps | None = None) -> Gatekeeper:
     """A gate that fetches when it is told to, and looks at no clock."""
     return Gatekeeper(source, sleep=(naps or Naps()).sleep, unknown_key_wait=0, refresh_interval=10)
@@ -99,6 +118,29 @@ async def test_nothing_sleeps_without_open_streams() -> None:
             assert naps.watching == 1
             for stream in streams:
                 stream.end()
+
+
+async def test_a_change_of_keys_wakes_nothing_without_open_streams() -> None:
+    wakers = CountedWakers(anyio.sleep)
+    streams = OpenStreams(
+        lambda _: Decision(Reason.ALLOWED),
+        enforces=lambda: True,
+        generation=lambda: 1,
+        deadline=lambda: 1e9,
+        wakers=wakers,
+        log=RefreshLog(logging.getLogger(), time.time),
+        clock=lambda: 0.0,
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(streams.watch)
+        for _ in range(2):
+            await anyio.wait_all_tasks_blocked()
+            assert wakers.count == 0
+            await streams.add(stream := Stream())
+            await anyio.wait_all_tasks_blocked()
+            assert wakers.count == 1
+            stream.end()
+        group.cancel_scope.cancel()
 
 
 async def test_enforcing_closes_what_was_refused_before() -> None:

@@ -139,6 +139,13 @@ def test_each_step_changes_at_most_512_keys() -> None:
         assert len(steps) * STEP == touched
 
 
+def test_few_changes_are_applied_at_once() -> None:
+    index = index_of(*(row(str(n)) for n in range(STEP)))
+    assert list(compare(index, [row(str(n), name="changed") for n in range(4, STEP)]).apply()) == []
+    assert [each.name for each in index] == ["changed"] * (STEP - 4)
+    assert len(list(compare(index, [row(f"new-{n}") for n in range(5)]).apply())) == 2
+
+
 def test_held_removals_remove_no_key() -> None:
     index = index_of(row("a"), row("b"), row("c"))
     changes = compare(index, [row("a", name="changed"), row("new", OTHER)])

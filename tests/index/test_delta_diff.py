@@ -318,6 +318,16 @@ def test_the_work_depends_on_the_delta_alone() -> None:
     assert (index.walks, index.looked_up, index.replaced) == (0, 3, ["1"])
 
 
+def test_a_short_delta_takes_no_step() -> None:
+    diff = DeltaDiff(index := index_of(row("1"), row("2")))
+    diff.add_rows([row("1", name="Shop"), Removal("2", LAST8), row("new")])
+    with pytest.raises(StopIteration) as end:
+        next(diff.finish())
+    changes = end.value.value
+    assert list(changes.apply()) == []
+    assert {each.id: each.name for each in index} == {"1": "Shop", "new": row("new").name}
+
+
 def test_a_long_delta_takes_many_steps() -> None:
     diff = DeltaDiff(index := index_of(*(row(str(number)) for number in range(3 * STEP))))
     diff.add_rows([row(str(number), name="Shop") for number in range(2 * STEP)])

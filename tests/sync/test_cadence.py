@@ -111,11 +111,16 @@ def test_a_budget_saves_three_fetches_at_most() -> None:
 
 def test_a_live_list_is_asked_for_again_after_five_times_the_work() -> None:
     cadence = Cadence(10.0, lambda: 0.5)
-    assert [cadence.live_delay(work, was_awaited=True) for work in (0.0, 0.001, 2.0)] == [0.0, 0.005, 10.0]
+    assert [cadence.live_delay(work, held=0.0) for work in (0.0, 0.001, 2.0)] == [0.0, 0.005, 10.0]
+
+
+def test_the_time_for_which_a_hub_held_its_answer_counts_as_a_pause() -> None:
+    cadence = Cadence(10.0, lambda: 0.5)
+    assert [cadence.live_delay(2.0, held=held) for held in (0.0, 4.0, 10.0, 60.0)] == [10.0, 6.0, 0.0, 0.0]
 
 
 def test_the_first_wait_begins_at_once_however_long_the_first_list_took() -> None:
-    assert Cadence(10.0, lambda: 0.5).live_delay(4.0, was_awaited=False) == 0.0
+    assert Cadence(10.0, lambda: 0.5).live_delay(4.0, held=None) == 0.0
 
 
 @pytest.mark.parametrize(

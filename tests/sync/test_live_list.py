@@ -112,6 +112,64 @@ async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_a_change_is_applied_in_the_turn_in_which_it_has_come() -> None:
+    source = HeldSource(row(1), row(2))
+    async with living(source) as it, anyio.create_task_group() as group:
+        turns, come_in = 0, None
+
+        class Chunks:
+            """A body that has come."""
+
+            def __init__(self) -> None:
+                self.rest = [as_json(row(1, disabled_at="now"))]
+
+            def __aiter__(self) -> AsyncIterator[bytes]:
+                return self
+
+            async def __anext__(self) -> bytes:
+                nonlocal come_in
+                if not self.rest:
+                    raise StopAsyncIteration
+                come_in = turns
+                return self.rest.pop()
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while not it.get("key-1").disabled:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        group.start_soon(count_turns)
+        source.give(Delta(Listing(Chunks(), "2"), "1", granted=8))
+        await until(lambda: it.get("key-1").disabled)
+        assert come_in == turns
+
+
+class TickingClock(FakeClock):
+    """A clock of which some looks take half a second each."""
+
+    slow_looks = 0
+
+    def __call__(self) -> float:
+        """The time in seconds."""
+        if self.slow_looks:
+            self.slow_looks -= 1
+            self.now += 0.5
+        return self.now
+
+
+@pytest.mark.parametrize(("held", "is_followed_by_pause"), [(0, True), (5, False)])
+async def test_a_pause_makes_up_for_a_wait_that_was_short(*, held: int, is_followed_by_pause: bool) -> None:
+    source, clock = HeldSource(row(1), row(2)), TickingClock()
+    async with living(source, clock=clock, sleep=clock.sleep):
+        clock.now += held
+        clock.slow_looks = 8  # reading and applying takes two of them
+        source.give(Delta(Listing.whole(as_json(row(1, name="new")), "2"), "1", granted=8))
+        await (clock.asleep() if is_followed_by_pause else asked(source, 3))
+        assert [0 < pause < 5 for pause in clock.sleeps] == [True] * is_followed_by_pause
+        assert len(source.asked) == 3 - is_followed_by_pause
+
+
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
     rows = [row(number) for number in range(20)]
     hub.lists(*rows)
