@@ -47,22 +47,23 @@ class Checker:
         self._memo = memo
         self._lifecycle = lifecycle
 
-    async def check_request(self, identity: RequestIdentity) -> Decision:
+    # Not a coroutine function, as others that only pass a call on: each would cost a request one more coroutine.
+    def check_request(self, identity: RequestIdentity) -> Awaitable[Decision]:
         """Decide on a request.
 
         Args:
             identity: what it sends.
         """
-        return await self._check(self._lists_of(identity), identity[0], partial(self._deciding.requests.decide, identity))
+        return self._check(self._lists_of(identity), identity[0], partial(self._deciding.requests.decide, identity))
 
-    async def check_key(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Decision:
+    def check_key(self, key: bytes | Conflict | None, decide: Callable[[], Remembered]) -> Awaitable[Decision]:
         """Decide on a client key.
 
         Args:
             key: the key.
             decide: decides by the lists as they are.
         """
-        return await self._check(self._lists_of((key, None)), key, decide)
+        return self._check(self._lists_of((key, None)), key, decide)
 
     async def watch(self, stream: OpenStream, *, enforce: bool) -> None:
         """Close a stream once its request is no longer allowed.

@@ -47,12 +47,13 @@ class Decider:
         if page is NOT_FRAMED:
             reason = late([candidate.keys for candidate in candidates])
             return Remembered(Decision(page.reason) if reason is None else _late(reason, page), NO_LEASE)
-        known, by, lease = self._keys.resolve(client_key, candidates)
+        resolved = self._keys.resolve(client_key, candidates)
+        known = resolved.known
         if not isinstance(known, Reason):
-            return Remembered(_decide_page(known, by, page), lease)
+            return Remembered(_decide_page(known, resolved.keys, page), resolved.lease)
         if known in RETRY_AFTER:
-            return Remembered(_late(known, page), lease)
-        return Remembered(Decision(known, last8=client_key.last8, origin=page.seen), lease)
+            return Remembered(_late(known, page), resolved.lease)
+        return Remembered(Decision(known, last8=client_key.last8, origin=page.seen), resolved.lease)
 
     def decide_grant(
         self, grant: Grant | None, by: Candidate | None, key: bytes | Conflict | None, page: Page | None, *, ended: bool
@@ -89,8 +90,10 @@ class Decider:
         return _decide_granted(known, by.keys, grant)
 
     def _is_of(self, client_key: ClientKey, grant: Grant, by: Candidate | None) -> bool:
-        known, keys, _ = self._keys.resolve(client_key, self._keys.lists.candidates(client_key))
-        return not isinstance(known, Reason) and by is not None and keys is by.keys and known.widget_key.id == grant.key_id
+        resolved = self._keys.resolve(client_key, self._keys.lists.candidates(client_key))
+        known = resolved.known
+        is_same_list = by is not None and resolved.keys is by.keys
+        return not isinstance(known, Reason) and is_same_list and known.widget_key.id == grant.key_id
 
     def _read(self, key: bytes | Conflict | None, page: Page) -> ClientKey | Decision:
         """The client key; the decision if it is none."""

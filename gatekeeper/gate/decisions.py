@@ -124,6 +124,11 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
             retry_after="soon" if self.retry_after is None else f"in {self.retry_after} s",
         )
 
+    @property
+    def differs_in_own_frame(self) -> bool:
+        """Whether the answer to the widget's own frame is another one."""
+        return self.reason in _FROM_OWN_FRAME
+
     def problem_json(self, *, from_own_frame: bool = False) -> bytes:
         """The body of a refusal, as application/problem+json (RFC 9457).
 
@@ -132,7 +137,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
                 service's own host would allow every page that embeds the widget's frame.
         """
         detail = self.detail
-        if from_own_frame and self.reason in _FROM_OWN_FRAME:
+        if from_own_frame and self.differs_in_own_frame:
             detail = _FROM_OWN_FRAME[self.reason].format(origin=self.origin)
         return msgspec.json.encode(
             {

@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -256,9 +256,9 @@ class Gatekeeper:
         identity = identity_of(as_bytes(client_key), as_bytes(origin), as_bytes(referer), as_bytes(grant))
         return await self.check_request(identity)
 
-    async def check_request(self, identity: RequestIdentity) -> Decision:
+    def check_request(self, identity: RequestIdentity) -> Awaitable[Decision]:
         """Decide as `check` does on a request whose values are put together."""
-        return await self._checker.check_request(identity)
+        return self._checker.check_request(identity)
 
     async def grant(self, client_key: bytes | Conflict | None, page: Page) -> Decision:
         """Decide as `check` does on a page that holds a frame.

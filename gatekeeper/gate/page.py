@@ -49,7 +49,7 @@ def as_bytes(value: object) -> bytes | Conflict | None:
     Args:
         value: text or bytes, None, CONFLICT. Anything else, such as a number in a JSON body, becomes a malformed value.
     """
-    if value is None or isinstance(value, bytes | Conflict):
+    if value is None or value is CONFLICT or isinstance(value, bytes):
         return value
     # Never str(value): it raises for huge integers and for lists that are nested deeply.
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else _NOT_TEXT

@@ -10,7 +10,8 @@ from gatekeeper.gate.page import RequestIdentity, read_page
 
 __all__ = ("RememberingDecider", "has_grant")
 
-GRANT_PARTS = 4  # of the identity of a request that sends a grant
+NO_REFERER = 2  # parts of the identity of a request without a Referer that counts
+GRANT_PARTS = 4  # of one that sends a grant
 
 
 class RememberingDecider:
@@ -35,12 +36,12 @@ class RememberingDecider:
         Args:
             identity: what it sends.
         """
-        may_be_kept = may_be_remembered(identity)
-        if may_be_kept and (found := self._memo.find(identity, self._clock())) is not None:
+        may_be_kept, now = may_be_remembered(identity), self._clock()
+        if may_be_kept and (found := self._memo.find(identity, now)) is not None:
             return found
         remembered = self._granting.decide(identity) if has_grant(identity) else self._decide_key(identity)
         # Remember only decisions about known keys: unknown ones could fill the memo.
-        if may_be_kept and remembered.decision.key is not None and remembered.holds(self._clock()):
+        if may_be_kept and remembered.decision.key is not None and remembered.holds(now):
             self._memo.remember(identity, remembered)
         return remembered
 
@@ -53,8 +54,8 @@ class RememberingDecider:
         return self._granting.decide_again(identity) if has_grant(identity) else self._decide_key(identity).decision
 
     def _decide_key(self, identity: RequestIdentity) -> Remembered:
-        key, origin, *referer = identity
-        return self._decider.decide(key, read_page(origin, *(referer or (None,))))
+        referer = identity[2] if len(identity) > NO_REFERER else None
+        return self._decider.decide(identity[0], read_page(identity[1], referer))
 
 
 def has_grant(identity: RequestIdentity) -> bool:

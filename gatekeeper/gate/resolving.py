@@ -6,7 +6,9 @@ digest, all of these lists have to be there, and the only one that has the key d
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from gatekeeper.errors import InvalidClientKey
 from gatekeeper.gate.decisions import Conflict, Reason
@@ -43,7 +45,7 @@ class KeyList(Protocol):
         ...
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True):
     """A list that may have a key.
 
     Attributes:
@@ -78,7 +80,7 @@ class KeyLists(Protocol):
         ...
 
 
-class Resolved(NamedTuple):
+class Resolved(msgspec.Struct, frozen=True):
     """Whose key a client key is.
 
     Attributes:
@@ -119,14 +121,15 @@ class KeyResolver:
             candidates: the lists that may have it.
         """
         if len(candidates) == 1:
-            ((keys, lease),) = candidates
+            keys, lease = candidates[0].keys, candidates[0].lease
             if (reason := _LATE.get(keys.state)) is not None:
                 return Resolved(reason)
             known = keys.index.resolve(client_key)
             return Resolved(_UNRESOLVED[known] if isinstance(known, str) else known, keys, lease)
         unready: Reason | None = None
         hits: list[Resolved] = []
-        for keys, lease in candidates:
+        for candidate in candidates:
+            keys = candidate.keys
             if (reason := _LATE.get(keys.state)) is not None:
                 unready = unready or reason
                 continue
@@ -136,7 +139,7 @@ class KeyResolver:
                     hits += [Resolved(Reason.KEY_AMBIGUOUS)] * 2
             elif known.widget_key.key_sha256 is not None:  # it is the digest of this key
                 # Before another list it decides only as long as that has no such digest.
-                return Resolved(known, keys, lease if keys is candidates[0].keys else keys.leases.ended)
+                return Resolved(known, keys, candidate.lease if candidate is candidates[0] else keys.leases.ended)
             else:
                 # It depends on all of these lists, and would be remembered by the lease of one.
                 hits.append(Resolved(known, keys, keys.leases.ended))

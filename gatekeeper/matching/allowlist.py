@@ -11,7 +11,7 @@ from gatekeeper.errors import InvalidEntry, InvalidOrigin
 from gatekeeper.matching import advice
 from gatekeeper.matching.advice import EntrySuggestion, EntryWarning, RejectedEntry
 from gatekeeper.matching.origins import DEFAULT_PORTS, Origin, is_secure
-from gatekeeper.matching.pattern import Pattern
+from gatekeeper.matching.pattern import compile_entry
 
 __all__ = ("MAX_ENTRIES", "Allowlist", "find_entry")
 
@@ -36,9 +36,10 @@ class Allowlist:
     ) -> None:
         self._entries = entries
         distinct = tuple(dict.fromkeys(bases))
-        # A set of one member takes 216 bytes, and most keys have one wildcard or none.
+        # Most keys have one wildcard or none. A set of one member takes 216 bytes, and a request waits for what is sorted.
         self._bases: Collection[str] = frozenset(distinct) if len(distinct) > FEW else distinct
-        self._base_lengths = tuple(sorted(set(map(len, distinct)), reverse=True))
+        lengths = sorted(set(map(len, distinct)), reverse=True) if len(distinct) > 1 else map(len, distinct)
+        self._base_lengths = tuple(lengths)
         self.https_only = https_only
         self.rejected = rejected
 
@@ -65,15 +66,14 @@ class Allowlist:
             try:
                 if number > MAX_ENTRIES:
                     raise InvalidEntry("too_many", f"A key has at most {MAX_ENTRIES} entries; this is entry {number}.")
-                pattern = Pattern.parse(entry, https_only=https_only)
+                normal, base = compile_entry(entry, https_only=https_only)
             except InvalidEntry as error:
                 rejected.append(RejectedEntry(entry, error.reason, error.hint))
             else:
-                normal = str(pattern)
                 # Most entries are in normal form already: keep one string, as there may be a million keys.
                 compiled.setdefault(entry if entry == normal else normal, entry)
-                if pattern.wildcard:
-                    bases.append(pattern.host)
+                if base is not None:
+                    bases.append(base)
         return cls(compiled, tuple(rejected), bases, https_only=https_only)
 
     def __len__(self) -> int:

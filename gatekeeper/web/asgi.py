@@ -249,9 +249,9 @@ class GatekeeperMiddleware:
         return decision.allowed or self._gate.admits(decision, from_own_frame=self._is_from_own_frame(scope, decision))
 
     def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
-        """Whether the origin of a refused request is that of the service itself."""
+        """Whether the origin of a refused request is that of the service itself, if that matters."""
         is_listed = self._frames is not None and self._frames.is_listed((decision.origin or "").encode())
-        return is_listed or is_from_own_host(scope.get("headers") or (), decision)
+        return decision.differs_in_own_frame and (is_listed or is_from_own_host(scope.get("headers") or (), decision))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

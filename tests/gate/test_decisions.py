@@ -231,6 +231,12 @@ def test_a_body_has_the_members_of_rfc_9457_and_ours(reason: Reason) -> None:
     }
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_a_decision_tells_whether_its_body_is_another_in_the_own_frame(reason: Reason) -> None:
+    decision = Decision(reason, origin="https://widgets.example")
+    assert decision.differs_in_own_frame == (decision.problem_json(from_own_frame=True) != decision.problem_json())
+
+
 def test_a_body_has_every_member_even_where_nothing_is_known() -> None:
     body = json.loads(Decision(Reason.KEY_MISSING).problem_json())
     assert list(body) == ["type", "title", "status", "detail", "reason", "origin", "key", "retry_after"]

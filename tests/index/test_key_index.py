@@ -305,7 +305,7 @@ def compiling(max_compiled: int, *rows: WidgetKey) -> KeyIndex:
 
 
 def test_a_key_is_found_while_another_thread_evicts_it() -> None:
-    """Threads decide about more than 4,096 keys. cachetools' get looks twice, and the key was gone at the second look."""
+    """Threads decide about more than 4,096 keys. A cache that looks twice may not find the key at the second look."""
 
     def prepare() -> tuple[Callable[[], str], Callable[[], str]]:
         index = compiling(1, row("a", FIRST), row("z", OTHER))
@@ -379,7 +379,7 @@ def test_ambiguous_keys_are_listed_while_another_thread_applies_a_list() -> None
 
 
 def test_a_fork_in_the_middle_of_an_eviction_leaves_an_index_that_resolves() -> None:
-    """The thread that evicts is not in the child, and cachetools raised KeyError at each later eviction."""
+    """The thread that evicts is not in the child. A cache of a library raised KeyError at each later eviction there."""
     third = ClientKey.parse("pk_live_acme_third-zyxwvuts")
     keys = {"a": FIRST, "z": OTHER, "c": third}
     index = compiling(1, *(row(row_id, key) for row_id, key in keys.items()))

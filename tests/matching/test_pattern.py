@@ -6,7 +6,7 @@ import pytest
 
 from gatekeeper import InvalidEntry
 from gatekeeper.errors import EntryReason
-from gatekeeper.matching.pattern import Pattern
+from gatekeeper.matching.pattern import Pattern, compile_entry
 from tests.matching.hosts import BASE_251, LABEL_63, NAME_253
 
 
@@ -35,6 +35,33 @@ def test_the_meaning_of_a_pattern_in_words(entry: str, meaning: str) -> None:
 
 
 # Normal forms.
+
+
+@pytest.mark.parametrize(
+    ("entry", "normal", "base"),
+    [
+        ("acme.com", "acme.com", None),
+        ("localhost:*", "localhost:*", None),
+        ("*.acme.com", "*.acme.com", "acme.com"),
+        ("*.acme.com:*", "*.acme.com:*", "acme.com"),
+        ("https://*.ACME.com:443/", "https://*.acme.com", "acme.com"),
+        ("*.bücher.example", "*.xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("127.0.0.1:3000", "127.0.0.1:3000", None),
+        ("capacitor://app.acme.com", "capacitor://app.acme.com", None),
+    ],
+)
+def test_an_entry_is_compiled_to_its_normal_form(entry: str, normal: str, base: str | None) -> None:
+    assert compile_entry(entry) == (normal, base)
+    assert str(Pattern.parse(entry)) == normal
+
+
+@pytest.mark.parametrize("entry", ["*.com", "*.co.uk", "*.github.io:*", "*", "acme.com/path", "http://acme.com"])
+def test_an_entry_that_is_no_pattern_is_not_compiled(entry: str) -> None:
+    refusal = refused(entry, https_only=True)
+    with pytest.raises(InvalidEntry) as refused_too:
+        compile_entry(entry, https_only=True)
+    assert str(refused_too.value) == str(refusal)
+
 
 NORMALISED = [
     ("  acme.com", "acme.com"),
