@@ -1,10 +1,13 @@
 """The served app, with a guard chosen by the environment."""
 
+import asyncio
 import json
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from http import HTTPStatus
 
 import httpx
 from redis.asyncio import Redis
@@ -16,9 +19,11 @@ from benchmarks.asgi import widget_app
 from benchmarks.contenders import Floor
 from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource
 
-__all__ = ("GUARDS", "VARIABLE", "create")
+__all__ = ("DECIDES", "GUARDS", "VARIABLE", "create")
 
 VARIABLE = "GATEKEEPER_BENCHMARK"
+DECIDES = "/decides/"
+PAUSE = 0.001  # seconds between two decisions on a pair that is watched
 GUARDS = ("bare", "floor", "CORSMiddleware", "gatekeeper", "Redis GET", "hub by httpx")
 
 
@@ -80,6 +85,30 @@ class Stamped:
         await self.app(scope, receive, send_stamped)
 
 
+class Watched:
+    """Tell when the gate decides in another way, at /decides/200 and /decides/403.
+
+    A client that asked for that would need a request each millisecond, which takes a third of a processor.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gatekeeper) -> None:
+        self.app = app
+        self.gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(DECIDES):
+            await self.app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        pair, is_wanted = (
+            (headers[b"data-client-key"], headers[b"origin"]),
+            scope["path"] == f"{DECIDES}{HTTPStatus.OK.value}",
+        )
+        while self.gate.decide(*pair).allowed != is_wanted:  # noqa: ASYNC110 - as requests come
+            await asyncio.sleep(PAUSE)
+        await _answer(send, HTTPStatus.OK, [(b"x-at", b"%r" % time.monotonic()), (b"content-length", b"0")])
+
+
 def create(
     guard: str,
     *,
@@ -103,7 +132,7 @@ def create(
     """
     if guard == "gatekeeper":
         gate = Gatekeeper(HubSource(hub, token), start_timeout=60.0, refresh_interval=interval)
-        guarded: ASGIApp = GatekeeperMiddleware(widget_app(gate.lifespan), gate)
+        guarded: ASGIApp = Watched(GatekeeperMiddleware(widget_app(gate.lifespan), gate), gate)
     elif guard == "floor":
         guarded = ServedFloor(widget_app())
     elif guard == "CORSMiddleware" and "\\" in cors:

@@ -106,9 +106,13 @@ class Connection:
     ) -> None:
         self._stream.close()
 
-    async def ask(self, head: bytes) -> Answer:
+    async def exchange(self, head: bytes) -> Received:
         """Send a request, and read its answer to the end."""
-        received = await self._stream.exchange(head)
+        return await self._stream.exchange(head)
+
+    async def ask(self, head: bytes) -> Answer:
+        """Send a request, and read who answers what."""
+        received = await self.exchange(head)
         process = received.header(b"x-process")
         return Answer(received.status, int(process) if process else None)
 

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 
 from benchmarks import keys, servers, wire
+from benchmarks.asgi import PATH
 from benchmarks.live.database import Account
+from benchmarks.served import DECIDES
 
 __all__ = ("OVERDUE", "Gates", "asked_directly", "request", "request_with", "served_gates")
 
@@ -39,6 +41,14 @@ class Gates:
     async def until(self, head: bytes, status: HTTPStatus) -> list[float]:
         """Ask all of them until they answer with a status; the times of those answers."""
         return await asyncio.gather(*(_until(connection, head, status) for connection in self.connections))
+
+    async def decided(self, head: bytes, status: HTTPStatus) -> list[float]:
+        """The times at which each of them begins to decide in this way on a request, which is then sent."""
+        watching = head.replace(PATH.encode(), f"{DECIDES}{status.value}".encode(), 1)
+        answers = await asyncio.gather(*(connection.exchange(watching) for connection in self.connections))
+        if set(statuses := await self.ask(head)) != {status}:
+            raise SystemExit(f"gates answer {statuses} after a change that they know: expected {status.value}")
+        return [float(answer.header(b"x-at")) for answer in answers]
 
     async def ask(self, head: bytes) -> list[int]:
         """Ask all of them once; their statuses."""
