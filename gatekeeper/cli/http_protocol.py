@@ -18,7 +18,7 @@ MAX_HEAD = 32 * 1024
 _PIECE = 16 * 1024  # bytes; the head is measured after each
 TIMEOUT = 30.0  # seconds; a body has at most 1 MB. uvicorn has a timeout only between two requests.
 TURN = 10  # connections that are read in a turn of the event loop, which takes 1 or 2 ms
-PATIENT_TURN, PATIENT_PERIOD = 4, 0.002  # connections whose requests wait anyway, in so many seconds: they take 1 ms
+PATIENT_TURN, PATIENT_PERIOD = 10, 0.005  # connections whose requests wait anyway, in so many seconds: they take half of it
 _PATIENT = b"\nprefer: wait="  # RFC 7240 section 4.3, as gates write it
 _TOKEN = b"\nauthorization: bearer "
 
@@ -32,7 +32,8 @@ class ReadTurns:
     Args:
         size: the most connections that are read in a turn.
         period: the seconds from one turn to the next; None for a turn of the event loop, so that no time is lost if there
-            is nothing else to do.
+            is nothing else to do. All that come within a period are read at its end, so that they share what they read from
+            the database.
     """
 
     def __init__(self, size: int = TURN, period: float | None = None) -> None:
@@ -55,7 +56,7 @@ class ReadTurns:
         if not self._has_begun:
             self._has_begun = True
             self._follow(connection.loop)
-        if self._left and not self._queues:
+        if self._period is None and self._left and not self._queues:
             self._left -= 1
             return True
         self._queues.setdefault(account, deque()).append(connection)

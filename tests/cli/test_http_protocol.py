@@ -326,16 +326,16 @@ def test_the_requests_of_one_account_delay_no_other(further: bytes) -> None:
     assert asyncio.run(read()) == [0, 1, 5, 8, 9, 2, 7, 3, 4, 6]
 
 
-def test_requests_that_wait_are_read_with_pauses() -> None:
+def test_requests_that_wait_are_gathered_and_read_with_pauses() -> None:
     async def read() -> list[tuple[int, int]]:
         turn, reads, turns = [0], list[tuple[int, int]](), ReadTurns(2, period=1.0)
         for name in range(5):
             Reader(name, reads, turn).come(turns)
-        for turn[0] in range(1, 5):
+        for turn[0] in range(1, 7):
             await asyncio.sleep(0.5001)
         return reads
 
-    assert run_skipping(read()) == [(0, 0), (0, 1), (2, 2), (2, 3), (4, 4)]
+    assert run_skipping(read()) == [(2, 0), (2, 1), (4, 2), (4, 3), (6, 4)]
 
 
 def test_connections_that_are_held_lose_no_byte() -> None:
@@ -373,8 +373,8 @@ def test_requests_that_are_held_are_answered_before_the_server_stops() -> None:
             for connection in connections:
                 connection.sendall(GET)
             wait_until(lambda: turns.asked, lambda asked: asked == 10)
-        received = [rest(connection) for connection in connections[1:]]  # the first one was not held
-        assert [each.rpartition(b"\r\n\r\n")[2] for each in received] == [b"0 bytes"] * 9
+        received = [rest(connection) for connection in connections]
+        assert [each.rpartition(b"\r\n\r\n")[2] for each in received] == [b"0 bytes"] * 10
 
 
 def test_a_connection_that_is_reset_while_it_is_held_leaves_the_others() -> None:
