@@ -7,10 +7,9 @@ What runs in an event loop has it loaded in a thread before that.
 
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from tldextract import TLDExtract
+from gatekeeper.matching.idn import to_a_labels
 
 __all__ = ("has_public_suffixes", "is_public_suffix", "is_shared_host", "load_public_suffixes")
 
@@ -62,50 +61,54 @@ _SHARED_HOSTS = frozenset(
 )
 
 
+class _Suffixes(NamedTuple):
+    """What the list says, in A-labels.
+
+    Attributes:
+        rules: its rules.
+        wildcard_bases: hosts whose direct subdomains are all public suffixes: kobe.jp for *.kobe.jp.
+        ancestors: parent domains of public suffixes, such as amazonaws.com of s3.amazonaws.com.
+    """
+
+    rules: frozenset[str]
+    wildcard_bases: frozenset[str]
+    ancestors: frozenset[str]
+
+
 @cache
-def _extractor() -> "TLDExtract":
+def _suffixes() -> _Suffixes:
     from tldextract import TLDExtract  # noqa: PLC0415 - the module's docstring says why it is not imported above
 
-    return TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
-
-
-@cache
-def _rules() -> frozenset[str]:
-    """The rules of the list, as written there."""
-    return frozenset(_extractor().tlds)
-
-
-@cache
-def _wildcard_bases() -> frozenset[str]:
-    """Hosts whose direct subdomains are all public suffixes: kobe.jp for *.kobe.jp."""
-    return frozenset(rule[2:] for rule in _rules() if rule.startswith("*."))
-
-
-@cache
-def _ancestors_of_suffixes() -> frozenset[str]:
-    """Parent domains of public suffixes, such as amazonaws.com of s3.amazonaws.com."""
+    # Only the rules are kept: the trees in which tldextract looks hosts up take 5 MB.
+    extract = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+    rules = frozenset(map(to_a_labels, extract.tlds))
+    del extract  # before more is made, which then takes its place
     ancestors = set()
-    for rule in _rules():
+    for rule in rules:
         host = rule
         while host := host.partition(".")[2]:
             ancestors.add(host)
-    return frozenset(ancestors)
+    return _Suffixes(
+        rules=rules,
+        wildcard_bases=frozenset(rule[2:] for rule in rules if rule.startswith("*.")),
+        ancestors=frozenset(ancestors),
+    )
 
 
 def has_public_suffixes() -> bool:
     """Whether the list is loaded."""
-    return _wildcard_bases.cache_info().currsize > 0
+    return _suffixes.cache_info().currsize > 0
 
 
 def load_public_suffixes() -> None:
     """Load the list, unless it is loaded. This takes 0.1 to 0.3 s.
 
-    Of several threads, one loads it: each would take 12 MB.
+    Of several threads, one loads it: each would take 6 MB meanwhile.
     """
     # A fork can leave the lock held for good.
     is_first = _LOADING.acquire(timeout=_PATIENCE)
     try:
-        _wildcard_bases()
+        _suffixes()
     finally:
         if is_first:
             _LOADING.release()
@@ -120,13 +123,10 @@ def is_public_suffix(host: str) -> bool:
     Returns:
         True for "co.uk", "github.io" and "kobe.jp" (its direct subdomains are public suffixes); False for "acme.com".
     """
-    if host in _wildcard_bases():
+    suffixes = _suffixes()
+    if host in suffixes.rules or host in suffixes.wildcard_bases:
         return True
-    # A host without a rule is not a public suffix (https://publicsuffix.org/list/, "Algorithm"). This spares most hosts the
-    # 2.4 µs that tldextract takes. The list has internationalised names in Unicode, so those always go to tldextract.
-    if host not in _rules() and host.partition(".")[2] not in _wildcard_bases() and "xn--" not in host:
-        return False
-    return _extractor().extract_str(host).suffix == host
+    return host.partition(".")[2] in suffixes.wildcard_bases and f"!{host}" not in suffixes.rules
 
 
 def is_shared_host(host: str) -> bool:
@@ -138,4 +138,4 @@ def is_shared_host(host: str) -> bool:
     Returns:
         True for "amazonaws.com" (above the public suffix s3.amazonaws.com) and "zendesk.com"; False for "acme.com".
     """
-    return host in _SHARED_HOSTS or host in _ancestors_of_suffixes()
+    return host in _SHARED_HOSTS or host in _suffixes().ancestors
