@@ -126,8 +126,10 @@ class OpenStreams:
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""
+        await self._opened.wait()  # a gate may have hundreds of lists without a stream, which nothing has to wake
         with self._wakers.here() as waker:
             self._wake_here = waker.wake
+            waker.wake()  # keys may have changed since the stream was opened
             try:
                 # A client that reads nothing delays its own closing and no other.
                 async with anyio.create_task_group() as closing:

@@ -1,8 +1,11 @@
 """OpenStreams: woken by a change of keys, in whichever event loop it was applied."""
 
 import asyncio
+import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,9 +15,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from gatekeeper import Gatekeeper
-from gatekeeper.gate.decisions import Decision
-from gatekeeper.gate.open_streams import OpenStream
+from gatekeeper.gate.decisions import Decision, Reason
+from gatekeeper.gate.open_streams import OpenStream, OpenStreams
 from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.sync.log import RefreshLog
+from gatekeeper.sync.waking import Wakers
 from tests.support.forked import forked
 from tests.support.memory_source import MemorySource
 from tests.support.rows import ORIGIN, client_key, row
@@ -99,6 +104,33 @@ async def test_nothing_sleeps_without_open_streams() -> None:
             assert naps.watching == 1
             for stream in streams:
                 stream.end()
+
+
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+async def test_a_change_between_opening_and_watching_closes_the_stream() -> None:
+    generation, wakers, stream = 1, Wakers(Naps().sleep), Stream()
+
+    def decide(_: RequestIdentity) -> Decision:
+        return Decision(Reason.ALLOWED if generation == 1 else Reason.KEY_DISABLED)
+
+    streams = OpenStreams(
+        decide,
+        enforces=lambda: True,
+        generation=lambda: generation,
+        deadline=lambda: math.inf,
+        wakers=wakers,
+        log=RefreshLog(logging.getLogger("gatekeeper"), time.time),
+        clock=time.monotonic,
+    )
+    await streams.add(stream)
+    generation = 2
+    wakers.wake()
+    async with anyio.create_task_group() as group:
+        group.start_soon(streams.watch)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert stream.refusal is not None
+    assert stream.refusal.reason is Reason.KEY_DISABLED
 
 
 async def test_enforcing_closes_what_was_refused_before() -> None:
