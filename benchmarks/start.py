@@ -4,8 +4,8 @@
 
 Each round imports each contender once, in a fresh interpreter and in changing order; the time is that of the import
 statement alone. An audit hook records the files and sockets that `import gatekeeper` opens, apart from the import system's
-own and after the import of starlette and httpx. `-X importtime` lists all modules. It shows that tldextract and its list of
-public suffixes are loaded for the first entry with a wildcard: not at import, and not for an entry without one.
+own and after the import of starlette and httpx. The list of public suffixes is read for the first entry with a wildcard: not
+at import, and not for an entry without one.
 """
 
 import json
@@ -31,6 +31,7 @@ STAGES = {
     "an entry without a wildcard": 'import gatekeeper; gatekeeper.Allowlist.parse(["acme.com"])',
     "an entry with a wildcard": 'import gatekeeper; gatekeeper.Allowlist.parse(["*.acme.com"])',
 }
+LOADED = "{}; from gatekeeper.matching.suffixes import has_public_suffixes; print(has_public_suffixes())"
 TIMED = "import time; begun = time.perf_counter(); {}; print(time.perf_counter() - begun)"
 AUDITED = """
 import json, sys
@@ -74,7 +75,9 @@ def measure(parameters: Parameters) -> Figures:
         "of_starlette_and_httpx": spreads["gatekeeper"]["median"] / spreads[TOGETHER]["median"],
         "io_at_import": at_import,
         "io_of_first_wildcard": [Path(what).name for what in later],
-        "tldextract_is_loaded_by": {stage: "tldextract" in _imports(code) for stage, code in STAGES.items()},
+        "public_suffixes_are_loaded_by": {
+            stage: _python(LOADED.format(code)).stdout.strip() == "True" for stage, code in STAGES.items()
+        },
         "dearest_modules_ms": dict(dearest[:DEAREST]),
     }
 
@@ -112,9 +115,9 @@ def tables(figures: Figures) -> Iterator[script.Table]:
     )
     opened = {"import gatekeeper": figures["io_at_import"], "the first wildcard": figures["io_of_first_wildcard"]}
     rows = [(f"opened or connected by {stage}", ", ".join(what) or "nothing") for stage, what in opened.items()]
-    loaded = figures["tldextract_is_loaded_by"].items()
-    rows += [(f"tldextract is loaded by {stage}", "yes" if is_loaded else "no") for stage, is_loaded in loaded]
-    yield script.table("files, sockets and tldextract", ("", ""), rows)
+    loaded = figures["public_suffixes_are_loaded_by"].items()
+    rows += [(f"public suffixes are loaded by {stage}", "yes" if is_loaded else "no") for stage, is_loaded in loaded]
+    yield script.table("files, sockets and public suffixes", ("", ""), rows)
     dearest = figures["dearest_modules_ms"].items()
     yield script.table(
         "dearest modules, with all that they import", ("", "ms"), [(name, f"{ms:.1f}") for name, ms in dearest]

@@ -121,7 +121,7 @@ def test_an_import_opens_nothing_and_loads_no_public_suffixes(results: Path) -> 
     figures = figures_of("start", results)
     assert figures["io_at_import"] == []
     assert ".tld_set_snapshot" in figures["io_of_first_wildcard"]
-    assert figures["tldextract_is_loaded_by"] == {
+    assert figures["public_suffixes_are_loaded_by"] == {
         "import gatekeeper": False,
         "an entry without a wildcard": False,
         "an entry with a wildcard": True,

@@ -126,6 +126,7 @@ class OpenStreams:
 
     async def watch(self) -> None:
         """Close streams that are refused, until cancelled."""
+        await self._opened.wait()  # a gate may have hundreds of lists without a stream, which need no more than this
         try:
             # A client that reads nothing delays its own closing and no other.
             async with anyio.create_task_group() as closing:

@@ -22,6 +22,8 @@ ROOM = 64  # of these that are evicted together: a dict skips all deleted entrie
 # A dict of a million entries takes 100 ms to grow, which blocks everything else; dicts of 4,000 take 0.2 ms. The number is
 # prime, so that the hashes of the keys in one bucket do not share the low bits that choose their places in its dict.
 BUCKETS = 251
+# Up to this many keys share one bucket: a gate may have an index for each of hundreds of small accounts.
+MAX_IN_ONE = 1024
 # Two of a million random keys share their last 8 of 64 characters with a chance of 0.2 %. More than 16 that do are not
 # random, and comparing all of them for every page would take long.
 MAX_SUFFIX_COLLISIONS = 16
@@ -47,8 +49,7 @@ class KeyIndex:
         # By last 8. Keys whose last 8 collide are kept apart, by id, so that the buckets hold nothing that the garbage
         # collector visits. A key may move from its bucket to the collisions and never moves back. Readers look in the bucket
         # first, so a thread that resolves a key while another one applies a list always finds it.
-        # Those without a key are one dict that stays empty: a gate may have an index for each of hundreds of small accounts.
-        self._buckets: list[dict[str, bytes]] = [{}] * BUCKETS
+        self._buckets: list[dict[str, bytes]] = [{}]
         self._suffix_collisions: dict[str, dict[str, bytes]] = {}
         self._free_slots: list[int] = []
         self._count = 0
@@ -119,7 +120,8 @@ class KeyIndex:
 
         The only key with these last 8 characters may have another id. Of several, the one with this id is returned.
         """
-        packed = self._buckets[hash(last8) % BUCKETS].get(last8)  # not _bucket(): this is called for every row of a list
+        buckets = self._buckets  # not _bucket(): this is called for every row of a list
+        packed = buckets[hash(last8) % len(buckets)].get(last8)
         if packed is None and (keys := self._suffix_collisions.get(last8)) is not None:
             return keys.get(row_id)
         return packed
@@ -161,10 +163,7 @@ class KeyIndex:
         """
         collisions, buckets = self._suffix_collisions, self._buckets
         for last8, packed in keys:
-            place = hash(last8) % BUCKETS
-            bucket = buckets[place]
-            if not bucket:
-                bucket = buckets[place] = {}
+            bucket = buckets[hash(last8) % len(buckets)]
             if last8 in collisions:
                 collisions[last8][id_of(packed)] = packed
             elif (other := bucket.setdefault(last8, packed)) is not packed:
@@ -175,6 +174,8 @@ class KeyIndex:
             if self._enabled_origins is not None:
                 self._enabled_origins.add(self._compile(unpack(packed)))
         self._moves += 1
+        if len(buckets) == 1 and len(buckets[0]) > MAX_IN_ONE:
+            self._split()
 
     def replace(self, packed: bytes) -> None:
         """Replace a key by one with the same slot, suffix and id."""
@@ -253,7 +254,15 @@ class KeyIndex:
         )
 
     def _bucket(self, last8: str) -> dict[str, bytes]:
-        return self._buckets[hash(last8) % BUCKETS]
+        buckets = self._buckets
+        return buckets[hash(last8) % len(buckets)]
+
+    def _split(self) -> None:
+        """Spread the keys over all buckets, for good."""
+        buckets: list[dict[str, bytes]] = [{} for _ in range(BUCKETS)]
+        for last8, packed in self._buckets[0].items():
+            buckets[hash(last8) % BUCKETS][last8] = packed
+        self._buckets = buckets  # replaced as a whole: another thread may be looking for a key
 
     def _get_compiled(self, packed: bytes) -> IndexedKey:
         compiled = self._compiled.get(packed)

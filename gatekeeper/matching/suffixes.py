@@ -1,21 +1,26 @@
 """Public suffixes, and other hosts whose subdomains have different owners.
 
-The only importer of tldextract, which here reads its bundled copy of the Public Suffix List, without network or disk cache.
-tldextract is imported when the first wildcard is compiled, because its import takes longer than the rest of the package.
-What runs in an event loop has it loaded in a thread before that.
+The list is the copy of the Public Suffix List that tldextract bundles, without network or disk cache. It is read when the
+first wildcard is compiled. What runs in an event loop has it read in a thread before that.
+
+This is the only importer of tldextract, and imports it only where that copy is not found: with requests, and the trees in
+which it looks hosts up, it takes 12 MB.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec, module_from_spec
 from threading import Lock
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from tldextract import TLDExtract
+from typing import Final, NamedTuple
 
 __all__ = ("has_public_suffixes", "is_public_suffix", "is_shared_host", "load_public_suffixes")
 
 _LOADING: Final = Lock()
 _PATIENCE: Final = 2.0  # seconds for which a thread leaves the loading to another one
+
+# Rules of each kind. If one is missing, the bundled copy is not where or what it was.
+_EXPECTED = frozenset({"com", "*.ck", "!www.ck", "xn--p1ai", "github.io"})
 
 # Hosts that give subdomains to their customers. None is a rule of the Public Suffix List that tldextract 5.4 bundles, or
 # the parent of one: each was looked up. Rules that the list has gained since do no harm here.
@@ -62,50 +67,72 @@ _SHARED_HOSTS = frozenset(
 )
 
 
-@cache
-def _extractor() -> "TLDExtract":
-    from tldextract import TLDExtract  # noqa: PLC0415 - the module's docstring says why it is not imported above
+class _Suffixes(NamedTuple):
+    """What the list says, in A-labels.
 
-    return TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+    Attributes:
+        rules: its rules.
+        wildcard_bases: hosts whose direct subdomains are all public suffixes: kobe.jp for *.kobe.jp.
+        ancestors: parent domains of public suffixes, such as amazonaws.com of s3.amazonaws.com.
+    """
 
-
-@cache
-def _rules() -> frozenset[str]:
-    """The rules of the list, as written there."""
-    return frozenset(_extractor().tlds)
-
-
-@cache
-def _wildcard_bases() -> frozenset[str]:
-    """Hosts whose direct subdomains are all public suffixes: kobe.jp for *.kobe.jp."""
-    return frozenset(rule[2:] for rule in _rules() if rule.startswith("*."))
+    rules: frozenset[str]
+    wildcard_bases: frozenset[str]
+    ancestors: frozenset[str]
 
 
 @cache
-def _ancestors_of_suffixes() -> frozenset[str]:
-    """Parent domains of public suffixes, such as amazonaws.com of s3.amazonaws.com."""
+def _suffixes() -> _Suffixes:
+    rules = frozenset(map(_in_a_labels, _bundled_rules()))
+    if not rules >= _EXPECTED:
+        rules = frozenset(map(_in_a_labels, _rules_of_tldextract()))
     ancestors = set()
-    for rule in _rules():
+    for rule in rules:
         host = rule
         while host := host.partition(".")[2]:
             ancestors.add(host)
-    return frozenset(ancestors)
+    return _Suffixes(
+        rules=rules,
+        wildcard_bases=frozenset(rule[2:] for rule in rules if rule.startswith("*.")),
+        ancestors=frozenset(ancestors),
+    )
+
+
+def _bundled_rules() -> Iterator[str]:
+    """Read the rules in the copy that tldextract bundles."""
+    spec = find_spec("tldextract")
+    copy = None if spec is None else files(module_from_spec(spec)) / ".tld_set_snapshot"
+    if copy is not None and copy.is_file():
+        with copy.open(encoding="utf-8", errors="replace") as lines:
+            yield from (line.split()[0] for line in lines if not line.isspace() and not line.startswith("//"))
+
+
+def _rules_of_tldextract() -> Iterable[str]:
+    from tldextract import TLDExtract  # noqa: PLC0415 - the module's docstring says why it is not imported above
+
+    return TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True).tlds
+
+
+def _in_a_labels(rule: str) -> str:
+    if rule.isascii():
+        return rule
+    return ".".join(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in rule.split("."))
 
 
 def has_public_suffixes() -> bool:
     """Whether the list is loaded."""
-    return _wildcard_bases.cache_info().currsize > 0
+    return _suffixes.cache_info().currsize > 0
 
 
 def load_public_suffixes() -> None:
-    """Load the list, unless it is loaded. This takes 0.1 to 0.3 s.
+    """Load the list, unless it is loaded. This takes 20 ms.
 
-    Of several threads, one loads it: each would take 12 MB.
+    Of several threads, one loads it: each would take 2 MB.
     """
     # A fork can leave the lock held for good.
     is_first = _LOADING.acquire(timeout=_PATIENCE)
     try:
-        _wildcard_bases()
+        _suffixes()
     finally:
         if is_first:
             _LOADING.release()
@@ -120,13 +147,10 @@ def is_public_suffix(host: str) -> bool:
     Returns:
         True for "co.uk", "github.io" and "kobe.jp" (its direct subdomains are public suffixes); False for "acme.com".
     """
-    if host in _wildcard_bases():
+    suffixes = _suffixes()
+    if host in suffixes.rules or host in suffixes.wildcard_bases:
         return True
-    # A host without a rule is not a public suffix (https://publicsuffix.org/list/, "Algorithm"). This spares most hosts the
-    # 2.4 µs that tldextract takes. The list has internationalised names in Unicode, so those always go to tldextract.
-    if host not in _rules() and host.partition(".")[2] not in _wildcard_bases() and "xn--" not in host:
-        return False
-    return _extractor().extract_str(host).suffix == host
+    return host.partition(".")[2] in suffixes.wildcard_bases and f"!{host}" not in suffixes.rules
 
 
 def is_shared_host(host: str) -> bool:
@@ -138,4 +162,4 @@ def is_shared_host(host: str) -> bool:
     Returns:
         True for "amazonaws.com" (above the public suffix s3.amazonaws.com) and "zendesk.com"; False for "acme.com".
     """
-    return host in _SHARED_HOSTS or host in _ancestors_of_suffixes()
+    return host in _SHARED_HOSTS or host in _suffixes().ancestors

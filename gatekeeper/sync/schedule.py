@@ -13,6 +13,7 @@ import anyio
 
 from gatekeeper.sync.clock import Alarm, Clock, Sleep, boot_sleep
 from gatekeeper.sync.heartbeat import Heartbeat
+from gatekeeper.sync.moment import Moment
 from gatekeeper.sync.status import RefreshReport
 
 __all__ = ("FetchCycle", "Schedule")
@@ -25,7 +26,7 @@ class FetchCycle:
 
     def __init__(self) -> None:
         self.began_at = math.inf
-        self.done = anyio.Event()
+        self.done = Moment()
         self.report = RefreshReport("failed", error="the refresher was stopped")
         self.is_wanted = False
         self.is_trusted = False
@@ -33,7 +34,7 @@ class FetchCycle:
     def finish(self, report: RefreshReport) -> None:
         """Release the requests."""
         self.report = report
-        self.done.set()
+        self.done.come()
 
 
 class Schedule:
@@ -48,7 +49,7 @@ class Schedule:
         self.next = self._current = self._first = FetchCycle()
         self._pause: anyio.CancelScope | None = None
         self._pause_ends_at = -math.inf
-        self._loaded = anyio.Event()
+        self._loaded = Moment()
         self._made_at = clock()
 
     @property
@@ -59,12 +60,12 @@ class Schedule:
     @property
     def is_held(self) -> bool:
         """Whether the source may hold its answer, which has not begun."""
-        return self._pause is not None and not self._current.done.is_set()
+        return self._pause is not None and not self._current.done.has_come
 
     @property
     def is_first(self) -> bool:
         """Whether the first fetch has not ended."""
-        return not self._first.done.is_set()
+        return not self._first.done.has_come
 
     @property
     def is_overdue(self) -> bool:
@@ -85,7 +86,7 @@ class Schedule:
     def finish(self, report: RefreshReport) -> None:
         """End the current fetch."""
         if report.outcome != "failed":
-            self._loaded.set()
+            self._loaded.come()
         self._renew()
         self._current.finish(report)
 
@@ -94,16 +95,16 @@ class Schedule:
         self.has_ended = True
         self.lead.leave(self)
         self._heartbeat.end()
-        self._current.done.set()
-        self.next.done.set()
+        self._current.done.come()
+        self.next.done.come()
 
     def give_up(self) -> None:
         """Release those who wait for the first list of a removed source."""
-        self._loaded.set()
+        self._loaded.come()
 
     def note_restored(self) -> None:
         """Note that a list from the disk decides until the first fetch."""
-        self._loaded.set()
+        self._loaded.come()
         self._heartbeat.renew()
 
     def want(self) -> FetchCycle:
@@ -135,7 +136,7 @@ class Schedule:
             return
         if wait:
             with anyio.move_on_after(wait):
-                if self._heartbeat.overdue_at <= self._current.began_at < math.inf and not self._current.done.is_set():
+                if self._heartbeat.overdue_at <= self._current.began_at < math.inf and not self._current.done.has_come:
                     await self._current.done.wait()
                 else:
                     await self.next_fetch()

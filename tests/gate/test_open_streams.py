@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -141,6 +142,33 @@ async def test_a_change_of_keys_wakes_nothing_without_open_streams() -> None:
             assert wakers.count == 1
             stream.end()
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+async def test_a_change_between_opening_and_watching_closes_the_stream() -> None:
+    generation, wakers, stream = 1, Wakers(Naps().sleep), Stream()
+
+    def decide(_: RequestIdentity) -> Decision:
+        return Decision(Reason.ALLOWED if generation == 1 else Reason.KEY_DISABLED)
+
+    streams = OpenStreams(
+        decide,
+        enforces=lambda: True,
+        generation=lambda: generation,
+        deadline=lambda: math.inf,
+        wakers=wakers,
+        log=RefreshLog(logging.getLogger("gatekeeper"), time.time),
+        clock=time.monotonic,
+    )
+    await streams.add(stream)
+    generation = 2
+    wakers.wake()
+    async with anyio.create_task_group() as group:
+        group.start_soon(streams.watch)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert stream.refusal is not None
+    assert stream.refusal.reason is Reason.KEY_DISABLED
 
 
 async def test_enforcing_closes_what_was_refused_before() -> None:

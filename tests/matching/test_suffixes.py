@@ -130,12 +130,29 @@ def test_the_list_needs_no_network_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tldextract_is_imported_by_the_first_wildcard(tmp_path: Path) -> None:
+def test_the_list_is_read_for_the_first_wildcard(tmp_path: Path) -> None:
     code = """
 import sys
 from gatekeeper import Allowlist
+from gatekeeper.matching.suffixes import has_public_suffixes
 for entries in ([], ["acme.com", "https://acme.co.uk"], ["*.localhost", "*.com"], ["*.acme.com"]):
     Allowlist.parse(entries)
-    print("tldextract" in sys.modules)
+    print(has_public_suffixes(), "tldextract" in sys.modules)
 """
-    assert run(code, tmp_path).split() == ["False", "False", "False", "True"]
+    assert run(code, tmp_path).splitlines() == [*["False False"] * 3, "True False"]
+
+
+@pytest.mark.parametrize("copy", [None, "", "// ===BEGIN ICANN DOMAINS===\ncom\n", '["com", "github.io"]'])
+def test_tldextract_is_asked_where_its_copy_is_not_what_it_was(copy: str | None, tmp_path: Path) -> None:
+    package = tmp_path / "tldextract"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text(
+        "class TLDExtract:\n    def __init__(self, **options): self.tlds = ['com', 'suffix.test']\n", encoding="utf-8"
+    )
+    if copy is not None:
+        package.joinpath(".tld_set_snapshot").write_text(copy, encoding="utf-8")
+    code = """
+from gatekeeper.matching.suffixes import is_public_suffix
+print(is_public_suffix("suffix.test"), is_public_suffix("acme.test"))
+"""
+    assert run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}){code}", tmp_path) == "True False"

@@ -11,17 +11,16 @@ import gatekeeper
 pytestmark = pytest.mark.process
 
 NOTING = """
-import asyncio, builtins, json, threading
+import asyncio, json, sys, threading
 from pathlib import Path
 from gatekeeper import FileSource, Gatekeeper
-import_, loaded_by = builtins.__import__, []
+loaded_by = []
 
-def noting(name, *arguments):
-    if name == "tldextract":
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".tld_set_snapshot"):
         loaded_by.append(threading.current_thread().name)
-    return import_(name, *arguments)
 
-builtins.__import__ = noting
+sys.addaudithook(note)
 
 async def serve(entry, **options):
     Path("rows.json").write_text(json.dumps([{"id": "1", "last8": "12345678", "domain_allowlist": [entry]}]))
@@ -80,7 +79,7 @@ async def serve_all():
     Path("rows.json").write_text(json.dumps([{"id": "1", "last8": "12345678", "domain_allowlist": ["*.acme.com"]}]))
     sources = [FileSource("rows.json", account=f"account-{number}") for number in range(20)]
     async with Gatekeeper(sources) as gate:
-        print(gate.status.keys, len(set(loaded_by)))
+        print(gate.status.keys, len(loaded_by))
 asyncio.run(serve_all())
 """
     assert run(code, tmp_path) == ["20 1"]
