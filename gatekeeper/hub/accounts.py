@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gatekeeper.hub.tables import accounts
@@ -38,6 +38,21 @@ MAX_NAMED: Final = 1000
 
 # A number of 18 digits fits into a BIGINT.
 _TAG: Final = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})-([0-9a-f]{16})"')
+
+
+# A statement that is made at each use takes five times as long.
+_REVISION: Final = select(accounts.c.revision, accounts.c.revision_mark).where(accounts.c.name == bindparam("account"))
+_LOCKED_REVISION: Final = _REVISION.with_for_update()
+_REVISIONS: Final = select(accounts.c.name, accounts.c.revision, accounts.c.revision_mark).where(
+    accounts.c.name.in_(bindparam("names", expanding=True))
+)
+_REVISIONS_OF_PRIMARY: Final = _REVISIONS.where(~func.pg_is_in_recovery())
+_ADVANCE: Final = (
+    update(accounts)
+    .where(accounts.c.name == bindparam("account"))
+    .values(revision=bindparam("following"), revision_mark=bindparam("its_mark"))
+)
+_ADVANCE_AND_NOTIFY: Final = _ADVANCE.returning(func.pg_notify(CHANNEL, accounts.c.name))
 
 
 class Revision(NamedTuple):
@@ -96,7 +111,7 @@ def lock_account(connection: Connection, account: str) -> Revision:
     Returns:
         Its revision, which no one else can advance meanwhile.
     """
-    return Revision._make(connection.execute(_revision_of(account).with_for_update()).one())
+    return Revision._make(connection.execute(_LOCKED_REVISION, {"account": account}).one())
 
 
 def advance_revision(connection: Connection, account: str, base: Revision) -> None:
@@ -110,11 +125,9 @@ def advance_revision(connection: Connection, account: str, base: Revision) -> No
         account: the account whose keys change; or ALL_ACCOUNTS.
         base: its revision before the change.
     """
-    following = {"revision": base.number + 1, "revision_mark": _new_mark()}
-    advance = update(accounts).where(accounts.c.name == account).values(following)
-    if connection.dialect.name == "postgresql" and account != ALL_ACCOUNTS:
-        advance = advance.returning(func.pg_notify(CHANNEL, accounts.c.name))
-    connection.execute(advance)
+    notifies = connection.dialect.name == "postgresql" and account != ALL_ACCOUNTS
+    following = {"account": account, "following": base.number + 1, "its_mark": _new_mark()}
+    connection.execute(_ADVANCE_AND_NOTIFY if notifies else _ADVANCE, following)
 
 
 def read_revision(connection: Connection, account: str) -> Revision:
@@ -127,7 +140,7 @@ def read_revision(connection: Connection, account: str) -> Revision:
     Returns:
         The revision.
     """
-    return Revision._make(connection.execute(_revision_of(account)).one())
+    return Revision._make(connection.execute(_REVISION, {"account": account}).one())
 
 
 def read_revisions(connection: Connection, names: Collection[str]) -> dict[str, Revision]:
@@ -142,12 +155,10 @@ def read_revisions(connection: Connection, names: Collection[str]) -> dict[str, 
     Returns:
         The revisions of those that exist. It is empty if the server is a standby.
     """
-    columns = select(accounts.c.name, accounts.c.revision, accounts.c.revision_mark)
-    if connection.dialect.name == "postgresql":
-        columns = columns.where(~func.pg_is_in_recovery())
+    statement = _REVISIONS_OF_PRIMARY if connection.dialect.name == "postgresql" else _REVISIONS
     ordered, found = tuple(names), dict[str, Revision]()
     for start in range(0, len(ordered), MAX_NAMED):
-        rows = connection.execute(columns.where(accounts.c.name.in_(ordered[start : start + MAX_NAMED])))
+        rows = connection.execute(statement, {"names": ordered[start : start + MAX_NAMED]})
         found.update((name, Revision(number, mark)) for name, number, mark in rows)
     return found
 
@@ -162,10 +173,6 @@ def described(account: str) -> str:
         Such as "the account acme", or "the tokens for all accounts".
     """
     return "the tokens for all accounts" if account == ALL_ACCOUNTS else f"the account {account}"
-
-
-def _revision_of(account: str) -> Select[tuple[int, str]]:
-    return select(accounts.c.revision, accounts.c.revision_mark).where(accounts.c.name == account)
 
 
 def _new_mark() -> str:

@@ -83,6 +83,39 @@ _NOTED: Final = select(list_steps.c.account, list_steps.c.to_revision, list_step
 )
 
 
+def _put(into: sqlite.Insert | postgresql.Insert) -> Insert:
+    new = {name: into.excluded[name] for name in ("revision", "revision_mark")}
+    listing = into.from_select(list(listed_accounts.c), _NOTED)
+    return listing.on_conflict_do_update(index_elements=listed_accounts.primary_key, set_=new)
+
+
+# Lists accounts as a step has found them.
+_PUT: Final = {
+    "sqlite": _put(sqlite.insert(listed_accounts)),
+    "postgresql": _put(postgresql.insert(listed_accounts)),
+}
+_PRUNE: Final = delete(list_steps).where(list_steps.c.revision <= bindparam("oldest"))
+
+_BASE: Final = bindparam("base", type_=BigInteger)
+# Found by the index first, so that a base of another history costs no read of the log.
+_IS_KNOWN: Final = exists().where(list_steps.c.revision == _BASE + 1, list_steps.c.base_mark == bindparam("its_mark"))
+_LATER_STEPS: Final = (
+    select(
+        list_steps.c.revision,
+        list_steps.c.account,
+        list_steps.c.from_revision,
+        func.coalesce(list_steps.c.from_mark, _ANY),
+        accounts.c.revision,
+        accounts.c.revision_mark,
+    )
+    .select_from(list_steps.outerjoin(accounts, accounts.c.name == list_steps.c.account))
+    .where(list_steps.c.revision > _BASE, _IS_KNOWN)
+    .order_by(list_steps.c.revision)
+    .limit(bindparam("at_most"))
+)
+_EVENTS: Final = select(events.c.account, events.c.revision, events.c.base_mark, events.c.key_id, DELETED_LAST8)
+
+
 class _Way(NamedTuple):
     """The changes of an account.
 
@@ -151,9 +184,9 @@ class AllAccounts:
         noted = connection.execute(_NOTE_SOME if named else _NOTE, values)
         if not noted.rowcount:
             return  # Another worker was faster.
-        connection.execute(_put(connection.dialect.name), {"step": step})
+        connection.execute(_PUT[connection.dialect.name], {"step": step})
         if step % _PRUNED_AFTER == 0:
-            connection.execute(delete(list_steps).where(list_steps.c.revision <= step - self._max_revisions))
+            connection.execute(_PRUNE, {"oldest": step - self._max_revisions})
         advance_revision(connection, ALL_ACCOUNTS, base)
 
 
@@ -195,26 +228,13 @@ def read_changed_anywhere(
     return changed if all(reached[account].number == way.end for account, way in ways.items()) else None
 
 
-def _put(dialect: str) -> Insert:
-    """The statement that lists accounts as a step has found them."""
-    insert = sqlite.insert(listed_accounts) if dialect == "sqlite" else postgresql.insert(listed_accounts)
-    new = {name: insert.excluded[name] for name in ("revision", "revision_mark")}
-    listing = insert.from_select(list(listed_accounts.c), _NOTED)
-    return listing.on_conflict_do_update(index_elements=listed_accounts.primary_key, set_=new)
-
-
 def _read_ways(connection: Connection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way] | None:
     """Read where the changes of each account begin and end, if they are not too many."""
-    # Found by the index first, so that a base of another history costs no read of the log.
-    is_known = exists().where(list_steps.c.revision == base.number + 1, list_steps.c.base_mark == base.mark)
-    begin = (list_steps.c.from_revision, func.coalesce(list_steps.c.from_mark, _ANY))
-    log = select(list_steps.c.revision, list_steps.c.account, *begin, accounts.c.revision, accounts.c.revision_mark)
-    log = log.select_from(list_steps.outerjoin(accounts, accounts.c.name == list_steps.c.account))
-    log = log.where(list_steps.c.revision > base.number, is_known).order_by(list_steps.c.revision).limit(at_most + 1)
+    wanted = {"base": base.number, "its_mark": base.mark, "at_most": at_most + 1}
     reached = base.number
     ways: dict[str, _Way] = {}
     changes = steps = 0
-    for revision, account, number, mark, end, end_mark in connection.execute(log):
+    for revision, account, number, mark, end, end_mark in connection.execute(_LATER_STEPS, wanted):
         steps += 1
         if revision > reached + 1 or end is None or (number == end and mark != end_mark):
             return None
@@ -229,7 +249,6 @@ def _read_events(
     connection: Connection, begins: Mapping[str, Revision], defer: Callable[[float], None]
 ) -> list[tuple[Any, ...]]:
     """Read the events of accounts after these revisions of them."""
-    columns = select(events.c.account, events.c.revision, events.c.base_mark, events.c.key_id, DELETED_LAST8)
     ordered, found = tuple(begins.items()), list[tuple[Any, ...]]()
     for start in range(0, len(ordered), _ACCOUNTS):
         begun = time.monotonic()
@@ -237,7 +256,7 @@ def _read_events(
             and_(events.c.account == account, events.c.revision > begin.number)
             for account, begin in ordered[start : start + _ACCOUNTS]
         )
-        found += (tuple(row) for row in connection.execute(columns.where(or_(*later))))
+        found += (tuple(row) for row in connection.execute(_EVENTS.where(or_(*later))))
         if start + _ACCOUNTS < len(ordered):
             defer(time.monotonic() - begun)
     # The databases sort slower, or read the whole index in its order.

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
-from sqlalchemy import Connection, case, exists, func, insert, select
+from sqlalchemy import BigInteger, Connection, bindparam, case, exists, func, insert, select
 
 from gatekeeper.hub.accounts import Revision
 from gatekeeper.hub.tables import events
@@ -22,6 +22,21 @@ Action = Literal["created", "updated", "disabled", "enabled", "deleted"]
 
 # The last 8 characters of a deleted key in its last event; NULL in all other events, and in the deletions by older hubs.
 DELETED_LAST8: Final = case((events.c.action == "deleted", events.c.changes["last8", "before"].as_string()))
+
+
+_ADD: Final = insert(events).values(
+    id=select(func.count() + 1).where(events.c.key_id == bindparam("its_key")).scalar_subquery()
+)
+
+_MINE: Final = events.c.account == bindparam("its_account")
+_BASE: Final = bindparam("base", type_=BigInteger)
+# Found by the index first, so that a base of another history costs no read of the log.
+_IS_KNOWN: Final = exists().where(_MINE, events.c.revision == _BASE + 1, events.c.base_mark == bindparam("its_mark"))
+_LATER: Final = (
+    select(events.c.revision, events.c.key_id, DELETED_LAST8)
+    .where(_MINE, events.c.revision > _BASE, _IS_KNOWN)
+    .order_by(events.c.revision)
+)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -76,9 +91,8 @@ def add_event(
         at: when.
         changes: the fields that changed.
     """
-    earlier = select(func.count() + 1).where(events.c.key_id == key_id).scalar_subquery()
     row = {
-        "id": earlier,
+        "its_key": key_id,
         "key_id": key_id,
         "account": bearer.account,
         "action": action,
@@ -88,7 +102,7 @@ def add_event(
         "revision": base.number + 1,
         "base_mark": base.mark,
     }
-    connection.execute(insert(events).values(row))
+    connection.execute(_ADD, row)
 
 
 def read_events(connection: Connection, account: str, key_id: str) -> list[EventRow]:
@@ -142,13 +156,10 @@ def read_changed(connection: Connection, account: str, base: Revision, present: 
     """
     if base.number == present.number:
         return {} if base == present else None
-    mine = events.c.account == account
-    # Found by the index first, so that a base of another history costs no read of the log.
-    is_known = exists().where(mine, events.c.revision == base.number + 1, events.c.base_mark == base.mark)
-    later = select(events.c.revision, events.c.key_id, DELETED_LAST8).where(mine, events.c.revision > base.number, is_known)
     reached = base.number
     changed: dict[str, str | None] = {}
-    for revision, key_id, last8 in connection.execute(later.order_by(events.c.revision)):
+    wanted = {"its_account": account, "base": base.number, "its_mark": base.mark}
+    for revision, key_id, last8 in connection.execute(_LATER, wanted):
         if revision > reached + 1:
             return None
         reached = revision

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, insert, select, update
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account, read_revision
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
@@ -17,7 +17,7 @@ from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
 from gatekeeper.hub.pools import Transaction
-from gatekeeper.hub.rows import CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged, row_kind
+from gatekeeper.hub.rows import AccountKeyRow, CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged, row_kind
 from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
@@ -38,6 +38,15 @@ _LASTING_FIELDS: Final = ("last8", "name", "domain_allowlist", "agent_id")
 KEY_ID: Final = re.compile(r"[0-9a-f-]{36}")
 _LAST8: Final = re.compile(rf"[A-Za-z0-9_-]{{{SUFFIX_LENGTH}}}")
 
+
+_WITH_ID: Final = widget_keys.c.id == bindparam("its_id")
+_MINE: Final = and_(widget_keys.c.account == bindparam("its_account"), _WITH_ID)
+_WITH_LAST8: Final = select(widget_keys.c.id).where(
+    widget_keys.c.account == bindparam("its_account"), widget_keys.c.last8 == bindparam("its_last8")
+)
+_INSERT: Final = insert(widget_keys)
+_UPDATE: Final = update(widget_keys).where(_MINE)
+_DELETE: Final = delete(widget_keys).where(_MINE)
 
 Result = TypeVar("Result")
 
@@ -95,8 +104,8 @@ class KeyStore:
         Raises:
             UnknownKey: the account does not have this key.
         """
-        mine = widget_keys.c.id == key_id if account == ALL_ACCOUNTS else _is(account, key_id)
-        return await self._database.read(lambda connection: _find(connection, key_id, mine, row_kind(account)), account)
+        find = _OF_ANY if account == ALL_ACCOUNTS else _FIND
+        return await self._database.read(lambda connection: _find(connection, account, key_id, find), account)
 
     async def create(self, bearer: Bearer, draft: KeyDraft) -> CreatedKeyRow:
         """Create a widget key.
@@ -128,7 +137,7 @@ class KeyStore:
                 use_count=0,
             )
             hidden = {"account": bearer.account, "keyed_hash": self._mint.keyed_hash(key.value)}
-            connection.execute(insert(widget_keys).values(msgspec.structs.asdict(row) | hidden))
+            connection.execute(_INSERT, msgspec.structs.asdict(row) | hidden)
             chosen = {field: Change(None, getattr(row, field)) for field in _LASTING_FIELDS}
             add_event(connection, bearer, base, row.id, "created", now, chosen)
             advance_revision(connection, bearer.account, base)
@@ -162,7 +171,7 @@ class KeyStore:
 
         def update_row(connection: Connection) -> KeyRow:
             base = lock_account(connection, bearer.account)
-            row = _find(connection, key_id, _is(bearer.account, key_id))
+            row = _find(connection, bearer.account, key_id)
             wanted = {field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
             now = self._clock()
             disable = wanted.pop("disabled", row.disabled_at is not None)
@@ -193,12 +202,12 @@ class KeyStore:
         def delete_row(connection: Connection) -> KeyRow | None:
             base = lock_account(connection, bearer.account)
             # A report of use, which locks the row alone, comes before this or finds the key gone.
-            row = _find(connection, key_id, _is(bearer.account, key_id), lock=True)
+            row = _find(connection, bearer.account, key_id, _FIND_AND_LOCK)
             now = self._clock()
             if row.use_count or row.last_used_at is not None:
                 return _change(connection, bearer, base, row, {"disabled_at": row.disabled_at or now}, now, if_match)
             _require_match(row, if_match)
-            connection.execute(delete(widget_keys).where(_is(bearer.account, key_id)))
+            connection.execute(_DELETE, {"its_account": bearer.account, "its_id": key_id})
             chosen = {field: Change(getattr(row, field), None) for field in _LASTING_FIELDS}
             add_event(connection, bearer, base, key_id, "deleted", now, chosen)
             advance_revision(connection, bearer.account, base)
@@ -227,7 +236,7 @@ class KeyStore:
             happened = read_events(connection, account, key_id)
             if not happened:
                 # A key from before the events table exists without events.
-                _find(connection, key_id, _is(account, key_id))
+                _find(connection, account, key_id)
             return happened
 
         return await self._database.read(read, account)
@@ -242,8 +251,7 @@ class KeyStore:
     def _draw_key(self, connection: Connection, account: str) -> ClientKey:
         for _ in range(MAX_DRAWS):
             key = self._mint.client_key(account)
-            taken = and_(widget_keys.c.account == account, widget_keys.c.last8 == key.last8)
-            if connection.scalar(select(widget_keys.c.id).where(taken)) is None:
+            if connection.scalar(_WITH_LAST8, {"its_account": account, "its_last8": key.last8}) is None:
                 return key
         problem = f"the random generator drew the last 8 characters of an existing key {MAX_DRAWS} times in a row"
         raise RuntimeError(problem)
@@ -284,30 +292,23 @@ async def _pages(database: Database, transaction: Transaction, account: str) -> 
         yield rows
 
 
-def _is(account: str, key_id: str) -> ColumnElement[bool]:
-    return and_(widget_keys.c.account == account, widget_keys.c.id == key_id)
+_FIND: Final = select(*row_columns(KeyRow)).where(_MINE)
+_FIND_AND_LOCK: Final = _FIND.with_for_update()
+_OF_ANY: Final = select(*row_columns(AccountKeyRow)).where(_WITH_ID)
 
 
-def _find(
-    connection: Connection,
-    key_id: str,
-    mine: ColumnElement[bool],
-    kind: type[KeyRow] = KeyRow,
-    *,
-    lock: bool = False,
-) -> KeyRow:
+def _find(connection: Connection, account: str, key_id: str, find: Select[Any] = _FIND) -> KeyRow:
     if KEY_ID.fullmatch(key_id):
-        wanted = select(*row_columns(kind)).where(mine)
-        found = connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
+        found = connection.execute(find, {"its_account": account, "its_id": key_id}).one_or_none()
         if found is not None:
-            return kind(*found)
+            return row_kind(account)(*found)
     raise UnknownKey(key_id)
 
 
 def _find_id(connection: Connection, account: str, last8: str) -> str | None:
     """The id of the key that has these last 8 characters, otherwise of the last one that had them."""
-    listed = select(widget_keys.c.id).where(widget_keys.c.account == account, widget_keys.c.last8 == last8)
-    return connection.scalar(listed) or find_deleted(connection, account, last8)
+    listed = connection.scalar(_WITH_LAST8, {"its_account": account, "its_last8": last8})
+    return listed or find_deleted(connection, account, last8)
 
 
 def _require_match(row: KeyRow, if_match: Collection[str] | None) -> None:
@@ -331,7 +332,7 @@ def _change(
     # Gates take an older row for that of an old copy, so this never goes back, whatever the clock does.
     updated_at = max(now, row.updated_at + timedelta(microseconds=1))
     values = {field: change.after for field, change in changes.items()} | {"updated_at": updated_at}
-    connection.execute(update(widget_keys).where(_is(bearer.account, row.id)).values(values))
+    connection.execute(_UPDATE, {**values, "its_account": bearer.account, "its_id": row.id})
     disabling = {field: changes.pop(field) for field in ("disabled_at",) if field in changes}
     if changes:
         add_event(connection, bearer, base, row.id, "updated", now, changes)

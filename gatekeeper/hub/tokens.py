@@ -6,7 +6,7 @@ from typing import Final, Literal, get_args
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.accounts import ACCOUNT_NAME, ALL_ACCOUNTS, MAX_NAMED, add_account
@@ -64,6 +64,10 @@ class TokenRow(msgspec.Struct, frozen=True):
 
 
 _COLUMNS: Final = tuple(tokens.c[field] for field in TokenRow.__struct_fields__)
+_BEARERS: Final = select(tokens.c.keyed_hash, tokens.c.account, tokens.c.name, tokens.c.scope, tokens.c.id).where(
+    tokens.c.keyed_hash.in_(bindparam("hashes", expanding=True))
+)
+_VALID: Final = select(tokens.c.id).where(tokens.c.id.in_(bindparam("ids", expanding=True)))
 
 
 class TokenStore:
@@ -205,14 +209,12 @@ class TokenStore:
 
     async def _find(self, keyed_hashes: Collection[str]) -> dict[str, Bearer]:
         # An ordinary comparison is safe against timing attacks: without the pepper, an attacker cannot choose the hash.
-        columns = select(tokens.c.keyed_hash, tokens.c.account, tokens.c.name, tokens.c.scope, tokens.c.id)
         wanted = tuple(keyed_hashes)
 
         def read(connection: Connection) -> dict[str, Bearer]:
             found = dict[str, Bearer]()
             for start in range(0, len(wanted), MAX_NAMED):
-                named = tokens.c.keyed_hash.in_(wanted[start : start + MAX_NAMED])
-                rows = connection.execute(columns.where(named))
+                rows = connection.execute(_BEARERS, {"hashes": wanted[start : start + MAX_NAMED]})
                 found.update((keyed_hash, Bearer(*bearer)) for keyed_hash, *bearer in rows)
             return found
 
@@ -231,8 +233,7 @@ def read_valid(connection: Connection, token_ids: Collection[str]) -> set[str]:
     """
     ids, found = tuple(token_ids), set[str]()
     for start in range(0, len(ids), MAX_NAMED):
-        named = tokens.c.id.in_(ids[start : start + MAX_NAMED])
-        found.update(connection.scalars(select(tokens.c.id).where(named)))
+        found.update(connection.scalars(_VALID, {"ids": ids[start : start + MAX_NAMED]}))
     return found
 
 
