@@ -45,6 +45,8 @@ __all__ = ("AllAccounts", "read_changed_anywhere")
 # Accounts in the condition of a statement. SQLite takes 1,000 (https://www.sqlite.org/limits.html, SQLITE_MAX_EXPR_DEPTH).
 _ACCOUNTS: Final = 100
 
+_COMPARED_AT: Final = "gatekeeper: version without a difference"  # of the file, in the notes on a connection
+
 _ANY: Final = ""  # Stands for a mark that is not known, or need not be looked at.
 
 _FEW: Final = 100  # Accounts that a step compares one by one. With more, it compares all.
@@ -167,7 +169,7 @@ class AllAccounts:
         if ALL_ACCOUNTS in named or len(named) > _FEW:
             named = frozenset()
             # Most comparisons find nothing, and writers do not wait for them. A named account has changed most likely.
-            if not await self._database.read(lambda connection: connection.scalar(_COUNT), ALL_ACCOUNTS):
+            if not await self._database.read(_differs, ALL_ACCOUNTS):
                 return {}
         await self._database.write(lambda connection: self._note(connection, named), ALL_ACCOUNTS)
         return {}
@@ -188,6 +190,20 @@ class AllAccounts:
         if step % _PRUNED_AFTER == 0:
             connection.execute(_PRUNE, {"oldest": step - self._max_revisions})
         advance_revision(connection, ALL_ACCOUNTS, base)
+
+
+def _differs(connection: Connection) -> bool:
+    """Whether an account has changed since the last step."""
+    # SQLite tells a connection whether another one has committed anything, in a hundredth of the time to compare 10,000
+    # accounts (https://www.sqlite.org/pragma.html, section data_version).
+    is_sqlite = connection.dialect.name == "sqlite"
+    version = connection.exec_driver_sql("PRAGMA data_version").scalar() if is_sqlite else None
+    if version is not None and connection.info.get(_COMPARED_AT) == version:
+        return False
+    if connection.scalar(_COUNT):
+        return True
+    connection.info[_COMPARED_AT] = version
+    return False
 
 
 def read_changed_anywhere(

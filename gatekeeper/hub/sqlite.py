@@ -85,7 +85,8 @@ class SqliteFile:
         return Engines(reader, streamer, writer, reporter=writer)
 
     def _pool(self, size: int, purpose: str, begin: Callable[[Connection], None], *, each: int | None = None) -> Pool:
-        engine = create_engine(self._url(), connect_args=self._arguments, pool_size=size, **OPTIONS)
+        # The last one has the most in its cache.
+        engine = create_engine(self._url(), connect_args=self._arguments, pool_size=size, pool_use_lifo=True, **OPTIONS)
         event.listen(engine, "begin", begin)
         return Pool(engine, Turns(size, purpose, patience=self._patience, each=each))
 

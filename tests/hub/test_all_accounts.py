@@ -580,6 +580,22 @@ async def test_a_step_for_some_accounts_leaves_the_others_for_later(
     assert (await deltas.read(ALL_ACCOUNTS, [(await revision_of(hub))], many)).delta is not None  # it compares all
 
 
+async def test_a_file_without_a_commit_since_the_last_step_is_not_compared_again(tmp_path: Path) -> None:
+    database = tmp_path / "hub.db"
+    async with running_hub(database) as hub, running_hub(database) as other:
+        gate = await gate_of(hub)
+        client = await other.client("acme")
+        assert await gate.ask() == httpx.codes.NOT_MODIFIED
+        for _ in range(2):
+            with collected_statements() as statements:
+                assert await gate.ask() == httpx.codes.NOT_MODIFIED
+            assert not any("listed_accounts" in each for each in statements)
+            row = await create(client)
+            assert await gate.ask() == httpx.codes.IM_USED
+            assert gate.rows[-1]["id"] == row["id"]
+            assert await gate.ask() == httpx.codes.NOT_MODIFIED
+
+
 async def test_a_step_for_no_account_reads_nothing(hub: RunningHub) -> None:
     with collected_statements() as statements:
         await AllAccounts(hub.database, max_revisions=MAX_REVISIONS).step(())
