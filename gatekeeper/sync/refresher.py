@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
+import anyio.lowlevel
 
 from gatekeeper.quoting import quoted
 from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget
@@ -116,6 +117,8 @@ class Refresher:
         opened_at = self.clock()
         while not self.live.is_over(self.clock() - opened_at):
             await self._fetch(updates)
+            # A source that answers at once, without IO, would leave no turn of the event loop to others.
+            await anyio.lowlevel.checkpoint()
 
     async def _fetch(self, updates: Updates) -> None:
         cycle = self.schedule.begin()

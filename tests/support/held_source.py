@@ -10,7 +10,7 @@ from gatekeeper import Basis, Delta, FullList, Listing, Unchanged, Updates
 from .memory_source import MemorySource
 from .rows import as_json
 
-__all__ = ("HeldSource",)
+__all__ = ("HeldSource", "Update")
 
 Update = FullList | Unchanged | Delta
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.updating import Fetch
 from gatekeeper.testing import FakeClock
 from gatekeeper.testing.fake_hub import HANG_UP, FakeHub, HubAnswer, HubRequest, json_answer
-from tests.support.held_source import HeldSource
+from tests.support.held_source import HeldSource, Update
 from tests.support.loops import SkippingLoop, run_skipping
 from tests.support.refreshing import Running, living, running, until
 from tests.support.rows import as_json, bad_row, row
@@ -112,7 +113,12 @@ async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_a_change_is_applied_in_the_turn_in_which_it_has_come() -> None:
+FEW = [row(1, disabled_at="now")]
+MANY = [*(row(number, name=10_000 * "x") for number in range(3, 43)), *FEW]  # more than are read in one step
+
+
+@pytest.mark.parametrize(("changed", "is_in_one_turn"), [(FEW, True), (MANY, False)], ids=["few", "many"])
+async def test_few_changes_are_applied_in_the_turn_in_which_they_come(*, changed: list[Any], is_in_one_turn: bool) -> None:
     source = HeldSource(row(1), row(2))
     async with living(source) as it, anyio.create_task_group() as group:
         turns, come_in = 0, None
@@ -121,7 +127,7 @@ async def test_a_change_is_applied_in_the_turn_in_which_it_has_come() -> None:
             """A body that has come."""
 
             def __init__(self) -> None:
-                self.rest = [as_json(row(1, disabled_at="now"))]
+                self.rest = [as_json(*changed)]
 
             def __aiter__(self) -> AsyncIterator[bytes]:
                 return self
@@ -142,7 +148,7 @@ async def test_a_change_is_applied_in_the_turn_in_which_it_has_come() -> None:
         group.start_soon(count_turns)
         source.give(Delta(Listing(Chunks(), "2"), "1", granted=8))
         await until(lambda: it.get("key-1").disabled)
-        assert come_in == turns
+        assert (come_in == turns) == is_in_one_turn
 
 
 class TickingClock(FakeClock):
@@ -168,6 +174,38 @@ async def test_a_pause_makes_up_for_a_wait_that_was_short(*, held: int, is_follo
         await (clock.asleep() if is_followed_by_pause else asked(source, 3))
         assert [0 < pause < 5 for pause in clock.sleeps] == [True] * is_followed_by_pause
         assert len(source.asked) == 3 - is_followed_by_pause
+
+
+class HastySource(HeldSource):
+    """Answers a hundred times at once, without IO, and then never."""
+
+    def __init__(self, *, has_changes: bool) -> None:
+        super().__init__(row(1), row(2))
+        self.has_changes = has_changes
+
+    @asynccontextmanager
+    async def ask(self, basis: Basis) -> AsyncIterator[Update]:
+        """Give what is always there."""
+        if basis.wait is not None and len(self.asked) < 100:
+            number = f"v{len(self.asked)}"
+            delta = Delta(Listing.whole(as_json(row(1, name=number)), number), basis.validator or "", granted=basis.wait)
+            self.give(delta if self.has_changes else Unchanged(granted=0.2))
+        async with super().ask(basis) as answer:
+            yield answer
+
+
+@pytest.mark.parametrize("has_changes", [True, False])
+async def test_a_source_that_answers_at_once_leaves_turns_to_others(*, has_changes: bool) -> None:
+    source, turns = HastySource(has_changes=has_changes), 0
+    it = Running(source, FakeClock(), {})
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.refresher.run)
+        with anyio.fail_after(15):
+            while len(source.asked) < 100:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    assert turns > 50
 
 
 async def test_named_removals_are_never_held(hub: FakeHub) -> None:
