@@ -34,6 +34,11 @@ class NewRows:
     def __len__(self) -> int:
         return len(self._packed) - len(self._dropped)
 
+    @property
+    def row_count(self) -> int:
+        """The number of rows, with those that are dropped."""
+        return len(self._packed)
+
     def __getitem__(self, place: int) -> bytes:
         return self._packed[place]
 

@@ -20,8 +20,6 @@ class PendingRows:
 
     Add all rows, override some of them, then drain.
 
-    Its length is the number of keys that get another row.
-
     Attributes:
         revoked_at: the disabled_at values of the rows that revoke a key.
     """
@@ -32,10 +30,13 @@ class PendingRows:
         self._compressed: list[bytes] = []
         self._first_seen_at: list[int] = []  # of each compressed block, and of the rows after them
         self._rows: list[bytes] = []
+        self._added = 0
         self._overrides: dict[int, bytes | None] = {}
 
-    def __len__(self) -> int:
-        return self._kinds.total() - self._kinds["none"]
+    @property
+    def row_count(self) -> int:
+        """The number of rows, with those that are overridden."""
+        return self._added + len(self._overrides)
 
     @property
     def changed_count(self) -> int:
@@ -54,6 +55,7 @@ class PendingRows:
         if not self._rows:
             self._first_seen_at.append(seen_at)
         self._rows.append(known[:SLOT] + row)
+        self._added += 1
         if len(self._rows) == STEP:
             self.compress()
         self._count(row, kind)
@@ -92,7 +94,7 @@ class PendingRows:
     def drain(self) -> Iterator[list[bytes]]:
         """Yield the changed keys in steps, and forget them."""
         overrides, self._overrides = self._overrides, {}
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._added = self._rows, [], 0
         while rows or self._compressed:
             rows = rows or _decompress(self._compressed.pop())
             yield [packed for packed in rows if slot_of(packed) not in overrides]

@@ -6,6 +6,7 @@ import pytest
 from gatekeeper.index.enabled_origins import IndexedKey
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.index.packed import SLOT, STEP, drain
+from gatekeeper.index.precedence import Precedence
 from gatekeeper.keys.client_key import ClientKey
 from tests.support.indexes import (
     CLIENT_KEYS,
@@ -112,13 +113,13 @@ def test_only_rows_that_newly_revoke_a_known_key_are_revocations() -> None:
 def test_colliding_keys_stay_ambiguous_between_two_steps() -> None:
     """If one key were removed first, the other would briefly work."""
     index = index_of(row("a"), row("b"))
-    changes = compare(index, [row("a", disabled_at="2026"), *(row(str(n), OTHER) for n in range(STEP))])
-    for _ in changes.apply():
-        found = index.resolve(FIRST)
-        assert found == "ambiguous" or (isinstance(found, IndexedKey) and found.widget_key.disabled)
+    many = [row(str(n), OTHER) for n in range(STEP)]
+    found = [index.resolve(FIRST) for _ in compare(index, [row("a", disabled_at="2026"), *many]).apply()]
+    assert len(found) == 3
+    assert all(each == "ambiguous" or (isinstance(each, IndexedKey) and each.widget_key.disabled) for each in found)
     index = index_of(row("a"), row("b"))
-    for _ in compare(index, [row("a"), row("c")]).apply():
-        assert resolved(index, FIRST) == "ambiguous"
+    between = [resolved(index, FIRST) for _ in compare(index, [row("a"), row("c"), *many]).apply()]
+    assert between == ["ambiguous"] * 3
 
 
 def test_each_step_changes_at_most_512_keys() -> None:
@@ -144,6 +145,15 @@ def test_few_changes_are_applied_at_once() -> None:
     assert list(compare(index, [row(str(n), name="changed") for n in range(4, STEP)]).apply()) == []
     assert [each.name for each in index] == ["changed"] * (STEP - 4)
     assert len(list(compare(index, [row(f"new-{n}") for n in range(5)]).apply())) == 2
+
+
+def test_many_rows_that_change_nothing_are_gone_through_in_steps() -> None:
+    rows, revoked = ([row(str(n), disabled_at=each) for n in range(STEP + 1)] for each in (None, "2026"))
+    older = compare(index_of(), rows, precedence=Precedence(may_loosen=False))
+    twice = compare(index_of(*revoked), [*rows, *revoked])
+    for changes in (older, twice):
+        assert changes.is_empty
+        assert len(list(changes.apply())) == 2
 
 
 def test_held_removals_remove_no_key() -> None:

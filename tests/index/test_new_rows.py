@@ -36,7 +36,7 @@ def test_a_dropped_row_is_not_added_and_its_slot_is_released() -> None:
     for each in (row("a"), row("b"), row("c")):
         new.append(each, pack(each))
     new.drop(1)
-    assert len(new) == 2
+    assert (len(new), new.row_count) == (2, 3)
     assert list(new.add_to_index()) == [None]
     assert set(by_id(index)) == {"a", "c"}
     assert next(index.free_slots()) == 1
