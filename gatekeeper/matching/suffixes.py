@@ -83,7 +83,10 @@ class _Suffixes(NamedTuple):
 
 @cache
 def _suffixes() -> _Suffixes:
-    rules = frozenset(map(_in_a_labels, _bundled_rules()))
+    try:
+        rules = frozenset(map(_in_a_labels, _bundled_rules()))
+    except UnicodeDecodeError:  # it is damaged, and a rule that is lost would allow wildcards
+        rules = frozenset()
     if not rules >= _EXPECTED:
         rules = frozenset(map(_in_a_labels, _rules_of_tldextract()))
     ancestors = set()
@@ -103,7 +106,7 @@ def _bundled_rules() -> Iterator[str]:
     spec = find_spec("tldextract")
     copy = None if spec is None else files(module_from_spec(spec)) / ".tld_set_snapshot"
     if copy is not None and copy.is_file():
-        with copy.open(encoding="utf-8", errors="replace") as lines:
+        with copy.open(encoding="utf-8") as lines:
             yield from (line.split()[0] for line in lines if not line.isspace() and not line.startswith("//"))
 
 

@@ -142,15 +142,20 @@ for entries in ([], ["acme.com", "https://acme.co.uk"], ["*.localhost", "*.com"]
     assert run(code, tmp_path).splitlines() == [*["False False"] * 3, "True False"]
 
 
-@pytest.mark.parametrize("copy", [None, "", "// ===BEGIN ICANN DOMAINS===\ncom\n", '["com", "github.io"]'])
-def test_tldextract_is_asked_where_its_copy_is_not_what_it_was(copy: str | None, tmp_path: Path) -> None:
+EXPECTED = "com\n*.ck\n!www.ck\nрф\ngithub.io\n".encode()
+
+
+@pytest.mark.parametrize(
+    "copy", [None, b"", b"// ===BEGIN ICANN DOMAINS===\ncom\n", b'["com", "github.io"]', EXPECTED + b"suffi\xf8.test\n"]
+)
+def test_tldextract_is_asked_where_its_copy_is_not_what_it_was(copy: bytes | None, tmp_path: Path) -> None:
     package = tmp_path / "tldextract"
     package.mkdir()
     package.joinpath("__init__.py").write_text(
         "class TLDExtract:\n    def __init__(self, **options): self.tlds = ['com', 'suffix.test']\n", encoding="utf-8"
     )
     if copy is not None:
-        package.joinpath(".tld_set_snapshot").write_text(copy, encoding="utf-8")
+        package.joinpath(".tld_set_snapshot").write_bytes(copy)
     code = """
 from gatekeeper.matching.suffixes import is_public_suffix
 print(is_public_suffix("suffix.test"), is_public_suffix("acme.test"))
