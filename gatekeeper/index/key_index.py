@@ -173,9 +173,9 @@ class KeyIndex:
             self._count += 1
             if self._enabled_origins is not None:
                 self._enabled_origins.add(self._compile(unpack(packed)))
-        self._moves += 1
         if len(buckets) == 1 and len(buckets[0]) > MAX_IN_ONE:
             self._split()
+        self._moves += 1  # last, so that a walk over the bucket from before fails: it would show no later change
 
     def replace(self, packed: bytes) -> None:
         """Replace a key by one with the same slot, suffix and id."""

@@ -2,7 +2,7 @@
 
 import tracemalloc
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
 from itertools import permutations, product
@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from gatekeeper import Origin, WidgetKey
 from gatekeeper.index.enabled_origins import IndexedKey
-from gatekeeper.index.key_index import MAX_COMPILED, MAX_IN_ONE, KeyIndex
+from gatekeeper.index.key_index import MAX_COMPILED, MAX_IN_ONE, ROOM, KeyIndex
 from gatekeeper.index.list_diff import load
-from gatekeeper.index.packed import STEP
+from gatekeeper.index.packed import STEP, unpack
 from gatekeeper.keys.client_key import ClientKey
 from tests.support.indexes import (
     FIRST,
@@ -212,17 +212,20 @@ def test_an_index_accepts_http_by_default() -> None:
     assert index.enabled_origins().allows(Origin.parse("http://acme.com"))
 
 
-def test_a_compiled_key_is_evicted_after_4096_others() -> None:
+def test_the_oldest_64_compiled_keys_are_evicted_after_4096() -> None:
     client_keys = [ClientKey.parse(f"pk_live_acme_{number:08}") for number in range(MAX_COMPILED + 1)]
     index = index_of(*(row(str(number), key) for number, key in enumerate(client_keys)))
     first = index.resolve(client_keys[0])
     for key in client_keys[1:-1]:
         index.resolve(key)
     assert index.resolve(client_keys[0]) is first
+    evicted, kept = (index.resolve(client_keys[place]) for place in (ROOM - 1, ROOM))
     index.resolve(client_keys[-1])
     again = index.resolve(client_keys[0])
     assert again is not first
     assert again is index.resolve(client_keys[0])
+    assert index.resolve(client_keys[ROOM - 1]) is not evicted
+    assert index.resolve(client_keys[ROOM]) is kept
 
 
 def test_resolving_never_waits_for_the_lock_of_the_compiled_keys() -> None:
@@ -367,6 +370,30 @@ def test_a_key_is_found_while_another_thread_adds_the_first_of_many() -> None:
     assert found == {"a"}
     assert len(index) == MAX_IN_ONE + 1
     assert all(index.get(each.last8, each.id) for each in rows)
+
+
+@pytest.mark.slow
+def test_a_walk_begun_while_another_thread_adds_keys_hides_no_change() -> None:
+    """A snapshot would keep a key as it was, though it was revoked before the walk came to it."""
+    rows, walks = numbered(MAX_IN_ONE + 1), list[Iterator[list[tuple[str, bytes]]]]()
+    index = index_of(*rows[:-1])
+    (one_more,) = index_of(rows[-1]).walk()
+
+    def begin() -> None:
+        walks.append(walk := index.walk())
+        next(walk)
+
+    at_each_step(lambda: index.restore(one_more), begin)
+    apply(index, [msgspec.structs.replace(each, disabled_at="2026") for each in rows])
+    assert len(walks) > MAX_IN_ONE
+    assert all(has_failed_or_shows_revocations(walk) for walk in walks)
+
+
+def has_failed_or_shows_revocations(walk: Iterator[list[tuple[str, bytes]]]) -> bool:
+    try:
+        return all(unpack(packed).disabled for step in walk for _, packed in step)
+    except RuntimeError:
+        return True
 
 
 def numbered(count: int) -> list[WidgetKey]:
