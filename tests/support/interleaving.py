@@ -8,15 +8,13 @@ from itertools import count
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-import cachetools
-
 import gatekeeper
 
 __all__ = ("at_each_step", "interrupted_at_each_step")
 
 Value = TypeVar("Value")
 
-TRACED = tuple(f"{package.__path__[0]}{os.sep}" for package in (gatekeeper, cachetools))
+TRACED = f"{gatekeeper.__path__[0]}{os.sep}"
 
 if sys.version_info >= (3, 12):  # There, settrace misses the bytecodes of a function's first run.
 
@@ -62,7 +60,7 @@ else:
 def at_each_step(run: Callable[[], Value], meanwhile: Callable[[], object]) -> Value:
     """Run a function, and another one before each of its bytecodes.
 
-    Only bytecodes of gatekeeper and cachetools count.
+    Only bytecodes of gatekeeper count.
 
     Args:
         run: the function.
