@@ -100,11 +100,9 @@ class Watched:
             await self.app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        pair, is_wanted = (
-            (headers[b"data-client-key"], headers[b"origin"]),
-            scope["path"] == f"{DECIDES}{HTTPStatus.OK.value}",
-        )
-        while self.gate.decide(*pair).allowed != is_wanted:  # noqa: ASYNC110 - as requests come
+        pair = headers[b"data-client-key"], headers[b"origin"]
+        is_wanted = scope["path"] == f"{DECIDES}{HTTPStatus.OK.value}"
+        while self.gate.decide(*pair).allowed != is_wanted:  # noqa: ASYNC110 - a gate has no event for a decision
             await asyncio.sleep(PAUSE)
         await _answer(send, HTTPStatus.OK, [(b"x-at", b"%r" % time.monotonic()), (b"content-length", b"0")])
 
