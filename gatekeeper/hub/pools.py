@@ -1,4 +1,4 @@
-"""Pool, Transaction: a database's connections, and the threads in which they are used."""
+"""Pool, Transaction: the connections of a database, and their threads."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Pool:
-    """An engine, the turns at its connections, and a thread for each turn.
+    """An engine, turns at its connections, and a thread for each turn.
 
     A transaction takes one thread from its begin to its commit. An asynchronous driver passes each statement to a thread or
     back to the event loop several times, which takes five times as long (SQLite: 1.1 ms in place of 0.2 for a read).
