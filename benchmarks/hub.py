@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 
 from gatekeeper.hub import create_hub
 from gatekeeper.hub.tables import widget_keys
@@ -68,10 +68,13 @@ async def fill(database: str | Path, rows: int) -> str:
     now = datetime.now(UTC)
     async with app.router.lifespan_context(app):
         token: str = await app.state.hub.tokens.mint("acme", name="benchmark")
-        async with app.state.hub.keys._database.writing() as connection:  # noqa: SLF001 - 100,000 creates would take minutes
+
+        def insert_all(connection: Connection) -> None:
             for start in range(0, rows, SLICE):
                 values = [_row(number, now) for number in range(start, min(start + SLICE, rows))]
-                await connection.execute(insert(widget_keys), values)
+                connection.execute(insert(widget_keys), values)
+
+        await app.state.hub.keys._database.write(insert_all)  # noqa: SLF001 - 100,000 creates would take minutes
     return token
 
 

@@ -81,8 +81,10 @@ def create_hub(
         listen_database: the URL of the same PostgreSQL database for a connection that hears of changes, if that of
             `database` leads to PgBouncer, over which none is heard.
         max_waiting: the most requests that wait for a change, in this process. One takes up to 25 KB.
-        clock: a function that returns the current time, as an aware datetime in any time zone.
-        draw: a function that returns the given number of random letters and digits; all secrets depend on it.
+        clock: a function that returns the current time, as an aware datetime in any time zone. Several threads may call it
+            at once.
+        draw: a function that returns the given number of random letters and digits; all secrets depend on it. Several
+            threads may call it at once.
 
     Returns:
         The app. Its lifespan has to run: it upgrades the database schema at the start and closes the database at the end.

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -170,6 +170,8 @@ class Database:
     async def read(self, work: Callable[[Connection], Result], account: str = "") -> Result:
         """Run a transaction whose reads all see one state of the database.
 
+        A thread cannot be stopped, so a cancelled transaction goes on to its end, for which its task waits.
+
         Args:
             work: what it does. It runs in a thread.
             account: the account, which takes turns with others.
@@ -283,7 +285,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn(self, pool_name: PoolName, account: str, *, late: bool = False) -> AsyncIterator[Pool]:
-        """Wait for a turn at a pool, and say what fails during it."""
+        """Wait for a turn at a pool, and hold it."""
         purpose: Purpose = "write" if pool_name in {"writer", "reporter"} else "read"
         try:
             pool: Pool = getattr(await self._migrated(), pool_name)
@@ -292,12 +294,18 @@ class Database:
             raise DatabaseDown(_reason(error)) from error
         try:
             async with pool.turns.taking(account, late=late):
-                yield pool
+                with self._explained(purpose):
+                    yield pool
         except HubOverloaded as error:
             # While the database is down, the transactions of others take as long as their deadlines.
             if self._failing & {purpose, "read"}:
                 raise DatabaseDown(self._reason) from error
             raise
+
+    @contextmanager
+    def _explained(self, purpose: Purpose) -> Iterator[None]:
+        try:
+            yield
         except DBAPIError as error:
             if _has_sqlstate(error, _LOCK_TIMEOUT):
                 raise HubOverloaded("a statement has waited too long for a lock") from error

@@ -77,8 +77,7 @@ class Readiness:
     async def close(self) -> None:
         """Wait for a check that runs.
 
-        The deadlines of the database end it. If it were cancelled while it connects to a SQLite file, the connection and
-        its thread would be left.
+        The deadlines of the database end it. Its thread cannot be cancelled.
         """
         checking, self._checking = self._checking, None
         # The next lifespan may run in another event loop, which cannot wait for a task of this one.

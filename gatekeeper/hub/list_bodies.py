@@ -69,7 +69,7 @@ class ListBody:
         self.is_complete = False
         self.failure: Exception | None = None
         self.readers = 0
-        # A cancelled task would leave its statement, which costs the connection, and its thread, which writes to the file.
+        # A cancelled task would leave its thread, which writes to the file.
         self.scope = anyio.CancelScope()
         self.started_at = started_at
         self._spool = spool

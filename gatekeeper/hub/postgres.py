@@ -138,7 +138,7 @@ class PostgresServer:
         engine = create_engine(
             self._url,
             connect_args={"prepare_threshold": None},
-            isolation_level="AUTOCOMMIT",  # The statement below begins each transaction, and takes no turn of its own.
+            isolation_level="AUTOCOMMIT",  # The statement below begins each transaction, in the round trip of its settings.
             use_native_hstore=False,  # Otherwise every new connection looks up a type that the tables do not have.
             pool_size=turns.places,
             **OPTIONS,

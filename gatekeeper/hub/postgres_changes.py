@@ -8,8 +8,7 @@ A connection that is silent may be broken, or be one of PgBouncer's, over which 
 notifies itself over another connection, to where its changes go, whenever it has heard nothing for a second. As long as it
 hears nothing, it reads the revisions of the accounts for whose change requests wait.
 
-That connection is kept as well. A transaction of the pool would take four statements more, and an idle hub most of its
-processor time.
+That connection is kept as well. A transaction of the pool would take two statements more, and a thread.
 """
 
 import asyncio

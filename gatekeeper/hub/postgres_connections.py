@@ -1,8 +1,7 @@
 """Connections to PostgreSQL whose statements have a deadline. Needs the extra `postgres`.
 
 A server that is stopped, or a network that drops packets, ends no statement. Cancelling one asks the server too, which takes
-psycopg up to 10 s more. So the deadline shuts the socket down: the driver then finds the connection closed, and the pool
-replaces it.
+psycopg up to 10 s more. So the deadline ends the connection, and the pool replaces it.
 """
 
 import asyncio
@@ -24,8 +23,7 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
     """A connection for an event loop.
 
     Attributes:
-        deadline: the longest silence of the server during a statement, in seconds. BEGIN, COMMIT and the ping of the pool
-            are statements too.
+        deadline: the longest silence of the server during a statement, in seconds. BEGIN and COMMIT are statements too.
         was_silent: whether a statement has reached the deadline.
     """
 
@@ -60,8 +58,10 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
         try:
             # A pipeline of 10,000 statements is one call, of which each answer is a sign of life.
             return await super().wait(_listen(gen, wait_on), *args, **options)
-        except psycopg.OperationalError as error:
-            raise _explain(error, self) from None
+        except psycopg.OperationalError:
+            if self.was_silent:
+                raise _silence(self) from None
+            raise
         finally:
             overdue.cancel()
 
@@ -71,11 +71,9 @@ class Connection(psycopg.Connection[Any]):
 
     Attributes:
         deadline: as of AsyncConnection. It is looked at ten times a second, whenever psycopg looks for interrupts.
-        was_silent: whether a statement has reached the deadline.
     """
 
     deadline = 5.0
-    was_silent = False
 
     def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
         """Run a statement, as AsyncConnection does."""
@@ -86,12 +84,10 @@ class Connection(psycopg.Connection[Any]):
             if is_heard:
                 overdue_at = time.monotonic() + self.deadline
             elif time.monotonic() >= overdue_at:
-                _shut_down(self)
+                self.close()
+                raise _silence(self)
 
-        try:
-            return super().wait(_listen(gen, wait_on), *args, **options)
-        except psycopg.OperationalError as error:
-            raise _explain(error, self) from None
+        return super().wait(_listen(gen, wait_on), *args, **options)
 
 
 class _OnWake(Protocol):
@@ -111,14 +107,12 @@ def _listen(gen: PQGen[Result], on_wake: _OnWake) -> PQGen[Result]:
         return result
 
 
-def _shut_down(connection: AsyncConnection | Connection) -> None:
+def _shut_down(connection: AsyncConnection) -> None:
     connection.was_silent = True
-    # A duplicate, because the driver owns its descriptor. Shutting down affects both.
+    # The driver then finds the connection closed. A duplicate, because it owns its descriptor; shutting down affects both.
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def _explain(error: psycopg.OperationalError, connection: AsyncConnection | Connection) -> psycopg.OperationalError:
-    if not connection.was_silent:
-        return error
+def _silence(connection: AsyncConnection | Connection) -> psycopg.OperationalError:
     return psycopg.OperationalError(f"the server was silent for {connection.deadline:g} s")

@@ -284,9 +284,9 @@ async def _pages(database: Database, transaction: Transaction, account: str) -> 
         rows = connection.execute(page, {"after": last}).all()
         if rows:
             last = rows[-1].sequence
-        read = [kind(*row[:-1]) for row in rows]
+        made = [kind(*row[:-1]) for row in rows]
         taken = time.monotonic() - begun
-        return read
+        return made
 
     while rows := await transaction.run(read):
         yield rows

@@ -16,7 +16,7 @@ NewDatabase = Callable[[], str | Path]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run on asyncio, the only event loop that SQLAlchemy supports."""
+    """Run on asyncio, whose tasks and futures the hub uses."""
     return "asyncio"
 
 

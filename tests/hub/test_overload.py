@@ -1,16 +1,19 @@
 """Overload: requests that wait too long for others are told so, and the log says for what."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from gatekeeper import HubServerError
 from gatekeeper.client import HubClient
-from gatekeeper.errors import HubOverloaded
+from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import lock_account
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.postgres import PostgresServer
@@ -22,6 +25,12 @@ from .support import PATH, RunningHub, assert_problem, create, list_rows, runnin
 pytestmark = pytest.mark.anyio
 
 SOON = 0.05  # seconds
+
+
+class LockTimeout(Exception):
+    """The error of a driver for a lock of PostgreSQL that is held too long."""
+
+    sqlstate = "55P03"
 
 
 @pytest.fixture
@@ -144,6 +153,20 @@ async def test_during_an_outage_the_outage_is_told(tmp_path: Path, caplog: pytes
             async with engines.writer.turns.taking("globex"):
                 assert_problem(await client.post(PATH, json={"name": "shop"}), 503, "database_down")
         assert lines(caplog) == ["the hub's database does not answer as it should: database is locked"]
+
+
+async def test_during_an_outage_a_lock_that_is_held_is_told_as_the_outage(impatient: RunningHub) -> None:
+    def fail(_connection: Connection) -> None:
+        raise OperationalError("", {}, sqlite3.OperationalError("disk I/O error"))
+
+    def wait_in_vain(_connection: Connection) -> None:
+        raise DBAPIError("", {}, LockTimeout())
+
+    with pytest.raises(HubOverloaded, match="waited too long for a lock"):
+        await impatient.database.write(wait_in_vain)
+    for work in (fail, wait_in_vain):
+        with pytest.raises(DatabaseDown, match="disk I/O error"):
+            await impatient.database.write(work)
 
 
 async def test_the_client_knows_when_to_come_back(impatient: RunningHub) -> None:

@@ -8,12 +8,14 @@ from operator import itemgetter
 import httpx
 import psycopg
 import pytest
+from sqlalchemy import Connection, delete, text
 from starlette.types import Message
 
 from gatekeeper.errors import ConfigError, DatabaseDown
 from gatekeeper.hub import create_hub, migrate
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.postgres import PostgresServer
+from gatekeeper.hub.tables import accounts
 from tests import needs
 from tests.support.pgbouncer import pooled
 from tests.support.postgres import PostgresCluster
@@ -153,6 +155,21 @@ async def test_both_schemes_and_the_parameters_of_libpq_work(postgres: PostgresC
     url = postgres.create_schema().replace("postgresql://", "postgres://") + "&application_name=hub&connect_timeout=9"
     async with running_hub(url) as running:
         assert await list_rows(await running.client("acme")) == []
+
+
+async def test_reads_see_one_state_and_write_nothing(postgres: PostgresCluster) -> None:
+    mode = text("SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+
+    def show(connection: Connection) -> tuple[str, ...]:
+        return tuple(connection.execute(mode).one())
+
+    async with running_hub(postgres.create_schema()) as running:
+        database = running.database
+        async with database.streaming() as listing, database.reporting() as report:
+            shown = [await listing.run(show), await database.read(show), await report.run(show), await database.write(show)]
+        assert shown == [("repeatable read", "on")] * 2 + [("read committed", "off")] * 2
+        with pytest.raises(DatabaseDown, match="read-only transaction"):
+            await database.read(lambda connection: connection.execute(delete(accounts)))
 
 
 async def test_the_time_zone_of_the_server_does_not_matter(postgres: PostgresCluster) -> None:
