@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -29,7 +29,7 @@ from gatekeeper.hub.postgres import SCHEMES, PostgresServer
 from gatekeeper.hub.sqlite import SqliteFile, blames_statement, is_unavailable
 from gatekeeper.hub.tables import accounts
 
-__all__ = ("Database", "parse_location")
+__all__ = ("Database", "PoolName", "parse_location")
 
 RETRY_PAUSE: Final = 1.0  # Seconds; without a pause, requests would queue up while the database is down.
 
@@ -194,32 +194,29 @@ class Database:
         """
         return await self._run("writer", work, account)
 
-    def reading(self, account: str = "") -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction like `read`, for several functions.
+    @asynccontextmanager
+    async def transaction(self, pool_name: PoolName, account: str = "") -> AsyncIterator[Transaction]:
+        """Open a transaction of several functions.
 
         Args:
+            pool_name: the pool of its connection, as of Engines. A transaction of the reporter lets other writes go first.
             account: the account, which takes turns with others.
 
-        Returns:
-            A context manager that gives the transaction. It raises what `read` does.
+        Yields:
+            The transaction. An exception rolls it back.
+
+        Raises:
+            DatabaseDown: the database does not answer.
+            HubOverloaded: others keep it busy.
         """
-        return self._open("reader", account)
-
-    def streaming(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction like `reading`, for a whole list."""
-        return self._open("streamer")
-
-    def writing(self, account: str = "") -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction like `write`, for several functions.
-
-        Args:
-            account: the account, which takes turns with others.
-        """
-        return self._open("writer", account)
-
-    def reporting(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction like `writing`, which lets all other writes go first."""
-        return self._open("reporter", late=True)
+        async with self._turn(pool_name, account) as pool:
+            transaction = Transaction(pool)
+            try:
+                await pool.run(transaction.begin)
+                yield transaction
+                await pool.run(transaction.commit)
+            finally:
+                await pool.run(transaction.close)
 
     def defer(self, at_most: float, *, held: int = 0) -> None:
         """Wait while other requests read or write. A list is less urgent, and so is a long delta.
@@ -273,18 +270,7 @@ class Database:
             return await pool.run(transact)
 
     @asynccontextmanager
-    async def _open(self, pool_name: PoolName, account: str = "", *, late: bool = False) -> AsyncIterator[Transaction]:
-        async with self._turn(pool_name, account, late=late) as pool:
-            transaction = Transaction(pool)
-            try:
-                await pool.run(transaction.begin)
-                yield transaction
-                await pool.run(transaction.commit)
-            finally:
-                await pool.run(transaction.close)
-
-    @asynccontextmanager
-    async def _turn(self, pool_name: PoolName, account: str, *, late: bool = False) -> AsyncIterator[Pool]:
+    async def _turn(self, pool_name: PoolName, account: str) -> AsyncIterator[Pool]:
         """Wait for a turn at a pool, and hold it."""
         purpose: Purpose = "write" if pool_name in {"writer", "reporter"} else "read"
         try:
@@ -293,7 +279,7 @@ class Database:
             # Only the start raises it. Later, the operator reads the log, and requests get a 503.
             raise DatabaseDown(_reason(error)) from error
         try:
-            async with pool.turns.taking(account, late=late):
+            async with pool.turns.taking(account, late=pool_name == "reporter"):
                 with self._explained(purpose):
                     yield pool
         except HubOverloaded as error:

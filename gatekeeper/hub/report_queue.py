@@ -130,7 +130,7 @@ class ReportQueue(Generic[Name, Item]):
     async def _write_some(self) -> None:
         taken: list[tuple[_Report[Name, Item], dict[Name, Item]]] = []
         try:
-            async with self._database.reporting() as transaction:
+            async with self._database.transaction("reporter") as transaction:
                 # Not before the turn has come: what has arrived meanwhile is merged.
                 taken = self._take()
                 if taken:

@@ -87,7 +87,7 @@ class KeyStore:
             The rows and their ETag, from one state of the database, unaffected by concurrent writes. The list of all
             accounts may have changes that only its next ETag knows of.
         """
-        async with self._database.streaming() as transaction:
+        async with self._database.transaction("streamer") as transaction:
             revision = await transaction.run(lambda connection: read_revision(connection, account))
             yield KeyList(revision.etag, _pages(self._database, transaction, account))
 

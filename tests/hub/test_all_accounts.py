@@ -395,7 +395,7 @@ class HeldChange:
         await self._task
 
     async def _hold(self) -> None:
-        async with self._hub.database.writing(self._account) as transaction:
+        async with self._hub.database.transaction("writer", self._account) as transaction:
             await transaction.run(self._change)
             self._made.set()
             await self._ending.wait()
@@ -541,7 +541,7 @@ async def test_a_hub_that_stops_waits_for_a_step_whose_client_has_left(new_datab
         async with AsyncExitStack() as stopping:
             hub = await stopping.enter_async_context(running_hub(database))
             client = await hub.client_with(dict(gate.client.headers))
-            async with other.database.writing() as held:
+            async with other.database.transaction("writer") as held:
                 await held.run(lambda connection: lock_account(connection, ALL_ACCOUNTS))
                 with collected_statements() as statements:
                     asking = asyncio.create_task(client.get(PATH))

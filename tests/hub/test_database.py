@@ -153,7 +153,7 @@ async def test_a_transaction_that_stays_idle_loses_its_locks(postgres: PostgresC
     url = postgres.create_schema()
     async with running_hub(url) as running, running_hub(Database(PostgresServer(url, idle_timeout=60))) as frozen:
         client = await running.client("acme")
-        writing = frozen.database.writing()
+        writing = frozen.database.transaction("writer")
         transaction = await writing.__aenter__()
         await transaction.run(lambda connection: lock_account(connection, "acme"))
         shown = text("SHOW idle_in_transaction_session_timeout")

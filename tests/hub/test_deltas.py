@@ -246,7 +246,7 @@ async def test_many_reads_of_one_account_do_not_delay_another(hub: RunningHub) -
 
     async with AsyncExitStack() as held:
         for _ in range(CONNECTIONS):
-            await held.enter_async_context(hub.database.reading())
+            await held.enter_async_context(hub.database.transaction("reader"))
         reads = [asyncio.create_task(read(account)) for account in ["acme"] * 50 + ["globex"]]
         await asyncio.sleep(0)
     await asyncio.gather(*reads)

@@ -15,7 +15,7 @@ from gatekeeper import HubServerError
 from gatekeeper.client import HubClient
 from gatekeeper.errors import DatabaseDown, HubOverloaded
 from gatekeeper.hub.accounts import lock_account
-from gatekeeper.hub.database import Database
+from gatekeeper.hub.database import Database, PoolName
 from gatekeeper.hub.postgres import PostgresServer
 from gatekeeper.hub.sqlite import SqliteFile
 from tests.support.postgres import PostgresCluster
@@ -48,7 +48,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_write_that_waits_too_long_is_an_overload(impatient: RunningHub, caplog: pytest.LogCaptureFixture) -> None:
     client = await impatient.client("acme")
     row = await create(client)
-    async with impatient.database.writing():
+    async with impatient.database.transaction("writer"):
         for request in (
             client.post(PATH, json={"name": "shop"}),
             client.patch(f"{PATH}/{row['id']}", json={"disabled": True}),
@@ -66,16 +66,17 @@ async def test_a_write_that_waits_too_long_is_an_overload(impatient: RunningHub,
 
 async def test_a_list_lets_other_requests_go_first(impatient: RunningHub) -> None:
     database = impatient.database
-    for other in (database.reading, database.writing):
-        async with other():
+    others: tuple[PoolName, ...] = ("reader", "writer")
+    for other in others:
+        async with database.transaction(other):
             deferred = asyncio.create_task(asyncio.to_thread(database.defer, 60))
             await asyncio.sleep(SOON)
             assert not deferred.done()
             await asyncio.to_thread(database.defer, SOON)  # and no longer than this
         await asyncio.wait_for(deferred, 15)
-    async with database.streaming():
+    async with database.transaction("streamer"):
         await asyncio.wait_for(asyncio.to_thread(database.defer, 60), 15)
-    async with database.reading():
+    async with database.transaction("reader"):
         await asyncio.wait_for(asyncio.to_thread(database.defer, 60, held=1), 15)  # a delta that is alone
 
 
@@ -83,7 +84,7 @@ async def test_reads_of_one_account_leave_connections_to_others(impatient: Runni
     client, globex = await impatient.client("acme"), await impatient.client("globex")
     async with AsyncExitStack() as readers:
         for _ in range(2):
-            await readers.enter_async_context(impatient.database.reading("acme"))
+            await readers.enter_async_context(impatient.database.transaction("reader", "acme"))
         assert_problem(await client.get(PATH), 503, "overloaded")
         assert await list_rows(globex) == []
     assert await list_rows(client) == []
@@ -93,13 +94,13 @@ async def test_a_read_that_waits_too_long_is_an_overload(impatient: RunningHub) 
     client = await impatient.client("acme")
     async with AsyncExitStack() as readers:
         for _ in range(5):
-            await readers.enter_async_context(impatient.database.reading())
+            await readers.enter_async_context(impatient.database.transaction("reader"))
         assert_problem(await client.get(PATH), 503, "overloaded")
     assert await list_rows(client) == []
 
 
 async def test_the_stores_raise_it(impatient: RunningHub) -> None:
-    async with impatient.database.writing():
+    async with impatient.database.transaction("writer"):
         with pytest.raises(HubOverloaded, match=r"^gatekeeper: the hub is overloaded: .*; try again$"):
             await impatient.hub.tokens.mint("acme", name="ci")
 
@@ -111,7 +112,7 @@ async def test_a_lock_that_is_held_too_long_is_an_overload(
     async with running_hub(Database(PostgresServer(url, statement_deadline=0.5))) as hub, running_hub(url) as other:
         client, globex = await hub.client("acme"), await hub.client("globex")
         row, theirs = await create(client), await create(globex)
-        async with other.database.writing("acme") as transaction:
+        async with other.database.transaction("writer", "acme") as transaction:
             await transaction.run(lambda connection: lock_account(connection, "acme"))
             # More than an account has connections for.
             patches = [asyncio.create_task(client.patch(f"{PATH}/{row['id']}", json={"disabled": True})) for _ in range(2)]
@@ -129,7 +130,7 @@ async def test_a_blocked_account_leaves_connections_to_others(postgres: Postgres
     async with running_hub(url) as hub, running_hub(url) as other:
         client, globex = await hub.client("acme"), await hub.client("globex")
         row, theirs = await create(client), await create(globex)
-        async with other.database.writing("acme") as transaction:
+        async with other.database.transaction("writer", "acme") as transaction:
             await transaction.run(lambda connection: lock_account(connection, "acme"))
             patches = [
                 asyncio.create_task(client.patch(f"{PATH}/{row['id']}", json={"name": f"{number}"})) for number in range(20)
@@ -146,7 +147,7 @@ async def test_during_an_outage_the_outage_is_told(tmp_path: Path, caplog: pytes
     file = SqliteFile(tmp_path / "hub.db", patience=SOON, busy_timeout=SOON)
     async with running_hub(Database(file)) as hub, running_hub(tmp_path / "hub.db") as other:
         client = await hub.client("acme")
-        async with other.database.writing():
+        async with other.database.transaction("writer"):
             assert_problem(await client.post(PATH, json={"name": "shop"}), 503, "database_down")
             engines = hub.database._engines
             assert engines is not None
@@ -171,7 +172,7 @@ async def test_during_an_outage_a_lock_that_is_held_is_told_as_the_outage(impati
 
 async def test_the_client_knows_when_to_come_back(impatient: RunningHub) -> None:
     client = await impatient.client("acme")
-    async with impatient.database.writing():
+    async with impatient.database.transaction("writer"):
         refused = await client.post(PATH, json={"name": "shop"})
     repeated = httpx.Response(503, headers=refused.headers, content=refused.content)
     http = httpx.Client(transport=httpx.MockTransport(lambda _: repeated))

@@ -192,7 +192,7 @@ def test_only_a_connection_that_has_worked_is_replaced(pool: Pool, before: int, 
 
 
 async def test_a_transaction_stays_open_between_its_functions(database: Database, engines: Engines) -> None:
-    async with database.writing() as transaction:
+    async with database.transaction("writer") as transaction:
         await transaction.run(add)
         assert await transaction.run(count) == 1
         assert await database.read(count) == 0
@@ -209,7 +209,7 @@ async def test_an_exception_rolls_a_transaction_back(database: Database, engines
     with pytest.raises(ZeroDivisionError):
         await database.write(add_and_fail)
     with pytest.raises(ZeroDivisionError):
-        async with database.writing() as transaction:
+        async with database.transaction("writer") as transaction:
             await transaction.run(add_and_fail)
     assert await database.read(count) == 0
     assert in_use(engines.writer) == (0, 0)
@@ -244,7 +244,7 @@ async def test_a_cancelled_transaction_is_rolled_back_after_its_function(
     held = Held()
 
     async def write() -> None:
-        async with database.writing() as transaction:
+        async with database.transaction("writer") as transaction:
             await transaction.run(add)
             await transaction.run(held)
 
@@ -274,7 +274,7 @@ async def test_a_database_is_closed_after_the_functions_that_run(database: Datab
 
 
 async def test_a_database_is_closed_after_the_transactions_that_are_open(database: Database, tmp_path: Path) -> None:
-    async with database.writing() as transaction:
+    async with database.transaction("writer") as transaction:
         closing = asyncio.create_task(database.close())
         await settled()
         await transaction.run(add)

@@ -165,7 +165,7 @@ async def test_reads_see_one_state_and_write_nothing(postgres: PostgresCluster) 
 
     async with running_hub(postgres.create_schema()) as running:
         database = running.database
-        async with database.streaming() as listing, database.reporting() as report:
+        async with database.transaction("streamer") as listing, database.transaction("reporter") as report:
             shown = [await listing.run(show), await database.read(show), await report.run(show), await database.write(show)]
         assert shown == [("repeatable read", "on")] * 2 + [("read committed", "off")] * 2
         with pytest.raises(DatabaseDown, match="read-only transaction"):

@@ -168,7 +168,7 @@ async def test_reports_on_one_account_and_on_all_add_up_in_one_transaction(
     mine, theirs = await create(acme), await create(globex)
     pages = [msgspec.convert(page(row), ReportedPage) for row in (mine, theirs)]
     store = RefusedPageStore(hub.database, hub.clock)
-    async with hub.database.reporting():  # until all have come
+    async with hub.database.transaction("reporter"):  # until all have come
         reports = [asyncio.create_task(store.record(account, pages)) for account in ("acme", ALL_ACCOUNTS, "acme")]
         await asyncio.sleep(0)
     with collected_statements() as statements:

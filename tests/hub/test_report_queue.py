@@ -81,7 +81,7 @@ def queue_of(
 
 async def test_reports_that_wait_are_merged_into_one_transaction(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger)
-    async with database.writing():
+    async with database.transaction("writer"):
         reports = [asyncio.create_task(queue.put("acme", {"a": 1, f"b{number % 3}": 10})) for number in range(30)]
         reports.append(asyncio.create_task(queue.put("globex", {"a": 5})))
         await asyncio.sleep(0)
@@ -121,10 +121,10 @@ async def test_a_change_goes_before_reports_that_came_earlier(database: Database
         order.append("report")
 
     async def change(account: str) -> None:
-        async with database.writing(account):
+        async with database.transaction("writer", account):
             order.append(account)
 
-    async with database.writing():
+    async with database.transaction("writer"):
         tasks = [asyncio.create_task(task) for task in (report(), report(), change("acme"), change("globex"))]
         await asyncio.sleep(0.01)
     await asyncio.gather(*tasks)
@@ -140,7 +140,7 @@ async def test_a_large_report_takes_several_transactions(database: Database, led
 
 async def test_a_large_report_does_not_keep_other_accounts_waiting(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger, batch=10)
-    async with database.writing():
+    async with database.transaction("writer"):
         large = asyncio.create_task(queue.put("acme", {str(number): 1 for number in range(100)}))
         small = asyncio.create_task(queue.put("globex", {"a": 1}))
         await asyncio.sleep(0)
@@ -152,7 +152,7 @@ async def test_a_large_report_does_not_keep_other_accounts_waiting(database: Dat
 
 async def test_a_small_report_is_never_split(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger, batch=10)
-    async with database.writing():
+    async with database.transaction("writer"):
         reports = [
             asyncio.create_task(queue.put("acme", {f"{report}-{number}": 1 for number in range(6)})) for report in range(4)
         ]
@@ -164,7 +164,7 @@ async def test_a_small_report_is_never_split(database: Database, ledger: Ledger)
 async def test_one_bad_report_fails_no_other(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger)
     ledger.refused = {"bad"}
-    async with database.writing():
+    async with database.transaction("writer"):
         names = ["a", "b", "bad", "c"]
         reports = [asyncio.create_task(queue.put("acme", {name: 1})) for name in names]
         await asyncio.sleep(0)
@@ -175,7 +175,7 @@ async def test_one_bad_report_fails_no_other(database: Database, ledger: Ledger)
 
 async def test_too_many_items_are_an_overload_for_one_account_alone(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger, most=100)
-    async with database.writing():
+    async with database.transaction("writer"):
         waiting = asyncio.create_task(queue.put("acme", {str(number): 1 for number in range(50)}))
         await asyncio.sleep(0)
         with pytest.raises(HubOverloaded, match="the reports of the account acme that wait have too many items"):
@@ -189,7 +189,7 @@ async def test_too_many_items_are_an_overload_for_one_account_alone(database: Da
 
 async def test_a_report_that_waits_too_long_is_an_overload_and_is_not_written(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger, patience=0.02, most=2)
-    async with database.writing():
+    async with database.transaction("writer"):
         with pytest.raises(HubOverloaded, match=r"a report of the account acme has waited 0\.02 s"):
             await queue.put("acme", {"a": 1})
     await queue.close()
@@ -210,7 +210,7 @@ async def test_a_report_that_is_being_written_is_awaited(database: Database, led
 
 async def test_a_cancelled_request_takes_its_report_back(database: Database, ledger: Ledger) -> None:
     queue = queue_of(database, ledger, most=2)
-    async with database.writing():
+    async with database.transaction("writer"):
         report = asyncio.create_task(queue.put("acme", {"a": 1}))
         await asyncio.sleep(0)
         report.cancel()

@@ -51,7 +51,7 @@ async def test_many_reports_at_once_take_few_transactions(hub: RunningHub, acme:
     rows = [await create(acme) for _ in range(3)]
     writer = UsageWriter(hub.database, hub.clock)
     report = {row["id"]: KeyUse(1, START) for row in rows}
-    async with hub.database.reporting():  # until all have come
+    async with hub.database.transaction("reporter"):  # until all have come
         reports = [asyncio.create_task(writer.record("acme", report)) for _ in range(AT_ONCE)]
         await asyncio.sleep(0)
     with collected_statements() as statements:
@@ -66,7 +66,7 @@ async def test_reports_on_one_account_and_on_all_are_written_together(
     mine, theirs = await create(acme), await create(globex)
     writer = UsageWriter(hub.database, hub.clock)
     report = {row["id"]: KeyUse(1, START) for row in (mine, theirs)}
-    async with hub.database.reporting():  # until all have come
+    async with hub.database.transaction("reporter"):  # until all have come
         accounts = ("acme", ALL_ACCOUNTS, "globex", "acme", ALL_ACCOUNTS)
         reports = [asyncio.create_task(writer.record(account, report)) for account in accounts]
         await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def test_a_report_does_not_wait_for_the_lock_of_the_account(postgres: Post
     async with running_hub(url) as hub, running_hub(url) as other:
         client = await hub.client("acme")
         row = await create(client)
-        async with other.database.writing("acme") as transaction:
+        async with other.database.transaction("writer", "acme") as transaction:
             await transaction.run(lambda connection: lock_account(connection, "acme"))
             await use(client, row, START)
         assert (await list_rows(client))[0]["use_count"] == 1
@@ -138,7 +138,7 @@ async def test_a_key_whose_first_use_is_being_written_is_disabled_not_deleted(po
     async with running_hub(url) as hub, running_hub(url) as other:
         client = await hub.client("acme")
         row = await create(client)
-        async with other.database.reporting() as transaction:
+        async with other.database.transaction("reporter") as transaction:
             await transaction.run(lambda connection: connection.execute(update(widget_keys).values(use_count=1)))
             with collected_statements() as statements:
                 deleting = asyncio.create_task(client.delete(f"{PATH}/{row['id']}"))
@@ -150,7 +150,7 @@ async def test_a_key_whose_first_use_is_being_written_is_disabled_not_deleted(po
 async def test_use_of_a_key_that_is_deleted_meanwhile_is_ignored(hub: RunningHub, acme: httpx.AsyncClient) -> None:
     gone, kept = await create(acme), await create(acme)
     writer = UsageWriter(hub.database, hub.clock)
-    async with hub.database.reporting():
+    async with hub.database.transaction("reporter"):
         reporting = asyncio.create_task(writer.record("acme", {row["id"]: KeyUse(3, START) for row in (gone, kept)}))
         await asyncio.sleep(0)
     await execute(hub, widget_keys.delete().where(widget_keys.c.id == gone["id"]))
