@@ -108,7 +108,7 @@ class _Site:
     def _while(begin: Callable[[], None], end: Callable[[], None]) -> Outage:
         def run(seconds: float) -> None:
             begin()
-            time.sleep(seconds)  # an outage is measured by its length, and nothing answers meanwhile
+            time.sleep(seconds)  # this is the outage: nothing happens in it that could be waited for
             end()
 
         return run

@@ -1,9 +1,12 @@
 """Thousands of gates that wait for a change, as light clients of one hub process."""
 
 import asyncio
+import math
 import statistics
 import time
 from http import HTTPStatus
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from benchmarks.live.companions import Companion, companion
 from benchmarks.live.database import Kind, database
@@ -75,10 +78,14 @@ async def open_waiters(hub: Hub, owner: Owner, waiters: Companion, count: int) -
 
 def settle(hub: Hub) -> None:
     """Wait until a hub is idle."""
-    deadline = time.monotonic() + SETTLED_WITHIN
-    while time.monotonic() < deadline:
-        before = hub.processor_time
-        time.sleep(LOOK)  # the processor time of an interval is read at its two ends; no event tells that a process is idle
-        if hub.processor_time - before < IDLE * LOOK:
-            return
-    raise SystemExit(f"the hub is still busy after {SETTLED_WITHIN:g} s")
+    used = -math.inf
+
+    def is_busy() -> bool:
+        nonlocal used
+        before, used = used, hub.processor_time
+        return used - before >= IDLE * LOOK
+
+    try:
+        Retrying(retry=retry_if_result(bool), wait=wait_fixed(LOOK), stop=stop_after_delay(SETTLED_WITHIN))(is_busy)
+    except RetryError:
+        raise SystemExit(f"the hub is still busy after {SETTLED_WITHIN:g} s") from None

@@ -169,7 +169,9 @@ async def _decoded(
     calls: Calls, http: httpx.AsyncClient, response: httpx.Response, max_list: int
 ) -> AsyncGenerator[bytes, None]:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    unpacking = {"identity": _AsItIs, "": _AsItIs, "gzip": _Unzipping, "x-gzip": _Unzipping}.get(encoding)
+    ways: dict[str, type[_AsItIs | _Unzipping]]
+    ways = {"identity": _AsItIs, "": _AsItIs, "gzip": _Unzipping, "x-gzip": _Unzipping}
+    unpacking = ways.get(encoding)
     if unpacking is None:
         named = calls.refusals.quoted(encoding)
         raise _unusable(calls, response, f"in the content encoding {named}, but only gzip was requested")
@@ -211,7 +213,7 @@ class _AsItIs:
         pass
 
 
-class _Unzipping(_AsItIs):
+class _Unzipping:
     """Decompresses in pieces, so that a gzip bomb is noticed early."""
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ __all__ = ("AllAccounts", "read_changed_anywhere")
 # Accounts in the condition of a statement. SQLite takes 1,000 (https://www.sqlite.org/limits.html, SQLITE_MAX_EXPR_DEPTH).
 _ACCOUNTS: Final = 100
 
-_COMPARED_AT: Final = "gatekeeper: version without a difference"  # of the file, in the notes on a connection
+_COMPARED_AT: Final = "gatekeeper: version without a difference"  # of the file, in the `info` of a connection
 
 _ANY: Final = ""  # Stands for a mark that is not known, or need not be looked at.
 

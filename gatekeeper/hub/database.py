@@ -229,7 +229,7 @@ class Database:
         """
         until = time.monotonic() + at_most
         while self._turns_held > held and time.monotonic() < until:
-            time.sleep(DEFERRAL)
+            time.sleep(DEFERRAL)  # an event would cost every transaction, and only lists and long deltas wait
 
     @property
     def _turns_held(self) -> int:

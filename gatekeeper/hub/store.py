@@ -143,7 +143,7 @@ class KeyStore:
             advance_revision(connection, bearer.account, base)
             return row, key
 
-        row, key = await self._change(bearer.account, insert_row)
+        row, key = await self._write(bearer.account, insert_row)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CreatedKeyRow(**msgspec.structs.asdict(row), warnings=warnings, public_key=key.value)
 
@@ -179,7 +179,7 @@ class KeyStore:
                 wanted["disabled_at"] = now if disable else None
             return _change(connection, bearer, base, row, wanted, now, if_match)
 
-        row = await self._change(bearer.account, update_row)
+        row = await self._write(bearer.account, update_row)
         warnings = Allowlist.parse(row.domain_allowlist).warnings
         return CheckedKeyRow(**msgspec.structs.asdict(row), warnings=warnings)
 
@@ -213,7 +213,7 @@ class KeyStore:
             advance_revision(connection, bearer.account, base)
             return None
 
-        return await self._change(bearer.account, delete_row)
+        return await self._write(bearer.account, delete_row)
 
     async def events(self, account: str, key: str) -> Iterable[EventRow]:
         """Read the events of a widget key, also after its deletion.
@@ -241,7 +241,7 @@ class KeyStore:
 
         return await self._database.read(read, account)
 
-    async def _change(self, account: str, change: Callable[[Connection], Result]) -> Result:
+    async def _write(self, account: str, change: Callable[[Connection], Result]) -> Result:
         try:
             return await self._database.write(change, account)
         finally:

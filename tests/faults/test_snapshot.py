@@ -424,7 +424,7 @@ def test_a_killed_process_leaves_the_old_list_or_the_new_one(hub: FakeHub, proxy
     read_back = 0
     for _ in range(30):
         child = Child(lambda: asyncio.run(write_all_the_time()))
-        time.sleep(dice.uniform(0.05, 0.6))  # the kill must meet any moment of a write; waiting for one would choose it
+        time.sleep(dice.uniform(0.05, 0.6))  # a kill at random moments; after a wait it would meet the same one each time
         os.kill(child.pid, signal.SIGKILL)
         child.says()
         if path.exists():

@@ -57,6 +57,15 @@ async def cancelled(task: asyncio.Task[Any], held: Held, times: int) -> None:
         assert not task.done()
 
 
+async def gives_back(pool: Pool, task: asyncio.Task[Any], held: Held) -> None:
+    """Let the thread of a cancelled task end, and see the turn and the connection given back no sooner."""
+    assert in_use(pool) == (1, 1)
+    held.ending.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert in_use(pool) == (0, 0)
+
+
 def add(connection: Connection) -> None:
     """Add an account."""
     connection.execute(ADD)
@@ -229,11 +238,7 @@ async def test_a_cancelled_write_goes_on_to_its_end(database: Database, engines:
 
     writing = asyncio.create_task(database.write(add_later))
     await cancelled(writing, held, times)
-    assert in_use(engines.writer) == (1, 1)
-    held.ending.set()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    assert in_use(engines.writer) == (0, 0)
+    await gives_back(engines.writer, writing, held)
     assert await database.read(count) == 1
 
 
@@ -250,11 +255,7 @@ async def test_a_cancelled_transaction_is_rolled_back_after_its_function(
 
     writing = asyncio.create_task(write())
     await cancelled(writing, held, times)
-    assert in_use(engines.writer) == (1, 1)
-    held.ending.set()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    assert in_use(engines.writer) == (0, 0)
+    await gives_back(engines.writer, writing, held)
     assert await database.read(count) == 0
 
 
