@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 
@@ -17,13 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from benchmarks import keys
 from benchmarks.asgi import widget_app
 from benchmarks.contenders import Floor
-from gatekeeper import Gatekeeper, GatekeeperMiddleware, HubSource
+from gatekeeper import Basis, Delta, FullList, Gatekeeper, GatekeeperMiddleware, HubSource, Unchanged, Updates
 
 __all__ = ("DECIDES", "GUARDS", "VARIABLE", "create")
 
 VARIABLE = "GATEKEEPER_BENCHMARK"
 DECIDES = "/decides/"
-PAUSE = 0.001  # seconds between two decisions on a pair that is watched
 GUARDS = ("bare", "floor", "CORSMiddleware", "gatekeeper", "Redis GET", "hub by httpx")
 
 
@@ -85,15 +85,44 @@ class Stamped:
         await self.app(scope, receive, send_stamped)
 
 
+class WatchedSource(HubSource):
+    """The hub's list, which tells when it is asked again: by then the gate has applied the last answer."""
+
+    def __init__(self, base_url: str, token: str) -> None:
+        super().__init__(base_url, token)
+        self._watching: list[asyncio.Future[float]] = []
+
+    async def asked_again(self) -> float:
+        """Wait until the gate asks again; the time of that."""
+        asked: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._watching.append(asked)
+        return await asked
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Updates]:
+        """See HubSource."""
+        async with super().connect() as updates:
+
+            def watched(basis: Basis) -> AbstractAsyncContextManager[FullList | Unchanged | Delta]:
+                for asked in self._watching:
+                    if not asked.done():  # the client may have gone
+                        asked.set_result(time.monotonic())
+                self._watching.clear()
+                return updates(basis)
+
+            yield watched
+
+
 class Watched:
     """Tell when the gate decides in another way, at /decides/200 and /decides/403.
 
     A client that asked for that would need a request each millisecond, which takes a third of a processor.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gatekeeper) -> None:
+    def __init__(self, app: ASGIApp, gate: Gatekeeper, source: WatchedSource) -> None:
         self.app = app
         self.gate = gate
+        self.source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(DECIDES):
@@ -102,9 +131,10 @@ class Watched:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         pair = headers[b"data-client-key"], headers[b"origin"]
         is_wanted = scope["path"] == f"{DECIDES}{HTTPStatus.OK.value}"
-        while self.gate.decide(*pair).allowed != is_wanted:  # noqa: ASYNC110 - a gate has no event for a decision
-            await asyncio.sleep(PAUSE)
-        await _answer(send, HTTPStatus.OK, [(b"x-at", b"%r" % time.monotonic()), (b"content-length", b"0")])
+        decided_at = time.monotonic()
+        while self.gate.decide(*pair).allowed != is_wanted:
+            decided_at = await self.source.asked_again()
+        await _answer(send, HTTPStatus.OK, [(b"x-at", b"%r" % decided_at), (b"content-length", b"0")])
 
 
 def create(
@@ -129,8 +159,9 @@ def create(
         interval: the seconds between two fetches of the list.
     """
     if guard == "gatekeeper":
-        gate = Gatekeeper(HubSource(hub, token), start_timeout=60.0, refresh_interval=interval)
-        guarded: ASGIApp = Watched(GatekeeperMiddleware(widget_app(gate.lifespan), gate), gate)
+        source = WatchedSource(hub, token)
+        gate = Gatekeeper(source, start_timeout=60.0, refresh_interval=interval)
+        guarded: ASGIApp = Watched(GatekeeperMiddleware(widget_app(gate.lifespan), gate), gate, source)
     elif guard == "floor":
         guarded = ServedFloor(widget_app())
     elif guard == "CORSMiddleware" and "\\" in cors:
