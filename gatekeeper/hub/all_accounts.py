@@ -35,7 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account
 from gatekeeper.hub.database import Database
-from gatekeeper.hub.events import DELETED_LAST8
+from gatekeeper.hub.events import DELETED_LAST8, UnknownBase
 from gatekeeper.hub.rows import AccountRemovedRow
 from gatekeeper.hub.shared_reads import SharedReads
 from gatekeeper.hub.tables import accounts, events, list_steps, listed_accounts
@@ -213,7 +213,7 @@ def read_changed_anywhere(
     *,
     at_most: int,
     defer: Callable[[float], None],
-) -> dict[str, AccountRemovedRow | None] | None:
+) -> dict[str, AccountRemovedRow | None]:
     """Read which keys of all accounts have changed since a revision.
 
     Args:
@@ -225,26 +225,28 @@ def read_changed_anywhere(
 
     Returns:
         The ids of the changed keys. A deleted key has its row for the delta, if its event names its last 8 characters;
-        another one has None. None instead if there are too many changes, or the logs do not lead from the base to the
-        present, as for `read_changed`.
+        another one has None.
+
+    Raises:
+        UnknownBase: there are too many changes, or the logs do not lead from the base to the present, as for `read_changed`.
     """
-    if base.number == present.number:
-        return {} if base == present else None
+    if base.number == present.number and base != present:
+        raise UnknownBase
     ways = _read_ways(connection, base, present, at_most)
-    if ways is None:
-        return None
     reached = {account: way.begin for account, way in ways.items()}
     changed: dict[str, AccountRemovedRow | None] = {}
     for account, revision, base_mark, key_id, last8 in _read_events(connection, reached, defer):
         former = reached[account]
         if revision > former.number + 1 or (revision > former.number and former.mark not in {_ANY, base_mark}):
-            return None
+            raise UnknownBase
         reached[account] = Revision(revision, _ANY)
         changed[key_id] = None if last8 is None else AccountRemovedRow(key_id, last8, removed=True, account=account)
-    return changed if all(reached[account].number == way.end for account, way in ways.items()) else None
+    if any(reached[account].number != way.end for account, way in ways.items()):
+        raise UnknownBase
+    return changed
 
 
-def _read_ways(connection: Connection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way] | None:
+def _read_ways(connection: Connection, base: Revision, present: Revision, at_most: int) -> dict[str, _Way]:
     """Read where the changes of each account begin and end, if they are not too many."""
     wanted = {"base": base.number, "its_mark": base.mark, "at_most": at_most + 1}
     reached = base.number
@@ -253,12 +255,14 @@ def _read_ways(connection: Connection, base: Revision, present: Revision, at_mos
     for revision, account, number, mark, end, end_mark in connection.execute(_LATER_STEPS, wanted):
         steps += 1
         if revision > reached + 1 or end is None or (number == end and mark != end_mark):
-            return None
+            raise UnknownBase
         reached = revision
         if account not in ways:
             ways[account] = _Way(Revision(number, mark), end)
             changes += end - number
-    return ways if reached == present.number and max(changes, steps) <= at_most else None
+    if reached != present.number or max(changes, steps) > at_most:
+        raise UnknownBase
+    return ways
 
 
 def _read_events(

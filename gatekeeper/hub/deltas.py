@@ -2,20 +2,20 @@
 
 import gzip
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, bindparam, select
 
-from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, read_revision, read_revisions
+from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, read_revisions
 from gatekeeper.hub.all_accounts import AllAccounts, read_changed_anywhere
 from gatekeeper.hub.database import Database
-from gatekeeper.hub.events import read_changed
-from gatekeeper.hub.rows import AccountKeyRow, KeyRow, RemovedRow, row_kind
-from gatekeeper.hub.store import row_columns
+from gatekeeper.hub.events import UnknownBase, read_changed
+from gatekeeper.hub.rows import AccountKeyRow, KeyRow, RemovedRow, row_columns
 from gatekeeper.hub.tables import widget_keys
-from gatekeeper.hub.tokens import read_valid
+from gatekeeper.hub.tokens import read_revision_and_valid
 
 __all__ = ("Delta", "DeltaReader", "ListState", "Look")
 
@@ -32,11 +32,9 @@ MAX_BASES: Final = 10
 # Rows per query. SQLite takes 32,766 variables (https://www.sqlite.org/limits.html).
 _PAGE: Final = 1000
 
-# By id alone: ids are unique, and with the account SQLite might walk through the whole account.
-_BY_ID: Final = {
-    kind: select(*row_columns(kind), widget_keys.c.sequence).where(widget_keys.c.id.in_(bindparam("ids", expanding=True)))
-    for kind in (KeyRow, AccountKeyRow)
-}
+_BY_ID: Final = select(widget_keys.c.sequence, *row_columns(AccountKeyRow)).where(
+    widget_keys.c.id.in_(bindparam("ids", expanding=True))
+)
 
 _GZIP_LEVEL: Final = 1
 
@@ -156,12 +154,12 @@ class DeltaReader:
             await self._all_accounts.step(changed)
 
         def read(connection: Connection) -> Look:
-            return Look(self._read_state(connection, account, bases), read_valid(connection, token_ids))
+            present, valid = read_revision_and_valid(connection, account, token_ids)
+            return Look(self._read_state(connection, account, bases, present), valid)
 
         return await self._database.read(read, account)
 
-    def _read_state(self, connection: Connection, account: str, bases: Collection[Revision]) -> ListState:
-        present = read_revision(connection, account)
+    def _read_state(self, connection: Connection, account: str, bases: Collection[Revision], present: Revision) -> ListState:
         near = (base for base in bases if 0 < present.number - base.number <= self._max_revisions)
         candidates = () if present in bases else sorted(near, reverse=True)[:MAX_BASES]
         base, elements = self._read_elements(connection, account, candidates, present)
@@ -174,45 +172,77 @@ class DeltaReader:
         self, connection: Connection, account: str, bases: Iterable[Revision], present: Revision
     ) -> tuple[Revision | None, list[bytes]]:
         """Read the rows that have changed since the first of these revisions that is known, and name it."""
-        for base in bases:
-            changed = self._read_changed(connection, account, base, present)
-            if changed is not None:
-                removed = [msgspec.json.encode(row) for row in changed.values() if row is not None]
-                left = [key_id for key_id, row in changed.items() if row is None]
-                rows = self._find(connection, account, left)
-                if rows is None:
-                    break
-                # Otherwise, a deleted key is among them whose last 8 characters are unknown.
-                if len(rows) == len(left):
-                    return base, [*removed, *rows]
+        with suppress(_TooLarge):
+            for base in bases:
+                with suppress(UnknownBase):
+                    if account == ALL_ACCOUNTS:
+                        return base, self._read_changed_anywhere(connection, base, present)
+                    return base, self._read_changed(connection, account, base, present)
         return None, []
 
-    def _read_changed(
-        self, connection: Connection, account: str, base: Revision, present: Revision
-    ) -> Mapping[str, RemovedRow | None] | None:
-        if account == ALL_ACCOUNTS:
-            return read_changed_anywhere(connection, base, present, at_most=self._max_revisions, defer=self._defer)
-        changed = read_changed(connection, account, base, present)
-        if changed is None:
-            return None
-        return {key: None if last8 is None else RemovedRow(key, last8, removed=True) for key, last8 in changed.items()}
+    def _read_changed(self, connection: Connection, account: str, base: Revision, present: Revision) -> list[bytes]:
+        removed = dict[str, str | None]()
+        rows = _Rows(self._max_size)
+        for page in read_changed(connection, account, base, present, self._defer):
+            for key in page:
+                if key.row is None:
+                    removed[key.id] = key.last8
+                else:
+                    rows.add(*key.row)
+        return [*(msgspec.json.encode(_removed(*each)) for each in removed.items()), *rows.in_order()]
 
-    def _find(self, connection: Connection, account: str, key_ids: Sequence[str]) -> list[bytes] | None:
-        """Read the rows of the keys that exist, in the order of the list; None if they are too large."""
-        kind = row_kind(account)
-        found: list[tuple[int, bytes]] = []
-        size = 0
-        for start in range(0, len(key_ids), _PAGE):
+    def _read_changed_anywhere(self, connection: Connection, base: Revision, present: Revision) -> list[bytes]:
+        changed = read_changed_anywhere(connection, base, present, at_most=self._max_revisions, defer=self._defer)
+        removed = [msgspec.json.encode(row) for row in changed.values() if row is not None]
+        left = [key_id for key_id, row in changed.items() if row is None]
+        rows = _Rows(self._max_size)
+        for start in range(0, len(left), _PAGE):
             begun = time.monotonic()
-            for row in connection.execute(_BY_ID[kind], {"ids": key_ids[start : start + _PAGE]}):
-                found.append((row.sequence, msgspec.json.encode(kind(*row[:-1]))))
-                size += len(found[-1][1])
-                if size > self._max_size:
-                    return None
-            if start + _PAGE < len(key_ids):
+            for sequence, *fields in connection.execute(_BY_ID, {"ids": left[start : start + _PAGE]}):
+                rows.add(sequence, AccountKeyRow(*fields))
+            if start + _PAGE < len(left):
                 self._defer(time.monotonic() - begun)
-        return [row for _, row in sorted(found)]
+        # Otherwise, a deleted key is among them whose last 8 characters are unknown.
+        if len(rows) != len(left):
+            raise UnknownBase
+        return [*removed, *rows.in_order()]
 
     def _defer(self, taken: float) -> None:
         """Let others go first for half the time that a piece of a delta has taken."""
         self._database.defer(taken / 2, held=1)
+
+
+class _TooLarge(Exception):
+    """The rows that have changed are too large for a delta."""
+
+
+class _Rows:
+    """The rows of a delta, as JSON.
+
+    Args:
+        max_size: the most bytes of all of them.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self._found: list[tuple[int, bytes]] = []
+        self._left = max_size
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, sequence: int, row: KeyRow) -> None:
+        """Add a row with its place in the list; or raise _TooLarge."""
+        self._found.append((sequence, msgspec.json.encode(row)))
+        self._left -= len(self._found[-1][1])
+        if self._left < 0:
+            raise _TooLarge
+
+    def in_order(self) -> list[bytes]:
+        """The rows in the order of the list."""
+        return [row for _, row in sorted(self._found)]
+
+
+def _removed(key_id: str, last8: str | None) -> RemovedRow:
+    if last8 is None:  # its deletion was by an older hub
+        raise UnknownBase
+    return RemovedRow(key_id, last8, removed=True)

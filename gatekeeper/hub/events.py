@@ -5,24 +5,38 @@ that `read_changed` can follow the log from one revision to another. The hub rem
 An operator who deletes the oldest events loses only the way from the revisions before them.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, bindparam, case, exists, func, insert, select
+from sqlalchemy import BigInteger, Connection, bindparam, case, exists, func, insert, outerjoin, select
 
 from gatekeeper.hub.accounts import Revision
-from gatekeeper.hub.tables import events
+from gatekeeper.hub.rows import KeyRow, row_columns
+from gatekeeper.hub.tables import events, widget_keys
 from gatekeeper.hub.tokens import Bearer
 
-__all__ = ("DELETED_LAST8", "Action", "Change", "EventRow", "add_event", "find_deleted", "read_changed", "read_events")
+__all__ = (
+    "DELETED_LAST8",
+    "Action",
+    "Change",
+    "ChangedKey",
+    "EventRow",
+    "UnknownBase",
+    "add_event",
+    "find_deleted",
+    "read_changed",
+    "read_events",
+)
 
 Action = Literal["created", "updated", "disabled", "enabled", "deleted"]
 
 # The last 8 characters of a deleted key in its last event; NULL in all other events, and in the deletions by older hubs.
 DELETED_LAST8: Final = case((events.c.action == "deleted", events.c.changes["last8", "before"].as_string()))
 
+_PAGE: Final = 1000  # Events per query. One with its row has half a kilobyte, usually.
 
 _ADD: Final = insert(events).values(
     id=select(func.count() + 1).where(events.c.key_id == bindparam("its_key")).scalar_subquery()
@@ -32,10 +46,13 @@ _MINE: Final = events.c.account == bindparam("its_account")
 _BASE: Final = bindparam("base", type_=BigInteger)
 # Found by the index first, so that a base of another history costs no read of the log.
 _IS_KNOWN: Final = exists().where(_MINE, events.c.revision == _BASE + 1, events.c.base_mark == bindparam("its_mark"))
+# With the rows as they are now, because a statement of their own would take another round trip.
 _LATER: Final = (
-    select(events.c.revision, events.c.key_id, DELETED_LAST8)
-    .where(_MINE, events.c.revision > _BASE, _IS_KNOWN)
+    select(events.c.revision, events.c.key_id, DELETED_LAST8, widget_keys.c.sequence, *row_columns(KeyRow))
+    .select_from(outerjoin(events, widget_keys, widget_keys.c.id == events.c.key_id))
+    .where(_MINE, events.c.revision > bindparam("reached", type_=BigInteger), _IS_KNOWN)
     .order_by(events.c.revision)
+    .limit(_PAGE)
 )
 
 
@@ -69,6 +86,24 @@ class EventRow(msgspec.Struct, frozen=True):
     token_name: str
     at: datetime
     changes: dict[str, Change]
+
+
+class ChangedKey(NamedTuple):
+    """A key that has changed.
+
+    Attributes:
+        id: the key's id.
+        last8: the last 8 characters of a deleted key, if this change is its deletion and the event names them.
+        row: its place in the list and its row, as they are now; None if the key was deleted.
+    """
+
+    id: str
+    last8: str | None
+    row: tuple[int, KeyRow] | None
+
+
+class UnknownBase(Exception):
+    """The log does not lead from a revision to the present."""
 
 
 def add_event(
@@ -140,28 +175,45 @@ def find_deleted(connection: Connection, account: str, last8: str) -> str | None
     return connection.scalar(deleted.order_by(events.c.at.desc()).limit(1))
 
 
-def read_changed(connection: Connection, account: str, base: Revision, present: Revision) -> dict[str, str | None] | None:
-    """Read which keys of an account have changed since a revision.
+def read_changed(
+    connection: Connection, account: str, base: Revision, present: Revision, defer: Callable[[float], None]
+) -> Iterator[list[ChangedKey]]:
+    """Read in pages which keys of an account have changed.
 
     Args:
         connection: a connection in a transaction whose reads all see one state of the database.
         account: an account that exists.
         base: the revision.
         present: the revision of the account in this state.
+        defer: lets others go first, between two pages. It is given the seconds that a page has taken.
 
-    Returns:
-        The ids of the changed keys. A deleted key has its last 8 characters, if its event names them; another one has None.
-        None instead if the log does not lead from the base to the present: the base is of another history of the database,
-        or events are missing since a restore or an older hub.
+    Yields:
+        The changed keys, in the order of their changes. A key comes once if it exists, and once a change if it was deleted.
+
+    Raises:
+        UnknownBase: the log does not lead from the base to the present: the base is of another history of the database, or
+            events are missing since a restore or an older hub.
     """
-    if base.number == present.number:
-        return {} if base == present else None
     reached = base.number
-    changed: dict[str, str | None] = {}
-    wanted = {"its_account": account, "base": base.number, "its_mark": base.mark}
-    for revision, key_id, last8 in connection.execute(_LATER, wanted):
-        if revision > reached + 1:
-            return None
-        reached = revision
-        changed[key_id] = last8
-    return changed if reached == present.number else None
+    if reached >= present.number and base != present:
+        raise UnknownBase
+    found = set[str]()
+    while reached < present.number:
+        begun = time.monotonic()
+        page: list[ChangedKey] = []
+        wanted = {"its_account": account, "base": base.number, "its_mark": base.mark, "reached": reached}
+        events_and_rows = connection.execute(_LATER, wanted).all()
+        for revision, key_id, last8, sequence, *fields in events_and_rows:
+            if revision > reached + 1:
+                raise UnknownBase
+            reached = revision
+            if sequence is None:
+                page.append(ChangedKey(key_id, last8, None))
+            elif key_id not in found:
+                found.add(key_id)
+                page.append(ChangedKey(key_id, None, (sequence, KeyRow(*fields))))
+        if not events_and_rows or reached > present.number:
+            raise UnknownBase
+        yield page
+        if reached < present.number:
+            defer(time.monotonic() - begun)

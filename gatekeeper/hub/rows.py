@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from sqlalchemy import ColumnElement
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS
+from gatekeeper.hub.tables import widget_keys
 from gatekeeper.matching.advice import EntryWarning
 
 __all__ = (
@@ -18,6 +20,7 @@ __all__ = (
     "KeyRow",
     "RemovedRow",
     "RowChanged",
+    "row_columns",
     "row_kind",
 )
 
@@ -157,3 +160,15 @@ def row_kind(account: str) -> type[KeyRow]:
         The type of its rows.
     """
     return AccountKeyRow if account == ALL_ACCOUNTS else KeyRow
+
+
+def row_columns(kind: type[KeyRow]) -> tuple[ColumnElement[Any], ...]:
+    """List the columns of a row.
+
+    Args:
+        kind: the type of the row.
+
+    Returns:
+        The columns, in the order of its fields.
+    """
+    return tuple(widget_keys.c[field] for field in kind.__struct_fields__)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, insert, select, update
 
 from gatekeeper.hub.accounts import ALL_ACCOUNTS, Revision, advance_revision, lock_account, read_revision
 from gatekeeper.hub.bodies import KeyChange, KeyDraft
@@ -17,13 +17,22 @@ from gatekeeper.hub.database import Database
 from gatekeeper.hub.events import Action, Change, EventRow, add_event, find_deleted, read_events
 from gatekeeper.hub.minting import Mint
 from gatekeeper.hub.pools import Transaction
-from gatekeeper.hub.rows import AccountKeyRow, CheckedKeyRow, CreatedKeyRow, KeyList, KeyRow, RowChanged, row_kind
+from gatekeeper.hub.rows import (
+    AccountKeyRow,
+    CheckedKeyRow,
+    CreatedKeyRow,
+    KeyList,
+    KeyRow,
+    RowChanged,
+    row_columns,
+    row_kind,
+)
 from gatekeeper.hub.tables import widget_keys
 from gatekeeper.hub.tokens import Bearer
 from gatekeeper.keys.client_key import SUFFIX_LENGTH, ClientKey
 from gatekeeper.matching.allowlist import Allowlist
 
-__all__ = ("KEY_ID", "KeyStore", "UnknownKey", "row_columns")
+__all__ = ("KEY_ID", "KeyStore", "UnknownKey")
 
 # There are 62^8 suffixes: with a million keys in the account, one draw in 200 million collides. Several collisions in a row
 # mean that the generator repeats itself.
@@ -255,18 +264,6 @@ class KeyStore:
                 return key
         problem = f"the random generator drew the last 8 characters of an existing key {MAX_DRAWS} times in a row"
         raise RuntimeError(problem)
-
-
-def row_columns(kind: type[KeyRow]) -> tuple[ColumnElement[Any], ...]:
-    """List the columns of a row.
-
-    Args:
-        kind: the type of the row.
-
-    Returns:
-        The columns, in the order of its fields.
-    """
-    return tuple(widget_keys.c[field] for field in kind.__struct_fields__)
 
 
 async def _pages(database: Database, transaction: Transaction, account: str) -> AsyncIterator[list[KeyRow]]:

@@ -6,16 +6,16 @@ from typing import Final, Literal, get_args
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, outerjoin, select
 
 from gatekeeper.errors import ConfigError
-from gatekeeper.hub.accounts import ACCOUNT_NAME, ALL_ACCOUNTS, MAX_NAMED, add_account
+from gatekeeper.hub.accounts import ACCOUNT_NAME, ALL_ACCOUNTS, MAX_NAMED, Revision, add_account
 from gatekeeper.hub.database import Database
 from gatekeeper.hub.minting import ALL_ACCOUNTS_PREFIX, TOKEN_PREFIX, Mint
 from gatekeeper.hub.shared_reads import SharedReads
-from gatekeeper.hub.tables import tokens
+from gatekeeper.hub.tables import accounts, tokens
 
-__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "needs_account", "read_valid")
+__all__ = ("Bearer", "TokenRow", "TokenScope", "TokenStore", "needs_account", "read_revision_and_valid", "read_valid")
 
 MAX_NAME_LENGTH = 200
 
@@ -67,7 +67,13 @@ _COLUMNS: Final = tuple(tokens.c[field] for field in TokenRow.__struct_fields__)
 _BEARERS: Final = select(tokens.c.keyed_hash, tokens.c.account, tokens.c.name, tokens.c.scope, tokens.c.id).where(
     tokens.c.keyed_hash.in_(bindparam("hashes", expanding=True))
 )
-_VALID: Final = select(tokens.c.id).where(tokens.c.id.in_(bindparam("ids", expanding=True)))
+_IS_NAMED: Final = tokens.c.id.in_(bindparam("ids", expanding=True))
+_VALID: Final = select(tokens.c.id).where(_IS_NAMED)
+_REVISION_AND_VALID: Final = (
+    select(accounts.c.revision, accounts.c.revision_mark, tokens.c.id)
+    .select_from(outerjoin(accounts, tokens, _IS_NAMED))
+    .where(accounts.c.name == bindparam("its_account"))
+)
 
 
 class TokenStore:
@@ -235,6 +241,23 @@ def read_valid(connection: Connection, token_ids: Collection[str]) -> set[str]:
     for start in range(0, len(ids), MAX_NAMED):
         found.update(connection.scalars(_VALID, {"ids": ids[start : start + MAX_NAMED]}))
     return found
+
+
+def read_revision_and_valid(connection: Connection, account: str, token_ids: Collection[str]) -> tuple[Revision, set[str]]:
+    """Read the revision of an account and which tokens are still valid.
+
+    Args:
+        connection: a connection in a transaction whose reads all see one state of the database.
+        account: an account that exists.
+        token_ids: ids of tokens.
+
+    Returns:
+        The revision, and the ids of the tokens that have not been revoked.
+    """
+    ids = tuple(token_ids)
+    rows = connection.execute(_REVISION_AND_VALID, {"its_account": account, "ids": ids[:MAX_NAMED]}).all()
+    valid = {token_id for _, _, token_id in rows if token_id is not None}
+    return Revision(*rows[0][:2]), valid | read_valid(connection, ids[MAX_NAMED:])
 
 
 def needs_account(plaintext: str) -> bool:

@@ -21,7 +21,7 @@ from gatekeeper import AsyncHubClient, Gatekeeper, HubSource
 from gatekeeper.errors import ConfigError
 from gatekeeper.hub.accounts import read_revision
 from gatekeeper.hub.backup import back_up
-from gatekeeper.hub.events import read_changed
+from gatekeeper.hub.events import UnknownBase, read_changed
 from gatekeeper.hub.minting import Mint, random_text
 from gatekeeper.hub.restore import Differences, Restore, restoring
 from tests import needs
@@ -424,7 +424,8 @@ async def test_a_restore_repeats_no_etag_and_forgets_every_revision(backup: Path
         def read_all(connection: Connection) -> None:
             present = read_revision(connection, "acme")
             for number in range(present.number):
-                assert read_changed(connection, "acme", base._replace(number=number), present) is None
+                with pytest.raises(UnknownBase):
+                    list(read_changed(connection, "acme", base._replace(number=number), present, lambda _: None))
 
         await running.database.read(read_all)
 
