@@ -18,10 +18,11 @@ LONGEST = 1 << 28  # bytes of a chunked body
 
 
 class Answer(NamedTuple):
-    """The status of an answer, and the process it came from."""
+    """The status of an answer, the process it came from, and the monotonic time at which it began there."""
 
     status: int
     process: int | None
+    at: float | None
 
 
 class Received(NamedTuple):
@@ -113,8 +114,8 @@ class Connection:
     async def ask(self, head: bytes) -> Answer:
         """Send a request, and read who answers what."""
         received = await self.exchange(head)
-        process = received.header(b"x-process")
-        return Answer(received.status, int(process) if process else None)
+        process, at = received.header(b"x-process"), received.header(b"x-at")
+        return Answer(received.status, int(process) if process else None, float(at) if at else None)
 
 
 @asynccontextmanager

@@ -48,11 +48,15 @@ class Gates:
         answers = await asyncio.gather(*(connection.exchange(watching) for connection in self.connections))
         if set(statuses := await self.ask(head)) != {status}:
             raise SystemExit(f"gates answer {statuses} after a change that they know: expected {status.value}")
-        return [float(answer.header(b"x-at")) for answer in answers]
+        return [float(answer.header(b"x-decided-at")) for answer in answers]
 
     async def ask(self, head: bytes) -> list[int]:
         """Ask all of them once; their statuses."""
-        return [answer.status for answer in await asyncio.gather(*(each.ask(head) for each in self.connections))]
+        return [answer.status for answer in await self.answers(head)]
+
+    async def answers(self, head: bytes) -> list[wire.Answer]:
+        """Ask all of them once; their answers."""
+        return await asyncio.gather(*(each.ask(head) for each in self.connections))
 
 
 async def _until(connection: wire.Connection, head: bytes, status: HTTPStatus) -> float:

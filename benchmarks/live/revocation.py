@@ -1,8 +1,8 @@
 """From a change that the hub has acknowledged to the first decision by it, in all gates."""
 
 import asyncio
+import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -89,12 +89,12 @@ class _Changes:
         """Create a key, and use it at once."""
         said = await self._owner.ask("POST", body={"name": f"new {number}", "domain_allowlist": ["new.example.org"]})
         sent = request_with(said.body["public_key"], "https://new.example.org")
-        statuses = await self._gates.ask(sent)
-        self._accepted += [status == HTTPStatus.OK for status in statuses]
-        answered = [time.monotonic()]
-        if set(statuses) != {HTTPStatus.OK}:
-            answered = await self._gates.until(sent, HTTPStatus.OK)
-        self._note("created", said.at, answered)
+        answers = await self._gates.answers(sent)
+        self._accepted += [answer.status == HTTPStatus.OK for answer in answers]
+        accepted = [answer.at or math.inf for answer in answers if answer.status == HTTPStatus.OK]
+        if len(accepted) < len(answers):
+            accepted = await self._gates.until(sent, HTTPStatus.OK)
+        self._note("created", said.at, accepted)
 
     async def add_page(self, number: int) -> None:
         """Add a page to a key that did not allow it."""
