@@ -10,8 +10,9 @@
   success ends the backoff.
 - From the second question on, a source that has a name for its list is asked to hold its answer until something changes. The
   second one follows at once if the first answer says that the source may do so. If it does, the list is live: the next
-  question follows at once, but an answer that may have been held was held, or is followed by a pause, for five times what it
-  took to apply it. A fetch that is wanted cuts the wait off. After a failure, the first question wants an answer at once.
+  question follows at once, or 3 ms after a change. But an answer that may have been held was held, or is followed by a
+  pause, for five times what it took to apply it. A fetch that is wanted cuts the wait off. After a failure, the first
+  question wants an answer at once.
 - After three waits in a row that fail, or ten early answers in a row that change nothing, the list is polled, and each poll
   tries a wait.
 - One event loop of a process waits for a live list. The others fetch only what is wanted, until its promise has ended.
@@ -38,7 +39,11 @@ from gatekeeper.sync.sources import Source, Updates
 from gatekeeper.sync.status import RefreshReport
 from gatekeeper.sync.updating import Fetch, ListUpdater
 
-__all__ = ("Refresher",)
+__all__ = ("AFTER_CHANGE", "Refresher")
+
+# Seconds in which other gates of the machine apply the change, too. Asking at once would take the processor from them: four
+# gates on two cores then know of a change 0.8 ms later.
+AFTER_CHANGE = 0.003
 
 
 @dataclass(eq=False)
@@ -166,6 +171,8 @@ class Refresher:
         self.schedule.finish(report)
         if self.snapshots is not None:
             await self.snapshots.save_if_due()
+        if report.outcome == "changed" and self.live.is_granted:
+            await self.schedule.unless_wanted(lambda: anyio.sleep(AFTER_CHANGE))
         ended_at = self.clock()
         due_at = ended_at + self._delay(report, fetch)
         self.left_alone_until = -math.inf if report.retry_after is None else due_at

@@ -15,6 +15,7 @@ import pytest
 from gatekeeper import Basis, Delta, HubTransportError, Listing, Unchanged
 from gatekeeper.index.key_index import KeyIndex
 from gatekeeper.sync.live import MOST_VAIN
+from gatekeeper.sync.refresher import AFTER_CHANGE
 from gatekeeper.sync.snapshot import Snapshot
 from gatekeeper.sync.updating import Fetch
 from gatekeeper.testing import FakeClock
@@ -101,7 +102,7 @@ async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
     async with living(source) as it, anyio.create_task_group() as group:
 
         async def work() -> None:
-            while True:
+            while it.ids != ["key-1", "key-2", "key-3"]:
                 it.time.now += 0.02
                 await anyio.lowlevel.checkpoint()
 
@@ -110,7 +111,15 @@ async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
         await asked(source, 3)
         assert it.ids == ["key-1", "key-2", "key-3"]
         assert it.time.sleeps == []
-        group.cancel_scope.cancel()
+
+
+async def test_after_a_change_the_next_question_leaves_time_to_other_gates() -> None:
+    source = HeldSource(row(1))
+    async with living(source):
+        given_at = anyio.current_time()
+        source.give(Delta(Listing.whole(as_json(row(2)), "2"), "1", granted=8))
+        await asked(source, 3)
+        assert anyio.current_time() - given_at >= 0.99 * AFTER_CHANGE  # clocks have a resolution
 
 
 FEW = [row(1, disabled_at="now")]
