@@ -10,7 +10,7 @@ raises HubOverloaded if the database works, but the transaction has waited too l
 import asyncio
 import logging
 import sqlite3
-import time
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -45,8 +45,6 @@ _LOCK_TIMEOUT: Final = "55P03"
 
 # What a start raises. A retry does not help: another pepper, a newer schema, a file that is not a database.
 _REFUSALS: Final = (ConfigError, sqlite3.DatabaseError)
-
-DEFERRAL: Final = 0.001  # Seconds between two looks; a write takes a few times as long.
 
 Result = TypeVar("Result")
 
@@ -107,6 +105,7 @@ class Database:
         self._next_attempt = 0.0
         self._reason = ""
         self._failing: set[Purpose] = set()
+        self._turn_ended = threading.Condition()
 
     def migrate(self, check_value: str | None = None) -> None:
         """Upgrade the database to the newest schema, and check its pepper. This blocks.
@@ -227,9 +226,8 @@ class Database:
             at_most: the longest wait, in seconds.
             held: the turns to read or write that the caller holds itself.
         """
-        until = time.monotonic() + at_most
-        while self._turns_held > held and time.monotonic() < until:
-            time.sleep(DEFERRAL)  # an event would cost every transaction, and only lists and long deltas wait
+        with self._turn_ended:
+            self._turn_ended.wait_for(lambda: self._turns_held <= held, at_most)
 
     @property
     def _turns_held(self) -> int:
@@ -287,6 +285,9 @@ class Database:
             if self._failing & {purpose, "read"}:
                 raise DatabaseDown(self._reason) from error
             raise
+        finally:
+            with self._turn_ended:
+                self._turn_ended.notify_all()
 
     @contextmanager
     def _explained(self, purpose: Purpose) -> Iterator[None]:
