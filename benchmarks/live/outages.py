@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +22,7 @@ __all__ = ("measure",)
 
 CALM = 1.0  # seconds before an outage
 
-Outage = Callable[[float], None]
+Outage = Callable[[float], Awaitable[None]]
 
 
 def measure(parameters: Parameters, kind: Kind) -> Figures:
@@ -48,7 +48,7 @@ async def _measure(parameters: Parameters, site: "_Site", account: Account) -> F
         busy = [await _idle(parameters, owner, proxied, next(numbers)) for _ in range(parameters.outages)]
         figures["refused after the revocation, latest (s): proxy that drops idle connections"] = max(busy)
         figures["hub stopped within, longest (s)"] = max(site.stops)
-        outages = [partial(asyncio.to_thread, run, parameters.outage / 2) for run in site.outages.values()]
+        outages = [partial(run, parameters.outage / 2) for run in site.outages.values()]
         figures |= await change_at_random(parameters.changes, site.hub.port, account, direct + proxied, outages)
     return figures
 
@@ -57,7 +57,7 @@ async def _lateness(parameters: Parameters, outage: Outage, owner: Owner, gates:
     """The seconds from the end of an outage until all gates refuse a key that was revoked at that moment."""
     await asyncio.sleep(CALM)
     await gates.until(request(number), HTTPStatus.OK)
-    await asyncio.to_thread(outage, parameters.outage)
+    await outage(parameters.outage)
     ended = time.monotonic()
     await owner.insist("PATCH", f"/{owner.account.row(number)['id']}", {"disabled": True})
     return max(await gates.until(request(number), HTTPStatus.FORBIDDEN)) - ended
@@ -106,9 +106,9 @@ class _Site:
 
     @staticmethod
     def _while(begin: Callable[[], None], end: Callable[[], None]) -> Outage:
-        def run(seconds: float) -> None:
-            begin()
-            time.sleep(seconds)  # this is the outage: nothing happens in it that could be waited for
-            end()
+        async def run(seconds: float) -> None:
+            await asyncio.to_thread(begin)
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(end)
 
         return run

@@ -1,7 +1,6 @@
 """From a change that the hub has acknowledged to the first decision by it, in all gates."""
 
 import asyncio
-import math
 import random
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -91,7 +90,7 @@ class _Changes:
         sent = request_with(said.body["public_key"], "https://new.example.org")
         answers = await self._gates.answers(sent)
         self._accepted += [answer.status == HTTPStatus.OK for answer in answers]
-        accepted = [answer.at or math.inf for answer in answers if answer.status == HTTPStatus.OK]
+        accepted = [answer.at for answer in answers if answer.status == HTTPStatus.OK and answer.at is not None]
         if len(accepted) < len(answers):
             accepted = await self._gates.until(sent, HTTPStatus.OK)
         self._note("created", said.at, accepted)
