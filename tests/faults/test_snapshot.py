@@ -12,6 +12,7 @@ import signal
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +414,11 @@ def test_a_killed_process_leaves_the_old_list_or_the_new_one(hub: FakeHub, proxy
     lists = [as_json(*(row(number) for number in numbers)), as_json(*(row(number, disabled_at="now") for number in numbers))]
     hub.always(lambda _: HubAnswer(200, lists[len(hub.requests) % 2]))
 
+    def write_until_killed(after: float) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it ends the process as SIGKILL does, whatever happens then
+        signal.setitimer(signal.ITIMER_REAL, after)
+        asyncio.run(write_all_the_time())
+
     async def write_all_the_time() -> None:
         async with Gatekeeper(hub_source(proxy.url), snapshot_path=path, refresh_interval=0.01):
             await anyio.sleep(PATIENCE)
@@ -423,10 +429,7 @@ def test_a_killed_process_leaves_the_old_list_or_the_new_one(hub: FakeHub, proxy
 
     read_back = 0
     for _ in range(30):
-        child = Child(lambda: asyncio.run(write_all_the_time()))
-        time.sleep(dice.uniform(0.05, 0.6))  # a kill at random moments; after a wait it would meet the same one each time
-        os.kill(child.pid, signal.SIGKILL)
-        child.says()
+        assert forked(partial(write_until_killed, dice.uniform(0.05, 0.6))) == ""
         if path.exists():
             proxy.refuse()
             assert forked(lambda: asyncio.run(read())) == "well"
