@@ -321,26 +321,25 @@ async def test_rows_that_are_too_large_have_no_delta(hub: RunningHub, acme: http
 async def log_changes_of_all_keys(hub: RunningHub, account: str) -> None:
     """Log a change of each key of an account."""
     base = await revision_of(hub, account)
-    columns = ("key_id", "id", "account", "action", "token_name", "at", "changes", "revision", "base_mark")
     mine = select(widget_keys.c.id, widget_keys.c.sequence).where(widget_keys.c.account == account)
 
     def log_all(connection: Connection) -> None:
         keys = connection.execute(mine.order_by(widget_keys.c.sequence.desc())).all()
-        logged: list[tuple[Any, ...]] = [
-            (
-                key_id,
-                base.number,
-                account,
-                "updated",
-                "tests",
-                START,
-                {},
-                base.number + number,
-                base.mark if number == 1 else MARK,
-            )
+        logged = [
+            {
+                "key_id": key_id,
+                "id": base.number,
+                "account": account,
+                "action": "updated",
+                "token_name": "tests",
+                "at": START,
+                "changes": {},
+                "revision": base.number + number,
+                "base_mark": base.mark if number == 1 else MARK,
+            }
             for number, (key_id, _) in enumerate(keys, 1)
         ]
-        connection.execute(insert(events), [dict(zip(columns, row, strict=True)) for row in logged])
+        connection.execute(insert(events), logged)
         now = {"revision": base.number + len(keys), "revision_mark": MARK}
         connection.execute(update(accounts).where(accounts.c.name == account).values(now))
 

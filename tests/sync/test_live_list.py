@@ -96,7 +96,7 @@ async def test_an_answer_without_a_change_makes_the_list_fresh(hub: FakeHub) -> 
         assert it.sync.log.counters["refresh_unchanged"] == 1
 
 
-async def test_a_busy_event_loop_waits_for_the_next_change_at_once() -> None:
+async def test_a_busy_event_loop_waits_for_the_next_change_without_a_rest() -> None:
     """What others do between two steps of an apply is no work of the list, after which the next question would rest."""
     source = HeldSource(row(1), row(2))
     async with living(source) as it, anyio.create_task_group() as group:
