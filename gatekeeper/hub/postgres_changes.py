@@ -15,10 +15,11 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import anyio
 import psycopg
 
 from gatekeeper.errors import DatabaseDown, HubOverloaded
@@ -94,16 +95,17 @@ class PostgresChanges:
         """
         self._listening = asyncio.Event()  # of this event loop
         await watch.begun()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_listening(watch))
-            group.create_task(self._keep_probing(watch))
-            group.create_task(self._keep_reading(watch))
+        # psycopg may swallow a cancellation on Python 3.11 (https://github.com/psycopg/psycopg/issues/1413). This group
+        # cancels its tasks until they have ended.
+        async with anyio.create_task_group() as group:
+            for each in (self._keep_listening, self._keep_probing, self._keep_reading):
+                group.start_soon(each, watch)
 
     async def _keep_listening(self, watch: Watch) -> None:
         longest = _FIRST_PAUSE
         while True:
             try:
-                async with await self._connect() as connection:
+                async with _opened(self._connect) as connection:
                     await self._listen(connection, watch)
                 reason = f"no notification comes over its connection. {_HINT}"
             except _Pooled:
@@ -145,7 +147,7 @@ class PostgresChanges:
             await self._listening.wait()
             # A server that does not answer says nothing of what the worker hears.
             with suppress(psycopg.Error, OSError):
-                async with await self._connect_to_notify() as connection:
+                async with _opened(self._connect_to_notify) as connection:
                     await self._probe(connection, watch)
             await asyncio.sleep(self._times.probe)
 
@@ -179,6 +181,16 @@ class PostgresChanges:
     @property
     def _is_unheard(self) -> bool:
         return self._unheard_since is not None and _now() - self._unheard_since >= self._times.give_up
+
+
+@asynccontextmanager
+async def _opened(connect: Callable[[], Awaitable["AsyncConnection"]]) -> AsyncIterator["AsyncConnection"]:
+    """Close the connection without a rollback, which a cancellation would end first."""
+    connection = await connect()
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _now() -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import psycopg
@@ -221,6 +221,39 @@ async def test_a_silent_server_is_noticed_and_read_until_it_is_back(cluster: Pos
             await goes_on_reading(worker)
         await worker.hears()
         await until(worker.rests)
+
+
+async def test_it_ends_although_a_connection_swallows_its_cancellation() -> None:
+    watch, connecting = Recorder(), asyncio.Event()
+
+    async def connect() -> AsyncConnection:
+        connecting.set()
+        with suppress(asyncio.CancelledError):
+            return await asyncio.Future[AsyncConnection]()
+        return await asyncio.Future[AsyncConnection]()
+
+    task = asyncio.create_task(PostgresChanges(connect, connect).follow(watch))
+    watch.waiting.set()
+    await connecting.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=PATIENCE)
+    assert task.cancelled()
+
+
+@pytest.mark.slow
+async def test_it_leaves_no_connection_at_whatever_moment_it_ends(cluster: PostgresCluster) -> None:
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    url = cluster.create_database()
+    for moment in range(100):
+        async with following(url) as worker:
+            worker.watch.waiting.set()
+            await asyncio.sleep(moment * 0.0003)
+
+    async def is_alone() -> bool:
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            return await (await connection.execute(others)).fetchone() == (0,)
+
+    await until(is_alone)
 
 
 async def test_a_read_that_fails_is_repeated(cluster: PostgresCluster) -> None:
