@@ -11,7 +11,7 @@ from benchmarks import script
 from benchmarks.accounts.parameters import Parameters
 from benchmarks.live.companions import Companion, companion
 from benchmarks.live.database import Account, Kind, database
-from benchmarks.live.hubs import Hub, Owner, running_hub
+from benchmarks.live.hubs import Hub, Lateness, Owner, running_hub
 from benchmarks.script import Figures
 
 __all__ = ("measure",)
@@ -65,14 +65,14 @@ async def _revoke(
     }
     gates.say(send={"pairs": pairs, "rate": parameters.rate, "senders": SENDERS})
     before = gates.say(idle={"seconds": parameters.interval})  # the same seconds for both
-    dice, taken = random.Random(1), []
+    dice, late = random.Random(1), Lateness()
     for _ in range(parameters.trials):
         await asyncio.sleep(dice.random() * APART)
         account, place = next(revoked)
         gates.say(watch={"pair": (account.client_key(place), account.origin(place))})
         async with Owner(hub.port, account) as owner:
-            acknowledged = await owner.change(place, disabled=True)
-        taken.append((gates.say(refused={})["at"] - acknowledged) * 1000)
+            said = await owner.change(place, disabled=True)
+        late.note(said, gates.say(refused={})["at"])
     sent = gates.say(sent={})
     wrong = {
         name: count for name, count in sent["answers"].items() if name.startswith("others") and not name.endswith("200")
@@ -81,7 +81,7 @@ async def _revoke(
         raise SystemExit(f"the other accounts are refused: {wrong}")
     return {
         **{f"others' requests, {name} (ms)": value for name, value in script.percentiles(sent["waits"]["others"]).items()},
-        **{f"others' revocations, {name} (ms)": value for name, value in script.percentiles(taken).items()},
+        **late.figures("others' revocations"),
         "others' fetches in an interval": sum(before["fetches"][1:]),
     }
 

@@ -12,7 +12,7 @@ from benchmarks import script
 from benchmarks.accounts.parameters import Parameters
 from benchmarks.live.companions import Companion, companion
 from benchmarks.live.database import Account, Kind, database
-from benchmarks.live.hubs import PATH, Hub, Owner, running_hub
+from benchmarks.live.hubs import PATH, Hub, Lateness, Owner, running_hub
 from benchmarks.live.proxy import Proxy, Tally
 from benchmarks.script import Figures
 
@@ -109,15 +109,15 @@ def _pairs(keys: list[tuple[Account, int]]) -> list[tuple[str, str]]:
 
 
 async def _revoke(parameters: Parameters, gates: Companion, listed: _Listed) -> Figures:
-    dice, taken = random.Random(1), []
+    dice, late = random.Random(1), Lateness()
     for _ in range(parameters.trials):
         await asyncio.sleep(dice.random() * APART)
         account, place = next(listed.changed)
         gates.say(watch={"pair": (account.client_key(place), account.origin(place))})
         async with Owner(listed.hub.port, account) as owner:
-            acknowledged = await owner.change(place, disabled=True)
-        taken.append((gates.say(refused={})["at"] - acknowledged) * 1000)
-    return {f"a revocation, {name} (ms)": value for name, value in script.percentiles(taken).items()}
+            said = await owner.change(place, disabled=True)
+        late.note(said, gates.say(refused={})["at"])
+    return late.figures("a revocation")
 
 
 def _keep_quiet(parameters: Parameters, listed: _Listed) -> Figures:

@@ -17,11 +17,12 @@ from typing import Any, Final, NamedTuple, Self
 
 from benchmarks import script
 from benchmarks.live.database import PEPPER, Account, Database
+from benchmarks.script import Figures
 from benchmarks.servers import free_port
 from benchmarks.wire import Stream
 from tests.support.starting import wait_until_ready
 
-__all__ = ("PATH", "Hub", "Owner", "Said", "running_hub")
+__all__ = ("PATH", "Hub", "Lateness", "Owner", "Said", "running_hub")
 
 PATH: Final = "/api/v1/widget-keys"
 ENDED_WITHIN: Final = 30.0  # seconds; the hub lets open requests finish for 10
@@ -124,13 +125,42 @@ class Said(NamedTuple):
         status: its status.
         etag: its ETag, or None.
         body: what its JSON says, None for an empty body.
-        at: the monotonic time of its arrival.
+        asked_at: the monotonic time at which it was asked for.
+        at: that of its arrival.
     """
 
     status: int
     etag: str | None
     body: Any
+    asked_at: float
     at: float
+
+
+class Lateness:
+    """The milliseconds until gates decide by changes, from their sending and from their acknowledgement."""
+
+    def __init__(self) -> None:
+        self._since_sent: list[float] = []
+        self._since_acknowledged: list[float] = []
+
+    def note(self, said: Said, decided_at: float) -> None:
+        """Note a change.
+
+        Args:
+            said: its acknowledgement.
+            decided_at: the monotonic time from which on it counts. It may have been told before it was acknowledged.
+        """
+        self._since_sent.append((decided_at - said.asked_at) * 1000)
+        self._since_acknowledged.append(max(0.0, decided_at - said.at) * 1000)
+
+    def figures(self, change: str) -> Figures:
+        """What was noted.
+
+        Args:
+            change: what the changes are called.
+        """
+        late = {f"{change}, {name} (ms)": value for name, value in script.percentiles(self._since_acknowledged).items()}
+        return late | {f"{change}, p50 from the sending (ms)": script.percentiles(self._since_sent)["p50"]}
 
 
 class Owner:
@@ -176,6 +206,7 @@ class Owner:
         try:
             if self._stream is None:
                 self._stream = await Stream.open(self._port)
+            asked_at = time.monotonic()
             received = await self._stream.exchange("".join(lines).encode() + b"\r\n" + sent)
         except BaseException:
             self._close()
@@ -183,14 +214,14 @@ class Owner:
         self._used_at = time.monotonic()
         text = received.body.strip()
         etag = received.header(b"etag").decode() or None
-        return Said(received.status, etag, json.loads(text) if text else None, self._used_at)
+        return Said(received.status, etag, json.loads(text) if text else None, asked_at, self._used_at)
 
-    async def change(self, place: int, **change: object) -> float:
-        """Change a key, and return the time of the acknowledgement."""
+    async def change(self, place: int, **change: object) -> Said:
+        """Change a key, and return the acknowledgement."""
         said = await self.ask("PATCH", f"/{self.account.row(place)['id']}", change)
         if said.status != HTTPStatus.OK:
             raise SystemExit(f"the hub answers {said.status} to a change: {said.body}")
-        return said.at
+        return said
 
     async def insist(self, method: str, path: str, body: object = None) -> Said:
         """Repeat a request until the hub answers something else than 5xx or 429."""

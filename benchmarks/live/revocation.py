@@ -5,10 +5,10 @@ import random
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from benchmarks import keys, script
+from benchmarks import keys
 from benchmarks.live.database import Kind, database
 from benchmarks.live.gates import Gates, asked_directly, request, request_with, served_gates
-from benchmarks.live.hubs import Owner, running_hub
+from benchmarks.live.hubs import Lateness, Owner, running_hub
 from benchmarks.live.parameters import Parameters
 from benchmarks.live.traffic import traffic
 from benchmarks.script import Figures
@@ -61,28 +61,26 @@ async def _warm_up(owner: Owner, gates: Gates, number: int) -> None:
 
 
 class _Changes:
-    """Changes keys, and notes the milliseconds until all gates decide by it."""
+    """Changes keys, and notes how long it takes until all gates decide by it."""
 
     def __init__(self, owner: Owner, gates: Gates) -> None:
         self._owner = owner
         self._gates = gates
-        self._taken: dict[str, list[float]] = {"revoked": [], "created": [], "page added": []}
+        self._late = {change: Lateness() for change in ("revoked", "created", "page added")}
         self._accepted: list[int] = []  # by each gate at the first request with a new key
 
     def figures(self) -> Figures:
         """What was noted."""
-        taken = {
-            f"{change}: {name} (ms)": value
-            for change, noted in self._taken.items()
-            for name, value in script.percentiles(noted).items()
-        }
-        return taken | {"created: refused at the first request (%)": 100 * (1 - sum(self._accepted) / len(self._accepted))}
+        figures: Figures = {}
+        for change, late in self._late.items():
+            figures |= late.figures(change)
+        return figures | {"created, refused at the first request (%)": 100 * (1 - sum(self._accepted) / len(self._accepted))}
 
     async def revoke(self, number: int) -> None:
         """Revoke a key whose page is allowed."""
         await self._expect(request(number), HTTPStatus.OK)
         decided = asyncio.create_task(self._gates.decided(request(number), HTTPStatus.FORBIDDEN))
-        self._note("revoked", await self._owner.change(number, disabled=True), await decided)
+        self._late["revoked"].note(await self._owner.change(number, disabled=True), max(await decided))
 
     async def create(self, number: int) -> None:
         """Create a key, and use it at once."""
@@ -93,7 +91,7 @@ class _Changes:
         accepted = [answer.at for answer in answers if answer.status == HTTPStatus.OK and answer.at is not None]
         if len(accepted) < len(answers):
             accepted = await self._gates.until(sent, HTTPStatus.OK)
-        self._note("created", said.at, accepted)
+        self._late["created"].note(said, max(accepted))
 
     async def add_page(self, number: int) -> None:
         """Add a page to a key that did not allow it."""
@@ -101,12 +99,9 @@ class _Changes:
         await self._expect(request(number, page), HTTPStatus.FORBIDDEN)
         entries = [*keys.row(number)["domain_allowlist"], page]
         decided = asyncio.create_task(self._gates.decided(request(number, page), HTTPStatus.OK))
-        self._note("page added", await self._owner.change(number, domain_allowlist=entries), await decided)
+        self._late["page added"].note(await self._owner.change(number, domain_allowlist=entries), max(await decided))
 
     async def _expect(self, sent: bytes, status: HTTPStatus) -> None:
         statuses = await self._gates.ask(sent)
         if set(statuses) != {status}:
             raise SystemExit(f"gates answer {statuses} before the change: expected {status.value}")
-
-    def _note(self, change: str, acknowledged: float, seen: list[float]) -> None:
-        self._taken[change].append(max(0.0, max(seen) - acknowledged) * 1000)
