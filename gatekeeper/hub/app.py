@@ -138,7 +138,7 @@ def build_app(
     tokens, deltas = TokenStore(database, mint, now), DeltaReader(database)
     reads = Reads(deltas.revisions, tokens.valid, deltas.look)
     waiters = Waiters(reads, database.changes(), bound=max_waiting)
-    hub = Hub(KeyStore(database, mint, now, waiters.look), tokens, waiters)
+    hub = Hub(KeyStore(database, mint, now, waiters.tell), tokens, waiters)
     readiness = Readiness(database)
     reports = Reports(UsageWriter(database, now), RefusedPageStore(database, now), GateStore(database, now))
     bodies = ListBodies(hub.keys)

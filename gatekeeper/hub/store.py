@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -74,11 +74,11 @@ class KeyStore:
         database: the database of the keys.
         mint: the maker of keys and their hashes.
         clock: a function that returns the current time in UTC.
-        changed: a function that is called with the name of an account after its keys may have changed.
+        changed: is awaited with the name of an account after its keys may have changed.
     """
 
     def __init__(
-        self, database: Database, mint: Mint, clock: Callable[[], datetime], changed: Callable[[str], None]
+        self, database: Database, mint: Mint, clock: Callable[[], datetime], changed: Callable[[str], Awaitable[None]]
     ) -> None:
         self._database = database
         self._mint = mint
@@ -255,7 +255,7 @@ class KeyStore:
             return await self._database.write(change, account)
         finally:
             # A commit whose answer is lost has been made, perhaps.
-            self._changed(account)
+            await self._changed(account)
 
     def _draw_key(self, connection: Connection, account: str) -> ClientKey:
         for _ in range(MAX_DRAWS):

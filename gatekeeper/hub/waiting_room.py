@@ -75,9 +75,10 @@ class WaitingRoom:
         is_due: whether the account has to be looked at.
         changed: the accounts that may have changed, as far as that is the reason; ALL_ACCOUNTS for any.
         attending: the task that looks.
+        swept: is set unless that task is looking.
     """
 
-    __slots__ = ("_count", "_ends", "attending", "changed", "groups", "is_due", "known", "new", "over")
+    __slots__ = ("_count", "_ends", "attending", "changed", "groups", "is_due", "known", "new", "over", "swept")
 
     def __init__(self) -> None:
         self.groups: dict[ListRequest, dict[Waiter, None]] = {}
@@ -87,6 +88,7 @@ class WaitingRoom:
         self.changed: set[str] = set()
         self.is_due = False
         self.attending: asyncio.Task[None] | None = None
+        self.swept = asyncio.Event()
         self._count = 0
         self._ends: dict[int, dict[Waiter, None]] = {}
 
@@ -140,7 +142,7 @@ class WaitingRoom:
             self.over |= group
 
     async def tell(self, outcomes: Iterable[tuple[Waiter, Outcome]]) -> None:
-        """Wake the tasks of those requests that still wait.
+        """Wake the tasks of requests that still wait, and let them answer.
 
         Args:
             outcomes: what they answer.
@@ -151,3 +153,6 @@ class WaitingRoom:
                 waiter.timer.reschedule(-math.inf)
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
+        # The timers of the last ones end in the next turn of the event loop, and their tasks run in the one after that.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)

@@ -206,6 +206,69 @@ async def test_a_change_that_is_told_takes_one_read() -> None:
 
 
 @skipping
+async def test_a_change_is_acknowledged_once_those_who_wait_are_answered() -> None:
+    async with world() as hub:
+        hub.revisions[ALL_ACCOUNTS] = revision(7)
+        waiting = [hub.begin() for _ in range(25)] + [hub.begin(account=ALL_ACCOUNTS)]
+        await settled()
+        hub.latency = 0.001
+        hub.change(ALL_ACCOUNTS, tell=False)
+        hub.change(tell=False)
+        await hub.waiters.tell("acme")
+        assert {result(task).state.revision.number for task in waiting} == {2, 8}
+
+
+@skipping
+async def test_a_change_during_a_look_is_acknowledged_after_another_one() -> None:
+    async with world() as acme:
+        acme.latency = 0.004
+        waiting = acme.begin()
+        await asyncio.sleep(0.001)  # the look for the new request has read the list of before
+        acme.change(tell=False)
+        await acme.waiters.tell("acme")
+        assert result(waiting).state.revision.number == 2
+
+
+@skipping
+async def test_a_change_that_no_request_waits_for_is_acknowledged_at_once() -> None:
+    async with world() as acme:
+        begun = now()
+        acme.change(tell=False)
+        await acme.waiters.tell("acme")
+        assert now() == begun
+        assert acme.log == []
+
+
+@skipping
+async def test_a_slow_database_delays_an_acknowledgement_little() -> None:
+    async with world() as acme:
+        waiting = acme.begin()
+        await settled()
+        acme.latency, begun = 3.0, now()
+        acme.change(tell=False)
+        await acme.waiters.tell("acme")
+        assert 0 < now() - begun < 0.02
+        assert not waiting.done()
+        assert (await told(waiting)).state.revision.number == 2
+
+
+@skipping
+async def test_a_pause_between_two_sweeps_delays_no_acknowledgement() -> None:
+    async with world() as acme:
+        acme.latency = 0.1
+        first = acme.begin()
+        await asyncio.sleep(1)
+        acme.change()
+        await told(first)
+        waiting, begun = acme.begin(), now()
+        acme.change(tell=False)
+        await acme.waiters.tell("acme")
+        assert now() == begun
+        assert not waiting.done()
+        assert (await told(waiting)).state.revision.number == 3
+
+
+@skipping
 async def test_the_token_of_a_request_that_comes_during_the_read_is_checked() -> None:
     async with world() as acme:
         acme.valid = {"t", "later"}

@@ -185,9 +185,16 @@ async def test_many_requests_at_once_are_each_checked(hub: RunningHub) -> None:
     assert len({answer.headers["ETag"] for answer in answers if answer.status_code == 200}) == 10
 
 
-async def test_each_change_is_told_of_after_its_commit(hub: RunningHub, acme: httpx.AsyncClient) -> None:
+async def test_each_change_is_told_of_after_its_commit_and_then_acknowledged(
+    hub: RunningHub, acme: httpx.AsyncClient
+) -> None:
     told: list[str] = []
-    keys = KeyStore(hub.database, Mint(PEPPER, random_text), lambda: START, told.append)
+
+    async def tell(account: str) -> None:
+        await asyncio.sleep(0)
+        told.append(account)
+
+    keys = KeyStore(hub.database, Mint(PEPPER, random_text), lambda: START, tell)
     owner = Bearer("acme", "ci", "admin")
     row = await keys.create(owner, KeyDraft(name="shop"))
     assert told == ["acme"]
