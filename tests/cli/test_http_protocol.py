@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gatekeeper.cli.http_protocol import MAX_HEAD, BoundedHttp, Lanes, ReadTurns
 from tests.integration.conftest import Server
-from tests.support.loops import run_skipping
+from tests.support.loops import SkippingLoop, run_skipping
 from tests.support.starting import wait_until
 
 pytestmark = pytest.mark.process
@@ -336,6 +336,24 @@ def test_requests_that_wait_are_gathered_and_read_with_pauses() -> None:
         return reads
 
     assert run_skipping(read()) == [(2, 0), (2, 1), (4, 2), (4, 3), (6, 4)]
+
+
+@pytest.mark.parametrize(("busy", "expected"), [(0.5, 0.5), (1.5, 1.0)])
+def test_requests_that_wait_are_read_while_nothing_else_is_done(busy: float, expected: float) -> None:
+    async def read() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
+        turn, reads, turns = [0], list[tuple[int, int]](), ReadTurns(2, period=0.005)
+        Reader(0, reads, turn).come(turns)
+        while loop.time() < busy and not reads:
+            loop.skipped += 0.001
+            await asyncio.sleep(0)
+        busy_until = loop.time()
+        await asyncio.sleep(0.02)
+        assert reads
+        return busy_until
+
+    assert run_skipping(read()) == pytest.approx(expected, abs=0.02)
 
 
 def test_connections_that_are_held_lose_no_byte() -> None:
