@@ -21,7 +21,7 @@ TURN = 10  # connections that are read in a turn of the event loop, which takes 
 PATIENT_TURN, PATIENT_PERIOD = 10, 0.005  # connections whose requests wait anyway, in so many seconds: they take half of it
 # Seconds. An idle turn of the event loop takes less, and one that tells 10 clients of a change 1 to 2 ms (benchmarks.live).
 IDLE = 0.0003
-LONGEST_BUSY = 1.0  # seconds after which connections are read although the event loop is not idle
+LONGEST_BUSY = 1.0  # seconds for which connections are held because the event loop is busy
 _PATIENT = b"\nprefer: wait="  # RFC 7240 section 4.3, as gates write it
 _TOKEN = b"\nauthorization: bearer "
 
@@ -36,7 +36,7 @@ class ReadTurns:
         size: the most connections that are read in a turn.
         period: the seconds from one turn to the next; None for a turn of the event loop, so that no time is lost if there
             is nothing else to do. All that come within a period are read at its end, so that they share what they read from
-            the database. If the event loop is busy then, they wait for another period, for a second in all.
+            the database. In a busy turn only one is read, until connections have been held for a second.
     """
 
     def __init__(self, size: int = TURN, period: float | None = None) -> None:
@@ -67,8 +67,8 @@ class ReadTurns:
         self._queues.setdefault(account, deque()).append(connection)
         return False
 
-    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._left = self._size
+    def _end(self, loop: asyncio.AbstractEventLoop, *, is_busy: bool = False) -> None:
+        self._left = 1 if is_busy else self._size
         self._has_begun = bool(self._queues)
         if self._has_begun:
             self._follow(loop)
@@ -85,17 +85,15 @@ class ReadTurns:
         if self._period is None:
             loop.call_soon(self._end, loop)
         else:
-            loop.call_later(self._period, self._measure, loop)
+            loop.call_later(self._period, self._measure_turn, loop)
 
-    def _measure(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_soon(self._end_if_idle, loop, loop.time())
+    def _measure_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon(self._end_measured, loop, loop.time())
 
-    def _end_if_idle(self, loop: asyncio.AbstractEventLoop, begun: float) -> None:
+    def _end_measured(self, loop: asyncio.AbstractEventLoop, begun: float) -> None:
         now = loop.time()
-        if now - begun < IDLE or now - self._since > LONGEST_BUSY:
-            self._end(loop)
-        else:
-            self._follow(loop)
+        # One account's clients, told by the thousand, keep the event loop busy. Those of others are still read, in rotation.
+        self._end(loop, is_busy=now - begun >= IDLE and now - self._since <= LONGEST_BUSY)
 
 
 class Lanes:
@@ -179,6 +177,7 @@ class BoundedHttp(H11Protocol):
         else:
             self._held = data
             self.transport.pause_reading()
+            self._unset_keepalive_if_required()  # uvicorn would close the connection as idle
 
     def read_held(self) -> None:
         """Take the bytes that are held."""

@@ -338,22 +338,50 @@ def test_requests_that_wait_are_gathered_and_read_with_pauses() -> None:
     assert run_skipping(read()) == [(2, 0), (2, 1), (4, 2), (4, 3), (6, 4)]
 
 
-@pytest.mark.parametrize(("busy", "expected"), [(0.5, 0.5), (1.5, 1.0)])
-def test_requests_that_wait_are_read_while_nothing_else_is_done(busy: float, expected: float) -> None:
-    async def read() -> float:
+def test_a_busy_process_reads_few_requests_that_wait_for_a_second() -> None:
+    async def read() -> list[float]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SkippingLoop)
-        turn, reads, turns = [0], list[tuple[int, int]](), ReadTurns(2, period=0.005)
-        Reader(0, reads, turn).come(turns)
-        while loop.time() < busy and not reads:
-            loop.skipped += 0.001
-            await asyncio.sleep(0)
-        busy_until = loop.time()
-        await asyncio.sleep(0.02)
-        assert reads
-        return busy_until
+        turn, reads, turns, counts = [0], list[tuple[int, int]](), ReadTurns(10, period=0.01), list[float]()
+        for name in range(1000):
+            Reader(name, reads, turn).come(turns)
+        for end in (0.5, 1.0, 1.3):
+            before = len(reads)
+            while loop.time() < end:
+                loop.skipped += 0.001
+                await asyncio.sleep(0)
+            counts.append(len(reads) - before)
+        return counts
 
-    assert run_skipping(read()) == pytest.approx(expected, abs=0.02)
+    first, second, later = run_skipping(read())
+    assert 40 <= first <= 50
+    assert 40 <= second <= 60
+    assert later >= 200
+
+
+def test_an_idle_process_reads_requests_that_wait_at_full_speed() -> None:
+    async def read() -> int:
+        reads, turns = list[tuple[int, int]](), ReadTurns(10, period=0.01)
+        for name in range(1000):
+            Reader(name, reads, [0]).come(turns)
+        await asyncio.sleep(0.5)
+        return len(reads)
+
+    assert 400 <= run_skipping(read()) <= 500
+
+
+def test_a_request_that_is_held_keeps_its_connection() -> None:
+    loop, lanes = MovableLoop(), Lanes(patient=ReadTurns(1, period=4000.0))
+    with serving(10_000.0, loop, lanes) as served, served.connect() as connection, served.connect() as other:
+        connection.sendall(GET)
+        assert answer(connection)
+        loop.advance(3500.0)
+        connection.sendall(GET[:-2] + b"Prefer: wait=60\r\n\r\n")
+        other.sendall(GET)
+        assert answer(other)  # so what was sent before has come
+        loop.advance(200.0)  # the connection would now be closed as idle
+        loop.advance(4000.0)
+        assert answer(connection)
 
 
 def test_connections_that_are_held_lose_no_byte() -> None:
