@@ -185,7 +185,10 @@ class PostgresChanges:
 
 @asynccontextmanager
 async def _opened(connect: Callable[[], Awaitable["AsyncConnection"]]) -> AsyncIterator["AsyncConnection"]:
-    """Close the connection without a rollback, which a cancellation would end first."""
+    """Open a connection, and close it without a rollback.
+
+    A cancellation would end the rollback, and leave the connection open.
+    """
     connection = await connect()
     try:
         yield connection

@@ -74,7 +74,7 @@ class KeyStore:
         database: the database of the keys.
         mint: the maker of keys and their hashes.
         clock: a function that returns the current time in UTC.
-        changed: is awaited with the name of an account after its keys may have changed.
+        changed: a function that is awaited with the name of an account after its keys may have changed.
     """
 
     def __init__(

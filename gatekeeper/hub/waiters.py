@@ -15,7 +15,7 @@ many keys then costs each client a few answers a second at most, and leaves the 
 
 A change is acknowledged after its sweep, because its owner may try at once what it has changed. Reading the answer takes the
 processor, too: when it was sent before the sweep, it came 4 ms earlier, and four gates decided by the change no sooner
-(benchmarks.live). Very many requests, a pause and a slow database delay an acknowledgement by 10 ms at most.
+(benchmarks.live). Very many requests and a slow database delay an acknowledgement by 10 ms at most.
 
 The list of all accounts has a room like that of an account. Each change is a reason to look at it, and names the account, so
 that the look reads no other. New requests and those whose time is over get a look at all accounts.
@@ -198,7 +198,8 @@ class Waiters:
     async def tell(self, account: str) -> None:
         """Look at an account, and wait until its waiting requests are answered.
 
-        This is best effort: it takes 10 ms at most, and does not wait for the end of a pause between two sweeps.
+        This is best effort: it takes 10 ms at most, and does not wait for the end of a pause between two sweeps. Whole lists
+        are read later.
 
         Args:
             account: an account that may have changed.
@@ -230,7 +231,7 @@ class Waiters:
         return await self._revisions.get(account)
 
     def _rooms_of(self, account: str) -> list[tuple[str, WaitingRoom]]:
-        """The rooms that wait for a change of an account, with the accounts that they are for."""
+        """List the rooms that wait for a change of an account, by whose they are."""
         return [(name, room) for name in (account, ALL_ACCOUNTS) if (room := self._rooms.get(name))]
 
     def _look_in(self, account: str, room: WaitingRoom) -> None:
@@ -240,7 +241,7 @@ class Waiters:
             room.attending = asyncio.create_task(self._attend(account, room))
 
     async def _follow(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._changes.follow(self)
             except Exception:  # noqa: BLE001 - it is logged, and waits go on
@@ -292,6 +293,7 @@ class Waiters:
                     # The others go on waiting, which is easier on the database than if all asked again.
                     await room.tell((waiter, failure) for waiter in (*new, *over))
                     room.is_due = True
+                    room.swept.set()
                     await self._sleep(RETRY_PAUSE)
                 except Exception as error:  # noqa: BLE001 - the tasks of the requests raise it
                     await room.tell((waiter, error) for waiter in _members(room, groups))

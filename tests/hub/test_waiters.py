@@ -72,6 +72,7 @@ class World:
         self.waiters = Waiters(reads, self, bound=bound, used=self._used)
         self.follows = 0
         self.broken = 0
+        self.breaks_at_end = False
 
     async def follow(self, watch: Watch) -> None:
         """Tell of nothing."""
@@ -79,7 +80,11 @@ class World:
         if self.follows <= self.broken:
             raise RuntimeError("broken")
         await watch.begun()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if self.breaks_at_end:
+                raise RuntimeError("broken")
 
     def change(self, account: str = "acme", *, tell: bool = True) -> None:
         """Commit a change."""
@@ -250,6 +255,25 @@ async def test_a_slow_database_delays_an_acknowledgement_little() -> None:
         assert 0 < now() - begun < 0.02
         assert not waiting.done()
         assert (await told(waiting)).state.revision.number == 2
+
+
+@skipping
+async def test_a_database_that_is_down_delays_no_acknowledgement() -> None:
+    async with world() as acme:
+        acme.begin()
+        await settled()
+        acme.is_down, begun = True, now()
+        await acme.waiters.tell("acme")
+        await acme.waiters.tell("acme")
+        assert now() == begun
+
+
+@skipping
+async def test_a_hub_stops_although_what_tells_of_changes_fails_then() -> None:
+    async with asyncio.timeout(100), world() as acme:
+        acme.breaks_at_end = True
+        acme.begin()
+        await settled()
 
 
 @skipping
