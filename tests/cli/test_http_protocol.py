@@ -339,12 +339,12 @@ def test_requests_that_wait_are_gathered_and_read_with_pauses() -> None:
 
 
 def test_a_busy_process_reads_few_requests_that_wait_for_a_second() -> None:
-    async def read() -> list[float]:
+    async def read() -> list[int]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SkippingLoop)
-        turn, reads, turns, counts = [0], list[tuple[int, int]](), ReadTurns(10, period=0.01), list[float]()
+        reads, turns, counts = list[tuple[int, int]](), ReadTurns(10, period=0.01), list[int]()
         for name in range(1000):
-            Reader(name, reads, turn).come(turns)
+            Reader(name, reads, [0]).come(turns)
         for end in (0.5, 1.0, 1.3):
             before = len(reads)
             while loop.time() < end:
