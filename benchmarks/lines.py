@@ -39,23 +39,27 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "exempt paths": (("if self._unguarded is not None and self._unguarded.covers(scope):", "if False:"),),
     "a key in the query": (("if query:", "if False:"),),
-    "frames": (("if frames is not None:", "if False:"), ("if identity is None or frames is None:", "if True:")),
-    "the deadline of a remembered decision": (
-        ("if remembered is not None and self._clock() < remembered.lease.ends_at:", "if remembered is not None:"),
+    "frames": (
+        ("        if self._frames is not None:\n            frames =", "        if False:\n            frames ="),
+        ("if identity is None:", "if True:"),
     ),
-    "counting requests": (("remembered.uses += 1", "pass"),),
+    "the deadline of a remembered decision": (
+        ("if remembered is None or clock() >= remembered.lease.ends_at:", "if remembered is None:"),
+    ),
+    "counting requests": (("remembered.uses += 1.0", "pass"),),
     "the decision in the request's state": (
         ('scope["state"][STATE_KEY] = decision', "pass"),
         ('scope["state"] = {STATE_KEY: decision}', "pass"),
     ),
     "headers of the app that are replaced or merged": (
-        ("if len(header[0]) not in _LENGTHS or header[0].lower() not in OWN:", "if True:"),
+        ("                    length = len(header[0])\n", ""),
+        ("if (length != _VARY and length < _LONG) or header[0].lower() not in OWN:", "if True:"),
     ),
-    "a copy of the app's message": (("start = message = message.copy()", "start = message"),),
+    "a copy of the app's message": (("message = message.copy()", "pass"),),
     "streams that can be closed": (
         ('elif "more_body" in message:', "elif False:"),
-        ("            nonlocal send, start\n", ""),
-        ("send = self._streaming(identity, send, start, message)", "pass"),
+        ("            nonlocal send\n            if message", "            if message"),
+        ("send = send_of(gate, identity, send, headers, message)", "pass"),
         ("if send is not given:", "if False:"),
     ),
 }

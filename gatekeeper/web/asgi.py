@@ -20,17 +20,16 @@ from gatekeeper.web.key_check import KeyCheck, Unchecked
 from gatekeeper.web.options import option_problems
 from gatekeeper.web.request import Header, has_header, single_header, value_in_query
 from gatekeeper.web.state import STATE_KEY, keep_decision
-from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message
+from gatekeeper.web.streams import ResponseStream, WebSocketStream, closing_message, send_of
 from gatekeeper.web.unguarded import Unguarded, public
 
 __all__ = ("GatekeeperMiddleware",)
 
-# Apps spell headers in any case. Only a name of one of these lengths is put into lower case and compared: a length is found
-# 20 ns faster than a name.
-_LENGTHS = frozenset(map(len, OWN))
+# Apps spell headers in any case. Only a name of one of these lengths is put into lower case and looked up: two lengths are
+# compared 20 ns faster.
 _VARY = len(b"vary")
+_LONG = min(len(name) for name in OWN if name != b"vary")  # names of this length or longer are rare
 
-_NOT_STARTED: Message = {}
 _SUCCESSES = range(200, 300)
 
 
@@ -136,85 +135,85 @@ class GatekeeperMiddleware:
         if query:
             key = value_in_query(query, self._key_query, key)
         identity: Any = None
-        gained = self._gained
-        frames = self._frames
-        if frames is not None:
+        # Locals, because CPython 3.11 does not specialise a call of what an attribute holds.
+        app, clock = self.app, self._clock
+        gate, gained = self._gate, self._gained
+        if self._frames is not None:
+            frames = self._frames
             if frames.answers(scope):
                 await self._frame(frames, scope, receive, send, key, origin)
                 return
-            identity = frames.grant_identity(scope, key, origin)
             if frames.ancestors:
                 send = send_page(send, scope, self._ancestors)
-        if identity is None or frames is None:
+            identity = frames.grant_identity(scope, key, origin)
+            if identity is not None:
+                gained = frames.cors.allowed
+                remembered = gate.memo.find_allowed(identity, clock())
+                if remembered is None or remembered.decision.grant is not None:
+                    send = send_renewed(send, scope)
+        if identity is None:
             identity = (key, origin) if origin is not None else (key, None, single_header(fields, b"referer"))
             try:
                 remembered = self._allowed[identity]
             except KeyError:
                 remembered = None
-        else:
-            gained = frames.cors.allowed
-            remembered = self._gate.memo.find_allowed(identity, self._clock())
-            if remembered is None or remembered.decision.grant is not None:
-                send = send_renewed(send, scope)
-        if remembered is not None and self._clock() < remembered.lease.ends_at:
-            remembered.uses += 1
-            decision = remembered.decision
-        else:
-            decision = await self._gate.check_request(identity)
+        if remembered is None or clock() >= remembered.lease.ends_at:
+            decision = await self._check(identity, scope, send, origin)
+            if decision is None:
+                return
             if not decision.allowed:
-                own = self._is_from_own_frame(scope, decision)
-                if not self._gate.admits(decision, from_own_frame=own):
-                    await self._refuse(send, decision, origin, own=own)
-                    return
                 identity, origin, gained = None, None if origin is None else b"*", self._cors.observed
             elif origin is CONFLICT:  # only allow_all() of gatekeeper.testing allows that
                 origin = None
+        else:
+            remembered.uses += 1.0
+            decision = remembered.decision
         try:
             scope["state"][STATE_KEY] = decision
         except (KeyError, TypeError):  # no state, or None
             scope["state"] = {STATE_KEY: decision}
-        if origin is not None:
-            headers = [(b"access-control-allow-origin", origin), *gained]
-        else:
-            headers = [self._cors.vary_with_referer]
+        headers = [self._cors.vary_with_referer] if origin is None else [(b"access-control-allow-origin", origin), *gained]
 
         given = send
-        start = _NOT_STARTED
 
         # Not a coroutine function: returning the awaitable of the server's send saves a coroutine per message.
         def send_gained(message: Any) -> Awaitable[None]:
-            nonlocal send, start
+            nonlocal send
             if message["type"] == "http.response.start":
                 for header in message.get("headers", ()):
-                    if len(header[0]) not in _LENGTHS or header[0].lower() not in OWN:
+                    length = len(header[0])
+                    if (length != _VARY and length < _LONG) or header[0].lower() not in OWN:
                         headers.append(header)  # a comprehension costs a function call
-                    elif len(header[0]) == _VARY:
+                    elif length == _VARY:
                         merge_vary(headers, header[1])
                 # Copy the message: an app may send the same one with every response.
-                start = message = message.copy()
+                message = message.copy()
                 message["headers"] = headers
+                if "trailers" in message:
+                    send = send_of(gate, identity, send, headers, message)
             elif "more_body" in message:
-                send = self._streaming(identity, send, start, message)
+                send = send_of(gate, identity, send, headers, message)
             return send(message)
 
         try:
-            await self.app(scope, receive, send_gained)
+            await app(scope, receive, send_gained)
         except BaseException as error:
             if not isinstance(send, ResponseStream) or not await send.leave(error):
                 raise
         if send is not given:
             await cast("ResponseStream", send).leave(None)  # only a ResponseStream ever replaces the given send
 
-    def _streaming(self, identity: RequestIdentity | None, send: Send, start: Message, piece: Message) -> Send:
-        """The `send` for this piece and the rest.
-
-        A response with a Content-Length is never cut short, and neither is one of a request that was only observed.
-        """
-        if not piece["more_body"] or identity is None or not self._gate.closes_streams or isinstance(send, ResponseStream):
-            return send
-        if any(name.lower() == b"content-length" for name, _ in start.get("headers", ())):
-            return send
-        return ResponseStream(identity, send, self._gate.watch, trailers=start.get("trailers", False))
+    async def _check(
+        self, identity: RequestIdentity, scope: Scope, send: Send, origin: bytes | Conflict | None
+    ) -> Decision | None:
+        """The decision on a request that is not remembered; None once it is refused."""
+        decision = await self._gate.check_request(identity)
+        if not decision.allowed:
+            own = self._is_from_own_frame(scope, decision)
+            if not self._gate.admits(decision, from_own_frame=own):
+                await self._refuse(send, decision, origin, own=own)
+                return None
+        return decision
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes | Conflict | None) -> None:
         page = read_page(origin, None)
@@ -262,11 +261,8 @@ class GatekeeperMiddleware:
             return
         key = value_in_query(scope.get("query_string") or b"", self._key_query)
         origin = single_header(scope.get("headers") or (), b"origin")
-        identity: RequestIdentity | None = None
-        if self._frames is not None:
-            identity = self._frames.grant_identity(scope, key, origin)
-        if identity is None:
-            identity = key, origin
+        granted = None if self._frames is None else self._frames.grant_identity(scope, key, origin)
+        identity = granted or (key, origin)
         decision = await self._gate.check_request(identity)
         if self._admits(scope, decision):
             keep_decision(scope, decision)
@@ -374,17 +370,17 @@ class GatekeeperMiddleware:
             await send_answer(send, grant_answer(decision.grant, self._cors.of_allowed(origin), lifetime))
 
     async def _stream(
-        self, identify: Callable[[], RequestIdentity | None], scope: Scope, receive: Receive, given: Send
+        self, identify: Callable[[], RequestIdentity | None], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve an answer that ends once its request is no longer allowed, if it was decided."""
-        send, start = given, _NOT_STARTED
+        start: Message = {}
 
         def send_piece(message: Message) -> Awaitable[None]:
             nonlocal send, start
             if message["type"] == "http.response.start":
                 start = message
             elif "more_body" in message:
-                send = self._streaming(identify(), send, start, message)
+                send = send_of(self._gate, identify(), send, start.get("headers", ()), {**start, **message})
             return send(message)
 
         try:

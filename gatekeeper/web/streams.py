@@ -6,7 +6,7 @@ cancelled.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from traceback import clear_frames
 
@@ -16,10 +16,12 @@ from starlette.types import Message, Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
 from gatekeeper.gate.decisions import Decision
+from gatekeeper.gate.gatekeeper import Gatekeeper
 from gatekeeper.gate.open_streams import OpenStream
 from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.web.request import Header
 
-__all__ = ("ResponseStream", "Stream", "WebSocketStream", "closing_message")
+__all__ = ("ResponseStream", "Stream", "WebSocketStream", "closing_message", "send_of")
 
 LINGER = 5.0  # seconds that a finished app waits for its client to read the closing message
 WEBSOCKET_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
@@ -149,7 +151,7 @@ class ResponseStream(Stream):
         self._has_body = False
 
     async def __call__(self, message: Message) -> None:
-        """Send a message of the app. The first one registers the stream.
+        """Send a message of the app. The first one after a start registers the stream.
 
         Args:
             message: the ASGI message.
@@ -157,7 +159,7 @@ class ResponseStream(Stream):
         Raises:
             ConnectionAbortedError: the stream was closed.
         """
-        if self._watch is not None:
+        if self._watch is not None and message["type"] != "http.response.start":
             watch, self._watch = self._watch, None
             await watch(self)
         await self.send(message)
@@ -236,6 +238,29 @@ class WebSocketStream(Stream):
             await self._send(closing_message(refusal))
         except Exception:  # noqa: BLE001 - daphne takes only 1000 and 3000 to 4999, and raises a mere Exception
             await self._send(closing_message(refusal, WEBSOCKET_FORBIDDEN))
+
+
+def send_of(
+    gate: Gatekeeper, identity: RequestIdentity | None, send: Send, headers: Iterable[Header], message: Message
+) -> Send:
+    """The `send` for a message of a response, and for the rest.
+
+    Args:
+        gate: the gate that closes streams.
+        identity: what the request sent; None if it was only observed, and is never cut short.
+        send: the `send` until now.
+        headers: the headers of the response. One with a Content-Length is never cut short.
+        message: a piece of the body, or the start of a response with trailers.
+
+    Returns:
+        A `ResponseStream` from the message on that shows that the response is one; the same `send` otherwise.
+    """
+    trailers = message.get("trailers", False)
+    if not (trailers or message.get("more_body", False)) or isinstance(send, ResponseStream):
+        return send
+    if identity is None or not gate.closes_streams or any(name.lower() == b"content-length" for name, _ in headers):
+        return send
+    return ResponseStream(identity, send, gate.watch, trailers=trailers)
 
 
 def closing_message(refusal: Decision, code: int = WEBSOCKET_POLICY_VIOLATION) -> Message:

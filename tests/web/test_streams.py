@@ -933,6 +933,38 @@ async def test_a_response_that_waits_with_its_trailers_ends_with_the_reason() ->
         assert stream.sent[2:] == [whole, LAST_TRAILERS]
 
 
+async def with_a_late_body(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Announce trailers, then send the messages that arrive."""
+    await receive()
+    await send({**START, "trailers": True})
+    while (message := await receive())["type"] != "http.disconnect":
+        await send(message)
+
+
+async def test_a_start_with_trailers_is_sent_before_its_stream_is_watched() -> None:
+    """Nothing can close a response that has not begun."""
+    async with running(with_a_late_body) as service:
+        stream = await opens_with_trailers(service)
+        await service.revokes(row(1, disabled_at="now"))
+        assert ([message["type"] for message in stream.sent], service.closed) == (["http.response.start"], 0)
+        stream.arrives({"type": "http.response.body", "body": b"first", "more_body": True})
+        await anyio.wait_all_tasks_blocked()
+        assert stream.sent[1:] == [END, LAST_TRAILERS]
+        assert (service.closed, stream.ended, stream.error) == (1, True, None)
+
+
+async def test_a_whole_body_before_trailers_is_watched_until_they_are_sent() -> None:
+    async with running(with_a_late_body) as service:
+        stream = await opens_with_trailers(service)
+        stream.arrives({"type": "http.response.body", "body": b"whole"})
+        await anyio.wait_all_tasks_blocked()
+        assert len(_open(service)) == 1
+        stream.arrives(TRAILERS)
+        await anyio.wait_all_tasks_blocked()
+        assert len(_open(service)) == 0
+        assert stream.sent[-1] == TRAILERS
+
+
 async def test_a_response_is_over_after_its_trailers() -> None:
     async with running(with_trailers) as service:
         stream = await opens_with_trailers(service)
