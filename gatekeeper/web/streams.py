@@ -151,7 +151,9 @@ class ResponseStream(Stream):
         self._has_body = False
 
     async def __call__(self, message: Message) -> None:
-        """Send a message of the app. The first one after a start registers the stream.
+        """Send a message of the app. The first piece of a body registers the stream.
+
+        A whole body does not: it is never cut short.
 
         Args:
             message: the ASGI message.
@@ -159,7 +161,7 @@ class ResponseStream(Stream):
         Raises:
             ConnectionAbortedError: the stream was closed.
         """
-        if self._watch is not None and message["type"] != "http.response.start":
+        if self._watch is not None and message.get("more_body", False):
             watch, self._watch = self._watch, None
             await watch(self)
         await self.send(message)
@@ -249,11 +251,11 @@ def send_of(
         gate: the gate that closes streams.
         identity: what the request sent; None if it was only observed, and is never cut short.
         send: the `send` until now.
-        headers: the headers of the response. One with a Content-Length is never cut short.
-        message: a piece of the body, or the start of a response with trailers.
+        headers: the headers of the response. A response with a Content-Length is never cut short.
+        message: a part of the body, or a start that says whether trailers follow.
 
     Returns:
-        A `ResponseStream` from the message on that shows that the response is one; the same `send` otherwise.
+        A `ResponseStream` if trailers or further pieces of the body follow; otherwise the same `send`.
     """
     trailers = message.get("trailers", False)
     if not (trailers or message.get("more_body", False)) or isinstance(send, ResponseStream):

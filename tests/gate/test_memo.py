@@ -251,6 +251,24 @@ def test_the_oldest_decision_is_evicted_and_its_uses_are_counted() -> None:
     assert lease.used.counts == Counter({"key-0": 5, "key-1": 5, "key-2": 5})
 
 
+class Interrupted(float):
+    """A count that another thread adds to while it is read as an integer."""
+
+    one: Remembered
+
+    def __int__(self) -> int:
+        self.one.uses += 1.0
+        return super().__int__()
+
+
+def test_a_request_that_comes_while_uses_are_counted_is_not_lost() -> None:
+    memo, lease = Memo(), Leases().current
+    memo.remember((b"key", b"origin"), one := remembered(Reason.ALLOWED, lease=lease))
+    Interrupted.one, one.uses = one, Interrupted(5.0)
+    assert memo.take_used_keys(lease.used) == Counter({"key-1": 5})
+    assert memo.take_used_keys(lease.used) == Counter({"key-1": 1})
+
+
 def test_the_uses_of_the_keys_of_two_lists_are_taken_apart() -> None:
     memo, leases = Memo(), (Leases(), Leases())
     for number, each in enumerate(leases, 1):

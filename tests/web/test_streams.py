@@ -942,7 +942,7 @@ async def with_a_late_body(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_a_start_with_trailers_is_sent_before_its_stream_is_watched() -> None:
-    """Nothing can close a response that has not begun."""
+    """A revocation waits for the first piece of the body."""
     async with running(with_a_late_body) as service:
         stream = await opens_with_trailers(service)
         await service.revokes(row(1, disabled_at="now"))
@@ -953,16 +953,17 @@ async def test_a_start_with_trailers_is_sent_before_its_stream_is_watched() -> N
         assert (service.closed, stream.ended, stream.error) == (1, True, None)
 
 
-async def test_a_whole_body_before_trailers_is_watched_until_they_are_sent() -> None:
+@pytest.mark.parametrize("more", [{}, {"more_body": False}])
+async def test_a_whole_body_before_trailers_is_never_cut_short(more: dict[str, bool]) -> None:
     async with running(with_a_late_body) as service:
         stream = await opens_with_trailers(service)
-        stream.arrives({"type": "http.response.body", "body": b"whole"})
-        await anyio.wait_all_tasks_blocked()
-        assert len(_open(service)) == 1
-        stream.arrives(TRAILERS)
-        await anyio.wait_all_tasks_blocked()
-        assert len(_open(service)) == 0
-        assert stream.sent[-1] == TRAILERS
+        await service.revokes(row(1, disabled_at="now"))
+        whole: Message = {"type": "http.response.body", "body": b"whole", **more}
+        for message in (whole, TRAILERS):
+            stream.arrives(message)
+            await anyio.wait_all_tasks_blocked()
+            assert len(_open(service)) == 0
+        assert (stream.sent[1:], service.closed) == ([whole, TRAILERS], 0)
 
 
 async def test_a_response_is_over_after_its_trailers() -> None:
