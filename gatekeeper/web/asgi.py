@@ -236,8 +236,7 @@ class GatekeeperMiddleware:
                 await send_answer(send, refusal(decision, None, self._cors, readable=False, from_own_frame=own))
                 return
             answered = None
-        private_network = has_header(scope["headers"], b"access-control-request-private-network")
-        await send_answer(send, Answer(204, cors.preflight(answered, private_network=private_network), b""))
+        await send_answer(send, Answer(204, cors.preflight(answered, scope["headers"]), b""))
 
     async def _refuse(self, send: Send, decision: Decision, origin: bytes | Conflict | None, *, own: bool) -> None:
         await send_answer(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))

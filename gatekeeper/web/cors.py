@@ -1,7 +1,7 @@
 """CorsPolicy and the headers made from it. See "CORS protocol", section 3.3 of the Fetch standard."""
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -12,7 +12,7 @@ from gatekeeper.errors import ConfigError
 from gatekeeper.gate.decisions import Conflict
 from gatekeeper.matching.allowlist import Allowlist
 from gatekeeper.matching.hosts import is_loopback
-from gatekeeper.web.request import Header
+from gatekeeper.web.request import Header, has_header
 
 __all__ = (
     "OWN",
@@ -114,13 +114,14 @@ class CorsHeaders:
             asked = (*asked, "Access-Control-Request-Private-Network")
         self._is_public = policy.preflight == "open"
         self._private_network = policy.allow_private_network
-        self._preflight: tuple[Header, ...] = (
+        answered: tuple[Header, ...] = (
             (b"access-control-allow-methods", _joined(policy.allow_methods)),
             (b"access-control-allow-headers", _joined((*policy.allow_headers, key_header))),
             (b"access-control-max-age", str(policy.max_age).encode("ascii")),
             (b"vary", _joined(asked)),
-            *credentials,
         )
+        self._open_preflight: tuple[Header, ...] = (PUBLIC, *answered)
+        self._strict_preflight: tuple[Header, ...] = (*answered, *credentials)
 
     def of_allowed(self, origin: bytes | Conflict | None) -> list[Header]:
         """The headers that an allowed response gains.
@@ -148,22 +149,22 @@ class CorsHeaders:
         """
         return [self.vary_with_referer] if origin is None else [PUBLIC, *self.observed]
 
-    def preflight(self, origin: bytes | None, *, private_network: bool) -> list[Header]:
+    def preflight(self, origin: bytes | None, asked: Iterable[Header]) -> list[Header]:
         """The headers of the answer to a preflight.
 
         Args:
             origin: the value of its Origin header; None to answer as an open policy does, without credentials.
-            private_network: whether it asks for access to a private network.
+            asked: its headers, of which one may ask for access to a private network.
 
         Returns:
             A new list. What the policy does not allow is left out, which browsers read as a refusal.
         """
         # An open preflight decides nothing. Scanners call it a reflected origin if it repeats what it was asked.
         if origin is None or self._is_public:
-            headers = [PUBLIC, *(header for header in self._preflight if header != _CREDENTIALS)]
+            headers = list(self._open_preflight)
         else:
-            headers = [(b"access-control-allow-origin", origin), *self._preflight]
-        if private_network and self._private_network:
+            headers = [(b"access-control-allow-origin", origin), *self._strict_preflight]
+        if self._private_network and has_header(asked, b"access-control-request-private-network"):
             headers.append((b"access-control-allow-private-network", b"true"))
         return headers
 
