@@ -60,7 +60,8 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
         ('elif "more_body" in message:', "elif False:"),
         ("            nonlocal send\n            if message", "            if message"),
         ('if "trailers" in message:', "if False:"),
-        ("send = send_of(gate, identity, send, headers, message)", "pass"),
+        ('send = send_of(gate, identity, send, headers, trailers=message["trailers"])', "pass"),
+        ('send = send_of(gate, identity, send, headers, more=message["more_body"])', "pass"),
         ("if send is not given:", "if False:"),
     ),
 }

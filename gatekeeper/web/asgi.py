@@ -189,9 +189,9 @@ class GatekeeperMiddleware:
                 message = message.copy()
                 message["headers"] = headers
                 if "trailers" in message:
-                    send = send_of(gate, identity, send, headers, message)
+                    send = send_of(gate, identity, send, headers, trailers=message["trailers"])
             elif "more_body" in message:
-                send = send_of(gate, identity, send, headers, message)
+                send = send_of(gate, identity, send, headers, more=message["more_body"])
             return send(message)
 
         try:
@@ -378,7 +378,8 @@ class GatekeeperMiddleware:
             if message["type"] == "http.response.start":
                 start = message
             elif "more_body" in message:
-                send = send_of(self._gate, identify(), send, start.get("headers", ()), {**start, **message})
+                more, trailers = message["more_body"], start.get("trailers", False)
+                send = send_of(self._gate, identify(), send, start.get("headers", ()), more=more, trailers=trailers)
             return send(message)
 
         try:

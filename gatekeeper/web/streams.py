@@ -243,22 +243,28 @@ class WebSocketStream(Stream):
 
 
 def send_of(
-    gate: Gatekeeper, identity: RequestIdentity | None, send: Send, headers: Iterable[Header], message: Message
+    gate: Gatekeeper,
+    identity: RequestIdentity | None,
+    send: Send,
+    headers: Iterable[Header],
+    *,
+    more: bool = False,
+    trailers: bool = False,
 ) -> Send:
-    """The `send` for a message of a response, and for the rest.
+    """The `send` for the rest of a response.
 
     Args:
         gate: the gate that closes streams.
         identity: what the request sent; None if it was only observed, and is never cut short.
         send: the `send` until now.
         headers: the headers of the response. A response with a Content-Length is never cut short.
-        message: a part of the body, or a start that says whether trailers follow.
+        more: whether the app has announced further pieces of the body.
+        trailers: whether it has announced trailers.
 
     Returns:
-        A `ResponseStream` if trailers or further pieces of the body follow; otherwise the same `send`.
+        A `ResponseStream` if one of the two follows; otherwise the same `send`.
     """
-    trailers = message.get("trailers", False)
-    if not (trailers or message.get("more_body", False)) or isinstance(send, ResponseStream):
+    if not (more or trailers) or isinstance(send, ResponseStream):
         return send
     if identity is None or not gate.closes_streams or any(name.lower() == b"content-length" for name, _ in headers):
         return send
