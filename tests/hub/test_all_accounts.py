@@ -39,7 +39,7 @@ from .support import (
     use,
     without_use,
 )
-from .waiting import PATIENCE, etag_of, taken_on, wait_for_change
+from .waiting import PATIENCE, etag_of, looked_at, taken_on, wait_for_change
 
 pytestmark = pytest.mark.anyio
 
@@ -614,7 +614,7 @@ async def test_a_step_that_fails_fails_no_read_of_another_account(postgres: Post
         waiting = [
             wait_for_change(client, etag) for client, etag in ((gate.client, gate.etag), (theirs, await etag_of(theirs)))
         ]
-        await taken_on(read_only, 2)
+        await looked_at(read_only, 2)
         row = await create(acme)
         answer = await asyncio.wait_for(waiting[1], PATIENCE)
         assert (answer.status_code, answer.json()) == (httpx.codes.OK, [row])

@@ -4,9 +4,9 @@ import asyncio
 
 import httpx
 
-from .support import PATH, RunningHub
+from .support import PATH, RunningHub, eventually
 
-__all__ = ("PATIENCE", "etag_of", "taken_on", "wait_for_change")
+__all__ = ("PATIENCE", "etag_of", "looked_at", "taken_on", "wait_for_change")
 
 PATIENCE = 20.0
 
@@ -31,3 +31,12 @@ async def taken_on(hub: RunningHub, count: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while len(hub.hub.waiters) < count:  # noqa: ASYNC110 - the hub does not signal it
             await asyncio.sleep(0.005)
+
+
+async def looked_at(hub: RunningHub, count: int) -> None:
+    """Let as many requests wait, and have the first look at each of them succeed.
+
+    Before that, a look that fails ends the wait.
+    """
+    await taken_on(hub, count)
+    await eventually(lambda: not any(room.new for room in hub.hub.waiters._rooms.values()))
