@@ -1,6 +1,7 @@
 """Reason, Decision: may this page use this key, and why."""
 
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -136,21 +137,34 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
             from_own_frame: whether the origin is that of the service itself. Then the detail advises no entry: one with the
                 service's own host would allow every page that embeds the widget's frame.
         """
-        detail = self.detail
-        if from_own_frame and self.differs_in_own_frame:
-            detail = _FROM_OWN_FRAME[self.reason].format(origin=self.origin)
-        return msgspec.json.encode(
-            {
-                "type": f"urn:gatekeeper:{self.reason}",
-                "title": self.title,
-                "status": self.status,
-                "detail": detail,
-                "reason": self.reason,
-                "origin": self.origin,
-                "key": None if self.last8 is None else mask(self.last8),
-                "retry_after": self.retry_after,
-            }
-        )
+        told = self.reason, self.last8, self.origin, self.add, self.problem, self.retry_after
+        return _problem_json(*told, from_own_frame and self.differs_in_own_frame)
+
+
+# Refused pages ask again and again. The longest bodies have 1.5 KB.
+@lru_cache(maxsize=256)
+def _problem_json(
+    reason: Reason,
+    last8: str | None,
+    origin: str | None,
+    add: str | None,
+    problem: str | None,
+    retry_after: int | None,
+    differs: bool,  # noqa: FBT001 - lru_cache takes keywords in twice the time
+) -> bytes:
+    decision = Decision(reason, None, last8, origin, add=add, problem=problem, retry_after=retry_after)
+    return msgspec.json.encode(
+        {
+            "type": f"urn:gatekeeper:{reason}",
+            "title": decision.title,
+            "status": decision.status,
+            "detail": _FROM_OWN_FRAME[reason].format(origin=origin) if differs else decision.detail,
+            "reason": reason,
+            "origin": origin,
+            "key": None if last8 is None else mask(last8),
+            "retry_after": retry_after,
+        }
+    )
 
 
 class _Text(NamedTuple):

@@ -6,6 +6,8 @@ from itertools import product
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gatekeeper import Allowlist, Decision, Gatekeeper, Reason, WidgetKey
 from gatekeeper.gate.decisions import CONFLICT, Conflict
@@ -229,6 +231,32 @@ def test_a_body_has_the_members_of_rfc_9457_and_ours(reason: Reason) -> None:
         "key": f"…{LAST8}",
         "retry_after": 2,
     }
+
+
+@given(
+    st.lists(
+        st.builds(
+            Decision,
+            st.sampled_from(Reason),
+            last8=st.sampled_from([None, LAST8, "00000000"]),
+            origin=st.sampled_from([None, "null", ORIGIN, "https://a.example."]),
+            add=st.sampled_from([None, "acme.com", ORIGIN]),
+            problem=st.sampled_from([None, "it is bad", "1"]),
+            retry_after=st.sampled_from([None, 1, 2]),
+        ),
+        min_size=2,
+    )
+)
+def test_each_decision_has_a_body_of_its_own(decisions: list[Decision]) -> None:
+    """Bodies are cached."""
+    for decision in decisions:
+        of_own_frame = decision.problem_json(from_own_frame=True)
+        body = json.loads(decision.problem_json())
+        assert decision.differs_in_own_frame == (json.loads(of_own_frame) != body)
+        key = None if decision.last8 is None else f"…{decision.last8}"
+        told = decision.reason, decision.status, decision.origin, key, decision.retry_after
+        assert tuple(body[name] for name in ("reason", "status", "origin", "key", "retry_after")) == told
+        assert (body["title"], body["detail"]) == (decision.title, decision.detail)
 
 
 @pytest.mark.parametrize("reason", Reason)
