@@ -16,10 +16,13 @@ from gatekeeper.gate.source_list import SourceList
 from gatekeeper.gate.source_lists import SourceLists
 from gatekeeper.sync.lifecycle import Lifecycle
 from gatekeeper.sync.refresher import Refresher
+from gatekeeper.sync.running import RunningLists
 
 __all__ = ("Checker",)
 
 Running = Sequence[tuple[SourceList, Refresher | None]]
+
+_HELPED = frozenset({Reason.NOT_READY, Reason.KEY_UNKNOWN})  # by a wait
 
 
 class Checker:
@@ -96,14 +99,15 @@ class Checker:
         self, lists: Sequence[SourceList], key: bytes | Conflict | None, decide: Callable[[], Remembered]
     ) -> Decision:
         here = self._lifecycle.running()
-        running: Running = () if here is None else [(each, await here.refresher(each.tasks)) for each in lists]
-        if overdue := [(each, refresher) for each, refresher in running if each.sync.is_overdue]:
-            await self._catch_up(overdue)
+        if here is not None and (overdue := [each for each in lists if each.sync.is_overdue]):
+            await self._catch_up(await _refreshers(here, overdue))
         remembered = decide()
-        if remembered.decision.reason is Reason.NOT_READY and await self._first_lists(running, decide):
-            remembered = decide()
-        if remembered.decision.reason is Reason.KEY_UNKNOWN and await self._new_keys(key, running, decide):
-            remembered = decide()
+        if here is not None and remembered.decision.reason in _HELPED:
+            running = await _refreshers(here, lists)
+            if remembered.decision.reason is Reason.NOT_READY and await self._first_lists(running, decide):
+                remembered = decide()
+            if remembered.decision.reason is Reason.KEY_UNKNOWN and await self._new_keys(key, running, decide):
+                remembered = decide()
         return self._memo.use(remembered)
 
     async def _catch_up(self, overdue: Running) -> None:
@@ -116,14 +120,10 @@ class Checker:
     async def _first_lists(self, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for first lists; whether it is worth deciding again."""
         timeout = self._lifecycle.start_timeout
-
-        async def first_list(refresher: Refresher) -> bool:
-            await refresher.schedule.first_list(timeout)
-            return True
-
         late = [refresher for each, refresher in running if refresher is not None and not each.sync.freshness.has_list]
-        waits = [partial(first_list, refresher) for refresher in late]
-        return await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
+        waits = [partial(refresher.schedule.first_list, timeout) for refresher in late]
+        # Those that are not late any more have come meanwhile.
+        return not late or await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
 
     async def _new_keys(self, key: bytes | Conflict | None, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for lists that have an unknown key; whether it is worth deciding again."""
@@ -138,6 +138,10 @@ class Checker:
         granting, keys = self._deciding.granting, self._deciding.keys
         found = granting.lists_of(identity) if has_grant(identity) else keys.lists_of(identity[0])
         return cast("Sequence[SourceList]", found)  # they are those of `lists`
+
+
+async def _refreshers(here: RunningLists, lists: Sequence[SourceList]) -> Running:
+    return [(each, await here.refresher(each.tasks)) for each in lists]
 
 
 async def _any_of(waits: Sequence[Callable[[], Awaitable[bool]]], is_enough: Callable[[], bool]) -> bool:

@@ -119,12 +119,18 @@ class Schedule:
         await awaited.done.wait()
         return awaited.report
 
-    async def first_list(self, within: float) -> None:
-        """Wait for a list, up to `within` seconds after the start."""
+    async def first_list(self, within: float) -> bool:
+        """Wait for a list, up to `within` seconds after the start.
+
+        Returns:
+            Whether there was time left to wait.
+        """
         left = self._made_at + within - self._clock()
-        if left > 0:
-            with anyio.move_on_after(left):
-                await self._loaded.wait()
+        if left <= 0:
+            return False
+        with anyio.move_on_after(left):
+            await self._loaded.wait()
+        return True
 
     async def first_fetch(self) -> None:
         """Wait for the end of the first fetch, whatever its outcome."""
