@@ -205,8 +205,11 @@ class GatekeeperMiddleware:
     async def _check(
         self, identity: RequestIdentity, scope: Scope, send: Send, origin: bytes | Conflict | None
     ) -> Decision | None:
-        """The decision on a request that is not remembered; None once it is refused."""
-        decision = await self._gate.check_request(identity)
+        """The decision on a request that is not remembered as allowed; None once it is refused."""
+        memo = self._gate.memo
+        # What is remembered needs no wait for its list: it is dropped when the list is overdue.
+        remembered = memo.find(identity, self._clock())
+        decision = await self._gate.check_request(identity) if remembered is None else memo.use(remembered)
         if not decision.allowed:
             own = self._is_from_own_frame(scope, decision)
             if not self._gate.admits(decision, from_own_frame=own):
@@ -238,8 +241,8 @@ class GatekeeperMiddleware:
             answered = None
         await send_answer(send, Answer(204, cors.preflight(answered, scope["headers"]), b""))
 
-    async def _refuse(self, send: Send, decision: Decision, origin: bytes | Conflict | None, *, own: bool) -> None:
-        await send_answer(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
+    def _refuse(self, send: Send, decision: Decision, origin: bytes | Conflict | None, *, own: bool) -> Awaitable[None]:
+        return send_answer(send, refusal(decision, origin, self._cors, readable=self._readable_denials, from_own_frame=own))
 
     def _admits(self, scope: Scope, decision: Decision) -> bool:
         """Whether a request may go on, asked once for each. A refused page is recorded."""
@@ -247,8 +250,10 @@ class GatekeeperMiddleware:
 
     def _is_from_own_frame(self, scope: Scope, decision: Decision) -> bool:
         """Whether the origin of a refused request is that of the service itself, if that matters."""
+        if not decision.differs_in_own_frame:
+            return False
         is_listed = self._frames is not None and self._frames.is_listed((decision.origin or "").encode())
-        return decision.differs_in_own_frame and (is_listed or is_from_own_host(scope.get("headers") or (), decision))
+        return is_listed or is_from_own_host(scope.get("headers") or (), decision)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

@@ -28,6 +28,8 @@ Header = tuple[bytes, bytes]  # name and value
 LONGEST_VALUE = 3 * MAX_CLIENT_KEY_LENGTH  # bytes of a key of which every one is percent-encoded
 MOST_SPELLINGS = 16  # of the key in one query that are read: decoding takes 0.1 µs for each %xx
 
+_PORTS = {"https": ":443", "http": ":80"}
+
 
 class Paths:
     """Paths that are not guarded like the others.
@@ -106,8 +108,8 @@ def is_at(host: bytes, origin: str) -> bool:
         origin: a serialised origin.
     """
     scheme, _, authority = origin.partition("://")
-    port = {"https": ":443", "http": ":80"}.get(scheme)
-    return port is not None and authority != "" and host.decode("latin-1").strip().lower() in {authority, authority + port}
+    port = _PORTS.get(scheme)
+    return port is not None and authority != "" and host.decode("latin-1").strip().lower() in (authority, authority + port)
 
 
 def is_own(host: bytes, origin: bytes) -> bool:

@@ -22,9 +22,9 @@ def revoke(hub: FakeHub) -> None:
     hub.lists(row(1, disabled_at="2026-01-01"))
 
 
-async def get(app: Any) -> int:
+async def get(app: Any, origin: str = ORIGIN) -> int:
     """Send one request through a guarded app; return the status."""
-    headers = [(b"origin", ORIGIN.encode()), (b"data-client-key", client_key(1).encode())]
+    headers = [(b"origin", origin.encode()), (b"data-client-key", client_key(1).encode())]
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
     sent: list[Any] = []
 
@@ -48,6 +48,19 @@ async def test_after_a_freeze_the_first_request_waits_for_a_fresh_list(hub: Fake
         revoke(hub)
         it.time.now += 3600
         assert await get(app) == 403
+
+
+async def test_after_a_freeze_a_refused_page_waits_for_a_fresh_list(hub: FakeHub) -> None:
+    page = "https://new.example"
+    async with guarded(hub) as it:
+        app = app_of(it.gate)
+        assert [await get(app, page) for _ in range(3)] == [403] * 3
+        assert [each.uses for each in it.gate.memo.refused.values()] == [3]
+        hub.lists(row(1, domain_allowlist=["new.example"]))
+        assert await get(app, page) == 403, "the gate has not heard of it"
+        it.time.now += 3600
+        assert await get(app, page) == 200
+        assert it.gate.decisions == {Reason.ORIGIN_NOT_ALLOWED: 4, Reason.ALLOWED: 1}
 
 
 async def test_a_list_in_time_keeps_remembered_decisions(hub: FakeHub) -> None:
