@@ -4,6 +4,7 @@ import asyncio
 import json
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -124,10 +125,21 @@ async def test_slow_readers_hold_no_connection_and_stop_no_other_account(
     await slow.leave()
 
 
-async def test_readers_at_the_same_time_share_one_read_of_the_database(many: httpx.AsyncClient) -> None:
+@pytest.mark.usefixtures("many")
+async def test_readers_at_the_same_time_share_one_read_of_the_database(hub: RunningHub) -> None:
+    bodies, etag = ListBodies(hub.hub.keys, clock=lambda: 0.0), await etag_of(hub)
     with collected_statements() as statements:
-        answers = await asyncio.gather(*(many.get(PATH, headers={"Accept-Encoding": "gzip"}) for _ in range(20)))
+        async with AsyncExitStack() as readers:
+            reading = [bodies.reading("acme", etag, gzip=True) for _ in range(20)]
+            opened = [await readers.enter_async_context(each) for each in reading]
+            answers = await asyncio.gather(*map(content, opened))
     assert pages(statements) == PAGES
+    assert len({(body.etag, answer) for body, answer in zip(opened, answers, strict=True)}) == 1
+    assert len(json.loads(zlib.decompress(answers[0], 31))) == MANY
+
+
+async def test_all_who_ask_at_the_same_time_get_the_same_list(many: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(*(many.get(PATH, headers={"Accept-Encoding": "gzip"}) for _ in range(20)))
     assert len({(answer.headers["ETag"], answer.content) for answer in answers}) == 1
     assert len(answers[0].json()) == MANY
 
