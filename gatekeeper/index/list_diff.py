@@ -143,7 +143,7 @@ class ListDiff:
             False if one of the rows has come before; then none is taken as seen.
         """
         seen_at = self._seen_at
-        if any(seen_at[slot] for slot in slots):
+        if any(map(seen_at.__getitem__, slots)):
             return False
         for number, slot in enumerate(slots, start=self.count + 1):
             seen_at[slot] = number

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from struct import Struct
 from types import GenericAlias
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -135,7 +135,7 @@ def widened(packed: bytes) -> bytes:
     return packed[:SLOT] + _encode([*row, *[None] * (len(WidgetKey.__struct_fields__) - len(row))])
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """The change between two rows of a key.
 
     Attributes:
@@ -158,9 +158,17 @@ def compare_rows(before: bytes, after: bytes) -> Change:
     if now[_DISABLED_AT] is not None and known[_DISABLED_AT] is None:
         kind: ChangeKind = "revocation"
     else:
-        used_now = (*known[:_LAST_USED_AT], now[_LAST_USED_AT], *known[_LAST_USED_AT + 1 :])
-        kind = "use" if _encode(used_now) == after else "change"
+        kind = "use" if _is_use(known, now, after) else "change"
     return Change(kind, known[_UPDATED_AT], now[_UPDATED_AT], now[_DISABLED_AT])
+
+
+def _is_use(known: tuple[Any, ...], now: tuple[Any, ...], after: bytes) -> bool:
+    """Whether no field but last_used_at has changed; `after` is the row of `now`."""
+    start, end = known[:_LAST_USED_AT], known[_LAST_USED_AT + 1 :]
+    # Most changes are found here. Values that are equal may differ all the same: True and 1, 0.0 and -0.0.
+    if start != now[:_LAST_USED_AT] or end != now[_LAST_USED_AT + 1 :]:
+        return False
+    return _encode((*start, now[_LAST_USED_AT], *end)) == after
 
 
 def classify_change(before: bytes, after: bytes) -> ChangeKind:
