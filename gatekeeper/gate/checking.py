@@ -103,7 +103,10 @@ class Checker:
             await self._catch_up(await _refreshers(here, overdue))
         remembered = decide()
         if here is not None and remembered.decision.reason in _HELPED:
+            has_crashed = any(here.has_crashed(each.tasks) for each in lists)
             running = await _refreshers(here, lists)
+            if has_crashed:  # lists may have come while it was brought back
+                remembered = decide()
             if remembered.decision.reason is Reason.NOT_READY and await self._first_lists(running, decide):
                 remembered = decide()
             if remembered.decision.reason is Reason.KEY_UNKNOWN and await self._new_keys(key, running, decide):
@@ -122,8 +125,8 @@ class Checker:
         timeout = self._lifecycle.start_timeout
         late = [refresher for each, refresher in running if refresher is not None and not each.sync.freshness.has_list]
         waits = [partial(refresher.schedule.first_list, timeout) for refresher in late]
-        # Those that are not late any more have come meanwhile.
-        return not late or await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
+        helped = await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
+        return helped or len(late) > 1  # the wait for several yields to the event loop, whether there is time left or not
 
     async def _new_keys(self, key: bytes | Conflict | None, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for lists that have an unknown key; whether it is worth deciding again."""

@@ -141,7 +141,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         return _problem_json(*told, from_own_frame and self.differs_in_own_frame)
 
 
-# Refused pages ask again and again. The longest bodies have 1.5 KB.
+# Refused pages ask again and again. The longest bodies have 1.1 KB; 256 of them take 0.5 MB with their keys (tracemalloc).
 @lru_cache(maxsize=256)
 def _problem_json(
     reason: Reason,

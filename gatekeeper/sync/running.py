@@ -86,9 +86,14 @@ class RunningLists(ABC):
             The refresher; None if the list was removed.
         """
         running = self._running.get(tasks)
-        if running is not None and running.refresher.schedule.has_ended:
+        if running is not None and self.has_crashed(tasks):
             await running.revive()
         return None if running is None else running.refresher
+
+    def has_crashed(self, tasks: ListTasks) -> bool:
+        """Whether the refresher of a list has to be brought back."""
+        running = self._running.get(tasks)
+        return running is not None and running.refresher.schedule.has_ended
 
     async def end(self, tasks: ListTasks) -> None:
         """End a list that was removed, if it runs here."""
