@@ -125,8 +125,7 @@ class Checker:
         timeout = self._lifecycle.start_timeout
         late = [refresher for each, refresher in running if refresher is not None and not each.sync.freshness.has_list]
         waits = [partial(refresher.schedule.first_list, timeout) for refresher in late]
-        helped = await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
-        return helped or len(late) > 1  # the wait for several yields to the event loop, whether there is time left or not
+        return await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
 
     async def _new_keys(self, key: bytes | Conflict | None, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for lists that have an unknown key; whether it is worth deciding again."""
@@ -148,19 +147,15 @@ async def _refreshers(here: RunningLists, lists: Sequence[SourceList]) -> Runnin
 
 
 async def _any_of(waits: Sequence[Callable[[], Awaitable[bool]]], is_enough: Callable[[], bool]) -> bool:
-    """Wait at once for all of these, or until it is enough; whether any of them helps."""
+    """Wait at once for all of these, or until it is enough; whether it is worth deciding again."""
     if len(waits) <= 1:
         return bool(waits) and await waits[0]()
-    helped = False
     async with anyio.create_task_group() as group:
 
         async def wait_for(wait: Callable[[], Awaitable[bool]]) -> None:
-            nonlocal helped
-            if await wait():
-                helped = True
-                if is_enough():
-                    group.cancel_scope.cancel()
+            if await wait() and is_enough():
+                group.cancel_scope.cancel()
 
         for wait in waits:
             group.start_soon(wait_for, wait)
-    return helped
+    return True  # a list may have come in the meantime, though none of them waits: a group yields to the event loop

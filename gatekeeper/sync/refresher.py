@@ -72,7 +72,7 @@ class Refresher:
         """Wait for the next fetch that the budget allows, within `wait` seconds.
 
         Returns:
-            Whether it was worth waiting: False if the budget allows no fetch in time, or the source wants to be left alone.
+            Whether it has waited: False if the budget allows no fetch in time, or the source wants to be left alone.
         """
         cycle, pause = self.schedule.next, None
         if not cycle.is_wanted and not self._may_fetch():
@@ -84,7 +84,7 @@ class Refresher:
             if pause is not None:
                 await self.sleep(pause)
                 if cycle is self.schedule.next and not cycle.is_wanted and not self._may_fetch():
-                    return False
+                    return True  # a fetch that ran may have ended meanwhile
             if cycle is self.schedule.next:  # another request may have caused it meanwhile
                 self.schedule.want()
             await cycle.done.wait()

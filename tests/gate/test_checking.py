@@ -101,3 +101,19 @@ async def test_a_list_that_comes_while_another_is_brought_back_decides(turns: in
             await asyncio.sleep(0)
         assert (await gate.check(SHOP, ORIGIN)).reason is Reason.ALLOWED
     await running.stop()
+
+
+@asyncio_only
+@pytest.mark.parametrize("turns", range(40))
+async def test_an_unknown_key_is_decided_by_the_lists_of_the_answer(turns: int) -> None:
+    """Several lists may have it, and there is no time to wait for them."""
+    acme, shop = AccountSource("acme"), AccountSource("acme_shop")
+    async with Gatekeeper([acme, shop], unknown_key_wait=0.0) as gate:
+        shop.rows = [proven_row(1, "acme_shop")]
+        refreshing = asyncio.create_task(gate.refresh())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        decision = await gate.check(SHOP, ORIGIN)
+        assert decision.reason is gate.decide(SHOP, ORIGIN).reason
+        await refreshing
+        assert (await gate.check(SHOP, ORIGIN)).allowed

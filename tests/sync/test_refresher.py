@@ -4,6 +4,7 @@ Cadence, RemovalGuard and RefreshLog have tables of their own in test_cadence.py
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -434,6 +435,28 @@ async def test_an_unknown_key_may_join_a_fetch_beyond_its_budget(hub: FakeHub) -
             await it.refresher.refresh_for_unknown_key(4.9)
             assert it.ids == ["key-1"]
         assert len(hub.requests) == 6
+
+
+async def test_an_unknown_key_has_waited_although_no_fetch_was_allowed_then(hub: FakeHub) -> None:
+    """Another fetch may have ended meanwhile, and brought the key."""
+    async with running(hub, refresh_interval=1e9) as it:
+        for _ in range(3):
+            assert await it.refresher.refresh_for_unknown_key(4.9)
+        assert not await it.refresher.refresh_for_unknown_key(4.9)
+        it.time.now += 0.5
+        waited: list[bool] = []
+
+        async def ask() -> None:
+            waited.append(await it.refresher.refresh_for_unknown_key(4.9))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            it.refresher.left_alone_until = math.inf
+            it.time.now += 4.5
+            await it.time.wake_all()
+        assert waited == [True]
+        assert len(hub.requests) == 4
 
 
 async def test_an_unknown_key_waits_no_longer_than_its_timeout(hub: FakeHub) -> None:
