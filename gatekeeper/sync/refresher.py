@@ -68,8 +68,12 @@ class Refresher:
         self.schedule.next.is_trusted |= trust
         return await self.schedule.next_fetch()
 
-    async def refresh_for_unknown_key(self, wait: float) -> bool:
+    async def refresh_for_unknown_key(self, wait: float, *, may_pause: bool = True) -> bool:
         """Wait for the next fetch that the budget allows, within `wait` seconds.
+
+        Args:
+            wait: the longest wait.
+            may_pause: whether to wait until the budget allows one.
 
         Returns:
             Whether it has waited: False if the budget allows no fetch in time, or the source wants to be left alone.
@@ -78,7 +82,7 @@ class Refresher:
         if not cycle.is_wanted and not self._may_fetch():
             # Before the timeout, which costs more than the rest of a refusal.
             pause = self.budget.ready_in(self.updater.last_duration)
-            if pause > wait or self.clock() < self.left_alone_until:
+            if not may_pause or pause > wait or self.clock() < self.left_alone_until:
                 return False
         with anyio.move_on_after(wait):
             if pause is not None:

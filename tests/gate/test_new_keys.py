@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, HubSource, Reason
-from gatekeeper.gate.new_keys import MOMENT, MOST
+from gatekeeper.gate.new_keys import MOMENT, MOST, MOST_PAUSING
 from gatekeeper.testing import FakeClock, FakeHub, client_key, row
 from tests.support.refreshing import until
 
@@ -120,6 +120,33 @@ async def test_of_a_flood_of_unknown_keys_a_part_is_refused_at_once() -> None:
             for number in range(5):
                 assert await it.reason(f"more-{number}") is Reason.KEY_UNKNOWN
         group.cancel_scope.cancel()
+
+
+async def test_of_a_flood_a_part_waits_until_unknown_keys_may_fetch_again() -> None:
+    clock, refused, allowed = FakeClock(), list[str](), list[str]()
+    with FakeHub() as hub:
+        gate = Gatekeeper(HubSource(hub.url, hub.token), clock=clock, sleep=clock.sleep, refresh_interval=1e6)
+        async with gate, anyio.create_task_group() as group:
+            await clock.asleep()
+            for number in range(4):
+                await gate.check(client_key(f"unknown-{number}"), PAGE)
+            asked, slept = len(hub.fetches), len(clock.sleeps)
+            hub.lists(row("new", PAGE))
+            clock.now += 4.75
+
+            async def ask() -> None:
+                decision = await gate.check(client_key("new"), PAGE)
+                (allowed if decision.allowed else refused).append(decision.reason)
+
+            for _ in range(MOST_PAUSING + 50):
+                group.start_soon(ask)
+            await until(lambda: len(refused) == 50)
+            assert (len(clock.sleeps) - slept, len(hub.fetches)) == (MOST_PAUSING, asked)
+            clock.now += 0.2500001
+            await clock.wake_all()
+            await until(lambda: len(allowed) == MOST_PAUSING)
+            assert (len(refused), len(hub.fetches)) == (50, asked + 1)
+            group.cancel_scope.cancel()
 
 
 async def test_another_gate_that_waits_for_no_key_refuses_at_once() -> None:
