@@ -125,7 +125,8 @@ class Checker:
         timeout = self._lifecycle.start_timeout
         late = [refresher for each, refresher in running if refresher is not None and not each.sync.freshness.has_list]
         waits = [partial(refresher.schedule.first_list, timeout) for refresher in late]
-        return await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
+        # Another event loop may have fetched a list meanwhile.
+        return not late or await _any_of(waits, lambda: decide().decision.reason is not Reason.NOT_READY)
 
     async def _new_keys(self, key: bytes | Conflict | None, running: Running, decide: Callable[[], Remembered]) -> bool:
         """Wait for lists that have an unknown key; whether it is worth deciding again."""
@@ -158,4 +159,4 @@ async def _any_of(waits: Sequence[Callable[[], Awaitable[bool]]], is_enough: Cal
 
         for wait in waits:
             group.start_soon(wait_for, wait)
-    return True  # a list may have come in the meantime, though none of them waits: a group yields to the event loop
+    return True  # the group has yielded to the event loop, so a list may have come

@@ -17,9 +17,6 @@ __all__ = ("NewKeys",)
 
 MOMENT = 0.25  # seconds; a gate is told of a new key within milliseconds, on a busy machine within some tens of them
 MOST = 100  # requests that wait such a moment at a time, so that a flood of unknown keys is refused at once
-# Of those that wait, at most so many may wait for the budget of fetches. A flood would hold a thousand for half a second, of
-# 7 KB each (tracemalloc), and all connections of a proxy that has few.
-MOST_PAUSING = 10
 
 
 class NewKeys:
@@ -54,23 +51,26 @@ class NewKeys:
         """
         if refresher is None or not self.wait:
             return False
-        began_at, others = self._clock(), self._waiting
+        began_at = self._clock()
         # The first answer that a hub holds may be the one that brings the key.
         is_told = self._is_live() or refresher.schedule.is_held
-        self._waiting += 1
-        try:
-            if is_told and others < MOST and await self._is_told(decide, began_at + min(MOMENT, self.wait)):
-                return True
-            left = self.wait - (self._clock() - began_at)
-            return await refresher.refresh_for_unknown_key(left, may_pause=others < MOST_PAUSING)
-        finally:
-            self._waiting -= 1
+        if is_told and self._waiting < MOST and await self._is_told(decide, began_at + min(MOMENT, self.wait)):
+            return True
+        return await refresher.refresh_for_unknown_key(self.wait - (self._clock() - began_at))
+
+    def after_fork(self) -> None:
+        """Forget the requests that wait in the parent process."""
+        self._waiting = 0
 
     async def _is_told(self, decide: Callable[[], Remembered], end: float) -> bool:
-        with self._wakers.here() as waker:
-            while decide().decision.reason is Reason.KEY_UNKNOWN:
-                left = end - self._clock()
-                if left <= 0:
-                    return False
-                await waker.sleep(left)
+        self._waiting += 1
+        try:
+            with self._wakers.here() as waker:
+                while decide().decision.reason is Reason.KEY_UNKNOWN:
+                    left = end - self._clock()
+                    if left <= 0:
+                        return False
+                    await waker.sleep(left)
+        finally:
+            self._waiting -= 1
         return True

@@ -134,6 +134,7 @@ class SourceList:
     def after_fork(self) -> None:
         """Forget what belongs to the parent process."""
         self.wakers.after_fork()  # before the sync wakes what it knows of
+        self.new_keys.after_fork()
         self.index.after_fork()
         self.leases.after_fork()
         self.sync.after_fork()  # renews the lease

@@ -1,7 +1,8 @@
 """Cadence, WholeLists, UnknownKeyBudget: when to fetch the list. Pure: no IO, no waits."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from gatekeeper.sync.clock import Clock
 from gatekeeper.sync.status import RefreshReport
@@ -20,6 +21,9 @@ UNCONDITIONAL_AFTER_LIVE = 21_600.0  # seconds ± 20 % between two of them where
 BUCKET = 3  # fetches that unknown keys can cause in a row
 BUCKET_PERIOD = 5.0  # seconds until they can cause one more, or
 BUCKET_DURATIONS = 5  # as many times the duration of the last fetch, whichever is longer
+# Requests that wait for a token at a time. Each takes 7 KB (tracemalloc), and a flood would hold thousands. It would also
+# hold all connections of a proxy that has few.
+MOST_AWAITING = 10
 
 
 class Cadence:
@@ -139,6 +143,21 @@ class UnknownKeyBudget:
         self._clock = clock
         self._tokens = float(BUCKET)
         self._counted_at = clock()
+        self._awaiting = 0
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether so many requests wait for a token that no other should."""
+        return self._awaiting >= MOST_AWAITING
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Count a request that waits for a token."""
+        self._awaiting += 1
+        try:
+            yield
+        finally:
+            self._awaiting -= 1
 
     def take(self, last_duration: float) -> bool:
         """Take a token for one fetch.

@@ -68,25 +68,23 @@ class Refresher:
         self.schedule.next.is_trusted |= trust
         return await self.schedule.next_fetch()
 
-    async def refresh_for_unknown_key(self, wait: float, *, may_pause: bool = True) -> bool:
+    async def refresh_for_unknown_key(self, wait: float) -> bool:
         """Wait for the next fetch that the budget allows, within `wait` seconds.
 
-        Args:
-            wait: the longest wait.
-            may_pause: whether to wait until the budget allows one.
-
         Returns:
-            Whether it has waited: False if the budget allows no fetch in time, or the source wants to be left alone.
+            Whether it has waited. It does not if the budget allows no fetch in time, if enough others wait for it, or if the
+            source wants to be left alone.
         """
         cycle, pause = self.schedule.next, None
         if not cycle.is_wanted and not self._may_fetch():
             # Before the timeout, which costs more than the rest of a refusal.
             pause = self.budget.ready_in(self.updater.last_duration)
-            if not may_pause or pause > wait or self.clock() < self.left_alone_until:
+            if pause > wait or self.budget.is_awaited or self.clock() < self.left_alone_until:
                 return False
         with anyio.move_on_after(wait):
             if pause is not None:
-                await self.sleep(pause)
+                with self.budget.awaited():
+                    await self.sleep(pause)
                 if cycle is self.schedule.next and not cycle.is_wanted and not self._may_fetch():
                     return True  # a fetch that ran may have ended meanwhile
             if cycle is self.schedule.next:  # another request may have caused it meanwhile

@@ -130,7 +130,8 @@ async def test_a_list_of_more_than_two_million_rows_is_refused(hub: FakeHub) -> 
 async def watched() -> AsyncIterator[list[float]]:
     """Measure the processor time between two turns of this task.
 
-    It is compared with all of the time, so that the speed of the machine does not matter.
+    It is compared with all of the time, so that the speed of the machine does not matter. Garbage is not collected
+    meanwhile: that time depends on the objects of all earlier tests.
     """
     turns: list[float] = []
 
@@ -140,10 +141,14 @@ async def watched() -> AsyncIterator[list[float]]:
             await anyio.sleep(0.001)
             turns.append(time.thread_time() - began)
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        yield turns
-        group.cancel_scope.cancel()
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            yield turns
+            group.cancel_scope.cancel()
+    finally:
+        gc.enable()
 
 
 # Large lists
@@ -166,7 +171,7 @@ async def test_a_large_list_does_not_block_the_event_loop(hub: FakeHub) -> None:
             expected = Reason.KEY_DISABLED if number < 25_000 else Reason.ALLOWED
             assert gate.decide(client_key(number), ORIGIN).reason is expected
         hub.lists()
-    assert [max(each) < 0.2 * sum(each) for each in turns.values()] == [True, True]
+    assert [max(each) < 0.15 * sum(each) for each in turns.values()] == [True, True]
 
 
 @pytest.mark.fault("large list")

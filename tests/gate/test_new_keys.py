@@ -8,8 +8,10 @@ import anyio
 import pytest
 
 from gatekeeper import Gatekeeper, HubSource, Reason
-from gatekeeper.gate.new_keys import MOMENT, MOST, MOST_PAUSING
+from gatekeeper.gate.new_keys import MOMENT, MOST
+from gatekeeper.sync.cadence import MOST_AWAITING
 from gatekeeper.testing import FakeClock, FakeHub, client_key, row
+from tests.support.forked import forked
 from tests.support.refreshing import until
 
 PAGE = "https://shop.acme.com"
@@ -138,15 +140,49 @@ async def test_of_a_flood_a_part_waits_until_unknown_keys_may_fetch_again() -> N
                 decision = await gate.check(client_key("new"), PAGE)
                 (allowed if decision.allowed else refused).append(decision.reason)
 
-            for _ in range(MOST_PAUSING + 50):
+            for _ in range(MOST_AWAITING + 50):
                 group.start_soon(ask)
             await until(lambda: len(refused) == 50)
-            assert (len(clock.sleeps) - slept, len(hub.fetches)) == (MOST_PAUSING, asked)
+            assert (len(clock.sleeps) - slept, len(hub.fetches)) == (MOST_AWAITING, asked)
             clock.now += 0.2500001
             await clock.wake_all()
-            await until(lambda: len(allowed) == MOST_PAUSING)
+            await until(lambda: len(allowed) == MOST_AWAITING)
             assert (len(refused), len(hub.fetches)) == (50, asked + 1)
             group.cancel_scope.cancel()
+
+
+async def test_a_wait_for_a_change_takes_no_place_of_a_wait_for_a_fetch() -> None:
+    """More requests than may wait for the budget have waited for the change before."""
+    async with told() as it, anyio.create_task_group() as group:
+        running = it.gate._lifecycle.running()
+        assert running is not None
+        refresher = await running.refresher(it.gate._lists.all[0].tasks)
+        assert refresher is not None
+        while refresher.budget.take(0.0):
+            pass
+        it.clock.now += 4.6
+        for number in range(3 * MOST_AWAITING):
+            group.start_soon(it.reason, f"flood-{number}")
+        await until(lambda: it.waiting() == 3 * MOST_AWAITING)
+        it.clock.now += MOMENT
+        await it.clock.wake_all()
+        await until(lambda: it.waiting(0.15) == MOST_AWAITING)
+        group.cancel_scope.cancel()
+
+
+async def test_a_forked_child_does_not_count_the_requests_of_its_parent() -> None:
+    async with told() as it, anyio.create_task_group() as group:
+        for number in range(MOST):
+            group.start_soon(it.reason, f"flood-{number}")
+        await until(lambda: it.waiting() == MOST)
+        (keys,) = it.gate._lists.all
+        assert keys.new_keys._waiting == MOST
+
+        def in_child() -> None:
+            assert keys.new_keys._waiting == 0
+
+        assert forked(in_child) == "well"
+        group.cancel_scope.cancel()
 
 
 async def test_another_gate_that_waits_for_no_key_refuses_at_once() -> None:

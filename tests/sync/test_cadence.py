@@ -1,5 +1,6 @@
 """Cadence and UnknownKeyBudget: pure calls."""
 
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper import RefreshReport
-from gatekeeper.sync.cadence import Cadence, UnknownKeyBudget, WholeLists, backoff
+from gatekeeper.sync.cadence import MOST_AWAITING, Cadence, UnknownKeyBudget, WholeLists, backoff
 from gatekeeper.testing import FakeClock
 
 CHANGED = RefreshReport("changed")
@@ -104,6 +105,16 @@ def test_a_budget_saves_three_fetches_at_most() -> None:
     budget = UnknownKeyBudget(fake)
     fake.now += 1e6
     assert [budget.take(0.1) for _ in range(4)] == [True, True, True, False]
+
+
+def test_few_requests_wait_for_the_budget_at_a_time() -> None:
+    budget = UnknownKeyBudget(FakeClock())
+    with ExitStack() as waiting:
+        for _ in range(MOST_AWAITING):
+            assert not budget.is_awaited
+            waiting.enter_context(budget.awaited())
+        assert budget.is_awaited
+    assert not budget.is_awaited
 
 
 # Live lists
