@@ -15,6 +15,7 @@ from tests.support.forked import forked
 from tests.support.refreshing import until
 
 PAGE = "https://shop.acme.com"
+PATIENCE = 15.0
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +72,7 @@ async def test_a_new_key_is_allowed_at_its_first_request_without_a_fetch() -> No
 
 async def test_the_first_change_after_the_start_may_be_that_key() -> None:
     with FakeHub(live=True) as hub:
-        async with Gatekeeper(HubSource(hub.url, hub.token)) as gate:
+        async with Gatekeeper(HubSource(hub.url, hub.token), unknown_key_wait=PATIENCE) as gate:
             await hub.waits()
             hub.lists(row("new", PAGE))
             assert (await gate.check(client_key("new"), PAGE)).reason is Reason.ALLOWED
@@ -127,10 +128,16 @@ async def test_of_a_flood_of_unknown_keys_a_part_is_refused_at_once() -> None:
 async def test_of_a_flood_a_part_waits_until_unknown_keys_may_fetch_again() -> None:
     clock, refused, allowed = FakeClock(), list[str](), list[str]()
     with FakeHub() as hub:
-        gate = Gatekeeper(HubSource(hub.url, hub.token), clock=clock, sleep=clock.sleep, refresh_interval=1e6)
+        gate = Gatekeeper(
+            HubSource(hub.url, hub.token),
+            clock=clock,
+            sleep=clock.sleep,
+            refresh_interval=1e6,
+            unknown_key_wait=PATIENCE,
+        )
         async with gate, anyio.create_task_group() as group:
             await clock.asleep()
-            for number in range(4):
+            for number in range(3):
                 await gate.check(client_key(f"unknown-{number}"), PAGE)
             asked, slept = len(hub.fetches), len(clock.sleeps)
             hub.lists(row("new", PAGE))
