@@ -22,7 +22,7 @@ __all__ = ("Checker",)
 
 Running = Sequence[tuple[SourceList, Refresher | None]]
 
-_HELPED = frozenset({Reason.NOT_READY, Reason.KEY_UNKNOWN})  # by a wait
+_HELPED_BY_LISTS = frozenset({Reason.NOT_READY, Reason.KEY_UNKNOWN})
 
 
 class Checker:
@@ -102,7 +102,7 @@ class Checker:
         if here is not None and (overdue := [each for each in lists if each.sync.is_overdue]):
             await self._catch_up(await _refreshers(here, overdue))
         remembered = decide()
-        if here is not None and remembered.decision.reason in _HELPED:
+        if here is not None and remembered.decision.reason in _HELPED_BY_LISTS:
             has_crashed = any(here.has_crashed(each.tasks) for each in lists)
             running = await _refreshers(here, lists)
             if has_crashed:  # lists may have come while it was brought back

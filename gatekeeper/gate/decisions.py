@@ -138,7 +138,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
                 service's own host would allow every page that embeds the widget's frame.
         """
         told = self.reason, self.last8, self.origin, self.add, self.problem, self.retry_after
-        return _problem_json(*told, from_own_frame and self.differs_in_own_frame)
+        return _problem_json(*told, differs=from_own_frame and self.differs_in_own_frame)
 
 
 # Refused pages ask again and again. The longest bodies have 1.1 KB; 256 of them take 0.5 MB with their keys (tracemalloc).
@@ -150,7 +150,8 @@ def _problem_json(
     add: str | None,
     problem: str | None,
     retry_after: int | None,
-    differs: bool,  # noqa: FBT001 - lru_cache takes keywords in twice the time
+    *,
+    differs: bool,
 ) -> bytes:
     decision = Decision(reason, None, last8, origin, add=add, problem=problem, retry_after=retry_after)
     return msgspec.json.encode(

@@ -1,7 +1,6 @@
 """Checker: which requests wait for lists, and when they are decided again."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from gatekeeper import Basis, FullList, Gatekeeper, Reason, Unchanged
 from gatekeeper.gate.memo import Remembered
-from gatekeeper.gate.page import RequestIdentity
+from gatekeeper.gate.page import read_page
 from gatekeeper.sync.running import RunningOnAsyncio
 from gatekeeper.testing import FakeHub
 from tests.support.accounts import AccountSource, proven_row
@@ -43,34 +42,38 @@ class Held(AccountSource):
             yield update
 
 
-def count_decisions(gate: Gatekeeper) -> Counter[Reason]:
-    """Count decisions from now on, also those that answer no request."""
-    decided, decide = Counter[Reason](), gate._deciding.requests.decide
+async def decided(gate: Gatekeeper, key: bytes | None) -> list[Reason]:
+    """Check a key, and list all decisions that are made for it."""
+    page, reasons = read_page(ORIGIN.encode(), None), list[Reason]()
 
-    def counted(identity: RequestIdentity) -> Remembered:
-        remembered = decide(identity)
-        decided[remembered.decision.reason] += 1
+    def decide() -> Remembered:
+        remembered = gate._deciding.decider.decide(key, page)
+        reasons.append(remembered.decision.reason)
         return remembered
 
-    gate._deciding.requests.decide = counted  # type: ignore[method-assign]
-    return decided
+    await gate._checker.check_key(key, decide)
+    return reasons
 
 
-async def test_a_request_that_no_wait_helps_is_decided_once(hub: FakeHub) -> None:
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (None, Reason.KEY_MISSING),
+        (b"nonsense", Reason.KEY_MALFORMED),
+        (client_key(9).encode(), Reason.KEY_UNKNOWN),
+        (client_key(1).encode(), Reason.ALLOWED),
+    ],
+)
+async def test_a_request_that_no_wait_helps_is_decided_once(hub: FakeHub, key: bytes | None, reason: Reason) -> None:
     async with guarded(hub, start_timeout=0.0, unknown_key_wait=0.0) as it:
-        decided = count_decisions(it.gate)
-        for key, reason in ((None, "key_missing"), ("nonsense", "key_malformed"), (client_key(9), "key_unknown")):
-            assert (await it.gate.check(key, ORIGIN)).reason == reason
-        assert decided == {Reason.KEY_MISSING: 1, Reason.KEY_MALFORMED: 1, Reason.KEY_UNKNOWN: 1}
+        assert await decided(it.gate, key) == [reason]
 
 
 async def test_without_time_left_a_gate_without_a_list_decides_once() -> None:
     source = MemorySource()
     source.broken = OSError("unreachable")
     async with Gatekeeper(source, start_timeout=0.0) as gate:
-        decided = count_decisions(gate)
-        assert (await gate.check(client_key(1), ORIGIN)).reason is Reason.NOT_READY
-        assert decided == {Reason.NOT_READY: 1}
+        assert await decided(gate, client_key(1).encode()) == [Reason.NOT_READY]
 
 
 @asyncio_only

@@ -61,6 +61,17 @@ async def told(unknown_key_wait: float = 0.5) -> AsyncIterator[Told]:
             yield it
 
 
+@asynccontextmanager
+async def flooded(it: Told, requests: int) -> AsyncIterator[None]:
+    """Let requests with unknown keys wait for a change."""
+    async with anyio.create_task_group() as group:
+        for number in range(requests):
+            group.start_soon(it.reason, f"flood-{number}")
+        await until(lambda: it.waiting() == requests)
+        yield
+        group.cancel_scope.cancel()
+
+
 async def test_a_new_key_is_allowed_at_its_first_request_without_a_fetch() -> None:
     async with told() as it:
         before = it.fetched()
@@ -115,14 +126,11 @@ async def test_a_key_that_is_not_told_of_is_fetched_after_a_moment() -> None:
 
 
 async def test_of_a_flood_of_unknown_keys_a_part_is_refused_at_once() -> None:
-    async with told() as it, anyio.create_task_group() as group:
-        for number in range(MOST):
-            group.start_soon(it.reason, f"flood-{number}")
-        await until(lambda: it.waiting() == MOST)
-        with anyio.fail_after(10):  # by the clock that stands still, a wait has no end
+    # By the clock that stands still, a wait has no end.
+    async with told() as it, flooded(it, MOST):
+        with anyio.fail_after(10):
             for number in range(5):
                 assert await it.reason(f"more-{number}") is Reason.KEY_UNKNOWN
-        group.cancel_scope.cancel()
 
 
 async def test_of_a_flood_a_part_waits_until_unknown_keys_may_fetch_again() -> None:
@@ -160,7 +168,7 @@ async def test_of_a_flood_a_part_waits_until_unknown_keys_may_fetch_again() -> N
 
 async def test_a_wait_for_a_change_takes_no_place_of_a_wait_for_a_fetch() -> None:
     """More requests than may wait for the budget have waited for the change before."""
-    async with told() as it, anyio.create_task_group() as group:
+    async with told() as it:
         running = it.gate._lifecycle.running()
         assert running is not None
         refresher = await running.refresher(it.gate._lists.all[0].tasks)
@@ -168,20 +176,14 @@ async def test_a_wait_for_a_change_takes_no_place_of_a_wait_for_a_fetch() -> Non
         while refresher.budget.take(0.0):
             pass
         it.clock.now += 4.6
-        for number in range(3 * MOST_AWAITING):
-            group.start_soon(it.reason, f"flood-{number}")
-        await until(lambda: it.waiting() == 3 * MOST_AWAITING)
-        it.clock.now += MOMENT
-        await it.clock.wake_all()
-        await until(lambda: it.waiting(0.15) == MOST_AWAITING)
-        group.cancel_scope.cancel()
+        async with flooded(it, 3 * MOST_AWAITING):
+            it.clock.now += MOMENT
+            await it.clock.wake_all()
+            await until(lambda: it.waiting(0.15) == MOST_AWAITING)
 
 
 async def test_a_forked_child_does_not_count_the_requests_of_its_parent() -> None:
-    async with told() as it, anyio.create_task_group() as group:
-        for number in range(MOST):
-            group.start_soon(it.reason, f"flood-{number}")
-        await until(lambda: it.waiting() == MOST)
+    async with told() as it, flooded(it, MOST):
         (keys,) = it.gate._lists.all
         assert keys.new_keys._waiting == MOST
 
@@ -189,7 +191,6 @@ async def test_a_forked_child_does_not_count_the_requests_of_its_parent() -> Non
             assert keys.new_keys._waiting == 0
 
         assert forked(in_child) == "well"
-        group.cancel_scope.cancel()
 
 
 async def test_another_gate_that_waits_for_no_key_refuses_at_once() -> None:
